@@ -1,0 +1,65 @@
+//! Every maximum of the wire. Both ends check each of them: the encoder refuses what the decoder would.
+
+/// Bytes in one element of a path (`NAME_MAX` of Linux).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Elements in a relative path. Deeper trees are walked by directory handle; only `verify` and targets name paths.
+pub const PATH_ELEMENTS_MAX: usize = 4_096;
+
+/// Bytes in the text of a symbolic link (`PATH_MAX` of Linux, less the terminator).
+pub const LINK_TARGET_BYTES_MAX: usize = 4_095;
+
+/// Bytes in the name of a module.
+pub const MODULE_NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of human text in a refusal or a failed outcome.
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Bytes of one control message, encoded, before compression.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one frame on an op stream, encoded, before compression.
+pub const OP_FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Ops in one frame of an op stream.
+pub const OPS_PER_FRAME_MAX: usize = 4_096;
+
+/// Bytes of file content that may travel inside an op; larger contents are offered and travel as ranges.
+pub const INLINE_CONTENT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of the target file that one range may cover.
+pub const RANGE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one frame on a bulk stream, encoded.
+pub const BULK_FRAME_BYTES_MAX: usize = RANGE_BYTES_MAX + (128 << 10);
+
+/// Parts (copies and literals) in the delta of one range. A range of 1 MiB made of 512-byte blocks needs 2,048
+/// copies with a literal between each two.
+pub const DELTA_PARTS_MAX: usize = 4_100;
+
+/// Rows in one `Listing` message; a larger directory takes several.
+pub const LISTING_ROWS_MAX: usize = 2_048;
+
+/// Directories asked for in one `List` message.
+pub const LIST_DIRECTORIES_MAX: usize = 4_096;
+
+/// Bytes of signature in one `Signature` message.
+pub const SIGNATURE_PART_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of a whole signature. A basis that would need more is sent whole.
+pub const SIGNATURE_BYTES_MAX: usize = 64 << 20;
+
+/// Ops that a sender may have in flight (sent, not yet ended by an outcome).
+pub const OPS_IN_FLIGHT_MAX: usize = 65_536;
+
+/// Files whose contents may be wanted (asked for by `Need`) at one time.
+pub const WANTED_FILES_MAX: usize = 256;
+
+/// Bytes in a pairing secret.
+pub const PAIRING_SECRET_BYTES: usize = 16;
+
+/// Largest window of a compressed stream, as a power of two (8 MiB). A decoder refuses more before it allocates.
+pub const COMPRESSION_WINDOW_LOG_MAX: u32 = 23;
+
+/// Largest file that is described: `i64::MAX`, what a Linux file offset can hold.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;

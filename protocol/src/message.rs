@@ -1,0 +1,510 @@
+//! The messages of a mirror connection.
+//!
+//! Tags are the positions of the variants: new ones are appended, none is reordered or reused. No type here contains
+//! itself, so that no message can make a decoder recurse.
+//!
+//! A session, from the sender's side: [`Open`] is answered by [`Opened`]. Equal sums end it there. Otherwise the
+//! sender asks for listings of the receiver's directories where sums differ, and sends [`Op`]s on op streams. A
+//! file's content is inside its op when small; else the op is an offer, the receiver asks with [`ToSender::Need`]
+//! when it is ready for the content (giving the signature of its basis if it has one), and ranges follow on bulk
+//! streams until a [`SealOp`] closes the file. Every op ends in exactly one outcome: applied (told in bulk by
+//! [`Progress`]), or failed ([`ToSender::Failed`]).
+
+use crate::codec::decode_list;
+use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, TreeSum};
+use crate::limits::*;
+use crate::name::{Name, RelPath};
+use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
+use bincode::error::DecodeError;
+use bincode::{Decode as DeriveDecode, Encode};
+
+/// Implements `Decode` for a list or bytes wrapper that checks its own maximum.
+macro_rules! bounded {
+    ($(#[$doc:meta])* $name:ident, $element:ty, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Encode)]
+        pub struct $name(pub Vec<$element>);
+
+        impl<C> Decode<C> for $name {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                decode_list(decoder, $max).map($name)
+            }
+        }
+
+        impl<'de, C> BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                Self::decode(decoder)
+            }
+        }
+    };
+}
+
+/// As `bounded`, for bytes: read in one piece, after the length was checked.
+macro_rules! bounded_bytes {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Encode)]
+        pub struct $name(pub Vec<u8>);
+
+        impl<C> Decode<C> for $name {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let bytes = Vec::<u8>::decode(decoder)?;
+                if bytes.len() > $max {
+                    return Err(DecodeError::LimitExceeded);
+                }
+                Ok($name(bytes))
+            }
+        }
+
+        impl<'de, C> BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                Self::decode(decoder)
+            }
+        }
+    };
+}
+
+bounded_bytes! {
+    /// The content of a small file.
+    InlineContent, INLINE_CONTENT_BYTES_MAX
+}
+bounded_bytes! {
+    /// The text of a symbolic link.
+    LinkTarget, LINK_TARGET_BYTES_MAX
+}
+bounded_bytes! {
+    /// Text for people, escaped before it is shown.
+    Text, TEXT_BYTES_MAX
+}
+bounded_bytes! {
+    /// The name of a module: bytes that need not be a file name.
+    ModuleName, MODULE_NAME_BYTES_MAX
+}
+bounded_bytes! {
+    /// A piece of a signature.
+    SignaturePart, SIGNATURE_PART_BYTES_MAX
+}
+bounded_bytes! {
+    /// Bytes of a range, possibly compressed.
+    RangeBytes, RANGE_BYTES_MAX
+}
+bounded! {
+    /// Directories, by the receiver's numbers.
+    Directories, ObjectId, LIST_DIRECTORIES_MAX
+}
+bounded! {
+    /// Rows of a listing.
+    Rows, Row, LISTING_ROWS_MAX
+}
+bounded! {
+    /// The delta of one range.
+    DeltaParts, DeltaPart, DELTA_PARTS_MAX
+}
+bounded! {
+    /// What one frame of an op stream holds.
+    OpFrame, OpMessage, OPS_PER_FRAME_MAX
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text(text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_vec())
+    }
+}
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        crate::name::escape(&self.0, f)
+    }
+}
+
+impl std::fmt::Display for ModuleName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        crate::name::escape(&self.0, f)
+    }
+}
+
+/// Where an object stands: a directory and a name in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, DeriveDecode)]
+pub struct Place {
+    /// The directory.
+    pub directory: ObjectId,
+    /// The name.
+    pub name: Name,
+}
+
+/// How far a receiver has come in a sender's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Cursor {
+    /// The run of the sender in which this was acknowledged.
+    pub incarnation: u128,
+    /// Every change up to this number is in the receiver.
+    pub sequence: u64,
+    /// The receiver's tree sum at that moment.
+    pub sum: TreeSum,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum Purpose {
+    /// Keep the module path like the sender's tree.
+    Mirror,
+    /// Only compare: nothing on the receiver is changed.
+    Verify,
+}
+
+/// First message of a sender.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Open {
+    /// What for.
+    pub purpose: Purpose,
+    /// The module.
+    pub module: ModuleName,
+    /// The directory below the module's root; made if missing.
+    pub path: RelPath,
+    /// The mirror's identity: random, made once by the sender for this source and target.
+    pub mirror: u128,
+    /// What the sender calls its source, for messages to people.
+    pub source: Text,
+    /// The sender's present run.
+    pub incarnation: u128,
+    /// The attributes that the sender can carry.
+    pub carried: Carried,
+    /// Sum of the sender's whole tree, when it knows all digests already.
+    pub sum: Option<TreeSum>,
+}
+
+/// Answer to [`Open`]. A refusal is a close code instead.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Opened {
+    /// The attributes carried: the common part of what both sides can.
+    pub carried: Carried,
+    /// Whether this mirror has been here before.
+    pub bound: bool,
+    /// Whether the module path holds any entry.
+    pub is_empty: bool,
+    /// How far the receiver has come.
+    pub cursor: Option<Cursor>,
+    /// The receiver's present tree sum.
+    pub sum: TreeSum,
+    /// The number of the receiver's root directory.
+    pub root: ObjectId,
+    /// The name by which the receiver wants to be known in messages (its module root).
+    pub root_path: Text,
+}
+
+/// Sender to receiver on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum ToReceiver {
+    /// First of all.
+    Open(Open),
+    /// Asks for the listings of directories, by the receiver's numbers, answered in order.
+    List(Directories),
+    /// `verify`: asks for the listing of one directory as it is on the disk now, with fresh digests.
+    ListDisk(RelPath),
+    /// Asks for a [`Progress`] with `durable` up to this op as soon as that is true.
+    Flush {
+        /// An op number.
+        number: u64,
+    },
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Row {
+    /// Its name.
+    pub name: Name,
+    /// Its number on the receiver.
+    pub object: ObjectId,
+    /// What it is.
+    pub kind: Kind,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Size in bytes; 0 for directories.
+    pub size: u64,
+    /// Digest of the content or of the link text; none for directories and where it is not known.
+    pub digest: Option<Digest>,
+    /// For a directory, the sum over everything below it; zero otherwise.
+    pub below: TreeSum,
+    /// For a directory, how many entries are below it; 0 otherwise.
+    pub entries: u64,
+}
+
+/// How far ops have come. All numbers only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Progress {
+    /// Every op up to this number has an outcome and is visible.
+    pub applied: u64,
+    /// Every op up to this number is on stable storage.
+    pub durable: u64,
+    /// The cursor that belongs to `durable`, if a mark was passed.
+    pub cursor: Option<Cursor>,
+}
+
+/// Why an op failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, DeriveDecode)]
+pub enum FailureKind {
+    /// The disk, an inode table or a quota is full.
+    NoSpace,
+    /// The receiver may not do it.
+    Permission,
+    /// What the op builds on failed before.
+    Blocked,
+    /// The content that arrived does not have the digest that was promised.
+    WrongDigest,
+    /// The object or place is not as the sender believes; a reconcile is due.
+    Mismatch,
+    /// The receiver's file system cannot store such an entry.
+    Unsupported,
+    /// Any other error of the receiver's system.
+    Io,
+}
+
+/// Receiver to sender on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum ToSender {
+    /// Answer to `Open`.
+    Opened(Opened),
+    /// Part of the listing of a directory.
+    Listing {
+        /// Rows in byte order of their names.
+        rows: Rows,
+        /// Whether this ends the directory.
+        last: bool,
+    },
+    /// `ListDisk` failed: the path is missing or unreadable.
+    ListingFailed(Text),
+    /// The receiver wants the content of an offered file.
+    Need {
+        /// The op that offered it.
+        number: u64,
+        /// Whether `Signature` parts follow: the receiver has a basis worth a delta.
+        basis: bool,
+    },
+    /// Part of the signature of a basis.
+    Signature {
+        /// The op.
+        number: u64,
+        /// The next bytes.
+        part: SignaturePart,
+        /// Whether this ends the signature.
+        last: bool,
+    },
+    /// How far ops have come.
+    Progress(Progress),
+    /// An op failed; it still counts as ended.
+    Failed {
+        /// The op.
+        number: u64,
+        /// What kind of failure.
+        kind: FailureKind,
+        /// The error, for people.
+        text: Text,
+        /// The sum of what stands at the place instead, so that the sender's sum can allow for it.
+        held: Option<(ObjectId, EntrySum)>,
+    },
+}
+
+/// One instruction.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Op {
+    /// Its number in this connection: 1, 2, 3, … in the order in which the sender made them. Streams may reorder
+    /// them; the receiver restores what order is needed.
+    pub number: u64,
+    /// An op that must have ended first; 0 for none.
+    pub after: u64,
+    /// Whether all ops with lower numbers must have ended first.
+    pub barrier: bool,
+    /// The deed.
+    pub body: OpBody,
+}
+
+/// The deed of an op. Every op is idempotent: where its result already stands, applying it again changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum OpBody {
+    /// Make a directory, or give an existing one at this place the number and the attributes.
+    MakeDirectory {
+        /// Where.
+        place: Place,
+        /// Its number.
+        object: ObjectId,
+        /// Its attributes; its time is set again after each batch that touched the directory.
+        attributes: Attributes,
+    },
+    /// Create or replace a file.
+    PutFile {
+        /// Where.
+        place: Place,
+        /// Its number.
+        object: ObjectId,
+        /// Its attributes.
+        attributes: Attributes,
+        /// The content.
+        content: Content,
+    },
+    /// Create or replace a symbolic link.
+    PutSymlink {
+        /// Where.
+        place: Place,
+        /// Its number.
+        object: ObjectId,
+        /// Its attributes.
+        attributes: Attributes,
+        /// Its text.
+        target: LinkTarget,
+    },
+    /// Set the attributes of an object that is otherwise as it should be.
+    SetAttributes {
+        /// Which.
+        object: ObjectId,
+        /// What.
+        attributes: Attributes,
+    },
+    /// Move an object, with everything below it, to a place. What stands there is set aside until its own op comes.
+    Move {
+        /// Which.
+        object: ObjectId,
+        /// Where to.
+        to: Place,
+    },
+    /// Remove an object, with everything below it, if it still stands at this place.
+    Remove {
+        /// Which.
+        object: ObjectId,
+        /// Where.
+        place: Place,
+    },
+    /// What stands at the place is, by the listing, what it should be; it gets the sender's number.
+    Adopt {
+        /// Where.
+        place: Place,
+        /// Its number from now on.
+        object: ObjectId,
+    },
+    /// Everything up to this number of the journal is among the ops up to this one.
+    Mark {
+        /// A number of the journal.
+        sequence: u64,
+    },
+}
+
+/// The content of a file, as its op gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum Content {
+    /// All of it.
+    Inline {
+        /// BLAKE3 of the bytes.
+        digest: Digest,
+        /// The bytes.
+        bytes: InlineContent,
+    },
+    /// It comes when the receiver asks.
+    Offer {
+        /// Size in bytes, as of the offer; the seal decides.
+        size: u64,
+        /// The digest, where the sender knows it already: a receiver that has this content asks for nothing.
+        digest: Option<Digest>,
+    },
+}
+
+/// What travels on an op stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum OpMessage {
+    /// An instruction.
+    Op(Op),
+    /// The content of an offered file is complete.
+    Seal(SealOp),
+    /// The offered file vanished or would not hold still; its op ends without effect.
+    Withdraw {
+        /// The op.
+        number: u64,
+    },
+}
+
+/// Ends the content of an offered file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct SealOp {
+    /// The op.
+    pub number: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// BLAKE3 of the whole content.
+    pub digest: Digest,
+    /// The attributes as they were when the content was read; they replace those of the offer.
+    pub attributes: Attributes,
+}
+
+/// One range of a file's content, on a bulk stream. Ranges of a file may arrive in any order and on any stream;
+/// together they cover it exactly once.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct BulkFrame {
+    /// The op that offered the file.
+    pub number: u64,
+    /// Where the range begins in the target file, in bytes.
+    pub offset: u64,
+    /// Its length in the target file, in bytes, at most [`RANGE_BYTES_MAX`].
+    pub length: u32,
+    /// How it is given.
+    pub body: RangeBody,
+}
+
+/// How a range is given.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum RangeBody {
+    /// The bytes.
+    Raw(RangeBytes),
+    /// The bytes, as one zstd frame.
+    Zstd(RangeBytes),
+    /// Nothing but zero bytes: a hole where the receiver can make one.
+    Zeros,
+    /// Built from the basis whose signature the receiver sent. Literals come one after the other from `literals`,
+    /// which is one zstd frame.
+    Delta {
+        /// Copies and literals, in order.
+        parts: DeltaParts,
+        /// The bytes of all literals, as one zstd frame.
+        literals: RangeBytes,
+    },
+}
+
+/// A part of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum DeltaPart {
+    /// Bytes of the basis.
+    Copy {
+        /// Where they begin.
+        offset: u64,
+        /// How many.
+        length: u32,
+    },
+    /// The next bytes of the literals.
+    Literal {
+        /// How many.
+        length: u32,
+    },
+}
+
+/// On a pairing connection, sender to receiver.
+#[derive(Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct PairRequest {
+    /// The secret of the code.
+    pub secret: [u8; PAIRING_SECRET_BYTES],
+    /// What the sender calls itself.
+    pub name: Text,
+}
+
+impl std::fmt::Debug for PairRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// On a pairing connection, the receiver's answer. A refusal is a close code instead.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct PairReply {
+    /// The module that the sender may push to now.
+    pub module: ModuleName,
+    /// What the receiver calls itself.
+    pub name: Text,
+}
