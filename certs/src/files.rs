@@ -84,7 +84,9 @@ fn remedy(cause: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => " (check owner and mode of it and of its directory)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (free some space and try again)",
         io::ErrorKind::ReadOnlyFilesystem => " (use a directory on a writable file system)",
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => " (check that its directory exists)",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            " (check that its directory exists, and what it points to if it is a link)"
+        }
         _ => " (check the file system it is on)",
     }
 }
@@ -154,26 +156,30 @@ fn effective_user() -> u32 {
 /// Reads a whole file of at most `limit` bytes after checking who else has access; `None` if there is none.
 pub(crate) fn read(path: &Path, access: Access, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     let user = effective_user();
-    match fs::symlink_metadata(path) {
+    let is_link = match fs::symlink_metadata(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(io_error("look at", path)(cause)),
-        // A link of someone else's can be pointed elsewhere at any time. RACE: it could appear after this look; the
-        // checks on the opened file still hold then, so at worst one of our own files is read in place of another.
-        Ok(link) if link.is_symlink() && link.uid() != user => {
-            let (what, path) = ("the symbolic link", path.to_owned());
-            return Err(FileError::ForeignOwner {
-                what,
-                path,
-                owner: link.uid(),
-                user,
-            });
+        other => {
+            let found = other.map_err(io_error("look at", path))?;
+            // A link of someone else's can be pointed elsewhere at any time. RACE: it could appear after this look; the
+            // checks on the opened file still hold then, so at worst one of our own files is read in place of another.
+            if found.is_symlink() && found.uid() != user {
+                let (what, path) = ("the symbolic link", path.to_owned());
+                return Err(FileError::ForeignOwner {
+                    what,
+                    path,
+                    owner: found.uid(),
+                    user,
+                });
+            }
+            found.is_symlink()
         }
-        Ok(_) => {}
-    }
+    };
     // Not blocking, or a pipe put there would hang us before it can be refused.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Removed since the look. A link to nothing is not "no file", though: what it points to may be on a disk that is
+        // not mounted yet, and to make a new identity then would be wrong.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && !is_link => return Ok(None),
         other => other.map_err(io_error("open", path))?,
     };
     let facts = file.metadata().map_err(io_error("look at", path))?;

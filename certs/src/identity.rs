@@ -52,10 +52,10 @@ impl Identity {
     /// file that another user owns or could have read is refused: nobody knows then who else is "this machine".
     pub fn load_or_create(dir: &Path) -> Result<Identity, IdentityError> {
         // First without the lock: a service may be given a finished identity in a directory it cannot write to.
-        if let Some(identity) = read_key(dir)? {
-            if read_certificate(dir, &identity)? {
-                return Ok(identity);
-            }
+        if let Some(identity) = read_key(dir)?
+            && read_certificate(dir, &identity)?
+        {
+            return Ok(identity);
         }
         let locked = LockedDir::lock(dir)?;
         let identity = match read_key(dir)? {

@@ -380,6 +380,14 @@ pub enum OpBody {
         /// Its number from now on.
         object: ObjectId,
     },
+    /// Leave an object where it stands, with everything below it, but count it no longer as part of the mirror (the
+    /// source removed it, and the user wants nothing deleted).
+    Release {
+        /// Which.
+        object: ObjectId,
+        /// Where.
+        place: Place,
+    },
     /// Everything up to this number of the journal is among the ops up to this one.
     Mark {
         /// A number of the journal.

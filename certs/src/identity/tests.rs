@@ -163,14 +163,15 @@ fn moves_to_another_directory_but_never_over_another_identity() {
     );
 }
 
-/// `openssl genpkey -algorithm ed25519`: made elsewhere, with text around it.
+/// The example of RFC 8410, section 10.3, in the form that `openssl genpkey -algorithm ed25519` writes too.
 #[test]
 fn takes_a_key_of_openssl() {
     let text = "a note\n-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::import(dir.path(), text).unwrap();
-    // RFC 8410, section 10.3: the public key that belongs to it.
+    assert_eq!(format!("a note\n{}", identity.export_pem()), text);
+    // The public key that belongs to it.
     let spki = BASE64
         .decode(b"MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=")
         .unwrap();

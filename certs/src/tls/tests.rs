@@ -267,7 +267,7 @@ fn other_kinds_of_keys_are_refused() {
     let rsa = CertificateDer::from_pem_slice(include_bytes!("../../testdata/rsa.crt")).unwrap();
     for certificate in [rsa, ecdsa().cert[0].clone()] {
         assert!(matches!(
-            peer_fingerprint(&[certificate.clone()]),
+            peer_fingerprint(std::slice::from_ref(&certificate)),
             Err(TlsError::NotEd25519)
         ));
         let error = AnySender

@@ -1,0 +1,8 @@
+//! Pure decisions: no file, no socket, no clock, no thread. Time and bytes are arguments.
+#![forbid(unsafe_code)]
+
+pub mod compare;
+pub mod delta;
+pub mod order;
+//PEND
+pub mod sum;
