@@ -77,6 +77,12 @@ fn reads_up_to_the_limit_and_through_own_links() {
             .unwrap()
             .is_none()
     );
+    // What a link points to may only be away for now.
+    symlink("none", dir.path().join("dangling")).unwrap();
+    assert!(matches!(
+        read(&dir.path().join("dangling"), Access::Secret, 5),
+        Err(FileError::Io { .. })
+    ));
 }
 
 #[test]

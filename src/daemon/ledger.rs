@@ -1,0 +1,100 @@
+//! The tree sum of a catalog, kept in step with it.
+
+use crate::engine::sum::{Element, SumState};
+use crate::store::{CatalogRead, Entry, StoreError};
+use driftless_protocol::message::Place;
+use driftless_protocol::{Carried, EntrySum, Kind, Name, ObjectId, TreeSum};
+
+/// Flags of a sender's catalog entries. A receiver's entries have none.
+pub mod flags {
+    /// The target is known to hold this object, as of its last durable acknowledgement.
+    pub const ON_TARGET: u8 = 1;
+    /// The digest is that of an older content: read the file again.
+    pub const STALE: u8 = 2;
+    /// The object moved since the target heard of it.
+    pub const MOVED: u8 = 4;
+    /// Attributes changed since the target heard of them.
+    pub const ATTRIBUTES: u8 = 8;
+}
+
+/// Where the root's own entry stands: in no directory.
+pub fn root_place() -> Place {
+    #[expect(clippy::expect_used, reason = "a constant that the tests exercise")]
+    let name = Name::new(&b"root"[..]).expect("a plain word is a name");
+    Place { directory: ObjectId(0), name }
+}
+
+/// The running sum over the entries of a catalog, and how many are not in it yet.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    sum: SumState,
+    carried: Carried,
+    /// Entries whose content is not known for certain.
+    unknown: u64,
+}
+
+impl Ledger {
+    /// Sums up a whole catalog, streaming.
+    pub fn of(catalog: &impl CatalogRead, carried: Carried) -> Result<Ledger, StoreError> {
+        let mut ledger = Ledger { carried, ..Ledger::default() };
+        catalog.for_each(&mut |entry: Entry| {
+            ledger.replace(None, Some(&entry));
+            Ok(())
+        })?;
+        Ok(ledger)
+    }
+
+    /// One entry took the place of another; either may be none.
+    pub fn replace(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
+        if let Some(entry) = old {
+            match counted(entry, self.carried) {
+                Some(sum) => self.sum.remove(&element(entry, sum)),
+                None => self.unknown -= u64::from(!entry.object.is_local()),
+            }
+        }
+        if let Some(entry) = new {
+            match counted(entry, self.carried) {
+                Some(sum) => self.sum.add(&element(entry, sum)),
+                None => self.unknown += u64::from(!entry.object.is_local()),
+            }
+        }
+    }
+
+    /// The sum now.
+    pub fn fold(&self) -> TreeSum {
+        self.sum.fold()
+    }
+
+    /// A copy of the running sum, to try changes on.
+    pub fn state(&self) -> SumState {
+        self.sum.clone()
+    }
+
+    /// How many entries are not in the sum because their content is not known for certain.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// The attributes that the sum covers.
+    pub fn carried(&self) -> Carried {
+        self.carried
+    }
+}
+
+/// The entry as an element of sums.
+pub fn element(entry: &Entry, sum: EntrySum) -> Element<'_> {
+    Element { directory: entry.place.directory, name: entry.place.name.as_bytes(), object: entry.object, sum }
+}
+
+/// The entry's sum, with a zero digest where the content is not known.
+pub fn entry_sum(entry: &Entry, carried: Carried) -> EntrySum {
+    let digest = entry.digest.unwrap_or_default();
+    EntrySum::of(entry.kind, entry.attributes, carried, entry.size, digest)
+}
+
+/// The entry's sum if it counts: not a receiver's own find, and of known content.
+pub fn counted(entry: &Entry, carried: Carried) -> Option<EntrySum> {
+    let known =
+        entry.kind == Kind::Directory || (entry.digest.is_some() && entry.flags & flags::STALE == 0);
+    (known && !entry.object.is_local()).then(|| entry_sum(entry, carried))
+}

@@ -1,0 +1,194 @@
+//! What the daemons are told to do, and how they tell what they did.
+
+use crate::net::LinkOptions;
+use driftless_certs::{Fingerprint, Identity};
+use driftless_protocol::RelPath;
+use serde::Serialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A directory that a receiver offers under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleOptions {
+    /// Its name.
+    pub name: String,
+    /// The directory.
+    pub path: PathBuf,
+}
+
+/// How to run a receiver.
+#[derive(Debug, Clone)]
+pub struct ReceiverOptions {
+    /// Where trust, invites and state are kept.
+    pub home: super::home::Home,
+    /// Who this is.
+    pub identity: Identity,
+    /// What is offered.
+    pub modules: Vec<ModuleOptions>,
+    /// Where to listen (UDP). Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Peers that are allowed every module, beside those of the trust store.
+    pub allow: Vec<Fingerprint>,
+    /// Windows, timeouts and the like.
+    pub link: LinkOptions,
+}
+
+/// Where a sender sends to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetOptions {
+    /// The target as the user wrote it, for messages and as the key of its state.
+    pub display: String,
+    /// Host name or address.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// The receiver's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The module.
+    pub module: String,
+    /// The directory below the module's root.
+    pub path: RelPath,
+}
+
+/// What happens to entries that the source lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deletes {
+    /// On first contact: stop if there are any, and say how many. Later: delete.
+    #[default]
+    Ask,
+    /// Delete them.
+    Always,
+    /// Keep them and count them.
+    Never,
+}
+
+/// How to run a sender.
+#[derive(Debug, Clone)]
+pub struct SenderOptions {
+    /// Where state is kept.
+    pub home: super::home::Home,
+    /// Who this is.
+    pub identity: Identity,
+    /// The tree.
+    pub source: PathBuf,
+    /// Where to.
+    pub target: TargetOptions,
+    /// Go on following changes once in sync, and reconnect for ever. Otherwise end when in sync.
+    pub follow: bool,
+    /// What happens to entries that the source lacks.
+    pub deletes: Deletes,
+    /// Accept a source root that is empty or another directory than before.
+    pub accept_root: bool,
+    /// Windows, timeouts and the like.
+    pub link: LinkOptions,
+}
+
+/// What a sender has done so far. Grows only, but for `entries_total` and `bytes_total`, which are estimates until
+/// the scan is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SendCounters {
+    /// Entries seen in the source.
+    pub entries: u64,
+    /// Ops that are to be sent, as far as known.
+    pub ops_total: u64,
+    /// Ops that ended.
+    pub ops_done: u64,
+    /// Files whose content was sent or offered.
+    pub files_sent: u64,
+    /// Regular files of the source that were opened.
+    pub files_read: u64,
+    /// Content bytes read for the target.
+    pub content_bytes: u64,
+    /// Content bytes that are to be read, as far as known.
+    pub content_bytes_total: u64,
+    /// UDP payload sent.
+    pub wire_bytes_sent: u64,
+    /// UDP payload received.
+    pub wire_bytes_received: u64,
+    /// Ops that failed.
+    pub failed: u64,
+    /// Entries of kinds that are not carried (sockets, devices, FIFOs).
+    pub skipped: u64,
+    /// Entries that could not be read.
+    pub unreadable: u64,
+    /// Entries that the target keeps although the source lacks them.
+    pub extras_kept: u64,
+}
+
+/// Where a sender stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Walking the source.
+    Scanning,
+    /// Looking for the receiver.
+    Connecting,
+    /// Comparing with the receiver.
+    Comparing,
+    /// Sending what differs.
+    Sending,
+    /// Equal and durable, at this number of the journal.
+    InSync {
+        /// The number.
+        sequence: u64,
+    },
+    /// Not connected; trying again.
+    Waiting {
+        /// Why.
+        error: String,
+        /// Seconds until the next try.
+        seconds: u64,
+    },
+    /// Stopped until somebody decides.
+    Halted {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Who wants to know. Called from the sender's thread: must not block.
+pub trait Observer: Send + Sync {
+    /// The sender entered a phase.
+    fn phase(&self, _phase: &Phase) {}
+    /// Counters changed; called at most some ten times a second.
+    fn counters(&self, _counters: &SendCounters) {}
+    /// A change was applied on the target: a verb and an escaped path.
+    fn applied(&self, _verb: &'static str, _path: &str) {}
+    /// Something that the user should read: one line.
+    fn warning(&self, _text: &str) {}
+}
+
+/// Nobody wants to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// An entry that is in error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedEntry {
+    /// Its path, escaped.
+    pub path: String,
+    /// Why.
+    pub error: String,
+}
+
+/// How a sender ended.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// What was done.
+    pub counters: SendCounters,
+    /// What is in error.
+    pub failed: Vec<FailedEntry>,
+    /// Whether both trees' sums were equal, durably, but for `failed` and kept extras.
+    pub in_sync: bool,
+    /// The number of the journal at which that was so.
+    pub sequence: u64,
+}
+
+impl fmt::Display for TargetOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}

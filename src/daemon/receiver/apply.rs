@@ -1,0 +1,342 @@
+//! Carrying out single ops on a replica.
+//!
+//! Every deed changes the disk first and the catalog after it. A path that is replaced is, at every moment, its old
+//! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
+//! is *parked* under a private name, because its own op (a move or a removal) is still to come.
+
+use super::replica::{ApplyError, Replica, local_entry};
+use crate::fs::{Directory, FsError, FsErrorKind, RenameMode, Staged, Stat, private_name};
+use crate::store::{CatalogRead, Entry, Tables};
+use driftless_protocol::message::{FailureKind, Place};
+use driftless_protocol::{Attributes, Digest, EntrySum, Kind, Name, ObjectId};
+use std::sync::Arc;
+
+type Applied = Result<(), ApplyError>;
+
+/// A file whose content is complete, verified, and has its attributes; only its name is missing.
+#[derive(Debug)]
+pub struct StagedFile {
+    /// The file.
+    pub staged: Staged,
+    /// Its size in bytes.
+    pub size: u64,
+    /// BLAKE3 of its content.
+    pub digest: Digest,
+    /// The attributes it was given.
+    pub attributes: Attributes,
+}
+
+impl Replica {
+    /// Makes a directory, or adopts, moves and adjusts the one that is there.
+    pub fn make_directory(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        attributes: Attributes,
+    ) -> Applied {
+        if object == ObjectId::ROOT {
+            return self.set_attributes(t, object, attributes);
+        }
+        if t.get(object)?.is_some_and(|entry| entry.kind == Kind::Directory) {
+            self.move_object(t, object, place)?;
+            return self.set_attributes(t, object, attributes);
+        }
+        let occupant = self.occupant(t, &place)?;
+        if let Some(entry) = occupant.as_ref().filter(|e| e.kind == Kind::Directory && e.object.is_local()) {
+            self.relabel(t, entry.object, object)?;
+            return self.set_attributes(t, object, attributes);
+        }
+        let parent = self.writable_directory(t, place.directory)?;
+        let made = match parent.make_dir(&place.name) {
+            Ok(made) => made,
+            Err(error) if error.kind() == FsErrorKind::Exists => {
+                let aside = private_name();
+                let made = parent.make_dir(&aside)?;
+                self.install(t, &parent, &aside, &place, occupant.as_ref())?;
+                made
+            }
+            Err(error) => return Err(error.into()),
+        };
+        made.set_self_attributes(&attributes, self.carried)?;
+        let stat = made.stat_self()?;
+        let mut entry = local_entry(object, Kind::Directory, place, &stat, None);
+        entry.attributes = attributes;
+        self.touched.insert(object);
+        self.unsynced.insert(object);
+        Ok(self.put(t, &entry)?)
+    }
+
+    /// Publishes a staged file.
+    pub fn put_file(&mut self, t: &mut Tables<'_>, place: Place, object: ObjectId, file: StagedFile) -> Applied {
+        let parent = self.writable_directory(t, place.directory)?;
+        let occupant = self.occupant(t, &place)?;
+        let in_the_way = occupant
+            .as_ref()
+            .filter(|entry| entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local()));
+        let stat = match in_the_way {
+            None => match file.staged.publish(&place.name) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == FsErrorKind::Exists => {
+                    // A directory that came since the walk. The sender offers again after a reconcile.
+                    return Err(ApplyError::mismatch(format!("{error}: it is a directory now")));
+                }
+                Err(error) => return Err(error.into()),
+            },
+            Some(_) => {
+                let aside = private_name();
+                file.staged.publish(&aside)?;
+                self.install(t, &parent, &aside, &place, in_the_way)?
+            }
+        };
+        let wanted = Some((file.size, file.digest));
+        self.finish_put(t, place, object, Kind::File, file.attributes, &stat, wanted, occupant)
+    }
+
+    /// Creates or replaces a symbolic link.
+    pub fn put_symlink(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        attributes: Attributes,
+        target: &[u8],
+    ) -> Applied {
+        let parent = self.writable_directory(t, place.directory)?;
+        let occupant = self.occupant(t, &place)?;
+        let in_the_way = occupant
+            .as_ref()
+            .filter(|entry| entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local()));
+        let stat = match in_the_way {
+            None => parent.make_symlink(target, &place.name, &attributes, self.carried)?,
+            Some(_) => {
+                let aside = private_name();
+                parent.make_symlink(target, &aside, &attributes, self.carried)?;
+                self.install(t, &parent, &aside, &place, in_the_way)?
+            }
+        };
+        let wanted = Some((target.len() as u64, Digest::of(target)));
+        self.finish_put(t, place, object, Kind::Symlink, attributes, &stat, wanted, occupant)
+    }
+
+    /// Sets the attributes of an object.
+    pub fn set_attributes(&mut self, t: &mut Tables<'_>, object: ObjectId, attributes: Attributes) -> Applied {
+        let mut entry = self.known(t, object)?;
+        if object == ObjectId::ROOT {
+            self.root.set_self_attributes(&attributes, self.carried)?;
+        } else {
+            let parent = self.directory(t, entry.place.directory)?;
+            parent.set_attributes(&entry.place.name, entry.kind, &attributes, self.carried)?;
+            entry.stamp = Some(self.fresh_stat(&parent, &entry.place.name)?.stamp.to_bytes());
+        }
+        entry.attributes = attributes;
+        // A time that the file system stores more coarsely is still the one that was carried.
+        self.unsynced.insert(if entry.kind == Kind::Directory { object } else { entry.place.directory });
+        Ok(self.put(t, &entry)?)
+    }
+
+    /// Moves an object to a place.
+    pub fn move_object(&mut self, t: &mut Tables<'_>, object: ObjectId, to: Place) -> Applied {
+        let mut entry = self.known(t, object)?;
+        if entry.place == to {
+            return Ok(());
+        }
+        let from_dir = self.writable_directory(t, entry.place.directory)?;
+        let to_dir = self.writable_directory(t, to.directory)?;
+        match self.occupant(t, &to)? {
+            None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
+                Err(error) if error.kind() == FsErrorKind::Exists => {
+                    from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Exchange)?;
+                    from_dir.remove_tree(&entry.place.name)?;
+                }
+                outcome => outcome?,
+            },
+            Some(other) if other.object.is_local() && other.kind != Kind::Directory && entry.kind != Kind::Directory => {
+                from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
+                self.drop_entry(t, other.object)?;
+            }
+            Some(other) => {
+                let aside = private_name();
+                from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
+                entry.place = Place { directory: to.directory, name: aside.clone() };
+                self.put(t, &entry)?;
+                self.install(t, &to_dir, &aside, &to, Some(&other))?;
+            }
+        }
+        entry.place = to;
+        entry.stamp = Some(self.fresh_stat(&to_dir, &entry.place.name)?.stamp.to_bytes());
+        Ok(self.put(t, &entry)?)
+    }
+
+    /// Removes an object with everything below it, unless it meanwhile stands elsewhere.
+    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
+        let Some(entry) = t.get(object)? else { return Ok(()) };
+        if object == ObjectId::ROOT {
+            return Err(ApplyError::mismatch("the root of a mirror is never removed"));
+        }
+        let parked = entry.place.name.is_reserved();
+        if entry.place != *place && !parked {
+            return Ok(());
+        }
+        let parent = self.writable_directory(t, entry.place.directory)?;
+        let outcome = match entry.kind {
+            Kind::Directory => parent.remove_tree(&entry.place.name).map(|_| ()),
+            _ => parent.remove_file(&entry.place.name),
+        };
+        match outcome {
+            Err(error) if error.kind() != FsErrorKind::NotFound => Err(error.into()),
+            _ => Ok(self.drop_entry(t, object)?),
+        }
+    }
+
+    /// Gives what stands at a place the sender's number.
+    pub fn adopt(&mut self, t: &mut Tables<'_>, place: &Place, object: ObjectId) -> Applied {
+        let Some(present) = t.lookup(place.directory, &place.name)? else {
+            return Err(ApplyError::mismatch(format!("there is no {} to adopt", place.name)));
+        };
+        if present == object {
+            return Ok(());
+        }
+        if object.is_local() || t.get(object)?.is_some() {
+            return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
+        }
+        self.relabel(t, present, object)
+    }
+
+    /// Leaves an object on the disk, but no longer counts it as part of the mirror.
+    pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
+        let Some(entry) = t.get(object)?.filter(|entry| entry.place == *place) else { return Ok(()) };
+        let mut below = vec![entry];
+        while let Some(entry) = below.pop() {
+            if !entry.object.is_local() {
+                let local = t.next_local()?;
+                self.relabel(t, entry.object, local)?;
+                if entry.kind == Kind::Directory {
+                    below.extend(t.child_entries(local)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the catalog has at a place, as a failed op reports it.
+    pub fn held(&self, t: &impl CatalogRead, place: &Place) -> Option<(ObjectId, EntrySum)> {
+        let object = t.lookup(place.directory, &place.name).ok()??;
+        let entry = t.get(object).ok()??;
+        let sum = crate::daemon::ledger::counted(&entry, self.carried)?;
+        Some((object, sum))
+    }
+
+    /// The catalog's entry at a place.
+    pub fn occupant(&self, t: &impl CatalogRead, place: &Place) -> Result<Option<Entry>, ApplyError> {
+        match t.lookup(place.directory, &place.name)? {
+            Some(object) => Ok(t.get(object)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Swaps what stands under the private name `aside` into its place. The former occupant is parked under that
+    /// private name if its own op is still to come, and removed otherwise.
+    fn install(
+        &mut self,
+        t: &mut Tables<'_>,
+        parent: &Arc<Directory>,
+        aside: &Name,
+        place: &Place,
+        occupant: Option<&Entry>,
+    ) -> Result<Stat, ApplyError> {
+        match parent.rename(aside, parent, &place.name, RenameMode::Exchange) {
+            Ok(()) => match occupant {
+                Some(entry) if !entry.object.is_local() => {
+                    let mut parked = entry.clone();
+                    parked.place.name = aside.clone();
+                    self.put(t, &parked)?;
+                }
+                _ => {
+                    parent.remove_tree(aside)?;
+                    if let Some(entry) = occupant {
+                        self.drop_entry(t, entry.object)?;
+                    }
+                }
+            },
+            Err(error) if error.kind() == FsErrorKind::NotFound => {
+                parent.rename(aside, parent, &place.name, RenameMode::NoReplace)?;
+            }
+            Err(error) => {
+                let _ = parent.remove_tree(aside);
+                return Err(error.into());
+            }
+        }
+        self.fresh_stat(parent, &place.name)
+    }
+
+    /// Writes the catalog's entry for something that was just put in place.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one entry, used by two callers")]
+    fn finish_put(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        kind: Kind,
+        attributes: Attributes,
+        stat: &Stat,
+        content: Option<(u64, Digest)>,
+        occupant: Option<Entry>,
+    ) -> Applied {
+        // The object may have stood elsewhere, or this name may have been another's.
+        if let Some(old) = t.get(object)?.filter(|old| old.place != place) {
+            let parent = self.writable_directory(t, old.place.directory)?;
+            ignore_missing(parent.remove_tree(&old.place.name).map(|_| ()))?;
+            self.drop_entry(t, object)?;
+        }
+        if let Some(old) = occupant.filter(|old| old.object != object && old.object.is_local()) {
+            self.drop_entry(t, old.object)?;
+        }
+        let mut entry = local_entry(object, kind, place, stat, None);
+        entry.attributes = attributes;
+        if let Some((size, digest)) = content {
+            entry.size = size;
+            entry.digest = Some(digest);
+        }
+        Ok(self.put(t, &entry)?)
+    }
+
+    /// Changes an object's number, and the sum with it (a directory's number is part of its children's elements).
+    pub fn relabel(&mut self, t: &mut Tables<'_>, old: ObjectId, new: ObjectId) -> Applied {
+        let before = self.known(t, old)?;
+        for child in t.child_entries(old)? {
+            self.ledger.replace(Some(&child), None);
+        }
+        t.relabel(old, new)?;
+        let after = self.known(t, new)?;
+        for child in t.child_entries(new)? {
+            self.ledger.replace(None, Some(&child));
+        }
+        self.ledger.replace(Some(&before), Some(&after));
+        self.forget_handle(old);
+        for set in [&mut self.touched, &mut self.unsynced] {
+            if set.remove(&old) {
+                set.insert(new);
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, t: &impl CatalogRead, object: ObjectId) -> Result<Entry, ApplyError> {
+        t.get(object)?.ok_or_else(|| ApplyError::mismatch(format!("there is no object of number {}", object.0)))
+    }
+
+    fn fresh_stat(&self, directory: &Directory, name: &Name) -> Result<Stat, ApplyError> {
+        directory.stat(name)?.ok_or_else(|| ApplyError {
+            kind: FailureKind::Mismatch,
+            text: format!("{}/{name} vanished while it was changed", directory.display_path()),
+        })
+    }
+}
+
+fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
+    match outcome {
+        Err(error) if error.kind() != FsErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,464 @@
+//! A module path and what is known about it: root handle, catalog, state, sum.
+//!
+//! Opening a replica always walks the tree (stat only) and mends the catalog where the disk says otherwise, so that
+//! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
+//! stamp is not the one that was catalogued loses its digest and is compared again by content.
+
+use crate::daemon::ledger::{Ledger, root_place};
+use crate::fs::{Directory, FileType, FsError, FsErrorKind, Stamp, Stat, TreeLock};
+use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables};
+use driftless_protocol::message::{Cursor, FailureKind, Place};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Directory handles kept open at a time.
+const HANDLES_MAX: usize = 1_024;
+const GENERATION_FILE: &[u8] = b".driftless-generation";
+const META_CURSOR: &str = "cursor";
+
+/// A module path that could not be opened.
+#[derive(Debug, Error)]
+pub enum ReplicaError {
+    /// The disk.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The databases.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another daemon works here.
+    #[error("{0}")]
+    Locked(String),
+    /// Its home cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Home {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Why an op could not be carried out.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// For the sender's decision.
+    pub kind: FailureKind,
+    /// For people.
+    pub text: String,
+}
+
+impl ApplyError {
+    /// The receiver's catalog is not as the sender believes.
+    pub fn mismatch(text: impl Into<String>) -> ApplyError {
+        ApplyError { kind: FailureKind::Mismatch, text: text.into() }
+    }
+}
+
+impl From<FsError> for ApplyError {
+    fn from(error: FsError) -> ApplyError {
+        let kind = match error.kind() {
+            FsErrorKind::NoSpace => FailureKind::NoSpace,
+            FsErrorKind::Permission => FailureKind::Permission,
+            FsErrorKind::NotFound | FsErrorKind::Substituted | FsErrorKind::Exists => FailureKind::Mismatch,
+            FsErrorKind::Unsupported => FailureKind::Unsupported,
+            _ => FailureKind::Io,
+        };
+        ApplyError { kind, text: error.to_string() }
+    }
+}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> ApplyError {
+        ApplyError { kind: FailureKind::Io, text: error.to_string() }
+    }
+}
+
+/// What the walk at start found.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WalkReport {
+    /// Entries seen.
+    pub entries: u64,
+    /// Entries that were not as catalogued.
+    pub changed: u64,
+    /// Leftovers of an earlier run that were removed.
+    pub swept: u64,
+}
+
+/// A module path, held by this process.
+#[derive(Debug)]
+pub struct Replica {
+    /// Handle of its root.
+    pub root: Arc<Directory>,
+    /// Where it is, for messages.
+    pub path: PathBuf,
+    /// Objects and names.
+    pub catalog: Catalog,
+    /// What must never be guessed.
+    pub state: State,
+    /// The sum over what the sender put here.
+    pub ledger: Ledger,
+    /// The attributes carried in this session.
+    pub carried: Carried,
+    /// Directories whose attributes must be set again, because their inside was touched.
+    pub touched: HashSet<ObjectId>,
+    /// Directories with names that are not on stable storage yet.
+    pub unsynced: HashSet<ObjectId>,
+    handles: HashMap<ObjectId, Arc<Directory>>,
+    _lock: TreeLock,
+}
+
+impl Replica {
+    /// Opens the tree at `path`, whose databases are in `home`.
+    pub fn open(path: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
+        let lock = TreeLock::acquire(path).map_err(|error| ReplicaError::Locked(error.to_string()))?;
+        fs::create_dir_all(home).map_err(|source| ReplicaError::Home { path: home.to_owned(), source })?;
+        let root = Arc::new(Directory::open_root(path)?);
+        let state = State::open(&home.join("state.redb"))?;
+        let opened = Catalog::open(&home.join("catalog.redb"), Role::Receiver)?;
+        if let Some(reason) = opened.rebuilt {
+            tracing::warn!(path = %path.display(), "the catalog is rebuilt by a walk: {reason}");
+        }
+        let mut replica = Replica {
+            root,
+            path: path.to_owned(),
+            catalog: opened.catalog,
+            state,
+            ledger: Ledger::default(),
+            carried: own_carried(),
+            touched: HashSet::new(),
+            unsynced: HashSet::new(),
+            handles: HashMap::new(),
+            _lock: lock,
+        };
+        replica.check_generation()?;
+        let report = replica.walk()?;
+        Ok((replica, report))
+    }
+
+    /// What this process may set here.
+    pub fn set_carried(&mut self, carried: Carried) -> Result<(), StoreError> {
+        if self.carried != carried || self.ledger.carried() != carried {
+            self.carried = carried;
+            self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
+        }
+        Ok(())
+    }
+
+    /// The stored cursor.
+    pub fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
+        let bytes = self.catalog.read(|view| view.meta(META_CURSOR))?;
+        Ok(bytes.and_then(|bytes| decode_cursor(&bytes)))
+    }
+
+    /// Stores the cursor with everything the catalog holds, durably.
+    pub fn commit_durably(&mut self, cursor: Option<Cursor>) -> Result<(), StoreError> {
+        self.catalog.update(true, |tables| match cursor {
+            Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
+            None => Ok(()),
+        })
+    }
+
+    /// Whom the path belongs to, if anybody.
+    pub fn binding(&self) -> Result<Option<Binding>, StoreError> {
+        self.state.binding()
+    }
+
+    /// A handle of a directory, found by its number. Each step is checked against the catalog, so that a directory
+    /// that somebody swapped on the disk is refused instead of written into.
+    pub fn directory(
+        &mut self,
+        catalog: &impl CatalogRead,
+        object: ObjectId,
+    ) -> Result<Arc<Directory>, ApplyError> {
+        if object == ObjectId::ROOT {
+            return Ok(self.root.clone());
+        }
+        let mut climb = Vec::new();
+        let mut at = object;
+        let mut handle = loop {
+            if at == ObjectId::ROOT {
+                break self.root.clone();
+            }
+            if let Some(handle) = self.handles.get(&at) {
+                break handle.clone();
+            }
+            let entry = catalog.get(at)?.filter(|entry| entry.kind == Kind::Directory);
+            let Some(entry) = entry else {
+                return Err(ApplyError::mismatch(format!("there is no directory of number {}", at.0)));
+            };
+            if climb.len() > 100_000 {
+                return Err(ApplyError::mismatch("the catalog's directories form a circle"));
+            }
+            at = entry.place.directory;
+            climb.push(entry);
+        };
+        while let Some(entry) = climb.pop() {
+            let next = handle.open_dir(&entry.place.name)?;
+            let stamp = next.stat_self()?.stamp;
+            if entry.stamp.is_some_and(|known| !Stamp::from_bytes(&known).same_object(&stamp)) {
+                let path = next.display_path();
+                return Err(ApplyError::mismatch(format!("{path} was replaced by another directory")));
+            }
+            handle = Arc::new(next);
+            if self.handles.len() >= HANDLES_MAX {
+                self.handles.clear();
+            }
+            self.handles.insert(entry.object, handle.clone());
+        }
+        Ok(handle)
+    }
+
+    /// As [`Replica::directory`], made writable for its owner if it is not: root needs no permission, others may
+    /// meet a mirrored directory of mode 0555. The mode is set back with the touched directories.
+    pub fn writable_directory(
+        &mut self,
+        catalog: &impl CatalogRead,
+        object: ObjectId,
+    ) -> Result<Arc<Directory>, ApplyError> {
+        let handle = self.directory(catalog, object)?;
+        if !self.carried.owner && !self.touched.contains(&object) {
+            let mut attributes = handle.stat_self()?.attributes;
+            if attributes.mode & 0o700 != 0o700 {
+                attributes.mode |= 0o700;
+                handle.set_self_attributes(&attributes, Carried::default())?;
+            }
+        }
+        self.touched.insert(object);
+        self.unsynced.insert(object);
+        Ok(handle)
+    }
+
+    /// Forgets a handle, after the directory of this number became another one.
+    pub fn forget_handle(&mut self, object: ObjectId) {
+        self.handles.remove(&object);
+    }
+
+    /// Writes an entry and keeps the sum in step.
+    pub fn put(&mut self, tables: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+        let old = tables.get(entry.object)?;
+        self.ledger.replace(old.as_ref(), Some(entry));
+        tables.put(entry)
+    }
+
+    /// Drops an entry and everything below it.
+    pub fn drop_entry(&mut self, tables: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
+        let Some(entry) = tables.get(object)? else { return Ok(()) };
+        if entry.kind == Kind::Directory {
+            let mut dropped = Vec::new();
+            tables.remove_below(object, &mut |entry: Entry| dropped.push(entry))?;
+            for entry in &dropped {
+                self.ledger.replace(Some(entry), None);
+                self.handles.remove(&entry.object);
+                self.touched.remove(&entry.object);
+                self.unsynced.remove(&entry.object);
+            }
+            self.handles.remove(&object);
+            self.touched.remove(&object);
+            self.unsynced.remove(&object);
+        }
+        self.ledger.replace(Some(&entry), None);
+        tables.remove(object, None)?;
+        Ok(())
+    }
+
+    /// Sets the attributes of all touched directories again, deepest changes included.
+    pub fn finish_directories(&mut self) -> Result<(), StoreError> {
+        let touched: Vec<ObjectId> = self.touched.drain().collect();
+        let wanted = self.catalog.read(|view| {
+            touched.iter().map(|&object| view.get(object)).collect::<Result<Vec<_>, _>>()
+        })?;
+        for entry in wanted.into_iter().flatten().filter(|entry| entry.kind == Kind::Directory) {
+            let handle = self.catalog.read(|view| Ok(self.directory_in(view, entry.object)))?;
+            let outcome = handle.and_then(|handle| Ok(handle.set_self_attributes(&entry.attributes, self.carried)?));
+            if let Err(error) = outcome {
+                tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
+            }
+        }
+        Ok(())
+    }
+
+    /// `directory` for callers that hold a catalog view and only a shared reference.
+    fn directory_in(&self, catalog: &impl CatalogRead, object: ObjectId) -> Result<Arc<Directory>, ApplyError> {
+        if let Some(handle) = self.handles.get(&object) {
+            return Ok(handle.clone());
+        }
+        let Some(names) = catalog.path_of(object)? else {
+            return Err(ApplyError::mismatch(format!("there is no directory of number {}", object.0)));
+        };
+        let mut handle = self.root.clone();
+        for name in &names {
+            handle = Arc::new(handle.open_dir(name)?);
+        }
+        Ok(handle)
+    }
+
+    /// A directory by its path, as it is on the disk now.
+    pub fn directory_by_path(&self, path: &RelPath) -> Result<Arc<Directory>, FsError> {
+        let mut handle = self.root.clone();
+        for name in path.names() {
+            handle = Arc::new(handle.open_dir(name)?);
+        }
+        Ok(handle)
+    }
+
+    /// The module's own generation is stored in the tree, too: if the disk was put back from an older image, what the
+    /// catalog says about contents is not believed.
+    fn check_generation(&mut self) -> Result<(), ReplicaError> {
+        let known = self.state.generation()?;
+        let path = self.path.join(std::ffi::OsStr::new(
+            std::str::from_utf8(GENERATION_FILE).unwrap_or(".driftless-generation"),
+        ));
+        let in_use = self.binding()?.is_some();
+        let on_disk = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        if in_use && on_disk != Some(known) {
+            tracing::warn!(path = %self.path.display(),
+                "the tree is of generation {on_disk:?}, the state of {known}: all contents will be compared again");
+            self.catalog.update(true, |tables| tables.clear())?;
+        }
+        if in_use {
+            self.write_generation()?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new generation; called when a mirror is bound, and at every start.
+    pub fn write_generation(&mut self) -> Result<(), ReplicaError> {
+        let home = |source| ReplicaError::Home { path: self.path.clone(), source };
+        let next = self.state.bump_generation()?;
+        let name = String::from_utf8_lossy(GENERATION_FILE).into_owned();
+        let aside = self.path.join(format!("{name}.new"));
+        fs::write(&aside, format!("{next}\n")).map_err(home)?;
+        fs::File::open(&aside).and_then(|file| file.sync_all()).map_err(home)?;
+        fs::rename(&aside, self.path.join(&name)).map_err(home)?;
+        self.root.sync()?;
+        Ok(())
+    }
+
+    /// Brings the catalog in step with the disk.
+    fn walk(&mut self) -> Result<WalkReport, ReplicaError> {
+        let mut report = WalkReport::default();
+        let root = self.root.clone();
+        self.catalog.update(true, |tables| {
+            let outcome = walk_tree(tables, &root, &mut report);
+            Ok(outcome)
+        })??;
+        self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
+        Ok(report)
+    }
+}
+
+/// What this process may set on a file system: owners, if it is root.
+pub fn own_carried() -> Carried {
+    Carried { owner: rustix::process::geteuid().is_root() }
+}
+
+fn walk_tree(
+    tables: &mut Tables<'_>,
+    root: &Arc<Directory>,
+    report: &mut WalkReport,
+) -> Result<(), ReplicaError> {
+    let stat = root.stat_self()?;
+    let known = tables.get(ObjectId::ROOT)?;
+    let digest = None;
+    let entry = local_entry(ObjectId::ROOT, Kind::Directory, root_place(), &stat, digest);
+    if known.is_none_or(|known| known.attributes != entry.attributes) {
+        tables.put(&entry)?;
+    }
+    let mut directories = vec![(ObjectId::ROOT, root.clone())];
+    while let Some((object, handle)) = directories.pop() {
+        report.swept += handle.sweep()?.len() as u64;
+        let listing = handle.list()?;
+        let mut known: HashMap<Name, Entry> =
+            tables.child_entries(object)?.into_iter().map(|entry| (entry.place.name.clone(), entry)).collect();
+        for (name, stat) in listing.entries {
+            report.entries += 1;
+            let Some(kind) = kind_of(stat.file_type) else { continue };
+            let place = Place { directory: object, name };
+            let entry = match known.remove(&place.name).filter(|entry| entry.kind == kind) {
+                Some(entry) if is_as_catalogued(&entry, &stat) => entry,
+                Some(entry) => {
+                    report.changed += 1;
+                    let digest = link_digest(&handle, &place.name, kind)?;
+                    local_entry(entry.object, kind, place.clone(), &stat, digest)
+                }
+                None => {
+                    report.changed += 1;
+                    if let Some(other) = tables.lookup(object, &place.name)? {
+                        tables.remove_below(other, &mut |_| ())?;
+                        tables.remove(other, None)?;
+                    }
+                    let digest = link_digest(&handle, &place.name, kind)?;
+                    local_entry(tables.next_local()?, kind, place.clone(), &stat, digest)
+                }
+            };
+            tables.put(&entry)?;
+            if kind == Kind::Directory {
+                match handle.open_dir(&place.name) {
+                    Ok(inner) => directories.push((entry.object, Arc::new(inner))),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+        }
+        for entry in known.into_values() {
+            report.changed += 1;
+            tables.remove_below(entry.object, &mut |_| ())?;
+            tables.remove(entry.object, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The kind of a file type that is mirrored.
+pub fn kind_of(file_type: FileType) -> Option<Kind> {
+    match file_type {
+        FileType::Regular => Some(Kind::File),
+        FileType::Directory => Some(Kind::Directory),
+        FileType::Symlink => Some(Kind::Symlink),
+        FileType::Other(_) => None,
+    }
+}
+
+fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
+    let Some(stamp) = entry.stamp.map(|bytes| Stamp::from_bytes(&bytes)) else { return false };
+    match entry.kind {
+        // A directory's times move with its inside; that is looked at anyway.
+        Kind::Directory => stamp.same_object(&stat.stamp) && entry.attributes == stat.attributes,
+        _ => stamp == stat.stamp && entry.attributes == stat.attributes,
+    }
+}
+
+/// An entry as the disk shows it.
+pub fn local_entry(object: ObjectId, kind: Kind, place: Place, stat: &Stat, digest: Option<Digest>) -> Entry {
+    let attributes: Attributes = stat.attributes;
+    let stamp = Some(stat.stamp.to_bytes());
+    Entry { object, kind, place, attributes, size: stat.size, digest, stamp, sequence: 0, flags: 0 }
+}
+
+/// The digest of a link's text, which is cheap to know; none for anything else.
+pub fn link_digest(directory: &Directory, name: &Name, kind: Kind) -> Result<Option<Digest>, FsError> {
+    if kind != Kind::Symlink {
+        return Ok(None);
+    }
+    Ok(Some(Digest::of(&directory.read_link(name)?)))
+}
+
+fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
+    let mut bytes = cursor.incarnation.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&cursor.sequence.to_be_bytes());
+    bytes.extend_from_slice(&cursor.sum.0);
+    bytes
+}
+
+fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
+    let (incarnation, rest) = bytes.split_first_chunk::<16>()?;
+    let (sequence, sum) = rest.split_first_chunk::<8>()?;
+    Some(Cursor {
+        incarnation: u128::from_be_bytes(*incarnation),
+        sequence: u64::from_be_bytes(*sequence),
+        sum: driftless_protocol::TreeSum(sum.try_into().ok()?),
+    })
+}

@@ -1,0 +1,553 @@
+//! One connection of a sender to one module path: ops in, outcomes out.
+//!
+//! The session thread owns the replica; staging threads write contents aside. A lone change is committed at once;
+//! while a commit runs, others gather and form the next batch. A batch is: flush the staged files, publish them,
+//! write the catalog, tell *applied*. When nothing is left to do, directories and catalog are flushed and *durable* is
+//! told.
+
+use super::apply::StagedFile;
+use super::listing;
+use super::replica::{ApplyError, Replica};
+use super::staging::{Done, Job, Staging, Wanted};
+use crate::daemon::status::SessionStatus;
+use crate::engine::order::OpOrder;
+use crate::net::ReceiverLink;
+use crate::store::{CatalogRead, StoreError, Tables};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use driftless_protocol::limits::WANTED_FILES_MAX;
+use driftless_protocol::message::{
+    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver, ToSender,
+};
+use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Files in one batch at most.
+const BATCH_FILES_MAX: usize = 1_024;
+/// Content bytes in one batch at most.
+const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// Up to this many files are flushed one by one; more by one flush of the file system.
+const FSYNC_FILES_MAX: usize = 64;
+/// Files asked for at a time.
+const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 { WANTED_FILES_MAX } else { 32 };
+const STAGING_THREADS: usize = 3;
+const RANGE_THREADS: usize = 2;
+
+/// Why a session cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The peer broke a rule.
+    #[error("{0}")]
+    Violation(String),
+    /// The databases or the disk.
+    #[error("{0}")]
+    Unable(String),
+}
+
+impl SessionError {
+    /// What to tell the peer.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            SessionError::Violation(_) => CloseCode::Violation,
+            SessionError::Unable(_) => CloseCode::Unable,
+        }
+    }
+}
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        SessionError::Unable(error.to_string())
+    }
+}
+
+/// A file op that has started: what is needed to finish it.
+#[derive(Debug)]
+struct Pending {
+    place: Place,
+    object: ObjectId,
+    attributes: Attributes,
+    /// What the sender offered, for a file whose content is not inside its op.
+    offer: Option<(u64, Option<Digest>)>,
+}
+
+/// One connection at work.
+pub struct Session<'a> {
+    link: &'a ReceiverLink,
+    replica: &'a mut Replica,
+    status: Arc<SessionStatus>,
+    incarnation: u128,
+    order: OpOrder,
+    pending: HashMap<u64, Pending>,
+    offers: VecDeque<u64>,
+    staging: Staging,
+    done: Receiver<Done>,
+    batch: Vec<(u64, StagedFile)>,
+    batch_bytes: u64,
+    /// Jobs given to staging threads that have not reported.
+    outstanding: usize,
+    told: Progress,
+    durable: u64,
+    cursor: Option<Cursor>,
+}
+
+impl<'a> Session<'a> {
+    /// Serves the link until it ends. The replica is left flushed and consistent.
+    pub fn run(
+        link: &'a ReceiverLink,
+        replica: &'a mut Replica,
+        status: Arc<SessionStatus>,
+        incarnation: u128,
+    ) -> Result<(), SessionError> {
+        let (jobs, job_queue) = unbounded();
+        let (done, done_queue) = unbounded();
+        let control = link.control().clone();
+        let staging = Staging { wanted: Wanted::default(), done, jobs, control, carried: replica.carried };
+        std::thread::scope(|scope| {
+            for _ in 0..STAGING_THREADS {
+                let (staging, job_queue) = (staging.clone(), job_queue.clone());
+                scope.spawn(move || staging_thread(&staging, &job_queue));
+            }
+            for _ in 0..RANGE_THREADS {
+                let (staging, ranges): (Staging, Receiver<BulkFrame>) = (staging.clone(), link.bulk().clone());
+                scope.spawn(move || staging.take_ranges(&ranges));
+            }
+            let mut session = Session {
+                link,
+                replica,
+                status,
+                incarnation,
+                order: OpOrder::default(),
+                pending: HashMap::new(),
+                offers: VecDeque::new(),
+                staging,
+                done: done_queue,
+                batch: Vec::new(),
+                batch_bytes: 0,
+                outstanding: 0,
+                told: Progress { applied: 0, durable: 0, cursor: None },
+                durable: 0,
+                cursor: None,
+            };
+            let outcome = session.serve();
+            if let Err(error) = &outcome {
+                // Before the threads are joined: the range threads end with the link.
+                link.close(error.close_code(), &error.to_string());
+            } else {
+                link.close(CloseCode::Done, "");
+            }
+            let flushed = session.reach_durable();
+            session.stop_threads();
+            outcome.and(flushed)
+        })
+    }
+
+    fn stop_threads(&self) {
+        for _ in 0..STAGING_THREADS {
+            let _ = self.staging.jobs.send(Job::Stop);
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), SessionError> {
+        let (incoming, ops) = (self.link.incoming().clone(), self.link.ops().clone());
+        loop {
+            let mut ended = false;
+            let mut frames = 0;
+            // A bounded look at the op streams, so that commits and answers are never starved by arrivals.
+            while frames < 8 {
+                match ops.try_recv() {
+                    Ok(frame) => self.take_frame(frame)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        ended = true;
+                        break;
+                    }
+                }
+                frames += 1;
+            }
+            while let Ok(message) = incoming.try_recv() {
+                self.handle_control(message)?;
+            }
+            while let Ok(done) = self.done.try_recv() {
+                self.handle_done(done)?;
+            }
+            self.start_ready()?;
+            let full = self.batch.len() >= BATCH_FILES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
+            let gathered = self.outstanding == 0 && ops.is_empty();
+            if full || (gathered && !self.batch.is_empty()) {
+                self.commit_batch()?;
+                continue;
+            }
+            self.tell_progress();
+            if ended {
+                return Ok(());
+            }
+            if self.outstanding == 0 && ops.is_empty() && self.durable < self.order.prefix() {
+                self.reach_durable()?;
+                continue;
+            }
+            self.wait(&incoming, &ops);
+        }
+    }
+
+    /// Blocks until there is something to do.
+    fn wait(&self, incoming: &Receiver<ToReceiver>, ops: &Receiver<OpFrame>) {
+        let mut select = Select::new();
+        select.recv(&self.done);
+        select.recv(ops);
+        // A control stream that has ended would wake us for ever; the op streams end with it.
+        if !(incoming.is_empty() && self.link.ended().is_some()) {
+            select.recv(incoming);
+        }
+        select.ready();
+    }
+
+    fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
+        for message in frame.0 {
+            match message {
+                OpMessage::Op(op) => {
+                    self.order.handle_op(op).map_err(|fault| SessionError::Violation(fault.to_string()))?;
+                }
+                OpMessage::Seal(seal) => self.staging.handle_seal(seal),
+                OpMessage::Withdraw { number } => {
+                    if self.pending.remove(&number).is_some() {
+                        self.staging.wanted.withdraw(number);
+                        self.offers.retain(|&offer| offer != number);
+                        self.order.handle_ended(number);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_control(&mut self, message: ToReceiver) -> Result<(), SessionError> {
+        match message {
+            ToReceiver::Open(_) => Err(SessionError::Violation("the session was opened twice".to_owned())),
+            ToReceiver::List(directories) => listing::send_listings(self.replica, self.link, &directories.0),
+            ToReceiver::ListDisk(path) => {
+                listing::send_disk_listing(self.replica, self.link, &path);
+                Ok(())
+            }
+            ToReceiver::Flush { number } => {
+                if number <= self.order.prefix() && self.durable < number {
+                    self.reach_durable()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Carries out every op that may start; file contents go to the staging threads.
+    fn start_ready(&mut self) -> Result<(), SessionError> {
+        let Some(first) = self.order.poll() else { return Ok(()) };
+        let mut next = Some(first);
+        let catalog = self.replica.catalog.clone();
+        catalog.update(false, |tables| {
+            while let Some(op) = next.take().or_else(|| self.order.poll()) {
+                self.start(tables, op);
+            }
+            Ok(())
+        })?;
+        self.want_more()
+    }
+
+    fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
+        let number = op.number;
+        let place = place_of(&op.body).cloned();
+        let outcome = match op.body {
+            OpBody::PutFile { place, object, attributes, content } => {
+                let outcome = self.start_file(tables, number, place, object, attributes, content);
+                if outcome.is_ok() {
+                    return;
+                }
+                self.pending.remove(&number);
+                outcome
+            }
+            OpBody::MakeDirectory { place, object, attributes } => {
+                self.replica.make_directory(tables, place, object, attributes)
+            }
+            OpBody::PutSymlink { place, object, attributes, target } => {
+                self.replica.put_symlink(tables, place, object, attributes, &target.0)
+            }
+            OpBody::SetAttributes { object, attributes } => self.replica.set_attributes(tables, object, attributes),
+            OpBody::Move { object, to } => self.replica.move_object(tables, object, to),
+            OpBody::Remove { object, place } => self.replica.remove(tables, object, &place),
+            OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
+            OpBody::Release { object, place } => self.replica.release(tables, object, &place),
+            OpBody::Mark { .. } => Ok(()),
+        };
+        self.end(tables, number, place.as_ref(), outcome);
+    }
+
+    fn start_file(
+        &mut self,
+        tables: &Tables<'_>,
+        number: u64,
+        place: Place,
+        object: ObjectId,
+        attributes: Attributes,
+        content: Content,
+    ) -> Result<(), ApplyError> {
+        let directory = self.replica.writable_directory(tables, place.directory)?;
+        match content {
+            Content::Inline { digest, bytes } => {
+                let job = Job::Inline { number, directory, digest, bytes: bytes.0, attributes };
+                self.pending.insert(number, Pending { place, object, attributes, offer: None });
+                self.give(job);
+            }
+            Content::Offer { size, digest } => {
+                self.pending.insert(number, Pending { place, object, attributes, offer: Some((size, digest)) });
+                self.offers.push_back(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, job: Job) {
+        self.outstanding += 1;
+        let _ = self.staging.jobs.send(job);
+    }
+
+    /// Asks for the next offered contents, as many as may be on their way at a time.
+    fn want_more(&mut self) -> Result<(), SessionError> {
+        while self.staging.wanted.len() + self.outstanding < WANTED_MAX {
+            let Some(number) = self.offers.pop_front() else { break };
+            let Some(pending) = self.pending.get(&number) else { continue };
+            let (place, offer) = (pending.place.clone(), pending.offer);
+            let Some((size, offered)) = offer else { continue };
+            let catalog = self.replica.catalog.clone();
+            let present = catalog.read(|view| Ok(self.replica.occupant(view, &place)))?;
+            let present = present.ok().flatten().filter(|entry| entry.kind == Kind::File);
+            let directory = catalog.read(|view| Ok(self.replica.writable_directory(view, place.directory)))?;
+            let directory = match directory {
+                Ok(directory) => directory,
+                Err(error) => {
+                    self.end_failed(number, Err(error))?;
+                    continue;
+                }
+            };
+            if let (Some(entry), Some(digest)) = (&present, offered) {
+                if entry.digest == Some(digest) {
+                    self.finish_same(number, digest)?;
+                    continue;
+                }
+                if entry.digest.is_none() && entry.size == size {
+                    if let Ok((basis, _)) = directory.open_file(&place.name) {
+                        self.give(Job::CompareBasis { number, basis, digest });
+                        continue;
+                    }
+                }
+            }
+            let basis = present.and_then(|_| directory.open_file(&place.name).ok());
+            let basis = basis.map(|(file, stat)| (file, stat.size));
+            let _ = self.staging.jobs.send(Job::Want { number, directory, basis });
+            // Counted through `wanted` once the job has run; ranges and seal end it.
+            self.status.count_wanted();
+        }
+        Ok(())
+    }
+
+    fn handle_done(&mut self, done: Done) -> Result<(), SessionError> {
+        match done {
+            Done::Staged(number, file) => {
+                self.finish_job(number);
+                if self.pending.contains_key(&number) {
+                    self.batch_bytes += file.size;
+                    self.batch.push((number, file));
+                }
+                Ok(())
+            }
+            Done::Failed(number, error) => {
+                self.finish_job(number);
+                self.end_failed(number, Err(error))
+            }
+            Done::Compared(number, same) => {
+                self.outstanding -= 1;
+                let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
+                match pending.offer.and_then(|(_, digest)| digest).filter(|_| same) {
+                    Some(digest) => self.finish_same(number, digest),
+                    None => {
+                        pending.offer = pending.offer.map(|(size, _)| (size, None));
+                        self.offers.push_front(number);
+                        self.want_more()
+                    }
+                }
+            }
+        }
+    }
+
+    /// Only inline files are counted as outstanding jobs; offered ones may take as long as they like.
+    fn finish_job(&mut self, number: u64) {
+        if self.pending.get(&number).is_some_and(|pending| pending.offer.is_none()) {
+            self.outstanding -= 1;
+        }
+    }
+
+    /// The offered content is already here: number and attributes are all that is missing.
+    fn finish_same(&mut self, number: u64, digest: Digest) -> Result<(), SessionError> {
+        let Some(Pending { place, object, attributes, .. }) = self.pending.remove(&number) else { return Ok(()) };
+        let catalog = self.replica.catalog.clone();
+        catalog.update(false, |tables| {
+            let outcome = self.take_over(tables, &place, object, attributes, digest);
+            self.end(tables, number, Some(&place), outcome);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn take_over(
+        &mut self,
+        tables: &mut Tables<'_>,
+        place: &Place,
+        object: ObjectId,
+        attributes: Attributes,
+        digest: Digest,
+    ) -> Result<(), ApplyError> {
+        let occupant = self.replica.occupant(tables, place)?;
+        let Some(mut entry) = occupant else { return Err(ApplyError::mismatch("the basis vanished")) };
+        if entry.object != object {
+            if !entry.object.is_local() {
+                return Err(ApplyError::mismatch("the basis belongs to another object"));
+            }
+            self.replica.adopt(tables, place, object)?;
+            entry.object = object;
+        }
+        entry.digest = Some(digest);
+        self.replica.put(tables, &entry)?;
+        self.replica.set_attributes(tables, object, attributes)
+    }
+
+    fn end_failed(&mut self, number: u64, outcome: Result<(), ApplyError>) -> Result<(), SessionError> {
+        let Some(pending) = self.pending.remove(&number) else { return Ok(()) };
+        let catalog = self.replica.catalog.clone();
+        catalog.read(|view| {
+            self.end(view, number, Some(&pending.place), outcome);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Every op passes here exactly once.
+    fn end(
+        &mut self,
+        tables: &impl CatalogRead,
+        number: u64,
+        place: Option<&Place>,
+        outcome: Result<(), ApplyError>,
+    ) {
+        if let Err(ApplyError { kind, text }) = outcome {
+            tracing::warn!(op = number, ?kind, "{text}");
+            self.status.count_failed(&text);
+            let held = place.and_then(|place| self.replica.held(tables, place));
+            let text = text.as_str().into();
+            let _ = self.link.control().send(ToSender::Failed { number, kind, text, held });
+        } else {
+            self.status.count_applied();
+        }
+        self.order.handle_ended(number);
+    }
+
+    /// Makes a batch of staged files visible.
+    fn commit_batch(&mut self) -> Result<(), SessionError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let mut failed = Vec::new();
+        let mut whole = true;
+        let mut flushed = Vec::with_capacity(batch.len());
+        if batch.len() > FSYNC_FILES_MAX {
+            if let Err(error) = self.replica.root.sync_filesystem() {
+                whole = false;
+                failed.extend(batch.into_iter().map(|(number, _)| (number, ApplyError::from(error.clone()))));
+            } else {
+                flushed = batch;
+            }
+        } else {
+            for (number, file) in batch {
+                // A file whose flush failed is given up, never flushed again: the kernel may have dropped its pages.
+                match file.staged.sync() {
+                    Ok(()) => flushed.push((number, file)),
+                    Err(error) => failed.push((number, ApplyError::from(error))),
+                }
+            }
+            whole = false;
+        }
+        if whole {
+            // The flush of the file system also covered everything published before.
+            self.durable = self.durable.max(self.order.prefix());
+        }
+        let intents: Vec<_> = flushed
+            .iter()
+            .filter_map(|(number, file)| Some((self.pending.get(number)?.object, file.digest)))
+            .collect();
+        self.replica.state.set_intents(&intents)?;
+        let catalog = self.replica.catalog.clone();
+        catalog.update(false, |tables| {
+            for (number, file) in flushed {
+                let Some(pending) = self.pending.remove(&number) else { continue };
+                let Pending { place, object, .. } = pending;
+                self.status.count_bytes(file.size);
+                let outcome = self.replica.put_file(tables, place.clone(), object, file);
+                self.end(tables, number, Some(&place), outcome);
+            }
+            Ok(())
+        })?;
+        for (number, error) in failed {
+            self.end_failed(number, Err(error))?;
+        }
+        self.want_more()
+    }
+
+    /// Brings everything that is visible to stable storage.
+    fn reach_durable(&mut self) -> Result<(), SessionError> {
+        let prefix = self.order.prefix();
+        self.replica.finish_directories()?;
+        let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
+        let unsynced: Vec<ObjectId> = self.replica.unsynced.drain().collect();
+        if unsynced.len() > FSYNC_FILES_MAX {
+            self.replica.root.sync_filesystem().map_err(|error| unable(&error))?;
+        } else {
+            let catalog = self.replica.catalog.clone();
+            for object in unsynced {
+                let handle = catalog.read(|view| Ok(self.replica.directory(view, object)))?;
+                // A directory that was removed meanwhile needs no flush: its parent is in the list.
+                if let Ok(handle) = handle {
+                    handle.sync().map_err(|error| unable(&error))?;
+                }
+            }
+        }
+        if let Some(sequence) = self.order.passed_mark() {
+            let sum = self.replica.ledger.fold();
+            self.cursor = Some(Cursor { incarnation: self.incarnation, sequence, sum });
+        }
+        self.replica.commit_durably(self.cursor)?;
+        self.durable = prefix;
+        self.tell_progress();
+        Ok(())
+    }
+
+    fn tell_progress(&mut self) {
+        let now = Progress { applied: self.order.prefix(), durable: self.durable, cursor: self.cursor };
+        if now != self.told {
+            self.told = now;
+            self.status.set_progress(&now);
+            let _ = self.link.control().send(ToSender::Progress(now));
+        }
+    }
+}
+
+fn staging_thread(staging: &Staging, jobs: &Receiver<Job>) {
+    staging.work(jobs);
+}
+
+fn place_of(body: &OpBody) -> Option<&Place> {
+    match body {
+        OpBody::MakeDirectory { place, .. }
+        | OpBody::PutFile { place, .. }
+        | OpBody::PutSymlink { place, .. }
+        | OpBody::Remove { place, .. }
+        | OpBody::Release { place, .. }
+        | OpBody::Adopt { place, .. } => Some(place),
+        OpBody::Move { to, .. } => Some(to),
+        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => None,
+    }
+}

@@ -1,0 +1,370 @@
+//! Writing contents aside: small ones from their ops, large ones from ranges as they come, and signatures of what is
+//! there already. All of it runs on plain threads beside the session.
+
+use super::apply::StagedFile;
+use super::replica::ApplyError;
+use crate::engine::delta::{self, Coverage, SignatureBuilder};
+use crate::fs::{Directory, Staged};
+use crossbeam_channel::{Receiver, Sender};
+use driftless_protocol::limits::{RANGE_BYTES_MAX, SIGNATURE_PART_BYTES_MAX};
+use driftless_protocol::message::{
+    BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp, SignaturePart, ToSender,
+};
+use driftless_protocol::{Attributes, Carried, Digest};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A file whose content is on its way.
+#[derive(Debug)]
+pub struct Incoming {
+    staged: Staged,
+    basis: Option<(File, u64)>,
+    arrival: Mutex<Arrival>,
+    /// Set once, by whoever sees the last range or the seal, or by a failure.
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Arrival {
+    coverage: Coverage,
+    seal: Option<SealOp>,
+}
+
+/// The files that the sender was asked for, by op number.
+#[derive(Debug, Default, Clone)]
+pub struct Wanted(Arc<Mutex<HashMap<u64, Arc<Incoming>>>>);
+
+/// Something for a staging thread to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a small file.
+    Inline {
+        /// The op.
+        number: u64,
+        /// The target's directory.
+        directory: Arc<Directory>,
+        /// The promised digest.
+        digest: Digest,
+        /// The content.
+        bytes: Vec<u8>,
+        /// What it gets.
+        attributes: Attributes,
+    },
+    /// Digest the basis; if it is the offered content, nothing needs to travel.
+    CompareBasis {
+        /// The op.
+        number: u64,
+        /// The present file.
+        basis: File,
+        /// The offered digest.
+        digest: Digest,
+    },
+    /// Ask for content, with the signature of the basis if there is one.
+    Want {
+        /// The op.
+        number: u64,
+        /// The target's directory.
+        directory: Arc<Directory>,
+        /// The present file and its size.
+        basis: Option<(File, u64)>,
+    },
+    /// End this thread.
+    Stop,
+    /// Check a complete file and give it its attributes.
+    Verify {
+        /// What it must be.
+        seal: SealOp,
+        /// The file.
+        incoming: Arc<Incoming>,
+    },
+}
+
+/// What a staging thread has to say.
+#[derive(Debug)]
+pub enum Done {
+    /// The file is ready to be published.
+    Staged(u64, StagedFile),
+    /// The present content is (true) or is not (false) what was offered.
+    Compared(u64, bool),
+    /// The op failed.
+    Failed(u64, ApplyError),
+}
+
+/// What every staging thread of a session shares.
+#[derive(Debug, Clone)]
+pub struct Staging {
+    /// Files on their way.
+    pub wanted: Wanted,
+    /// Results for the session.
+    pub done: Sender<Done>,
+    /// Work.
+    pub jobs: Sender<Job>,
+    /// To the sender.
+    pub control: Sender<ToSender>,
+    /// The attributes carried.
+    pub carried: Carried,
+}
+
+impl Wanted {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Incoming>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Gives a file up; true if it was wanted.
+    pub fn withdraw(&self, number: u64) -> bool {
+        let taken = self.lock().remove(&number);
+        taken.is_some_and(|incoming| {
+            incoming.closed.store(true, Ordering::Release);
+            true
+        })
+    }
+}
+
+impl Staging {
+    /// Runs jobs until the channel closes.
+    pub fn work(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            let done = match job {
+                Job::Stop => return,
+                Job::Inline { number, directory, digest, bytes, attributes } => {
+                    let outcome = stage_inline(directory, digest, &bytes, attributes, self.carried);
+                    Some(report(number, outcome))
+                }
+                Job::CompareBasis { number, basis, digest } => {
+                    let same = digest_of(&basis).is_ok_and(|found| found == digest);
+                    Some(Done::Compared(number, same))
+                }
+                Job::Want { number, directory, basis } => {
+                    self.want(number, directory, basis).err().map(|error| Done::Failed(number, error))
+                }
+                Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
+                    Ok(incoming) => report(seal.number, verify(incoming, &seal, self.carried)),
+                    // A range thread still holds it for an instant; look again after the others.
+                    Err(incoming) => {
+                        std::thread::yield_now();
+                        if self.jobs.send(Job::Verify { seal, incoming }).is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                }),
+            };
+            if done.is_some_and(|done| self.done.send(done).is_err()) {
+                return;
+            }
+        }
+    }
+
+    /// Takes ranges until the link ends.
+    pub fn take_ranges(&self, ranges: &Receiver<BulkFrame>) {
+        for frame in ranges {
+            let incoming = self.wanted.lock().get(&frame.number).cloned();
+            // A file that failed here may still have ranges under way.
+            let Some(incoming) = incoming else { continue };
+            let number = frame.number;
+            match incoming.take(&frame) {
+                Ok(()) => self.close_if_complete(number, incoming),
+                Err(error) => self.fail(number, error),
+            }
+        }
+    }
+
+    /// The sender has said all about a file.
+    pub fn handle_seal(&self, seal: SealOp) {
+        let Some(incoming) = self.wanted.lock().get(&seal.number).cloned() else { return };
+        incoming.lock().seal = Some(seal);
+        self.close_if_complete(seal.number, incoming);
+    }
+
+    fn close_if_complete(&self, number: u64, incoming: Arc<Incoming>) {
+        let arrival = incoming.lock();
+        let Some(seal) = arrival.seal.filter(|seal| arrival.coverage.is_complete(seal.size)) else { return };
+        drop(arrival);
+        if !incoming.closed.swap(true, Ordering::AcqRel) {
+            self.wanted.lock().remove(&number);
+            let _ = self.jobs.send(Job::Verify { seal, incoming });
+        }
+    }
+
+    fn fail(&self, number: u64, error: ApplyError) {
+        if self.wanted.withdraw(number) {
+            let _ = self.done.send(Done::Failed(number, error));
+        }
+    }
+
+    fn want(
+        &self,
+        number: u64,
+        directory: Arc<Directory>,
+        basis: Option<(File, u64)>,
+    ) -> Result<(), ApplyError> {
+        let signature = match &basis {
+            Some((file, size)) => signature_of(file, *size),
+            None => None,
+        };
+        let incoming = Incoming {
+            staged: Staged::create(directory)?,
+            basis: basis.filter(|_| signature.is_some()),
+            arrival: Mutex::default(),
+            closed: AtomicBool::new(false),
+        };
+        self.wanted.lock().insert(number, Arc::new(incoming));
+        let _ = self.control.send(ToSender::Need { number, basis: signature.is_some() });
+        let signature = signature.unwrap_or_default();
+        let mut parts = signature.chunks(SIGNATURE_PART_BYTES_MAX).peekable();
+        while let Some(part) = parts.next() {
+            let (part, last) = (SignaturePart(part.to_vec()), parts.peek().is_none());
+            let _ = self.control.send(ToSender::Signature { number, part, last });
+        }
+        Ok(())
+    }
+}
+
+impl Incoming {
+    fn lock(&self) -> MutexGuard<'_, Arrival> {
+        self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, frame: &BulkFrame) -> Result<(), ApplyError> {
+        let wrong = |text: String| ApplyError { kind: FailureKind::WrongDigest, text };
+        if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - u64::from(frame.length) {
+            return Err(wrong("a range is over its limits".to_owned()));
+        }
+        let fits = |bytes: &[u8]| {
+            if bytes.len() == frame.length as usize { Ok(()) } else { Err(wrong("a range has another length".into())) }
+        };
+        match &frame.body {
+            RangeBody::Raw(bytes) => {
+                fits(&bytes.0)?;
+                self.staged.write_all_at(&bytes.0, frame.offset)?;
+            }
+            RangeBody::Zstd(bytes) => {
+                let bytes = inflate(&bytes.0)?;
+                fits(&bytes)?;
+                self.staged.write_all_at(&bytes, frame.offset)?;
+            }
+            // The staged file is empty where nothing is written; the length is set at the end.
+            RangeBody::Zeros => {}
+            RangeBody::Delta { parts, literals } => {
+                self.build(frame, &parts.0, &inflate(&literals.0)?)?;
+            }
+        }
+        if !self.lock().coverage.add(frame.offset, u64::from(frame.length)) {
+            return Err(wrong("a range came twice".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn build(&self, frame: &BulkFrame, parts: &[DeltaPart], literals: &[u8]) -> Result<(), ApplyError> {
+        let wrong = |text: String| ApplyError { kind: FailureKind::WrongDigest, text };
+        let (basis, basis_bytes) =
+            self.basis.as_ref().ok_or_else(|| wrong("a delta came for a file without basis".to_owned()))?;
+        delta::check_parts(parts, frame.length, literals.len(), *basis_bytes)
+            .map_err(|fault| wrong(fault.to_string()))?;
+        let (mut at, mut literals) = (frame.offset, literals);
+        for part in parts {
+            match *part {
+                DeltaPart::Copy { offset, length } => {
+                    self.staged.copy_from(basis, offset, at, u64::from(length))?;
+                    at += u64::from(length);
+                }
+                DeltaPart::Literal { length } => {
+                    let (now, later) = literals.split_at(length as usize);
+                    self.staged.write_all_at(now, at)?;
+                    at += u64::from(length);
+                    literals = later;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn report(number: u64, outcome: Result<StagedFile, ApplyError>) -> Done {
+    match outcome {
+        Ok(file) => Done::Staged(number, file),
+        Err(error) => Done::Failed(number, error),
+    }
+}
+
+fn stage_inline(
+    directory: Arc<Directory>,
+    digest: Digest,
+    bytes: &[u8],
+    attributes: Attributes,
+    carried: Carried,
+) -> Result<StagedFile, ApplyError> {
+    if Digest::of(bytes) != digest {
+        let text = "the content does not have the promised digest".to_owned();
+        return Err(ApplyError { kind: FailureKind::WrongDigest, text });
+    }
+    let staged = Staged::create(directory)?;
+    staged.write_all_at(bytes, 0)?;
+    staged.set_attributes(&attributes, carried)?;
+    Ok(StagedFile { staged, size: bytes.len() as u64, digest, attributes })
+}
+
+fn verify(incoming: Incoming, seal: &SealOp, carried: Carried) -> Result<StagedFile, ApplyError> {
+    let staged = incoming.staged;
+    staged.set_len(seal.size)?;
+    staged.start_writeout();
+    let found = digest_of(staged.file())
+        .map_err(|error| ApplyError { kind: FailureKind::Io, text: format!("cannot read back: {error}") })?;
+    if found != seal.digest {
+        let text = "the rebuilt content does not have the promised digest".to_owned();
+        return Err(ApplyError { kind: FailureKind::WrongDigest, text });
+    }
+    staged.set_attributes(&seal.attributes, carried)?;
+    Ok(StagedFile { staged, size: seal.size, digest: seal.digest, attributes: seal.attributes })
+}
+
+/// BLAKE3 of a whole file, read from its beginning whatever its position.
+pub fn digest_of(file: &File) -> std::io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(Digest(hasher.finalize().into())),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The signature of a basis; none if it is of no use, shrank, or cannot be read.
+fn signature_of(basis: &File, size: u64) -> Option<Vec<u8>> {
+    let mut builder = SignatureBuilder::new(size)?;
+    let mut buffer = vec![0; builder.step()];
+    let mut at = 0;
+    while at < size {
+        let want = (size - at).min(buffer.len() as u64) as usize;
+        basis.read_exact_at(&mut buffer[..want], at).ok()?;
+        builder.push(&buffer[..want]);
+        at += want as u64;
+    }
+    Some(builder.finish())
+}
+
+/// One zstd frame of at most a range's bytes, whatever it claims.
+fn inflate(bytes: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    zstd::bulk::decompress(bytes, RANGE_BYTES_MAX).map_err(|error| ApplyError {
+        kind: FailureKind::WrongDigest,
+        text: format!("a range does not decompress: {error}"),
+    })
+}
