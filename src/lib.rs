@@ -1,2 +1,7 @@
 //! driftless keeps directory trees on other machines identical to the one here, continuously, over any network.
+pub mod daemon;
 pub mod engine;
+pub mod fs;
+pub mod net;
+pub mod store;
+pub mod watch;

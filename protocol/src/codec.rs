@@ -1,15 +1,17 @@
 //! The one place that turns values into bytes and back.
 //!
 //! The encoding is bincode 2 with its standard configuration (variable-length integers, little endian) through its
-//! own derive, always with a limit: a list whose claimed length exceeds the limit of its message is refused before
-//! anything is allocated for it. bincode is no longer developed (RUSTSEC-2025-0141); everything that would have to
-//! change to leave it is in this file and in the derives of [`crate::message`].
+//! own derive. Lists and bytes go through `encode_list`, `decode_list` and `decode_bytes`, which check their
+//! maximum on both sides: a length over it is refused before anything is allocated for it. bincode is no longer
+//! developed (RUSTSEC-2025-0141); everything that would have to change to leave it is in this file and in the derives
+//! of [`crate::message`].
 
 use crate::limits;
 use crate::message::{BulkFrame, OpFrame, PairReply, PairRequest, ToReceiver, ToSender};
 use bincode::config;
+use bincode::de::read::Reader;
 use bincode::de::{Decode, Decoder};
-use bincode::enc::Encode;
+use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use thiserror::Error;
 
@@ -35,8 +37,8 @@ message! {
     ToSender, limits::CONTROL_MESSAGE_BYTES_MAX, "control message";
     OpFrame, limits::OP_FRAME_BYTES_MAX, "op frame";
     BulkFrame, limits::BULK_FRAME_BYTES_MAX, "bulk frame";
-    PairRequest, 4 << 10, "pairing request";
-    PairReply, 4 << 10, "pairing reply";
+    PairRequest, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing request";
+    PairReply, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing reply";
 }
 
 /// Why a value could not be read or written.
@@ -70,7 +72,7 @@ pub enum CodecFault {
     },
 }
 
-/// Encodes a message; refuses what [`decode`] would refuse for its length.
+/// Encodes a message; refuses what [`decode`] would refuse.
 pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, CodecFault> {
     let bytes = bincode::encode_to_vec(message, config::standard()).map_err(|error: EncodeError| {
         CodecFault::Malformed {
@@ -84,8 +86,9 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, CodecFault> {
 
 /// Decodes a message that fills `bytes` exactly.
 pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, CodecFault> {
-    // bincode wants the limit as a constant; the largest message's bounds allocation, the exact one is checked here.
-    const LIMIT: usize = limits::BULK_FRAME_BYTES_MAX;
+    // A net below our own checks. bincode counts a number by its size in memory, which is up to 16 times its size on
+    // the wire; with a smaller limit it would refuse full frames of small ops.
+    const LIMIT: usize = 16 * limits::BULK_FRAME_BYTES_MAX;
     check_length::<M>(bytes.len())?;
     let (value, used) =
         bincode::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(|error| {
@@ -114,22 +117,79 @@ fn check_length<M: Message>(bytes: usize) -> Result<(), CodecFault> {
     Ok(())
 }
 
+/// Encodes a list or bytes of at most `max` elements.
+pub(crate) fn encode_list<T: Encode + 'static, E: Encoder>(
+    encoder: &mut E,
+    list: &[T],
+    max: usize,
+) -> Result<(), EncodeError> {
+    if list.len() > max {
+        return Err(EncodeError::Other("a list or bytes longer than their limit"));
+    }
+    list.encode(encoder)
+}
+
 /// Decodes a list of at most `max` elements, growing as they arrive instead of trusting the count.
 pub(crate) fn decode_list<T, C, D>(decoder: &mut D, max: usize) -> Result<Vec<T>, DecodeError>
 where
     T: Decode<C>,
     D: Decoder<Context = C>,
 {
-    let count = u64::decode(decoder)?;
-    if count > max as u64 {
-        return Err(DecodeError::LimitExceeded);
-    }
-    let mut list = Vec::with_capacity((count as usize).min(64));
+    let count = decode_count(decoder, max)?;
+    let mut list = Vec::with_capacity(count.min(64));
     for _ in 0..count {
         list.push(T::decode(decoder)?);
     }
     Ok(list)
 }
+
+/// Decodes at most `max` bytes, in one piece.
+pub(crate) fn decode_bytes<D: Decoder>(decoder: &mut D, max: usize) -> Result<Vec<u8>, DecodeError> {
+    let count = decode_count(decoder, max)?;
+    decoder.claim_bytes_read(count)?;
+    let mut bytes = vec![0; count];
+    decoder.reader().read(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn decode_count<D: Decoder>(decoder: &mut D, max: usize) -> Result<usize, DecodeError> {
+    match u64::decode(decoder)? {
+        count if count > max as u64 => Err(DecodeError::LimitExceeded),
+        count => Ok(count as usize),
+    }
+}
+
+/// Implements encoding and decoding of a struct, field by field, with a check of the whole on both sides.
+macro_rules! checked {
+    ($type:ident { $($field:ident),+ $(,)? }, $check:expr) => {
+        impl bincode::Encode for $type {
+            fn encode<E: bincode::enc::Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+                $check(self).map_err(bincode::error::EncodeError::Other)?;
+                $(self.$field.encode(encoder)?;)+
+                Ok(())
+            }
+        }
+
+        impl<C> bincode::Decode<C> for $type {
+            fn decode<D: bincode::de::Decoder<Context = C>>(
+                decoder: &mut D,
+            ) -> Result<Self, bincode::error::DecodeError> {
+                let value = $type { $($field: bincode::Decode::decode(decoder)?),+ };
+                $check(&value).map_err(bincode::error::DecodeError::Other)?;
+                Ok(value)
+            }
+        }
+
+        impl<'de, C> bincode::BorrowDecode<'de, C> for $type {
+            fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
+                decoder: &mut D,
+            ) -> Result<Self, bincode::error::DecodeError> {
+                bincode::Decode::decode(decoder)
+            }
+        }
+    };
+}
+pub(crate) use checked;
 
 /// Length of the prefix of a frame in bytes: a 32-bit length, big endian.
 pub const FRAME_PREFIX_BYTES: usize = 4;
@@ -162,6 +222,10 @@ impl FrameReader {
     }
 
     /// The next whole message, if it has arrived. An announced length over the limit is refused at once.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the type of message is the caller's to say, frame by frame"
+    )]
     pub fn next<M: Message>(&mut self) -> Result<Option<M>, CodecFault> {
         let waiting = &self.buffer[self.start..];
         let Some((prefix, rest)) = waiting.split_at_checked(FRAME_PREFIX_BYTES) else {

@@ -1,5 +1,7 @@
 //! What a tree is made of: objects, their attributes, the digests of their contents, and sums over them.
 
+use crate::codec::checked;
+use crate::limits::MODE_MAX;
 use bincode::de::{Decode, Decoder};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
@@ -74,7 +76,7 @@ impl<'de, C> BorrowDecode<'de, C> for Timestamp {
 }
 
 /// The attributes of an object that a mirror carries. Symbolic links have mode 0 here (Linux ignores theirs).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, bincode::Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Attributes {
     /// Permission bits with set-id and sticky, `0o7777` at most.
     pub mode: u16,
@@ -85,6 +87,22 @@ pub struct Attributes {
     /// Time of the last modification.
     pub mtime: Timestamp,
 }
+
+checked!(
+    Attributes {
+        mode,
+        uid,
+        gid,
+        mtime
+    },
+    |attributes: &Attributes| {
+        if attributes.mode > MODE_MAX {
+            Err("a mode has bits that are no permissions")
+        } else {
+            Ok(())
+        }
+    }
+);
 
 /// Which attributes a mirror carries, agreed in the handshake; sums cover just these, so that a receiver that may
 /// not change owners can still be exactly in sync with what it can hold.

@@ -55,11 +55,17 @@ pub const OPS_IN_FLIGHT_MAX: usize = 65_536;
 /// Files whose contents may be wanted (asked for by `Need`) at one time.
 pub const WANTED_FILES_MAX: usize = 256;
 
+/// Bytes of one message on a pairing connection, encoded.
+pub const PAIRING_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// Bytes in a pairing secret.
 pub const PAIRING_SECRET_BYTES: usize = 16;
+
+/// Permission bits with set-id and sticky: no other bit is an attribute.
+pub const MODE_MAX: u16 = 0o7777;
 
 /// Largest window of a compressed stream, as a power of two (8 MiB). A decoder refuses more before it allocates.
 pub const COMPRESSION_WINDOW_LOG_MAX: u32 = 23;
 
-/// Largest file that is described: `i64::MAX`, what a Linux file offset can hold.
+/// Bytes of the largest file that is described: `i64::MAX`, what a Linux file offset can hold.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;

@@ -10,24 +10,34 @@
 //! streams until a [`SealOp`] closes the file. Every op ends in exactly one outcome: applied (told in bulk by
 //! [`Progress`]), or failed ([`ToSender::Failed`]).
 
-use crate::codec::decode_list;
+use crate::codec::{checked, decode_bytes, decode_list, encode_list};
 use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, TreeSum};
 use crate::limits::*;
 use crate::name::{Name, RelPath};
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
-use bincode::error::DecodeError;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode as DeriveDecode, Encode};
 
-/// Implements `Decode` for a list or bytes wrapper that checks its own maximum.
+/// A list wrapper that checks its own maximum, encoding and decoding; `$with` reads the list.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $element:ty, $max:expr) => {
+        bounded! { $(#[$doc])* $name, $element, $max, decode_list }
+    };
+    ($(#[$doc:meta])* $name:ident, $element:ty, $max:expr, $with:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Default, Encode)]
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
         pub struct $name(pub Vec<$element>);
+
+        impl Encode for $name {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                encode_list(encoder, &self.0, $max)
+            }
+        }
 
         impl<C> Decode<C> for $name {
             fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                decode_list(decoder, $max).map($name)
+                $with(decoder, $max).map($name)
             }
         }
 
@@ -42,25 +52,7 @@ macro_rules! bounded {
 /// As `bounded`, for bytes: read in one piece, after the length was checked.
 macro_rules! bounded_bytes {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Default, Encode)]
-        pub struct $name(pub Vec<u8>);
-
-        impl<C> Decode<C> for $name {
-            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                let bytes = Vec::<u8>::decode(decoder)?;
-                if bytes.len() > $max {
-                    return Err(DecodeError::LimitExceeded);
-                }
-                Ok($name(bytes))
-            }
-        }
-
-        impl<'de, C> BorrowDecode<'de, C> for $name {
-            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                Self::decode(decoder)
-            }
-        }
+        bounded! { $(#[$doc])* $name, u8, $max, decode_bytes }
     };
 }
 
@@ -107,7 +99,12 @@ bounded! {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
-        Text(text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_vec())
+        let most = text.len().min(TEXT_BYTES_MAX);
+        let end = (0..=most)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0);
+        Text(text.as_bytes()[..end].to_vec())
     }
 }
 
@@ -209,7 +206,7 @@ pub enum ToReceiver {
 }
 
 /// One entry of a listing.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Its name.
     pub name: Name,
@@ -228,6 +225,20 @@ pub struct Row {
     /// For a directory, how many entries are below it; 0 otherwise.
     pub entries: u64,
 }
+
+checked!(
+    Row {
+        name,
+        object,
+        kind,
+        attributes,
+        size,
+        digest,
+        below,
+        entries
+    },
+    |row: &Row| check_size(row.size)
+);
 
 /// How far ops have come. All numbers only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
@@ -305,7 +316,7 @@ pub enum ToSender {
 }
 
 /// One instruction.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op {
     /// Its number in this connection: 1, 2, 3, … in the order in which the sender made them. Streams may reorder
     /// them; the receiver restores what order is needed.
@@ -316,6 +327,30 @@ pub struct Op {
     pub barrier: bool,
     /// The deed.
     pub body: OpBody,
+}
+
+checked!(
+    Op {
+        number,
+        after,
+        barrier,
+        body
+    },
+    |op: &Op| match op.body {
+        OpBody::PutFile {
+            content: Content::Offer { size, .. },
+            ..
+        } => check_size(size),
+        _ => Ok(()),
+    }
+);
+
+fn check_size(bytes: u64) -> Result<(), &'static str> {
+    if bytes > FILE_BYTES_MAX {
+        Err("a file is larger than a file can be")
+    } else {
+        Ok(())
+    }
 }
 
 /// The deed of an op. Every op is idempotent: where its result already stands, applying it again changes nothing.
@@ -429,7 +464,7 @@ pub enum OpMessage {
 }
 
 /// Ends the content of an offered file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealOp {
     /// The op.
     pub number: u64,
@@ -441,9 +476,19 @@ pub struct SealOp {
     pub attributes: Attributes,
 }
 
+checked!(
+    SealOp {
+        number,
+        size,
+        digest,
+        attributes
+    },
+    |seal: &SealOp| check_size(seal.size)
+);
+
 /// One range of a file's content, on a bulk stream. Ranges of a file may arrive in any order and on any stream;
 /// together they cover it exactly once.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BulkFrame {
     /// The op that offered the file.
     pub number: u64,
@@ -454,6 +499,22 @@ pub struct BulkFrame {
     /// How it is given.
     pub body: RangeBody,
 }
+
+checked!(
+    BulkFrame {
+        number,
+        offset,
+        length,
+        body
+    },
+    |frame: &BulkFrame| {
+        let length = u64::from(frame.length);
+        if length > RANGE_BYTES_MAX as u64 {
+            return Err("a range is longer than its limit");
+        }
+        check_size(frame.offset.saturating_add(length))
+    }
+);
 
 /// How a range is given.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]

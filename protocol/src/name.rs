@@ -123,7 +123,7 @@ impl Encode for Name {
 
 impl<C> Decode<C> for Name {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Name, DecodeError> {
-        let bytes = Vec::<u8>::decode(decoder)?;
+        let bytes = crate::codec::decode_bytes(decoder, NAME_BYTES_MAX)?;
         Name::new(bytes).map_err(|fault| DecodeError::OtherString(fault.to_string()))
     }
 }
@@ -167,7 +167,7 @@ impl RelPath {
         Ok(RelPath(names))
     }
 
-    /// This path with one more element.
+    /// This path with one more element. One that grows too deep this way can't be sent.
     pub fn join(&self, name: &Name) -> RelPath {
         let mut names = self.0.clone();
         names.push(name.clone());
@@ -213,7 +213,7 @@ impl fmt::Debug for RelPath {
 
 impl Encode for RelPath {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.0.encode(encoder)
+        crate::codec::encode_list(encoder, &self.0, PATH_ELEMENTS_MAX)
     }
 }
 

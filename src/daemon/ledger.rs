@@ -2,8 +2,7 @@
 
 use crate::engine::sum::{Element, SumState};
 use crate::store::{CatalogRead, Entry, StoreError};
-use driftless_protocol::message::Place;
-use driftless_protocol::{Carried, EntrySum, Kind, Name, ObjectId, TreeSum};
+use driftless_protocol::{Carried, EntrySum, Kind, TreeSum};
 
 /// Flags of a sender's catalog entries. A receiver's entries have none.
 pub mod flags {
@@ -15,13 +14,8 @@ pub mod flags {
     pub const MOVED: u8 = 4;
     /// Attributes changed since the target heard of them.
     pub const ATTRIBUTES: u8 = 8;
-}
-
-/// Where the root's own entry stands: in no directory.
-pub fn root_place() -> Place {
-    #[expect(clippy::expect_used, reason = "a constant that the tests exercise")]
-    let name = Name::new(&b"root"[..]).expect("a plain word is a name");
-    Place { directory: ObjectId(0), name }
+    /// The target has a file of the same size and time here, of unknown content: offer before sending.
+    pub const OFFER: u8 = 16;
 }
 
 /// The running sum over the entries of a catalog, and how many are not in it yet.

@@ -4,5 +4,5 @@
 pub mod compare;
 pub mod delta;
 pub mod order;
-//PEND
+pub mod pending;
 pub mod sum;

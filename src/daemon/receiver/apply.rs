@@ -76,7 +76,7 @@ impl Replica {
             .filter(|entry| entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local()));
         let stat = match in_the_way {
             None => match file.staged.publish(&place.name) {
-                Ok(stat) => stat,
+                Ok(published) => published.stat,
                 Err(error) if error.kind() == FsErrorKind::Exists => {
                     // A directory that came since the walk. The sender offers again after a reconcile.
                     return Err(ApplyError::mismatch(format!("{error}: it is a directory now")));
@@ -329,7 +329,7 @@ impl Replica {
     fn fresh_stat(&self, directory: &Directory, name: &Name) -> Result<Stat, ApplyError> {
         directory.stat(name)?.ok_or_else(|| ApplyError {
             kind: FailureKind::Mismatch,
-            text: format!("{}/{name} vanished while it was changed", directory.display_path()),
+            text: format!("{}/{name} vanished while it was changed", directory.shown()),
         })
     }
 }

@@ -4,12 +4,13 @@
 //! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
-use crate::daemon::ledger::{Ledger, root_place};
+use crate::daemon::ledger::Ledger;
 use crate::fs::{Directory, FileType, FsError, FsErrorKind, Stamp, Stat, TreeLock};
-use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables};
+use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
 use driftless_protocol::message::{Cursor, FailureKind, Place};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,14 +90,13 @@ pub struct WalkReport {
 }
 
 /// A module path, held by this process.
-#[derive(Debug)]
 pub struct Replica {
     /// Handle of its root.
     pub root: Arc<Directory>,
     /// Where it is, for messages.
     pub path: PathBuf,
     /// Objects and names.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// What must never be guessed.
     pub state: State,
     /// The sum over what the sender put here.
@@ -109,6 +109,12 @@ pub struct Replica {
     pub unsynced: HashSet<ObjectId>,
     handles: HashMap<ObjectId, Arc<Directory>>,
     _lock: TreeLock,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replica({})", self.path.display())
+    }
 }
 
 impl Replica {
@@ -125,7 +131,7 @@ impl Replica {
         let mut replica = Replica {
             root,
             path: path.to_owned(),
-            catalog: opened.catalog,
+            catalog: Arc::new(opened.catalog),
             state,
             ledger: Ledger::default(),
             carried: own_carried(),
@@ -199,8 +205,9 @@ impl Replica {
         while let Some(entry) = climb.pop() {
             let next = handle.open_dir(&entry.place.name)?;
             let stamp = next.stat_self()?.stamp;
-            if entry.stamp.is_some_and(|known| !Stamp::from_bytes(&known).same_object(&stamp)) {
-                let path = next.display_path();
+            let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
+            if known.is_some_and(|known| !known.same_object(&stamp)) {
+                let path = next.shown();
                 return Err(ApplyError::mismatch(format!("{path} was replaced by another directory")));
             }
             handle = Arc::new(next);
@@ -249,7 +256,7 @@ impl Replica {
         let Some(entry) = tables.get(object)? else { return Ok(()) };
         if entry.kind == Kind::Directory {
             let mut dropped = Vec::new();
-            tables.remove_below(object, &mut |entry: Entry| dropped.push(entry))?;
+            tables.remove_below(object, |entry| dropped.push(entry.clone()))?;
             for entry in &dropped {
                 self.ledger.replace(Some(entry), None);
                 self.handles.remove(&entry.object);
@@ -388,7 +395,7 @@ fn walk_tree(
                 None => {
                     report.changed += 1;
                     if let Some(other) = tables.lookup(object, &place.name)? {
-                        tables.remove_below(other, &mut |_| ())?;
+                        tables.remove_below(other, |_| ())?;
                         tables.remove(other, None)?;
                     }
                     let digest = link_digest(&handle, &place.name, kind)?;
@@ -405,7 +412,7 @@ fn walk_tree(
         }
         for entry in known.into_values() {
             report.changed += 1;
-            tables.remove_below(entry.object, &mut |_| ())?;
+            tables.remove_below(entry.object, |_| ())?;
             tables.remove(entry.object, None)?;
         }
     }
@@ -423,7 +430,7 @@ pub fn kind_of(file_type: FileType) -> Option<Kind> {
 }
 
 fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
-    let Some(stamp) = entry.stamp.map(|bytes| Stamp::from_bytes(&bytes)) else { return false };
+    let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else { return false };
     match entry.kind {
         // A directory's times move with its inside; that is looked at anyway.
         Kind::Directory => stamp.same_object(&stat.stamp) && entry.attributes == stat.attributes,

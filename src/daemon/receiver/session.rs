@@ -13,10 +13,10 @@ use crate::daemon::status::SessionStatus;
 use crate::engine::order::OpOrder;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_protocol::limits::WANTED_FILES_MAX;
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver, ToSender,
+    BulkFrame, Content, Cursor, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver, ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
 use std::collections::{HashMap, VecDeque};

@@ -1,0 +1,479 @@
+//! Pinned bytes: at least one value of every variant. A difference here breaks peers that are already deployed, so a
+//! dump is never adjusted to the code; new variants get new dumps.
+
+use crate::dump;
+use driftless_protocol::codec::{self, Message};
+use driftless_protocol::message::*;
+use driftless_protocol::{
+    Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Timestamp, TreeSum,
+};
+use std::fmt::Debug;
+
+fn golden<M: Message + PartialEq + Debug>(value: M, pinned: &str) {
+    let pinned = dump::bytes(pinned);
+    let encoded = codec::encode(&value).unwrap();
+    assert_eq!(
+        encoded, pinned,
+        "{value:?}\n encoded {encoded:02x?}\n pinned  {pinned:02x?}"
+    );
+    assert_eq!(codec::decode::<M>(&pinned), Ok(value));
+}
+
+fn place() -> Place {
+    Place {
+        directory: ObjectId(7),
+        name: Name::new(*b"n").unwrap(),
+    }
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        mode: 0o644,
+        uid: 1_000,
+        gid: 100,
+        mtime: Timestamp::new(-1, 999_999_999).unwrap(),
+    }
+}
+
+fn cursor() -> Cursor {
+    Cursor {
+        incarnation: u128::MAX,
+        sequence: 250,
+        sum: TreeSum([0xcc; 32]),
+    }
+}
+
+/// An op frame that holds just this op; the dump is that of its body.
+fn golden_op(body: OpBody, pinned: &str) {
+    let op = Op {
+        number: 1,
+        after: 0,
+        barrier: false,
+        body,
+    };
+    let head = "01         # one message
+                00         # OpMessage::Op
+                01 00 00   # number, after, barrier\n";
+    golden(OpFrame(vec![OpMessage::Op(op)]), &format!("{head}{pinned}"));
+}
+
+/// A bulk frame of op 1, bytes 2 to 5; the dump is that of its body.
+fn golden_range(body: RangeBody, pinned: &str) {
+    golden(
+        BulkFrame {
+            number: 1,
+            offset: 2,
+            length: 3,
+            body,
+        },
+        &format!("01 02 03 # number, offset, length\n{pinned}"),
+    );
+}
+
+#[test]
+fn opening() {
+    golden(
+        ToReceiver::Open(Open {
+            purpose: Purpose::Mirror,
+            module: ModuleName(b"docs".to_vec()),
+            path: RelPath::parse(b"a/bc").unwrap(),
+            mirror: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
+            source: "/src".into(),
+            incarnation: 5,
+            carried: Carried { owner: true },
+            sum: Some(TreeSum([0xaa; 32])),
+        }),
+        "00                                                   # ToReceiver::Open
+         00                                                   # purpose: Mirror
+         04 64 6f 63 73                                       # module: docs
+         02 01 61 02 62 63                                    # path: a, bc
+         fe 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01   # mirror
+         04 2f 73 72 63                                       # source: /src
+         05                                                   # incarnation
+         01                                                   # carried: owner
+         01 aa*32                                             # sum",
+    );
+    golden(
+        ToReceiver::Open(Open {
+            purpose: Purpose::Verify,
+            module: ModuleName::default(),
+            path: RelPath::root(),
+            mirror: 0,
+            source: Text::default(),
+            incarnation: 0,
+            carried: Carried::default(),
+            sum: None,
+        }),
+        "00 01             # ToReceiver::Open, purpose: Verify
+         00 00 00 00 00    # module, path, mirror, source, incarnation
+         00 00             # carried, sum",
+    );
+    golden(
+        ToSender::Opened(Opened {
+            carried: Carried { owner: false },
+            bound: true,
+            is_empty: false,
+            cursor: Some(cursor()),
+            sum: TreeSum([0xdd; 32]),
+            root: ObjectId(1),
+            root_path: "/r".into(),
+        }),
+        "00               # ToSender::Opened
+         00 01 00         # carried, bound, is_empty
+         01               # cursor
+           fe ff*16       #   incarnation
+           fa             #   sequence: 250
+           cc*32          #   sum
+         dd*32            # sum
+         01               # root
+         02 2f 72         # root_path: /r",
+    );
+}
+
+#[test]
+fn comparing() {
+    golden(
+        ToReceiver::List(Directories(vec![
+            ObjectId(251),
+            ObjectId(65_536),
+            ObjectId::FIRST_LOCAL,
+        ])),
+        "01                              # ToReceiver::List
+         03                              # 3 directories
+         fb fb 00                        # 251
+         fc 00 00 01 00                  # 65,536
+         fd 00 00 00 00 00 00 00 80      # 2^63",
+    );
+    golden(
+        ToReceiver::ListDisk(RelPath::parse(b"\xff").unwrap()),
+        "02          # ToReceiver::ListDisk
+         01 01 ff    # one name of one byte",
+    );
+    let row = |kind, size, digest, below, entries| Row {
+        name: Name::new(*b"n").unwrap(),
+        object: ObjectId(9),
+        kind,
+        attributes: attributes(),
+        size,
+        digest,
+        below,
+        entries,
+    };
+    golden(
+        ToSender::Listing {
+            rows: Rows(vec![
+                row(
+                    Kind::File,
+                    i64::MAX as u64,
+                    Some(Digest([0xbb; 32])),
+                    TreeSum::default(),
+                    0,
+                ),
+                row(Kind::Directory, 0, None, TreeSum([0xee; 32]), 3),
+                row(Kind::Symlink, 1, None, TreeSum::default(), 0),
+            ]),
+            last: true,
+        },
+        "01                                        # ToSender::Listing
+         03                                        # 3 rows
+           01 6e 09 00                             # name, object, Kind::File
+           fb a4 01 fb e8 03 64                    # mode, uid, gid
+           01 fc ff c9 9a 3b                       # mtime: -1 s, 999,999,999 ns
+           fd ff ff ff ff ff ff ff 7f              # size: the largest
+           01 bb*32 00*32 00                       # digest, below, entries
+           01 6e 09 01                             # name, object, Kind::Directory
+           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b  # attributes
+           00 00 ee*32 03                          # size, digest, below, entries
+           01 6e 09 02                             # name, object, Kind::Symlink
+           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b  # attributes
+           01 00 00*32 00                          # size, digest, below, entries
+         01                                        # last",
+    );
+    golden(
+        ToSender::ListingFailed("no".into()),
+        "02          # ToSender::ListingFailed
+         02 6e 6f    # no",
+    );
+}
+
+#[test]
+fn progress() {
+    golden(
+        ToReceiver::Flush { number: u64::MAX },
+        "03           # ToReceiver::Flush
+         fd ff*8      # number",
+    );
+    golden(
+        ToSender::Progress(Progress {
+            applied: 300,
+            durable: 2,
+            cursor: None,
+        }),
+        "05           # ToSender::Progress
+         fb 2c 01     # applied: 300
+         02           # durable
+         00           # cursor: none",
+    );
+    let kinds = [
+        FailureKind::NoSpace,
+        FailureKind::Permission,
+        FailureKind::Blocked,
+        FailureKind::WrongDigest,
+        FailureKind::Mismatch,
+        FailureKind::Unsupported,
+        FailureKind::Io,
+    ];
+    for (tag, kind) in kinds.into_iter().enumerate() {
+        golden(
+            ToSender::Failed {
+                number: 8,
+                kind,
+                text: "x".into(),
+                held: Some((ObjectId(4), EntrySum([0x99; 32]))),
+            },
+            &format!(
+                "06          # ToSender::Failed
+                 08          # number
+                 {tag:02x}   # {kind:?}
+                 01 78       # text: x
+                 01 04 99*32 # held"
+            ),
+        );
+    }
+}
+
+#[test]
+fn wanting() {
+    golden(
+        ToSender::Need {
+            number: 8,
+            basis: true,
+        },
+        "03       # ToSender::Need
+         08 01    # number, basis",
+    );
+    golden(
+        ToSender::Signature {
+            number: 8,
+            part: SignaturePart(vec![1, 2, 3]),
+            last: false,
+        },
+        "04            # ToSender::Signature
+         08            # number
+         03 01 02 03   # part
+         00            # last",
+    );
+}
+
+#[test]
+fn ops() {
+    golden(OpFrame::default(), "00 # no messages");
+    golden(
+        OpFrame(vec![OpMessage::Op(Op {
+            number: 300,
+            after: 299,
+            barrier: true,
+            body: OpBody::Mark { sequence: 65_535 },
+        })]),
+        "01          # one message
+         00          # OpMessage::Op
+         fb 2c 01    # number: 300
+         fb 2b 01    # after: 299
+         01          # barrier
+         08          # OpBody::Mark
+         fb ff ff    # sequence: 65,535",
+    );
+    const ATTRIBUTES: &str = "fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b # attributes";
+    golden_op(
+        OpBody::MakeDirectory {
+            place: place(),
+            object: ObjectId(2),
+            attributes: attributes(),
+        },
+        &format!("00 07 01 6e 02 # OpBody::MakeDirectory, place, object\n{ATTRIBUTES}"),
+    );
+    golden_op(
+        OpBody::PutFile {
+            place: place(),
+            object: ObjectId(2),
+            attributes: attributes(),
+            content: Content::Inline {
+                digest: Digest([0xbb; 32]),
+                bytes: InlineContent(b"hi".to_vec()),
+            },
+        },
+        &format!(
+            "01 07 01 6e 02 # OpBody::PutFile, place, object
+             {ATTRIBUTES}
+             00 bb*32       # Content::Inline, digest
+             02 68 69       # hi"
+        ),
+    );
+    golden_op(
+        OpBody::PutFile {
+            place: place(),
+            object: ObjectId(2),
+            attributes: attributes(),
+            content: Content::Offer {
+                size: 1 << 32,
+                digest: None,
+            },
+        },
+        &format!(
+            "01 07 01 6e 02                # OpBody::PutFile, place, object
+             {ATTRIBUTES}
+             01                            # Content::Offer
+             fd 00 00 00 00 01 00 00 00    # size: 2^32
+             00                            # digest: none"
+        ),
+    );
+    golden_op(
+        OpBody::PutSymlink {
+            place: place(),
+            object: ObjectId(2),
+            attributes: Attributes::default(),
+            target: LinkTarget(b"../t".to_vec()),
+        },
+        "02 07 01 6e 02     # OpBody::PutSymlink, place, object
+         00 00 00 00 00     # attributes: all zero
+         04 2e 2e 2f 74     # target: ../t",
+    );
+    golden_op(
+        OpBody::SetAttributes {
+            object: ObjectId(2),
+            attributes: attributes(),
+        },
+        &format!("03 02 # OpBody::SetAttributes, object\n{ATTRIBUTES}"),
+    );
+    golden_op(
+        OpBody::Move {
+            object: ObjectId(2),
+            to: place(),
+        },
+        "04 02 07 01 6e # OpBody::Move, object, to",
+    );
+    golden_op(
+        OpBody::Remove {
+            object: ObjectId(2),
+            place: place(),
+        },
+        "05 02 07 01 6e # OpBody::Remove, object, place",
+    );
+    golden_op(
+        OpBody::Adopt {
+            place: place(),
+            object: ObjectId(2),
+        },
+        "06 07 01 6e 02 # OpBody::Adopt, place, object",
+    );
+    golden_op(
+        OpBody::Release {
+            object: ObjectId(2),
+            place: place(),
+        },
+        "07 02 07 01 6e # OpBody::Release, object, place",
+    );
+    golden_op(OpBody::Mark { sequence: 0 }, "08 00 # OpBody::Mark, sequence");
+    golden(
+        OpFrame(vec![
+            OpMessage::Seal(SealOp {
+                number: 8,
+                size: 9,
+                digest: Digest([0xbb; 32]),
+                attributes: attributes(),
+            }),
+            OpMessage::Withdraw { number: 8 },
+        ]),
+        &format!(
+            "02             # two messages
+             01 08 09 bb*32 # OpMessage::Seal, number, size, digest
+             {ATTRIBUTES}
+             02 08          # OpMessage::Withdraw, number"
+        ),
+    );
+}
+
+#[test]
+fn ranges() {
+    golden_range(
+        RangeBody::Raw(RangeBytes(vec![1, 2, 3])),
+        "00 03 01 02 03 # RangeBody::Raw",
+    );
+    golden_range(
+        RangeBody::Zstd(RangeBytes(vec![0x28])),
+        "01 01 28 # RangeBody::Zstd",
+    );
+    golden_range(RangeBody::Zeros, "02 # RangeBody::Zeros");
+    golden_range(
+        RangeBody::Delta {
+            parts: DeltaParts(vec![
+                DeltaPart::Copy {
+                    offset: 251,
+                    length: 2,
+                },
+                DeltaPart::Literal { length: 1 },
+            ]),
+            literals: RangeBytes(vec![9]),
+        },
+        "03 02           # RangeBody::Delta, two parts
+         00 fb fb 00 02  # DeltaPart::Copy, offset, length
+         01 01           # DeltaPart::Literal, length
+         01 09           # literals",
+    );
+}
+
+#[test]
+fn pairing() {
+    golden(
+        PairRequest {
+            secret: *b"0123456789abcdef",
+            name: "laptop".into(),
+        },
+        "30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  # secret, without a length
+         06 6c 61 70 74 6f 70                             # name: laptop",
+    );
+    golden(
+        PairReply {
+            module: ModuleName(b"m".to_vec()),
+            name: "nas".into(),
+        },
+        "01 6d         # module: m
+         03 6e 61 73   # name: nas",
+    );
+}
+
+/// The prefix of a frame is big endian, unlike the numbers inside messages.
+#[test]
+fn frame_prefix() {
+    let frame = codec::encode_frame(&ToReceiver::Flush { number: 7 }).unwrap();
+    assert_eq!(
+        frame,
+        dump::bytes("00 00 00 02 # length\n03 07 # ToReceiver::Flush")
+    );
+}
+
+/// Sums are compared between versions, too: their input is as much a part of the wire as any message.
+#[test]
+fn entry_sums() {
+    let digest = Digest::of(b"hi");
+    let record = |mode: &str, owner: &str| {
+        let head = format!("00 {mode} {owner} ff*8 3b 9a c9 ff 00*7 02");
+        [dump::bytes(&head), digest.0.to_vec(), vec![0; 8]].concat()
+    };
+    let sum = |owner| EntrySum::of(Kind::File, attributes(), Carried { owner }, 2, digest);
+    let with_owner = record("01 a4", "00 00 03 e8 00 00 00 64");
+    assert_eq!(with_owner.len(), 71);
+    assert_eq!(sum(true).0, Digest::of(&with_owner).0);
+    assert_eq!(sum(false).0, Digest::of(&record("01 a4", "00*8")).0);
+    let kinds = [(Kind::File, 0), (Kind::Directory, 1), (Kind::Symlink, 2)];
+    for (kind, number) in kinds {
+        let zero = EntrySum::of(
+            kind,
+            Attributes::default(),
+            Carried::default(),
+            0,
+            Digest::default(),
+        );
+        assert_eq!(zero.0, Digest::of(&dump::bytes(&format!("{number:02x} 00*70"))).0);
+    }
+}

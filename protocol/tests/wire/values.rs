@@ -1,0 +1,465 @@
+//! Strategies for every message type.
+
+use driftless_protocol::codec::{self, Message};
+use driftless_protocol::limits::*;
+use driftless_protocol::message::*;
+use driftless_protocol::{
+    Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Timestamp, TreeSum,
+};
+use proptest::prelude::*;
+
+/// How far values may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Only what may be sent.
+    Within,
+    /// Also what Rust's types hold, but the wire does not.
+    Beyond,
+}
+use Reach::Within;
+
+impl Reach {
+    /// The largest length to try where `max` is allowed.
+    fn most(self, max: usize) -> usize {
+        if self == Within { max } else { max + 2 }
+    }
+}
+
+fn bytes(max: usize, reach: Reach) -> BoxedStrategy<Vec<u8>> {
+    prop_oneof![
+        12 => prop::collection::vec(any::<u8>(), 0..=40),
+        1 => (max - 1..=reach.most(max), any::<u8>()).prop_map(|(length, byte)| vec![byte; length]),
+    ]
+    .boxed()
+}
+
+fn list<S: Strategy + 'static>(
+    element: S,
+    max: usize,
+    filler: S::Value,
+    reach: Reach,
+) -> BoxedStrategy<Vec<S::Value>>
+where
+    S::Value: Clone + 'static,
+{
+    prop_oneof![
+        12 => prop::collection::vec(element, 0..=5),
+        1 => (max - 1..=reach.most(max)).prop_map(move |length| vec![filler.clone(); length]),
+    ]
+    .boxed()
+}
+
+/// Numbers of all encoded lengths, and those where the length changes.
+fn number() -> BoxedStrategy<u64> {
+    let edges = [
+        250,
+        251,
+        252,
+        0xffff,
+        0x1_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        i64::MAX as u64,
+        u64::MAX,
+    ];
+    prop_oneof![0u64..300, prop::sample::select(edges.to_vec()), any::<u64>()].boxed()
+}
+
+fn size(reach: Reach) -> BoxedStrategy<u64> {
+    number()
+        .prop_map(move |size| {
+            if reach == Within {
+                size & FILE_BYTES_MAX
+            } else {
+                size
+            }
+        })
+        .boxed()
+}
+
+fn object() -> BoxedStrategy<ObjectId> {
+    number().prop_map(ObjectId).boxed()
+}
+
+fn name() -> BoxedStrategy<Name> {
+    prop_oneof![8 => prop::collection::vec(any::<u8>(), 1..12), 1 => Just(vec![b'x'; NAME_BYTES_MAX])]
+        .prop_filter_map("not a name", |bytes| Name::new(bytes).ok())
+        .boxed()
+}
+
+fn path(reach: Reach) -> BoxedStrategy<RelPath> {
+    list(name(), PATH_ELEMENTS_MAX, Name::new(*b"d").unwrap(), reach)
+        .prop_map(|mut names| {
+            let beyond = names.split_off(names.len().min(PATH_ELEMENTS_MAX));
+            let path = RelPath::from_names(names).unwrap();
+            beyond.iter().fold(path, |path, name| path.join(name))
+        })
+        .boxed()
+}
+
+fn attributes(reach: Reach) -> BoxedStrategy<Attributes> {
+    let mode = if reach == Within {
+        0..=MODE_MAX
+    } else {
+        0..=u16::MAX
+    };
+    (
+        mode,
+        any::<u32>(),
+        any::<u32>(),
+        any::<i64>(),
+        0u32..1_000_000_000,
+    )
+        .prop_map(|(mode, uid, gid, seconds, nanoseconds)| {
+            let mtime = Timestamp::new(seconds, nanoseconds).unwrap();
+            Attributes {
+                mode,
+                uid,
+                gid,
+                mtime,
+            }
+        })
+        .boxed()
+}
+
+fn carried() -> BoxedStrategy<Carried> {
+    any::<bool>().prop_map(|owner| Carried { owner }).boxed()
+}
+
+fn digest() -> BoxedStrategy<Digest> {
+    any::<[u8; 32]>().prop_map(Digest).boxed()
+}
+
+fn tree_sum() -> BoxedStrategy<TreeSum> {
+    any::<[u8; 32]>().prop_map(TreeSum).boxed()
+}
+
+fn text(reach: Reach) -> BoxedStrategy<Text> {
+    bytes(TEXT_BYTES_MAX, reach).prop_map(Text).boxed()
+}
+
+fn module(reach: Reach) -> BoxedStrategy<ModuleName> {
+    bytes(MODULE_NAME_BYTES_MAX, reach).prop_map(ModuleName).boxed()
+}
+
+fn place() -> BoxedStrategy<Place> {
+    (object(), name())
+        .prop_map(|(directory, name)| Place { directory, name })
+        .boxed()
+}
+
+fn cursor() -> BoxedStrategy<Option<Cursor>> {
+    let cursor = (any::<u128>(), number(), tree_sum()).prop_map(|(incarnation, sequence, sum)| Cursor {
+        incarnation,
+        sequence,
+        sum,
+    });
+    prop::option::of(cursor).boxed()
+}
+
+fn open(reach: Reach) -> BoxedStrategy<Open> {
+    let purpose = prop_oneof![Just(Purpose::Mirror), Just(Purpose::Verify)];
+    let ids = (any::<u128>(), any::<u128>());
+    (
+        purpose,
+        module(reach),
+        path(reach),
+        ids,
+        text(reach),
+        carried(),
+        prop::option::of(tree_sum()),
+    )
+        .prop_map(
+            |(purpose, module, path, (mirror, incarnation), source, carried, sum)| Open {
+                purpose,
+                module,
+                path,
+                mirror,
+                source,
+                incarnation,
+                carried,
+                sum,
+            },
+        )
+        .boxed()
+}
+
+pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
+    prop_oneof![
+        open(reach).prop_map(ToReceiver::Open),
+        list(object(), LIST_DIRECTORIES_MAX, ObjectId(u64::MAX), reach)
+            .prop_map(|directories| ToReceiver::List(Directories(directories))),
+        path(reach).prop_map(ToReceiver::ListDisk),
+        number().prop_map(|number| ToReceiver::Flush { number }),
+    ]
+    .boxed()
+}
+
+fn row(reach: Reach) -> BoxedStrategy<Row> {
+    let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
+    let digest = prop::option::of(digest());
+    (
+        name(),
+        object(),
+        kind,
+        attributes(reach),
+        size(reach),
+        digest,
+        tree_sum(),
+        number(),
+    )
+        .prop_map(
+            |(name, object, kind, attributes, size, digest, below, entries)| Row {
+                name,
+                object,
+                kind,
+                attributes,
+                size,
+                digest,
+                below,
+                entries,
+            },
+        )
+        .boxed()
+}
+
+/// The row with the longest encoding.
+pub(crate) fn longest_row() -> Row {
+    Row {
+        name: Name::new(vec![0xff; NAME_BYTES_MAX]).unwrap(),
+        object: ObjectId(u64::MAX),
+        kind: Kind::File,
+        attributes: Attributes {
+            mode: MODE_MAX,
+            uid: u32::MAX,
+            gid: u32::MAX,
+            mtime: Timestamp::new(i64::MIN, 999_999_999).unwrap(),
+        },
+        size: FILE_BYTES_MAX,
+        digest: Some(Digest::default()),
+        below: TreeSum::default(),
+        entries: u64::MAX,
+    }
+}
+
+fn opened(reach: Reach) -> BoxedStrategy<Opened> {
+    (
+        carried(),
+        any::<(bool, bool)>(),
+        cursor(),
+        tree_sum(),
+        object(),
+        text(reach),
+    )
+        .prop_map(
+            |(carried, (bound, is_empty), cursor, sum, root, root_path)| Opened {
+                carried,
+                bound,
+                is_empty,
+                cursor,
+                sum,
+                root,
+                root_path,
+            },
+        )
+        .boxed()
+}
+
+fn failed(reach: Reach) -> BoxedStrategy<ToSender> {
+    let kinds = [
+        FailureKind::NoSpace,
+        FailureKind::Permission,
+        FailureKind::Blocked,
+        FailureKind::WrongDigest,
+        FailureKind::Mismatch,
+        FailureKind::Unsupported,
+        FailureKind::Io,
+    ];
+    let held = prop::option::of((object(), any::<[u8; 32]>().prop_map(EntrySum)));
+    (number(), prop::sample::select(kinds.to_vec()), text(reach), held)
+        .prop_map(|(number, kind, text, held)| ToSender::Failed {
+            number,
+            kind,
+            text,
+            held,
+        })
+        .boxed()
+}
+
+pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
+    prop_oneof![
+        opened(reach).prop_map(ToSender::Opened),
+        (
+            list(row(reach), LISTING_ROWS_MAX, longest_row(), reach),
+            any::<bool>()
+        )
+            .prop_map(|(rows, last)| ToSender::Listing {
+                rows: Rows(rows),
+                last
+            }),
+        text(reach).prop_map(ToSender::ListingFailed),
+        (number(), any::<bool>()).prop_map(|(number, basis)| ToSender::Need { number, basis }),
+        (number(), bytes(SIGNATURE_PART_BYTES_MAX, reach), any::<bool>()).prop_map(|(number, part, last)| {
+            ToSender::Signature {
+                number,
+                part: SignaturePart(part),
+                last,
+            }
+        }),
+        (number(), number(), cursor()).prop_map(|(applied, durable, cursor)| ToSender::Progress(Progress {
+            applied,
+            durable,
+            cursor
+        })),
+        failed(reach),
+    ]
+    .boxed()
+}
+
+fn content(reach: Reach) -> BoxedStrategy<Content> {
+    prop_oneof![
+        (digest(), bytes(INLINE_CONTENT_BYTES_MAX, reach)).prop_map(|(digest, bytes)| Content::Inline {
+            digest,
+            bytes: InlineContent(bytes)
+        }),
+        (size(reach), prop::option::of(digest())).prop_map(|(size, digest)| Content::Offer { size, digest }),
+    ]
+    .boxed()
+}
+
+fn body(reach: Reach) -> BoxedStrategy<OpBody> {
+    let put = || (place(), object(), attributes(reach));
+    prop_oneof![
+        put().prop_map(|(place, object, attributes)| OpBody::MakeDirectory {
+            place,
+            object,
+            attributes
+        }),
+        (put(), content(reach)).prop_map(|((place, object, attributes), content)| OpBody::PutFile {
+            place,
+            object,
+            attributes,
+            content
+        }),
+        (put(), bytes(LINK_TARGET_BYTES_MAX, reach)).prop_map(|((place, object, attributes), target)| {
+            OpBody::PutSymlink {
+                place,
+                object,
+                attributes,
+                target: LinkTarget(target),
+            }
+        }),
+        (object(), attributes(reach))
+            .prop_map(|(object, attributes)| OpBody::SetAttributes { object, attributes }),
+        (object(), place()).prop_map(|(object, to)| OpBody::Move { object, to }),
+        (object(), place()).prop_map(|(object, place)| OpBody::Remove { object, place }),
+        (place(), object()).prop_map(|(place, object)| OpBody::Adopt { place, object }),
+        (object(), place()).prop_map(|(object, place)| OpBody::Release { object, place }),
+        number().prop_map(|sequence| OpBody::Mark { sequence }),
+    ]
+    .boxed()
+}
+
+fn op_message(reach: Reach) -> BoxedStrategy<OpMessage> {
+    let op = (number(), number(), any::<bool>(), body(reach)).prop_map(|(number, after, barrier, body)| {
+        OpMessage::Op(Op {
+            number,
+            after,
+            barrier,
+            body,
+        })
+    });
+    let seal = (number(), size(reach), digest(), attributes(reach)).prop_map(
+        |(number, size, digest, attributes)| {
+            OpMessage::Seal(SealOp {
+                number,
+                size,
+                digest,
+                attributes,
+            })
+        },
+    );
+    prop_oneof![8 => op, 1 => seal, 1 => number().prop_map(|number| OpMessage::Withdraw { number })].boxed()
+}
+
+pub(crate) fn op_frame(reach: Reach) -> BoxedStrategy<OpFrame> {
+    list(
+        op_message(reach),
+        OPS_PER_FRAME_MAX,
+        OpMessage::Withdraw { number: 1 },
+        reach,
+    )
+    .prop_map(OpFrame)
+    .boxed()
+}
+
+fn range_body(reach: Reach) -> BoxedStrategy<RangeBody> {
+    let bytes = || bytes(RANGE_BYTES_MAX, reach).prop_map(RangeBytes);
+    let part = prop_oneof![
+        (number(), any::<u32>()).prop_map(|(offset, length)| DeltaPart::Copy { offset, length }),
+        any::<u32>().prop_map(|length| DeltaPart::Literal { length }),
+    ];
+    let longest = DeltaPart::Copy {
+        offset: u64::MAX,
+        length: u32::MAX,
+    };
+    prop_oneof![
+        bytes().prop_map(RangeBody::Raw),
+        bytes().prop_map(RangeBody::Zstd),
+        Just(RangeBody::Zeros),
+        (list(part, DELTA_PARTS_MAX, longest, reach), bytes()).prop_map(|(parts, literals)| {
+            RangeBody::Delta {
+                parts: DeltaParts(parts),
+                literals,
+            }
+        }),
+    ]
+    .boxed()
+}
+
+pub(crate) fn bulk_frame(reach: Reach) -> BoxedStrategy<BulkFrame> {
+    let most = RANGE_BYTES_MAX as u32;
+    let length = if reach == Within { 0..=most } else { 0..=2 * most };
+    (number(), size(reach), length, range_body(reach))
+        .prop_map(move |(number, offset, length, body)| {
+            let last = FILE_BYTES_MAX - u64::from(length);
+            let offset = if reach == Within { offset.min(last) } else { offset };
+            BulkFrame {
+                number,
+                offset,
+                length,
+                body,
+            }
+        })
+        .boxed()
+}
+
+pub(crate) fn pair_request(reach: Reach) -> BoxedStrategy<PairRequest> {
+    (any::<[u8; PAIRING_SECRET_BYTES]>(), text(reach))
+        .prop_map(|(secret, name)| PairRequest { secret, name })
+        .boxed()
+}
+
+pub(crate) fn pair_reply(reach: Reach) -> BoxedStrategy<PairReply> {
+    (module(reach), text(reach))
+        .prop_map(|(module, name)| PairReply { module, name })
+        .boxed()
+}
+
+/// Valid encodings of any message, by the one decoder that has to take them.
+pub(crate) fn encoded() -> BoxedStrategy<Vec<u8>> {
+    fn of<M: Message + std::fmt::Debug + 'static>(values: BoxedStrategy<M>) -> BoxedStrategy<Vec<u8>> {
+        values
+            .prop_filter_map("too long together", |value| codec::encode(&value).ok())
+            .boxed()
+    }
+    prop_oneof![
+        of(to_receiver(Within)),
+        of(to_sender(Within)),
+        of(op_frame(Within)),
+        of(bulk_frame(Within)),
+        of(pair_request(Within)),
+        of(pair_reply(Within)),
+    ]
+    .boxed()
+}

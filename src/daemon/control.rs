@@ -1,0 +1,315 @@
+//! The control socket: how `driftless status` asks the daemons of its home what they do.
+//!
+//! Each process has a Unix socket `<role>-<pid>.sock` in the run directory of its home. A client writes one line,
+//! `{"version":1,"command":"status"}`, and gets one line, `{"version":1,"daemons":[...]}` or
+//! `{"version":1,"error":"..."}`; then the connection ends.
+//!
+//! Who may connect is decided by the directory (mode 0700) and the socket (mode 0600). Even so a client cannot hold
+//! anything up: a connection has two seconds in each direction, a request 4 KiB, and beyond sixteen connections new
+//! ones are dropped. The daemon's own threads never touch a connection.
+//!
+//! A process that was killed leaves its socket behind. Clients remove it when nobody listens on it *and* there is no such
+//! process, since between binding and listening a live one refuses, too.
+
+use super::home::Home;
+use super::status::{DaemonStatus, STATUS_VERSION};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How long one direction of a connection may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a client waits for the answer. A receiver that opens a large module answers late.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Bytes of a request.
+const REQUEST_BYTES_MAX: u64 = 4096;
+
+/// Bytes of an answer that a client reads.
+const REPLY_BYTES_MAX: u64 = 16 << 20;
+
+/// Socket addresses hold 108 bytes, the terminator included.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Gives the status of all daemons of the process. Called on the control threads.
+pub type StatusSource = Arc<dyn Fn() -> Vec<DaemonStatus> + Send + Sync>;
+
+/// Why there is no control socket, or why none can be asked.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}: {cause}", .path.display())]
+pub struct ControlError {
+    action: &'static str,
+    path: PathBuf,
+    cause: io::Error,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    version: u32,
+    command: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Reply {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    daemons: Option<Vec<DaemonStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A listening control socket. Dropping it ends it and removes it.
+#[derive(Debug)]
+pub struct ControlServer {
+    path: PathBuf,
+    /// To end the listening.
+    listener: UnixStream,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Listens on the socket of this process in the home's run directory.
+    pub fn start(home: &Home, role: &str, source: StatusSource) -> Result<ControlServer, ControlError> {
+        let dir = home.run_dir();
+        let path = dir.join(format!("{role}-{}.sock", std::process::id()));
+        let failed = |action| {
+            let path = path.clone();
+            move |cause| ControlError { action, path, cause }
+        };
+        // One there is from a dead process that had our number.
+        let _ = fs::remove_file(&path);
+        let listener = short(&path, |short| UnixListener::bind(short)).map_err(failed("listen on"))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed("set the mode of"))?;
+        let handle = listener.try_clone().map_err(failed("listen on"))?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn({
+                let stopping = stopping.clone();
+                move || listen(&listener, &source, &stopping)
+            })
+            .map_err(failed("start a thread for"))?;
+        let listener = UnixStream::from(OwnedFd::from(handle));
+        Ok(ControlServer { path, listener, stopping, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = fs::remove_file(&self.path);
+        // On Linux this ends a waiting `accept`.
+        if self.listener.shutdown(std::net::Shutdown::Both).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(listener: &UnixListener, source: &StatusSource, stopping: &AtomicBool) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = listener.accept();
+        if stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept a control connection: {error}");
+                // Out of descriptors, most likely: it passes, but not faster by asking again at once.
+                std::thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+        };
+        let slot = Slot(open.clone());
+        if open.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
+            continue;
+        }
+        let source = source.clone();
+        let spawned = std::thread::Builder::new().name("control-answer".to_owned()).spawn(move || {
+            let _slot = slot;
+            if let Err(error) = answer(stream, &source) {
+                tracing::debug!("a control connection broke: {error}");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!("cannot start a thread for a control connection: {error}");
+        }
+    }
+}
+
+/// A connection that is counted until it ends, however it does.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn answer(mut stream: UnixStream, source: &StatusSource) -> io::Result<()> {
+    let line = read_line(&stream, PATIENCE, REQUEST_BYTES_MAX)?;
+    let error = |text: String| Reply { version: STATUS_VERSION, error: Some(text), ..Reply::default() };
+    let reply = match serde_json::from_slice::<Request>(&line) {
+        Ok(request) if request.version != STATUS_VERSION => {
+            error(format!("this daemon speaks version {STATUS_VERSION} only (use the same driftless for both)"))
+        }
+        Ok(request) if request.command == "status" => {
+            Reply { version: STATUS_VERSION, daemons: Some(source()), ..Reply::default() }
+        }
+        Ok(request) => error(format!("there is no command {:?}", request.command)),
+        Err(cause) => error(format!("not a request: {cause}")),
+    };
+    let mut text = serde_json::to_vec(&reply).map_err(io::Error::other)?;
+    text.push(b'\n');
+    write_all(&mut stream, &text, PATIENCE)
+}
+
+/// Reads up to a line end. The time is for all of it, so that a byte now and then does not extend it.
+fn read_line(stream: &UnixStream, patience: Duration, limit: u64) -> io::Result<Vec<u8>> {
+    let mut reader = BufReader::new(Timed { stream, until: Instant::now() + patience }.take(limit));
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line)?;
+    if line.pop() == Some(b'\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn write_all(stream: &mut UnixStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+    let until = Instant::now() + patience;
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(remaining(until)?))?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until a moment.
+struct Timed<'a> {
+    stream: &'a UnixStream,
+    until: Instant,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(remaining(self.until)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+fn remaining(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// What the processes of a home said.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Their daemons.
+    pub daemons: Vec<DaemonStatus>,
+    /// Processes that live but did not answer, a line each.
+    pub problems: Vec<String>,
+}
+
+/// Asks every live process of a home for its status. Sockets of dead ones are removed.
+pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
+    let mut answers = Answers::default();
+    for dir in home.run_dirs() {
+        let failed = |cause| ControlError { action: "list the control sockets in", path: dir.clone(), cause };
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if let Some(pid) = process_of(&path) {
+                paths.push((pid, path));
+            }
+        }
+        paths.sort_unstable();
+        for (pid, path) in paths {
+            match ask(&path) {
+                Ok(Some(daemons)) => answers.daemons.extend(daemons),
+                Ok(None) if !is_alive(pid) => _ = fs::remove_file(&path),
+                Ok(None) => {}
+                Err(error) => answers.problems.push(format!("the driftless process {pid} does not answer: {error}")),
+            }
+        }
+    }
+    Ok(answers)
+}
+
+/// The status of the daemons behind a socket; nothing if nobody listens.
+fn ask(path: &Path) -> io::Result<Option<Vec<DaemonStatus>>> {
+    let mut stream = match short(path, |short| UnixStream::connect(short)) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let request = Request { version: STATUS_VERSION, command: "status".to_owned() };
+    let mut text = serde_json::to_vec(&request).map_err(io::Error::other)?;
+    text.push(b'\n');
+    write_all(&mut stream, &text, CLIENT_PATIENCE)?;
+    let line = read_line(&stream, CLIENT_PATIENCE, REPLY_BYTES_MAX)?;
+    let reply: Reply = serde_json::from_slice(&line).map_err(io::Error::other)?;
+    match (reply.daemons, reply.error) {
+        (Some(daemons), _) => Ok(Some(daemons)),
+        (None, error) => Err(io::Error::other(error.unwrap_or_else(|| "an empty answer".to_owned()))),
+    }
+}
+
+/// The process number in the name of a socket.
+fn process_of(path: &Path) -> Option<i32> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".sock")?;
+    let (_, pid) = stem.rsplit_once('-')?;
+    pid.parse().ok().filter(|pid| *pid > 0)
+}
+
+fn is_alive(pid: i32) -> bool {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
+}
+
+/// Uses a path as a socket address, also one that is too long for one: then by way of its open directory.
+fn short<T>(path: &Path, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) if path.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX => {
+            let dir = File::open(dir)?;
+            operation(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+        }
+        _ => operation(path),
+    }
+}
+
+#[cfg(test)]
+mod tests;

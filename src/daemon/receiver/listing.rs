@@ -1,0 +1,100 @@
+//! Answers to a sender that compares: listings from the catalog, and, for `verify`, from the disk.
+
+use super::replica::{Replica, kind_of, link_digest};
+use super::session::SessionError;
+use super::staging::digest_of;
+use crate::engine::sum::BelowSum;
+use crate::daemon::ledger::entry_sum;
+use crate::net::ReceiverLink;
+use crate::store::{CatalogRead, Entry, StoreError};
+use driftless_protocol::limits::LISTING_ROWS_MAX;
+use driftless_protocol::message::{Row, Rows, ToSender};
+use driftless_protocol::{Carried, Kind, ObjectId, RelPath, TreeSum};
+use std::collections::HashMap;
+
+/// Sums and entry counts below each directory of a catalog.
+pub type BelowSums = HashMap<ObjectId, (TreeSum, u64)>;
+
+/// Computes the sums below all directories, deepest first, without recursion.
+pub fn below_sums(catalog: &impl CatalogRead, carried: Carried) -> Result<BelowSums, StoreError> {
+    let mut sums = BelowSums::new();
+    let mut stack: Vec<(ObjectId, Vec<Entry>, bool)> = vec![(ObjectId::ROOT, Vec::new(), false)];
+    while let Some((directory, children, expanded)) = stack.pop() {
+        if !expanded {
+            let children = catalog.child_entries(directory)?;
+            let inner: Vec<_> =
+                children.iter().filter(|entry| entry.kind == Kind::Directory).map(|entry| entry.object).collect();
+            stack.push((directory, children, true));
+            stack.extend(inner.into_iter().map(|object| (object, Vec::new(), false)));
+            continue;
+        }
+        let mut below = BelowSum::default();
+        for entry in children.iter().filter(|entry| !entry.place.name.is_reserved()) {
+            let (inside, entries) = sums.get(&entry.object).copied().unwrap_or_default();
+            below.push(&entry.place.name, entry.object, entry_sum(entry, carried), inside, entries);
+        }
+        sums.insert(directory, below.finish());
+    }
+    Ok(sums)
+}
+
+/// Sends the listings of directories, by number, in the order asked. An unknown number has an empty listing.
+pub fn send_listings(
+    replica: &Replica,
+    link: &ReceiverLink,
+    directories: &[ObjectId],
+) -> Result<(), SessionError> {
+    replica.catalog.read(|view| {
+        let sums = below_sums(view, replica.carried)?;
+        for &directory in directories {
+            let entries = view.child_entries(directory)?;
+            let visible = entries.into_iter().filter(|entry| !entry.place.name.is_reserved());
+            let rows = visible.map(|entry| {
+                let (below, entries) = sums.get(&entry.object).copied().unwrap_or_default();
+                let Entry { object, kind, place, attributes, size, digest, .. } = entry;
+                Row { name: place.name, object, kind, attributes, size, digest, below, entries }
+            });
+            send_rows(link, rows.collect());
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
+    loop {
+        let rest = rows.split_off(rows.len().min(LISTING_ROWS_MAX));
+        let last = rest.is_empty();
+        if link.control().send(ToSender::Listing { rows: Rows(rows), last }).is_err() || last {
+            return;
+        }
+        rows = rest;
+    }
+}
+
+/// Sends the listing of a directory as it is on the disk now, contents read and digested.
+pub fn send_disk_listing(replica: &Replica, link: &ReceiverLink, path: &RelPath) {
+    match disk_rows(replica, path) {
+        Ok(rows) => send_rows(link, rows),
+        Err(text) => {
+            let _ = link.control().send(ToSender::ListingFailed(text.as_str().into()));
+        }
+    }
+}
+
+fn disk_rows(replica: &Replica, path: &RelPath) -> Result<Vec<Row>, String> {
+    let directory = replica.directory_by_path(path).map_err(|error| error.to_string())?;
+    let listing = directory.list().map_err(|error| error.to_string())?;
+    let mut rows = Vec::with_capacity(listing.entries.len());
+    for (name, stat) in listing.entries {
+        let Some(kind) = kind_of(stat.file_type) else { continue };
+        let digest = match kind {
+            Kind::Directory => None,
+            Kind::Symlink => link_digest(&directory, &name, kind).ok().flatten(),
+            Kind::File => directory.open_file(&name).ok().and_then(|(file, _)| digest_of(&file).ok()),
+        };
+        let (object, attributes, size) = (ObjectId(0), stat.attributes, stat.size);
+        rows.push(Row { name, object, kind, attributes, size, digest, below: TreeSum::default(), entries: 0 });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,380 @@
+//! The receiver daemon: modules behind one QUIC endpoint.
+
+mod apply;
+mod listing;
+mod replica;
+mod session;
+mod staging;
+
+pub use listing::{BelowSums, below_sums};
+pub use replica::{kind_of, own_carried};
+pub use staging::digest_of;
+
+use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
+use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
+use crate::net::{Accepted, Alpn, PairLink, ReceiverEndpoint, ReceiverLink};
+use crate::store::Binding;
+use driftless_certs::{Fingerprint, Invites, Peer, RedeemError, Secret, TrustStore, receiver_config};
+use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
+use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
+use driftless_protocol::{Carried, CloseCode, ObjectId, RelPath};
+use replica::Replica;
+use session::Session;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a peer may take from the end of the handshake to its `Open`.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running receiver.
+#[derive(Debug)]
+pub struct ReceiverDaemon {
+    shared: Arc<Shared>,
+    endpoint: ReceiverEndpoint,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: ReceiverOptions,
+    stop: Stop,
+    /// Module paths in use or used before, by module and path. A replica is taken out while a session works on it.
+    slots: Mutex<HashMap<(String, RelPath), Slot>>,
+    sessions: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A module path.
+#[derive(Debug)]
+enum Slot {
+    Idle(Box<Replica>),
+    Taken { peer: Fingerprint, source: String, status: Arc<SessionStatus> },
+}
+
+impl ReceiverDaemon {
+    /// Takes the modules' locks, walks them, and listens.
+    pub fn start(options: ReceiverOptions, runtime: &tokio::runtime::Handle) -> Result<Self, DaemonError> {
+        crate::fs::raise_descriptor_limit();
+        let mut slots = HashMap::new();
+        for module in &options.modules {
+            let replica = open_replica(&options, module, &RelPath::root())?;
+            slots.insert((module.name.clone(), RelPath::root()), Slot::Idle(Box::new(replica)));
+        }
+        let tls = receiver_config(&options.identity, &[ALPN_MIRROR, ALPN_PAIR])
+            .map_err(|error| DaemonError::failed(error.to_string()))?;
+        let authorise = {
+            let (allow, peers) = (options.allow.clone(), options.home.peers_file());
+            Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
+                // An invited peer is unknown by nature; it may say one thing, its secret.
+                Alpn::Pair => true,
+                Alpn::Mirror => {
+                    allow.contains(&peer)
+                        || TrustStore::open(&peers).is_ok_and(|trust| trust.find(&peer).is_some())
+                }
+            })
+        };
+        let endpoint = ReceiverEndpoint::bind(runtime, tls, options.listen, &options.link, authorise)
+            .map_err(|error| DaemonError::failed(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            options,
+            stop: Stop::default(),
+            slots: Mutex::new(slots),
+            sessions: Mutex::default(),
+        });
+        let acceptor = std::thread::Builder::new()
+            .name("acceptor".to_owned())
+            .spawn({
+                let (shared, accepted) = (shared.clone(), endpoint.accept().clone());
+                move || {
+                    for link in accepted {
+                        shared.clone().admit(link);
+                    }
+                }
+            })
+            .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+        Ok(ReceiverDaemon { shared, endpoint, acceptor: Some(acceptor) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.local_address()
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> ReceiverStatus {
+        self.shared.status(self.address())
+    }
+
+    /// Something that tells the status without holding the daemon.
+    pub fn status_source(&self) -> impl Fn() -> ReceiverStatus + Send + Sync + 'static {
+        let (shared, address) = (self.shared.clone(), self.address());
+        move || shared.status(address)
+    }
+
+    /// Ends all sessions, flushes, and releases the modules.
+    pub fn stop(mut self) {
+        self.shared.stop.request();
+        self.endpoint.close();
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let sessions = std::mem::take(&mut *lock(&self.shared.sessions));
+        for session in sessions {
+            let _ = session.join();
+        }
+    }
+}
+
+impl Shared {
+    fn admit(self: Arc<Self>, link: Accepted) {
+        let shared = self.clone();
+        let spawned = std::thread::Builder::new().name("session".to_owned()).spawn(move || match link {
+            Accepted::Mirror(link) => shared.serve(&link),
+            Accepted::Pair(link) => shared.pair(link),
+        });
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|session| !session.is_finished());
+        match spawned {
+            Ok(session) => sessions.push(session),
+            Err(error) => tracing::error!("cannot start a thread for a connection: {error}"),
+        }
+    }
+
+    fn serve(&self, link: &ReceiverLink) {
+        let peer = link.peer();
+        let Ok(ToReceiver::Open(open)) = link.incoming().recv_timeout(OPEN_DEADLINE) else {
+            return link.close(CloseCode::Violation, "the first message was not an opening");
+        };
+        if let Err((code, text)) = self.serve_opened(link, &open) {
+            tracing::warn!(%peer, remote = %link.remote_address(), "refused: {text}");
+            link.close(code, &text);
+        }
+    }
+
+    fn serve_opened(&self, link: &ReceiverLink, open: &Open) -> Result<(), (CloseCode, String)> {
+        let peer = link.peer();
+        let module = self.authorised_module(&peer, &open.module)?;
+        let key = (module.name.clone(), open.path.clone());
+        let status = Arc::new(SessionStatus::default());
+        let source = open.source.to_string();
+        let mut replica = self.take(&key, module, Slot::Taken { peer, source, status: status.clone() })?;
+        let outcome = begin(&mut replica, link, open, peer).and_then(|opened| {
+            let _ = link.control().send(ToSender::Opened(opened));
+            tracing::info!(%peer, module = %module.name, "a sender is connected");
+            Session::run(link, &mut replica, status, open.incarnation)
+                .map_err(|error| (error.close_code(), error.to_string()))
+        });
+        // Entries that a broken session left half counted are summed up again when the path is opened next.
+        lock(&self.slots).insert(key, Slot::Idle(replica));
+        if outcome.is_ok() {
+            tracing::info!(%peer, module = %module.name, "the connection ended");
+        }
+        outcome
+    }
+
+    /// The module, if the peer may push to it. A peer without any right learns nothing.
+    fn authorised_module(
+        &self,
+        peer: &Fingerprint,
+        name: &ModuleName,
+    ) -> Result<&ModuleOptions, (CloseCode, String)> {
+        let not_allowed = || (CloseCode::NotAllowed, "this peer is not allowed here".to_owned());
+        let wanted = std::str::from_utf8(&name.0).map_err(|_| not_allowed())?;
+        if !self.options.allow.contains(peer) {
+            let trust = TrustStore::open(&self.options.home.peers_file()).map_err(|error| {
+                tracing::error!("{error}");
+                not_allowed()
+            })?;
+            trust.allows(peer, wanted, SystemTime::now()).map_err(|refusal| {
+                tracing::warn!("{refusal}");
+                not_allowed()
+            })?;
+        }
+        self.options
+            .modules
+            .iter()
+            .find(|module| module.name == wanted)
+            .ok_or_else(|| (CloseCode::NoModule, format!("there is no module {name} here")))
+    }
+
+    /// Takes a replica out of its slot, opening it if this is a path below the module's root.
+    fn take(
+        &self,
+        key: &(String, RelPath),
+        module: &ModuleOptions,
+        taken: Slot,
+    ) -> Result<Box<Replica>, (CloseCode, String)> {
+        let mut slots = lock(&self.slots);
+        for ((name, path), slot) in slots.iter() {
+            let overlaps = *name == key.0 && (is_below(path, &key.1) || is_below(&key.1, path));
+            let Slot::Taken { peer, source, .. } = slot else { continue };
+            if overlaps {
+                let text = format!("{name}/{path} is in use by the mirror of {source} from peer {peer}");
+                return Err((CloseCode::Busy, text));
+            }
+        }
+        let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
+        let replica = match slots.remove(key) {
+            Some(Slot::Idle(replica)) => replica,
+            Some(Slot::Taken { .. }) | None => {
+                // The module's own lock covers everything below its root; it is given up for the part.
+                slots.remove(&(key.0.clone(), RelPath::root()));
+                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
+            }
+        };
+        slots.insert(key.clone(), taken);
+        Ok(replica)
+    }
+
+    fn pair(&self, mut link: PairLink) {
+        let peer = link.peer();
+        let Some(request) = link.request() else { return };
+        let invites = Invites::open(&self.options.home.invites_dir());
+        let outcome = invites.redeem(&Secret::from_bytes(request.secret), SystemTime::now());
+        let module = match outcome {
+            Ok(invite) => invite.module,
+            Err(error) => {
+                tracing::warn!(%peer, "pairing refused: {error}");
+                return link.refuse(match error {
+                    RedeemError::Expired => "the code has expired: make a new one with `driftless invite`",
+                    _ => "the code is wrong or was used before: make a new one with `driftless invite`",
+                });
+            }
+        };
+        match self.trust(peer, &request.name.to_string(), &module) {
+            Ok(()) => {
+                tracing::info!(%peer, module, "paired");
+                let name = self.options.identity.fingerprint().to_string();
+                let reply = PairReply { module: ModuleName(module.into_bytes()), name: name.as_str().into() };
+                link.reply(&reply);
+            }
+            Err(error) => {
+                tracing::error!("cannot store the new peer: {error}");
+                link.refuse("the receiver could not store the new peer; its log says why");
+            }
+        }
+    }
+
+    fn trust(&self, peer: Fingerprint, name: &str, module: &str) -> Result<(), driftless_certs::TrustError> {
+        let mut trust = TrustStore::open(&self.options.home.peers_file())?;
+        let added = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let name = trust.free_name(name);
+        let modules = vec![module.to_owned()];
+        trust.add(Peer { name, fingerprint: peer, modules, added, expires: None, address: None })?;
+        Ok(())
+    }
+
+    fn status(&self, address: SocketAddr) -> ReceiverStatus {
+        let slots = lock(&self.slots);
+        let modules = self.options.modules.iter().map(|module| {
+            let sessions = slots
+                .iter()
+                .filter(|((name, _), _)| *name == module.name)
+                .filter_map(|((_, path), slot)| match slot {
+                    Slot::Idle(_) => None,
+                    Slot::Taken { peer, source, status } => {
+                        Some(status.report(path.to_string(), peer.to_string(), source.clone()))
+                    }
+                })
+                .collect();
+            ModuleStatus { name: module.name.clone(), path: module.path.display().to_string(), sessions }
+        });
+        let identity = self.options.identity.fingerprint().to_string();
+        ReceiverStatus::new(identity, &self.options.home, address, modules.collect())
+    }
+}
+
+/// Checks the binding of a module path and answers the opening.
+fn begin(
+    replica: &mut Replica,
+    link: &ReceiverLink,
+    open: &Open,
+    peer: Fingerprint,
+) -> Result<Opened, (CloseCode, String)> {
+    let unable = |error: &dyn std::fmt::Display| (CloseCode::Unable, error.to_string());
+    let carried = Carried { owner: open.carried.owner && own_carried().owner };
+    replica.set_carried(carried).map_err(|error| unable(&error))?;
+    let binding = replica.binding().map_err(|error| unable(&error))?;
+    if let Some(other) = binding.as_ref().filter(|binding| binding.mirror != open.mirror) {
+        if open.purpose == Purpose::Mirror {
+            let text = format!(
+                "{} is kept by the mirror of {} from peer {}; give this one another module or path, or remove that \
+                 mirror on the receiver",
+                replica.path.display(),
+                other.source,
+                Fingerprint::from_bytes(other.peer),
+            );
+            return Err((CloseCode::Busy, text));
+        }
+    }
+    let is_empty = replica
+        .catalog
+        .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))
+        .map_err(|error| unable(&error))
+        .map(|has| !has)?;
+    if binding.is_none() && open.purpose == Purpose::Mirror {
+        let source = open.source.to_string();
+        let generation = replica.state.generation().map_err(|error| unable(&error))?;
+        let binding = Binding { mirror: open.mirror, peer: *peer.as_bytes(), source, carried, generation };
+        // Durable before the first entry is written.
+        replica.state.bind(&binding).map_err(|error| unable(&error))?;
+        replica.write_generation().map_err(|error| unable(&error))?;
+    }
+    let _ = link;
+    Ok(Opened {
+        carried,
+        bound: binding.is_some(),
+        is_empty,
+        cursor: replica.cursor().map_err(|error| unable(&error))?,
+        sum: replica.ledger.fold(),
+        root: ObjectId::ROOT,
+        root_path: replica.path.display().to_string().as_str().into(),
+    })
+}
+
+fn open_replica(
+    options: &ReceiverOptions,
+    module: &ModuleOptions,
+    path: &RelPath,
+) -> Result<Replica, DaemonError> {
+    let mut place: PathBuf = module.path.clone();
+    if !path.is_root() {
+        let root = crate::fs::Directory::open_root(&module.path).map_err(|error| DaemonError::failed(error.to_string()))?;
+        make_path(root, path)?;
+        place.extend(path.names().iter().map(|name| {
+            use std::os::unix::ffi::OsStrExt;
+            std::ffi::OsStr::from_bytes(name.as_bytes())
+        }));
+    }
+    let home = options.home.module_dir(&module.name, path);
+    let (replica, report) = Replica::open(&place, &home).map_err(|error| DaemonError::failed(error.to_string()))?;
+    tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
+        "module {} is ready", module.name);
+    Ok(replica)
+}
+
+/// Makes the directories of a path below the module's root, following no link.
+fn make_path(root: crate::fs::Directory, path: &RelPath) -> Result<(), DaemonError> {
+    let mut at = root;
+    for name in path.names() {
+        at = match at.make_dir(name) {
+            Ok(made) => made,
+            Err(error) if error.kind() == crate::fs::FsErrorKind::Exists => {
+                at.open_dir(name).map_err(|error| DaemonError::failed(error.to_string()))?
+            }
+            Err(error) => return Err(DaemonError::failed(error.to_string())),
+        };
+    }
+    Ok(())
+}
+
+fn is_below(path: &RelPath, above: &RelPath) -> bool {
+    path.names().starts_with(above.names())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

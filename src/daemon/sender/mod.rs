@@ -1,0 +1,310 @@
+//! The sender: watches and scans a source, connects, and keeps a target like it.
+
+mod reader;
+mod reconcile;
+mod session;
+mod source;
+mod work;
+
+pub use reconcile::receive_listing;
+pub use source::Source;
+
+use super::ledger::flags;
+use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
+use crate::engine::pending::{Pending, PendingOptions};
+use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
+use crate::store::CatalogRead;
+use crate::watch::{Inotify, Watcher};
+use crossbeam_channel::{Receiver, bounded};
+use driftless_certs::sender_config;
+use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, ToReceiver, ToSender};
+use driftless_protocol::version::ALPN_MIRROR;
+use driftless_protocol::{CloseCode, Kind};
+use session::{Context, Ended, Session, failed_entries};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How often a one-shot run connects again before it gives up.
+const ONE_SHOT_TRIES: u32 = 8;
+/// Where directories could not be watched, the whole tree is looked at this often.
+const DEGRADED_RESCAN: Duration = Duration::from_secs(60);
+
+/// Keeps a target like a source. Without `follow`, ends when in sync.
+pub fn run(
+    options: &SenderOptions,
+    runtime: &tokio::runtime::Handle,
+    observer: Arc<dyn Observer>,
+    stop: &Stop,
+) -> Result<Summary, DaemonError> {
+    crate::fs::raise_descriptor_limit();
+    let watcher = Inotify::start().map_err(|error| DaemonError::failed(error.to_string()))?;
+    let events = watcher.events();
+    let mut source = Source::open(options, Box::new(watcher))?;
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    observer.phase(&Phase::Scanning);
+    source.check_root(options.accept_root)?;
+    source.set_carried(super::receiver::own_carried()).map_err(|error| failed(&error))?;
+    let last = source.catalog.read(|view| view.last_sequence()).map_err(|error| failed(&error))?;
+    let incarnation = source.state.begin_incarnation(last).map_err(|error| failed(&error))?;
+    let found = source.scan()?;
+    let in_error = source.state.failed(&options.target.display).map_err(|error| failed(&error))?;
+    let mut pending = Pending::new(PendingOptions::default());
+    let mut context = Context {
+        options,
+        source: &mut source,
+        pending: &mut pending,
+        events,
+        observer: observer.clone(),
+        counters: SendCounters { skipped: found.skipped, unreadable: found.unreadable, ..SendCounters::default() },
+        failed: in_error.into_iter().map(|failed| (failed.object, failed)).collect(),
+        incarnation,
+        stop: stop.clone(),
+    };
+    context.counters.entries = context.source.catalog.read(|view| view.count()).map_err(|error| failed(&error))?;
+    // What was in error is tried again at once, whatever the journal says.
+    let retry: Vec<_> = context.failed.keys().copied().collect();
+    touch(context.source, &retry)?;
+    tell_warnings(&mut context);
+    let ended = connect_and_serve(&mut context, runtime)?;
+    let mut summary = Summary { counters: context.counters, ..Summary::default() };
+    summary.failed = failed_entries(context.source, &context.failed);
+    summary.counters.failed = summary.failed.len() as u64;
+    if let Ended::InSync(sequence) = ended {
+        summary.in_sync = true;
+        summary.sequence = sequence;
+    }
+    Ok(summary)
+}
+
+fn touch(source: &mut Source, objects: &[driftless_protocol::ObjectId]) -> Result<(), DaemonError> {
+    let outcome = source.catalog.clone().update(true, |t| {
+        for &object in objects {
+            if let Some(mut entry) = t.get(object)? {
+                entry.sequence = t.next_sequence()?;
+                if entry.kind == Kind::File {
+                    entry.flags |= flags::STALE;
+                }
+                source.put(t, &entry)?;
+            }
+        }
+        Ok(())
+    });
+    outcome.map_err(|error| DaemonError::failed(error.to_string()))
+}
+
+/// Connects, serves, and connects again with a backoff for as long as that makes sense.
+fn connect_and_serve(
+    context: &mut Context<'_>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Ended, DaemonError> {
+    let mut tries = 0;
+    let mut was_connected = false;
+    loop {
+        context.observer.phase(&Phase::Connecting);
+        let error = match connect(context, runtime)? {
+            Connected::Stopped => return Ok(Ended::Stopped),
+            Connected::Link(link, opened) => {
+                was_connected = true;
+                let began = Instant::now();
+                let ended = Session::run(context, &link, &opened);
+                let statistics = link.statistics();
+                context.counters.wire_bytes_sent += statistics.bytes_sent;
+                context.counters.wire_bytes_received += statistics.bytes_received;
+                if began.elapsed() > BACKOFF_MAX {
+                    tries = 0;
+                }
+                match ended {
+                    Ended::Halted(error) => {
+                        context.observer.phase(&Phase::Halted { error: error.to_string() });
+                        return Err(error);
+                    }
+                    Ended::Lost(error) => error,
+                    ended => return Ok(ended),
+                }
+            }
+            Connected::Failed { error, is_temporary } => {
+                let hopeless = !is_temporary || (!context.options.follow && !was_connected);
+                if hopeless {
+                    context.observer.phase(&Phase::Halted { error: error.clone() });
+                    return Err(DaemonError::failed(error));
+                }
+                error
+            }
+        };
+        tries += 1;
+        if !context.options.follow && tries > ONE_SHOT_TRIES {
+            return Err(DaemonError::failed(error));
+        }
+        let delay = backoff(tries);
+        let seconds = delay.as_secs();
+        context.observer.phase(&Phase::Waiting { error, seconds });
+        if !wait_following::<()>(context, None, Instant::now() + delay)? {
+            return Ok(Ended::Stopped);
+        }
+    }
+}
+
+/// Doubles from 200 ms to a minute, each time a random part between a half and the whole of it, so that many senders
+/// do not come back at the same moment.
+fn backoff(tries: u32) -> Duration {
+    let full = BACKOFF_FIRST.saturating_mul(2u32.saturating_pow(tries.saturating_sub(1))).min(BACKOFF_MAX);
+    let mut byte = [128];
+    let _ = getrandom::fill(&mut byte);
+    full / 2 + full / 2 * u32::from(byte[0]) / 256
+}
+
+enum Connected {
+    Link(Box<SenderLink>, Box<Opened>),
+    Failed { error: String, is_temporary: bool },
+    Stopped,
+}
+
+/// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
+fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
+    let options = context.options.clone();
+    let open = opening(context, Purpose::Mirror)?;
+    let runtime = runtime.clone();
+    let (sender, receiver) = bounded(1);
+    let thread = std::thread::spawn(move || {
+        let _ = sender.send(open_link(&options, &runtime, open));
+    });
+    if !wait_following(context, Some(&receiver), Instant::now() + Duration::from_secs(3_600))? {
+        return Ok(Connected::Stopped);
+    }
+    let outcome = receiver.recv().map_err(|_| DaemonError::failed("the connecting thread ended"))?;
+    let _ = thread.join();
+    Ok(match outcome {
+        Ok((link, opened)) => Connected::Link(link, opened),
+        Err((error, is_temporary)) => Connected::Failed { error, is_temporary },
+    })
+}
+
+fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError> {
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    let target = &context.options.target;
+    let source = &context.source;
+    Ok(Open {
+        purpose,
+        module: ModuleName(target.module.clone().into_bytes()),
+        path: target.path.clone(),
+        mirror: source.state.mirror_id().map_err(|error| failed(&error))?,
+        source: source.path.display().to_string().as_str().into(),
+        incarnation: context.incarnation,
+        carried: super::receiver::own_carried(),
+        sum: (source.ledger.unknown() == 0).then(|| source.ledger.fold()),
+    })
+}
+
+/// Connects and opens; the error says whether trying again without help can succeed.
+pub fn open_link(
+    options: &SenderOptions,
+    runtime: &tokio::runtime::Handle,
+    open: Open,
+) -> Result<(Box<SenderLink>, Box<Opened>), (String, bool)> {
+    let target = &options.target;
+    let about = |error: &dyn std::fmt::Display| format!("{target}: {error}");
+    let tls = sender_config(&options.identity, target.fingerprint, &[ALPN_MIRROR])
+        .map_err(|error| (about(&error), false))?;
+    let addresses = resolve(&target.host, target.port).map_err(|error| (about(&error), true))?;
+    let link = SenderLink::connect(runtime, tls, &addresses, &options.link).map_err(|error| {
+        let is_temporary = match &error {
+            ConnectError::Refused { code, .. } => code.is_temporary(),
+            ConnectError::WrongPeer { .. } => false,
+            _ => true,
+        };
+        let who = options.identity.fingerprint();
+        let text = match &error {
+            ConnectError::Refused { code: CloseCode::NotAllowed, .. } => format!(
+                "{target}: the receiver does not allow this sender; on the receiver run `driftless peers add {who}` \
+                 or `driftless invite`"
+            ),
+            error => about(error),
+        };
+        (text, is_temporary)
+    })?;
+    let refused = |link: &SenderLink| match link.wait_ended() {
+        LinkEnd::Closed { code, text, .. } => (about(&text), code.is_temporary()),
+        LinkEnd::Lost { text } => (about(&text), true),
+    };
+    if link.control().send(ToReceiver::Open(open)).is_err() {
+        return Err(refused(&link));
+    }
+    match link.incoming().recv() {
+        Ok(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
+        Ok(_) => Err((about(&"the receiver broke the protocol"), false)),
+        Err(_) => Err(refused(&link)),
+    }
+}
+
+/// Waits for a deadline or for a message, and meanwhile keeps the catalog along with the tree. False when asked to
+/// stop.
+fn wait_following<T>(
+    context: &mut Context<'_>,
+    until: Option<&Receiver<T>>,
+    deadline: Instant,
+) -> Result<bool, DaemonError> {
+    let stop = context.stop.channel();
+    loop {
+        if context.stop.is_requested() {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        if now >= deadline || until.is_some_and(|receiver| !receiver.is_empty()) {
+            return Ok(true);
+        }
+        take_events(context, now)?;
+        let wake = context.pending.poll_deadline().map_or(deadline, |due| due.min(deadline));
+        let mut select = crossbeam_channel::Select::new();
+        select.recv(&context.events);
+        select.recv(&stop);
+        if let Some(receiver) = until {
+            select.recv(receiver);
+        }
+        let _ = select.ready_timeout(wake.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Takes what the watcher reported and looks where it points.
+fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
+    while let Ok(event) = context.events.try_recv() {
+        context.pending.handle_event(now, &event);
+    }
+    let ready = context.pending.poll_ready(now);
+    if ready.is_empty() {
+        return Ok(());
+    }
+    let root_gone = ready.gone.contains(&driftless_protocol::ObjectId::ROOT);
+    if root_gone && !context.source.root_is_in_place() {
+        return Err(DaemonError::failed(format!(
+            "{} was moved, removed or unmounted while it was mirrored: nothing more was sent and nothing deleted; put \
+             it back and start again",
+            context.source.path.display()
+        )));
+    }
+    if ready.rescan {
+        context.observer.warning("events were lost; the whole tree is looked at again");
+        context.source.scan()?;
+    } else {
+        let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
+        context.source.look(&ready.names, &ready.directories, &looks)?;
+    }
+    tell_warnings(context);
+    Ok(())
+}
+
+fn tell_warnings(context: &mut Context<'_>) {
+    for warning in context.source.warnings.drain(..) {
+        context.observer.warning(&warning);
+    }
+}
+
+fn link_end(end: &LinkEnd) -> Ended {
+    match end {
+        LinkEnd::Closed { code, text, .. } if !code.is_temporary() => {
+            Ended::Halted(DaemonError::failed(format!("the receiver ended the connection: {text}")))
+        }
+        end => Ended::Lost(end.to_string()),
+    }
+}

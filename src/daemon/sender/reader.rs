@@ -1,0 +1,233 @@
+//! Reading contents: small files whole, large ones as a run of ranges. Runs on plain threads beside the session.
+
+use crate::daemon::Stop;
+use crate::engine::delta::{self, SEGMENT_BYTES};
+use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat, read_whole};
+use crate::net::BulkSender;
+use crossbeam_channel::{Receiver, Sender};
+use driftless_protocol::limits::{INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX};
+use driftless_protocol::message::{BulkFrame, DeltaParts, RangeBody, RangeBytes};
+use driftless_protocol::{Digest, Name, ObjectId};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+const COMPRESSION_LEVEL: i32 = 3;
+/// A range is compressed if its first bytes shrink below this share (in percent).
+const WORTH_COMPRESSING_PERCENT: usize = 90;
+const SAMPLE_BYTES: usize = 16 << 10;
+
+/// A file of the source.
+#[derive(Debug, Clone)]
+pub struct FileRef {
+    /// Its number.
+    pub object: ObjectId,
+    /// Its directory.
+    pub directory: Arc<Directory>,
+    /// Its name there.
+    pub name: Name,
+}
+
+/// Something to read.
+#[derive(Debug)]
+pub enum ReadJob {
+    /// Read a small file whole, digest it.
+    Whole(FileRef),
+    /// Only digest a file of any size.
+    Digest(FileRef),
+    /// Send the ranges of a file that the receiver asked for.
+    Stream {
+        /// The op.
+        number: u64,
+        /// The file.
+        file: FileRef,
+        /// The signature of the receiver's basis, if it has one.
+        signature: Option<Vec<u8>>,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum ReadDone {
+    /// A small file's content.
+    Whole(FileRef, Vec<u8>, Stat),
+    /// A file's digest.
+    Digest(FileRef, Digest, Stat),
+    /// The file is too large to travel inside an op.
+    TooLarge(FileRef, Stat),
+    /// It changed while it was read.
+    Moved(FileRef),
+    /// It is not there any more, or is no file.
+    Vanished(ObjectId),
+    /// It cannot be read.
+    Unreadable(ObjectId, String),
+    /// All ranges of a file were handed over: its digest and size, what `stat` said before, and whether it held still.
+    Streamed(u64, ObjectId, Digest, u64, Stat, bool),
+    /// The ranges of an op cannot be completed.
+    Abandoned(u64, ObjectId, Option<String>),
+}
+
+/// Works until the job channel closes.
+pub fn read_files(jobs: &Receiver<ReadJob>, done: &Sender<ReadDone>, bulk: &BulkSender, stop: &Stop) {
+    for job in jobs {
+        if stop.is_requested() {
+            return;
+        }
+        let result = match job {
+            ReadJob::Whole(file) => whole(file),
+            ReadJob::Digest(file) => digest(file),
+            ReadJob::Stream { number, file, signature } => stream(number, file, signature, bulk),
+        };
+        if done.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+fn whole(file: FileRef) -> ReadDone {
+    match read_whole(&file.directory, &file.name, INLINE_CONTENT_BYTES_MAX) {
+        Ok(ReadOutcome::Content(bytes, stat)) => ReadDone::Whole(file, bytes, stat),
+        Ok(ReadOutcome::TooLarge(stat)) => ReadDone::TooLarge(file, stat),
+        Ok(ReadOutcome::Moved) => ReadDone::Moved(file),
+        Err(error) => unreadable(file.object, &error),
+    }
+}
+
+fn digest(file: FileRef) -> ReadDone {
+    let read = match StableRead::open(&file.directory, &file.name) {
+        Ok(read) => read,
+        Err(error) => return unreadable(file.object, &error),
+    };
+    let digest = match crate::daemon::receiver::digest_of(read.file()) {
+        Ok(digest) => digest,
+        Err(error) => return ReadDone::Unreadable(file.object, format!("cannot read {}: {error}", file.name)),
+    };
+    match read.finish() {
+        Ok(Some(stat)) => ReadDone::Digest(file, digest, stat),
+        _ => ReadDone::Moved(file),
+    }
+}
+
+fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
+    match error.kind() {
+        FsErrorKind::NotFound | FsErrorKind::Substituted => ReadDone::Vanished(object),
+        _ => ReadDone::Unreadable(object, error.to_string()),
+    }
+}
+
+/// Reads a file once: digest, delta and ranges come from the same bytes.
+fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSender) -> ReadDone {
+    let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
+    let read = match StableRead::open(&file.directory, &file.name) {
+        Ok(read) => read,
+        Err(error) if error.kind() == FsErrorKind::NotFound => return abandoned(None),
+        Err(error) => return abandoned(Some(error.to_string())),
+    };
+    // A signature that does not parse is a receiver's mistake; the whole file is always an answer.
+    let signature = signature.and_then(|bytes| delta::parse_signature(bytes).ok());
+    let index = signature.as_ref().map(fast_rsync::Signature::index);
+    let mut sender = RangeSender { number, bulk, index };
+    let mut hasher = blake3::Hasher::new();
+    let size = read.stat().size;
+    let step = if sender.index.is_some() { SEGMENT_BYTES } else { RANGE_BYTES_MAX };
+    let mut buffer = vec![0; step.min(size.max(1) as usize)];
+    let mut at = 0;
+    let before = *read.stat();
+    // What is appended after the first look belongs to the next version.
+    while at < before.size {
+        let want = (before.size - at).min(buffer.len() as u64) as usize;
+        let count = match read_full(read.file(), &mut buffer[..want], at) {
+            Ok(count) => count,
+            Err(error) => return abandoned(Some(format!("cannot read {}: {error}", file.name))),
+        };
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        if sender.send(&buffer[..count], at).is_err() {
+            return abandoned(None);
+        }
+        at += count as u64;
+    }
+    match read.finish() {
+        Ok(after) => {
+            let still = after.is_some() && at == before.size;
+            ReadDone::Streamed(number, file.object, Digest(hasher.finalize().into()), at, before, still)
+        }
+        Err(error) => abandoned(Some(error.to_string())),
+    }
+}
+
+fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+struct RangeSender<'a> {
+    number: u64,
+    bulk: &'a BulkSender,
+    index: Option<fast_rsync::IndexedSignature<'a>>,
+}
+
+impl RangeSender<'_> {
+    fn send(&mut self, bytes: &[u8], at: u64) -> Result<(), crate::net::Ended> {
+        let ranges = self.index.as_ref().and_then(|index| delta::diff(index, bytes).ok());
+        let Some(ranges) = ranges else {
+            let mut offset = at;
+            for range in bytes.chunks(RANGE_BYTES_MAX) {
+                self.send_range(offset, range.len() as u32, literal(range))?;
+                offset += range.len() as u64;
+            }
+            return Ok(());
+        };
+        let mut offset = at;
+        for range in ranges {
+            let literals = if range.literals.is_empty() {
+                Vec::new()
+            } else {
+                zstd::bulk::compress(&range.literals, COMPRESSION_LEVEL).unwrap_or_default()
+            };
+            let length = range.length;
+            // Literals that zstd cannot hold in a range's bytes travel raw, without the copies.
+            let body = if literals.len() > RANGE_BYTES_MAX || literals.is_empty() != range.literals.is_empty() {
+                let from = (offset - at) as usize;
+                literal(&bytes[from..from + length as usize])
+            } else {
+                RangeBody::Delta { parts: DeltaParts(range.parts), literals: RangeBytes(literals) }
+            };
+            self.send_range(offset, length, body)?;
+            offset += u64::from(length);
+        }
+        Ok(())
+    }
+
+    fn send_range(&self, offset: u64, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
+        self.bulk.send(BulkFrame { number: self.number, offset, length, body })
+    }
+}
+
+/// The cheapest form of a range of plain bytes.
+fn literal(bytes: &[u8]) -> RangeBody {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return RangeBody::Zeros;
+    }
+    let shrinks = |from: &[u8], to: usize| to * 100 < from.len() * WORTH_COMPRESSING_PERCENT;
+    let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
+    let sampled = zstd::bulk::compress(sample, 1).map_or(usize::MAX / 100, |packed| packed.len());
+    if shrinks(sample, sampled) {
+        if let Ok(packed) = zstd::bulk::compress(bytes, COMPRESSION_LEVEL) {
+            if shrinks(bytes, packed.len()) {
+                return RangeBody::Zstd(RangeBytes(packed));
+            }
+        }
+    }
+    RangeBody::Raw(RangeBytes(bytes.to_vec()))
+}

@@ -1,0 +1,252 @@
+//! Comparing the source with a receiver, directory by directory, where sums differ.
+//!
+//! The outcome is written into the catalog's flags: what the target holds, what it lacks, what only needs new
+//! attributes. What the receiver has and the source lacks is returned, to be decided on.
+
+use super::source::Source;
+use crate::daemon::ledger::flags;
+use crate::daemon::receiver::below_sums;
+use crate::engine::compare::{SourceRow, Verdict, compare};
+use crate::net::SenderLink;
+use crate::store::{CatalogRead, Entry, StoreError, Tables};
+use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
+use driftless_protocol::message::{Directories, Opened, Place, Row, ToReceiver, ToSender};
+use driftless_protocol::{Kind, ObjectId, TreeSum};
+use std::collections::{HashMap, VecDeque};
+
+/// Directories asked for in one message: enough to keep the line busy, few enough to start early.
+const ASK_AT_A_TIME: usize = if LIST_DIRECTORIES_MAX < 1_024 { LIST_DIRECTORIES_MAX } else { 1_024 };
+
+/// Something on the receiver that the source lacks.
+#[derive(Debug, Clone)]
+pub struct Extra {
+    /// The source's number of the directory in which it stands.
+    pub place: Place,
+    /// The receiver's number.
+    pub object: ObjectId,
+    /// It and everything below it.
+    pub entries: u64,
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    /// Places whose object gets the source's number, parents first.
+    pub adopt: Vec<(Place, ObjectId)>,
+    /// What only the receiver has.
+    pub extras: Vec<Extra>,
+    /// Objects of another kind that stand in the way of the source's.
+    pub replaced: Vec<Extra>,
+    /// Entries compared.
+    pub compared: u64,
+}
+
+/// Why a comparison could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The databases.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The link ended.
+    #[error("the link ended")]
+    Ended,
+    /// The receiver answered with something else.
+    #[error("the receiver broke the protocol while listing")]
+    Violation,
+}
+
+/// Compares everything.
+pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Result<Reconciled, ReconcileError> {
+    let mut outcome = Reconciled::default();
+    let carried = opened.carried;
+    let catalog = source.catalog.clone();
+    let sums = catalog.read(|view| below_sums(view, carried))?;
+    // Pairs of (our directory, theirs).
+    let mut ask: VecDeque<(ObjectId, ObjectId)> = VecDeque::from([(ObjectId::ROOT, opened.root)]);
+    while !ask.is_empty() {
+        let round: Vec<_> = ask.drain(..ask.len().min(ASK_AT_A_TIME)).collect();
+        let theirs = Directories(round.iter().map(|&(_, theirs)| theirs).collect());
+        link.control().send(ToReceiver::List(theirs)).map_err(|_| ReconcileError::Ended)?;
+        for (ours, _) in round {
+            let rows = receive_listing(link)?;
+            outcome.compared += rows.len() as u64;
+            let next = catalog.update(false, |t| {
+                let children = t.child_entries(ours)?;
+                let listed: Vec<SourceRow> = children
+                    .iter()
+                    .map(|entry| {
+                        let below = sums.get(&entry.object).map_or(TreeSum::default(), |(sum, _)| *sum);
+                        source_row(entry, below)
+                    })
+                    .collect();
+                let verdicts = compare(&listed, &rows, carried);
+                let by_number: HashMap<ObjectId, &Row> = rows.iter().map(|row| (row.object, row)).collect();
+                let entries: HashMap<ObjectId, Entry> =
+                    children.into_iter().map(|entry| (entry.object, entry)).collect();
+                let mut next = Vec::new();
+                for verdict in verdicts {
+                    note(source, t, ours, verdict, &entries, &by_number, &mut outcome, &mut next)?;
+                }
+                Ok(next)
+            })?;
+            ask.extend(next);
+        }
+    }
+    catalog.update(true, |t| {
+        // The comparison covers what these stood for.
+        let last = t.last_sequence()?;
+        t.drop_tombstones_through(last)
+    })?;
+    Ok(outcome)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of the loop above, cut out to be readable")]
+fn note(
+    source: &mut Source,
+    t: &mut Tables<'_>,
+    directory: ObjectId,
+    verdict: Verdict,
+    ours: &HashMap<ObjectId, Entry>,
+    theirs: &HashMap<ObjectId, &Row>,
+    outcome: &mut Reconciled,
+    next: &mut Vec<(ObjectId, ObjectId)>,
+) -> Result<(), StoreError> {
+    let (object, present, replaced, content, attributes, descend) = match verdict {
+        Verdict::Extra { object, name, entries } => {
+            outcome.extras.push(Extra { place: Place { directory, name }, object, entries });
+            return Ok(());
+        }
+        Verdict::Present { object, theirs, replaced, content, attributes, descend } => {
+            (object, theirs, replaced, content, attributes, descend)
+        }
+    };
+    let Some(entry) = ours.get(&object) else { return Ok(()) };
+    let mut updated = entry.clone();
+    let Some(number) = present else {
+        if let Some(other) = replaced {
+            let entries = 1 + theirs.get(&other).map_or(0, |row| row.entries);
+            outcome.replaced.push(Extra { place: entry.place.clone(), object: other, entries });
+        }
+        forget(source, t, updated)?;
+        return if entry.kind == Kind::Directory { forget_below(source, t, object) } else { Ok(()) };
+    };
+    if number != object {
+        outcome.adopt.push((entry.place.clone(), object));
+    }
+    let row = theirs.get(&number);
+    updated.flags &= !(flags::MOVED | flags::ATTRIBUTES | flags::ON_TARGET | flags::OFFER);
+    if attributes {
+        updated.flags |= flags::ATTRIBUTES;
+    }
+    if !content {
+        updated.flags |= flags::ON_TARGET;
+    } else if let Some(row) = row.filter(|row| entry.kind == Kind::File && looks_equal(entry, row)) {
+        match row.digest {
+            // Reading our side settles it; nothing is sent if the digest is the receiver's.
+            Some(digest) => {
+                updated.digest = Some(digest);
+                updated.flags |= flags::ON_TARGET | flags::STALE;
+            }
+            // Both sides read.
+            None => updated.flags |= flags::OFFER,
+        }
+    }
+    write_if_changed(source, t, entry, updated)?;
+    if descend {
+        next.push((object, number));
+    } else if entry.kind == Kind::Directory {
+        confirm_below(source, t, object)?;
+    }
+    Ok(())
+}
+
+/// rsync's quick check.
+fn looks_equal(entry: &Entry, row: &Row) -> bool {
+    entry.size == row.size && entry.attributes.mtime == row.attributes.mtime
+}
+
+fn write_if_changed(
+    source: &mut Source,
+    t: &mut Tables<'_>,
+    old: &Entry,
+    new: Entry,
+) -> Result<(), StoreError> {
+    if new.flags == old.flags && new.digest == old.digest {
+        return Ok(());
+    }
+    with_number(source, t, new)
+}
+
+/// Objects that need work must stand in the journal.
+fn with_number(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
+    if entry.sequence == 0 {
+        entry.sequence = t.next_sequence()?;
+    }
+    source.put(t, &entry)
+}
+
+fn forget(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
+    let before = entry.clone();
+    entry.flags &= !(flags::ON_TARGET | flags::MOVED | flags::OFFER);
+    write_if_changed(source, t, &before, entry)
+}
+
+fn forget_below(source: &mut Source, t: &mut Tables<'_>, directory: ObjectId) -> Result<(), StoreError> {
+    for_each_below(t, directory, |t, entry| forget(source, t, entry))
+}
+
+/// Sums below a directory are equal: the target holds all of it, whatever we knew.
+fn confirm_below(source: &mut Source, t: &mut Tables<'_>, directory: ObjectId) -> Result<(), StoreError> {
+    for_each_below(t, directory, |t, entry| {
+        let mut updated = entry.clone();
+        updated.flags &= !(flags::MOVED | flags::ATTRIBUTES);
+        updated.flags |= flags::ON_TARGET;
+        write_if_changed(source, t, &entry, updated)
+    })
+}
+
+fn for_each_below(
+    t: &mut Tables<'_>,
+    directory: ObjectId,
+    mut work: impl FnMut(&mut Tables<'_>, Entry) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut directories = vec![directory];
+    while let Some(directory) = directories.pop() {
+        for entry in t.child_entries(directory)? {
+            if entry.kind == Kind::Directory {
+                directories.push(entry.object);
+            }
+            work(t, entry)?;
+        }
+    }
+    Ok(())
+}
+
+fn source_row(entry: &Entry, below: TreeSum) -> SourceRow {
+    SourceRow {
+        name: entry.place.name.clone(),
+        object: entry.object,
+        kind: entry.kind,
+        attributes: entry.attributes,
+        size: entry.size,
+        digest: entry.digest.filter(|_| entry.flags & flags::STALE == 0),
+        below,
+    }
+}
+
+/// One directory's rows, put together from as many messages as it takes.
+pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
+    let mut rows = Vec::new();
+    loop {
+        match link.incoming().recv().map_err(|_| ReconcileError::Ended)? {
+            ToSender::Listing { rows: more, last } => {
+                rows.extend(more.0);
+                if last {
+                    return Ok(rows);
+                }
+            }
+            ToSender::Progress(_) => {}
+            _ => return Err(ReconcileError::Violation),
+        }
+    }
+}

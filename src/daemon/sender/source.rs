@@ -1,0 +1,614 @@
+//! The source tree and its catalog: what is there, what changed, what has to go to the target.
+//!
+//! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
+//! journal (one slot per object); reading its content is the session's business.
+
+use crate::daemon::ledger::{Ledger, flags};
+use crate::daemon::receiver::kind_of;
+use crate::daemon::{DaemonError, SenderOptions};
+use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat};
+use crate::store::{Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
+use crate::watch::{WatchError, Watcher};
+use crossbeam_channel::unbounded;
+use driftless_protocol::message::Place;
+use driftless_protocol::{Carried, Digest, Kind, Name, ObjectId};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const HANDLES_MAX: usize = 1_024;
+const LISTING_THREADS: usize = 2;
+/// Numbers set aside at each start: more than any run gives out, and 2^31 starts fit into 63 bits.
+const NUMBERS_PER_RUN: u64 = 1 << 32;
+
+/// What a look at the tree found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Entries seen.
+    pub entries: u64,
+    /// Entries of kinds that are not carried.
+    pub skipped: u64,
+    /// Directories or entries that could not be read.
+    pub unreadable: u64,
+    /// Objects that got a new number in the journal.
+    pub changed: u64,
+}
+
+/// The source tree of a mirror.
+pub struct Source {
+    /// Its root.
+    pub root: Arc<Directory>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Objects and names.
+    pub catalog: Arc<Catalog>,
+    /// Mirror id, incarnations, cursors, failed set.
+    pub state: State,
+    /// The sum over what is known of the tree.
+    pub ledger: Ledger,
+    /// Lines for the user that have not been shown yet.
+    pub warnings: Vec<String>,
+    /// Why some directories are not watched, if that is so.
+    pub degraded: Option<String>,
+    watcher: Arc<Mutex<Box<dyn Watcher>>>,
+    handles: HashMap<ObjectId, Arc<Directory>>,
+}
+
+/// A look in progress: objects whose names were not found where the catalog has them.
+#[derive(Debug, Default)]
+struct Look {
+    found: Found,
+    orphans: Vec<ObjectId>,
+    /// Directories that are new or came from elsewhere and have to be walked.
+    enter: Vec<(ObjectId, Arc<Directory>)>,
+}
+
+type Listed = (ObjectId, Arc<Directory>, Result<Listing, FsError>, Option<WatchError>);
+
+impl Source {
+    /// Opens the tree and its databases. Nothing is walked yet.
+    pub fn open(options: &SenderOptions, watcher: Box<dyn Watcher>) -> Result<Source, DaemonError> {
+        let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+        let path = options.source.clone();
+        let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
+        let key = format!("{} {}", path.display(), options.target.display);
+        let home = options.home.mirror_dir(&key);
+        std::fs::create_dir_all(&home)
+            .map_err(|error| DaemonError::failed(format!("cannot make {}: {error}", home.display())))?;
+        let state = State::open(&home.join("state.redb")).map_err(|error| failed(&error))?;
+        let opened = Catalog::open(&home.join("catalog.redb"), Role::Sender).map_err(|error| failed(&error))?;
+        let catalog = opened.catalog;
+        // Numbers are never given out twice, whatever a crash or a lost catalog forgot.
+        let reserve = state.object_reserve().map_err(|error| failed(&error))?;
+        let next = catalog
+            .update(true, |t| {
+                t.raise_next_object(ObjectId(reserve));
+                t.next_object()
+            })
+            .map_err(|error| failed(&error))?;
+        state.raise_object_reserve(next.0 + NUMBERS_PER_RUN).map_err(|error| failed(&error))?;
+        let mut warnings = Vec::new();
+        if let Some(reason) = opened.rebuilt {
+            warnings.push(format!("the catalog of {} is rebuilt by a scan: {reason}", path.display()));
+        }
+        Ok(Source {
+            root: Arc::new(root),
+            path,
+            catalog: Arc::new(catalog),
+            state,
+            ledger: Ledger::default(),
+            warnings,
+            degraded: None,
+            watcher: Arc::new(Mutex::new(watcher)),
+            handles: HashMap::new(),
+        })
+    }
+
+    /// Sums up the catalog for these attributes, if that was not done already.
+    pub fn set_carried(&mut self, carried: Carried) -> Result<(), StoreError> {
+        if self.ledger.carried() != carried {
+            self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a root that was not meant: another directory than before, or an empty one where there was a tree.
+    /// Nothing is sent, so nothing is deleted.
+    pub fn check_root(&mut self, accept: bool) -> Result<(), DaemonError> {
+        let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+        let stamp = self.root.stat_self().map_err(|error| failed(&error))?.stamp;
+        let identity = root_identity(&stamp);
+        let known = self.state.source_identity().map_err(|error| failed(&error))?;
+        let path = self.path.display();
+        if known.as_ref().is_some_and(|known| *known != identity) && !accept {
+            return Err(DaemonError::failed(format!(
+                "{path} is another directory than at the last run (moved, recreated, or on another file system): \
+                 nothing was sent and nothing deleted; if that is right, run once with --accept-root"
+            )));
+        }
+        let had_entries =
+            self.catalog.read(|view| view.has_children(ObjectId::ROOT)).map_err(|error| failed(&error))?;
+        let is_empty = self.root.list().map_err(|error| failed(&error))?.entries.is_empty();
+        if is_empty && had_entries && !accept {
+            return Err(DaemonError::failed(format!(
+                "{path} is empty, but was not at the last run (is a file system not mounted?): nothing was sent and \
+                 nothing deleted; if that is right, run once with --accept-root"
+            )));
+        }
+        self.state.set_source_identity(&identity).map_err(|error| failed(&error))
+    }
+
+    /// Whether the source path still leads to the root that was opened.
+    pub fn root_is_in_place(&self) -> bool {
+        let same = |stamp: &Stamp| self.root.stat_self().is_ok_and(|stat| stat.stamp.same_object(stamp));
+        Directory::open_root(&self.path).and_then(|root| root.stat_self()).is_ok_and(|stat| same(&stat.stamp))
+    }
+
+    /// Walks the whole tree: every directory is watched first and listed after.
+    pub fn scan(&mut self) -> Result<Found, DaemonError> {
+        let root = self.root.clone();
+        let stat = root.stat_self().map_err(|error| DaemonError::failed(error.to_string()))?;
+        let catalog = self.catalog.clone();
+        let outcome = catalog.update(true, |t| {
+            let mut look = Look::default();
+            self.see_root(t, &stat, &mut look)?;
+            look.enter.push((ObjectId::ROOT, root));
+            self.enter_directories(t, &mut look)?;
+            self.settle_orphans(t, &mut look)?;
+            Ok(look.found)
+        });
+        outcome.map_err(|error| DaemonError::failed(error.to_string()))
+    }
+
+    /// Looks at names that something happened to, at all names of whole directories, and at directories' own
+    /// attributes.
+    pub fn look(
+        &mut self,
+        names: &[(ObjectId, Name)],
+        directories: &[ObjectId],
+        attributes: &[ObjectId],
+    ) -> Result<Found, DaemonError> {
+        let catalog = self.catalog.clone();
+        let outcome = catalog.update(false, |t| {
+            let mut look = Look::default();
+            // New names first: an object that moved is recognised at its new name before its old name is given to
+            // another object.
+            let mut known = Vec::new();
+            for (directory, name) in names {
+                if t.lookup(*directory, name)?.is_some() {
+                    known.push((*directory, name));
+                } else {
+                    self.look_at(t, *directory, name, &mut look)?;
+                }
+            }
+            for (directory, name) in known {
+                self.look_at(t, directory, name, &mut look)?;
+            }
+            for &directory in directories {
+                if let Some(handle) = self.directory(t, directory)? {
+                    look.enter.push((directory, handle));
+                }
+            }
+            for &directory in directories.iter().chain(attributes) {
+                self.look_at_itself(t, directory, &mut look)?;
+            }
+            self.enter_directories(t, &mut look)?;
+            self.settle_orphans(t, &mut look)?;
+            Ok(look.found)
+        });
+        outcome.map_err(|error| DaemonError::failed(error.to_string()))
+    }
+
+    /// A handle of a directory of the source.
+    pub fn directory(
+        &mut self,
+        catalog: &impl CatalogRead,
+        object: ObjectId,
+    ) -> Result<Option<Arc<Directory>>, StoreError> {
+        if object == ObjectId::ROOT {
+            return Ok(Some(self.root.clone()));
+        }
+        if let Some(handle) = self.handles.get(&object) {
+            return Ok(Some(handle.clone()));
+        }
+        let mut climb = Vec::new();
+        let mut at = object;
+        while at != ObjectId::ROOT {
+            let Some(entry) = catalog.get(at)?.filter(|_| climb.len() < 100_000) else { return Ok(None) };
+            at = entry.place.directory;
+            climb.push((entry.object, entry.place.name));
+        }
+        let mut handle = self.root.clone();
+        for (object, name) in climb.into_iter().rev() {
+            let Ok(next) = handle.open_dir(&name) else { return Ok(None) };
+            handle = Arc::new(next);
+            self.remember(object, &handle);
+        }
+        Ok(Some(handle))
+    }
+
+    /// The path of an object, escaped, for messages.
+    pub fn path_of(&self, object: ObjectId) -> String {
+        let names = self.catalog.read(|view| view.path_of(object)).ok().flatten();
+        match names {
+            Some(names) if names.is_empty() => ".".to_owned(),
+            Some(names) => names.iter().map(Name::to_string).collect::<Vec<_>>().join("/"),
+            None => format!("object {}", object.0),
+        }
+    }
+
+    /// Writes an entry and keeps the sum in step.
+    pub fn put(&mut self, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+        let old = t.get(entry.object)?;
+        self.ledger.replace(old.as_ref(), Some(entry));
+        t.put(entry)
+    }
+
+    /// Forgets an object and everything below it; the journal keeps a tombstone.
+    fn bury(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
+        let Some(entry) = t.get(object)? else { return Ok(()) };
+        let mut gone = vec![entry.clone()];
+        if entry.kind == Kind::Directory {
+            t.remove_below(object, |entry| gone.push(entry.clone()))?;
+        }
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in &gone {
+            self.ledger.replace(Some(entry), None);
+            if entry.kind == Kind::Directory {
+                watcher.unwatch(entry.object);
+                self.handles.remove(&entry.object);
+            }
+        }
+        let sequence = t.next_sequence()?;
+        t.remove(object, Some(sequence))?;
+        Ok(())
+    }
+
+    fn see_root(&mut self, t: &mut Tables<'_>, stat: &Stat, look: &mut Look) -> Result<(), StoreError> {
+        let known = t.get(ObjectId::ROOT)?;
+        if known.as_ref().is_some_and(|known| known.attributes == stat.attributes) {
+            return Ok(());
+        }
+        look.found.changed += 1;
+        let entry = Entry {
+            object: ObjectId::ROOT,
+            kind: Kind::Directory,
+            place: root_place(),
+            attributes: stat.attributes,
+            size: 0,
+            digest: None,
+            stamp: Some(stat.stamp.to_bytes()),
+            sequence: t.next_sequence()?,
+            flags: flags::ON_TARGET | flags::ATTRIBUTES,
+        };
+        self.put(t, &entry)
+    }
+
+    fn look_at(
+        &mut self,
+        t: &mut Tables<'_>,
+        directory: ObjectId,
+        name: &Name,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        if name.is_reserved() {
+            return Ok(());
+        }
+        let Some(handle) = self.directory(t, directory)? else { return Ok(()) };
+        match handle.stat(name) {
+            Ok(Some(stat)) => self.see(t, &handle, directory, name.clone(), &stat, look),
+            Ok(None) => {
+                look.orphans.extend(t.lookup(directory, name)?);
+                Ok(())
+            }
+            Err(error) => {
+                self.note_unreadable(&error, look);
+                Ok(())
+            }
+        }
+    }
+
+    /// A directory's own attributes changed, or its inside has to be listed again.
+    fn look_at_itself(
+        &mut self,
+        t: &mut Tables<'_>,
+        directory: ObjectId,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        if directory == ObjectId::ROOT {
+            if let Ok(stat) = self.root.stat_self() {
+                self.see_root(t, &stat, look)?;
+            }
+        } else if let Some(entry) = t.get(directory)? {
+            self.look_at(t, entry.place.directory, &entry.place.name, look)?;
+        }
+        Ok(())
+    }
+
+    /// Something stands at a name. Decides whether it is what the catalog has there, something that moved here, or
+    /// something new.
+    fn see(
+        &mut self,
+        t: &mut Tables<'_>,
+        handle: &Arc<Directory>,
+        directory: ObjectId,
+        name: Name,
+        stat: &Stat,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        look.found.entries += 1;
+        let old = match t.lookup(directory, &name)? {
+            Some(object) => t.get(object)?,
+            None => None,
+        };
+        let Some(kind) = kind_of(stat.file_type) else {
+            look.found.skipped += 1;
+            look.orphans.extend(old.map(|old| old.object));
+            return Ok(());
+        };
+        let place = Place { directory, name };
+        let mut entry = match old {
+            Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
+                if is_unchanged(&old, stat) {
+                    return Ok(());
+                }
+                old
+            }
+            old => match self.moved_here(t, kind, &place, stat)? {
+                Some(mut moved) => {
+                    look.orphans.extend(old.map(|old| old.object));
+                    moved.place = place.clone();
+                    moved.flags |= flags::MOVED;
+                    moved
+                }
+                // Editors save by renaming a new file over the old one: it stays the same object, with the old
+                // content as basis.
+                None => match old.filter(|old| old.kind == kind && kind != Kind::Directory) {
+                    Some(mut old) => {
+                        old.flags |= flags::STALE;
+                        old
+                    }
+                    None => {
+                        look.orphans.extend(t.lookup(directory, &place.name)?);
+                        new_entry(t.next_object()?, kind, place.clone())
+                    }
+                },
+            },
+        };
+        self.refresh(&mut entry, handle, stat);
+        entry.sequence = t.next_sequence()?;
+        look.found.changed += 1;
+        self.put(t, &entry)?;
+        if kind == Kind::Directory {
+            match handle.open_dir(&entry.place.name) {
+                Ok(inner) => {
+                    let inner = Arc::new(inner);
+                    self.remember(entry.object, &inner);
+                    look.enter.push((entry.object, inner));
+                }
+                Err(error) => self.note_unreadable(&error, look),
+            }
+        }
+        Ok(())
+    }
+
+    /// The catalogued object that stood elsewhere and now stands here: same inode, and gone from its old name. (Still
+    /// at its old name, it is a hard link, which this version carries as a file of its own.)
+    fn moved_here(
+        &mut self,
+        t: &Tables<'_>,
+        kind: Kind,
+        place: &Place,
+        stat: &Stat,
+    ) -> Result<Option<Entry>, StoreError> {
+        let Some(object) = t.by_inode(stat.stamp.device, stat.stamp.inode)? else { return Ok(None) };
+        let Some(entry) = t.get(object)? else { return Ok(None) };
+        let same = entry.kind == kind
+            && entry.place != *place
+            && object != ObjectId::ROOT
+            && stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
+        if !same {
+            return Ok(None);
+        }
+        let still_there = match self.directory(t, entry.place.directory)? {
+            Some(old) => old
+                .stat(&entry.place.name)
+                .ok()
+                .flatten()
+                .is_some_and(|found| found.stamp.same_object(&stat.stamp)),
+            None => false,
+        };
+        Ok((!still_there).then_some(entry))
+    }
+
+    /// Takes over what `stat` says.
+    fn refresh(&self, entry: &mut Entry, handle: &Directory, stat: &Stat) {
+        let known = stamp_of(entry);
+        if entry.attributes != stat.attributes {
+            entry.flags |= flags::ATTRIBUTES;
+        }
+        match entry.kind {
+            Kind::Directory => {}
+            Kind::Symlink => {
+                let digest = handle.read_link(&entry.place.name).ok().map(|text| Digest::of(&text));
+                if digest.is_none() || digest != entry.digest {
+                    entry.digest = digest;
+                    entry.flags &= !flags::ON_TARGET;
+                }
+            }
+            Kind::File => {
+                // A rename moves ctime alone; any other change of it may hide a change of content.
+                let renamed = entry.flags & flags::MOVED != 0;
+                let unchanged = known.is_some_and(|known| {
+                    known.size == stat.stamp.size
+                        && known.mtime == stat.stamp.mtime
+                        && (renamed || known.ctime == stat.stamp.ctime)
+                });
+                if !unchanged {
+                    entry.flags |= flags::STALE;
+                }
+            }
+        }
+        entry.attributes = stat.attributes;
+        entry.size = stat.size;
+        entry.stamp = Some(stat.stamp.to_bytes());
+    }
+
+    /// Watches and lists directories on several threads, and everything that turns up below them.
+    fn enter_directories(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        if look.enter.is_empty() {
+            return Ok(());
+        }
+        let (jobs, job_queue) = unbounded::<(ObjectId, Arc<Directory>)>();
+        let (results, result_queue) = unbounded::<Listed>();
+        let watcher = self.watcher.clone();
+        std::thread::scope(|scope| {
+            for _ in 0..LISTING_THREADS {
+                let (job_queue, results, watcher) = (job_queue.clone(), results.clone(), watcher.clone());
+                scope.spawn(move || list_directories(&job_queue, &results, &watcher));
+            }
+            let mut outstanding = 0;
+            let outcome = loop {
+                for job in look.enter.drain(..) {
+                    outstanding += 1;
+                    let _ = jobs.send(job);
+                }
+                if outstanding == 0 {
+                    break Ok(());
+                }
+                let Ok(listed) = result_queue.recv() else { break Ok(()) };
+                outstanding -= 1;
+                if let Err(error) = self.take_listing(t, listed, look) {
+                    break Err(error);
+                }
+            };
+            drop(jobs);
+            outcome
+        })
+    }
+
+    fn take_listing(&mut self, t: &mut Tables<'_>, listed: Listed, look: &mut Look) -> Result<(), StoreError> {
+        let (directory, handle, listing, unwatched) = listed;
+        if let Some(error) = unwatched {
+            self.degraded.get_or_insert_with(|| error.to_string());
+        }
+        let listing = match listing {
+            Ok(listing) => listing,
+            // Never read as empty: what is catalogued below stays as it is.
+            Err(error) => {
+                self.note_unreadable(&error, look);
+                return Ok(());
+            }
+        };
+        let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
+        for (name, error) in &listing.problems {
+            if let Ok(name) = Name::new(name.as_slice()) {
+                missing.remove(&name);
+            }
+            self.note_unreadable(error, look);
+        }
+        for (name, stat) in listing.entries {
+            let before = look.enter.len();
+            let known = missing.remove(&name);
+            self.see(t, &handle, directory, name.clone(), &stat, look)?;
+            // An unchanged directory still has to be walked.
+            if stat.file_type == crate::fs::FileType::Directory && look.enter.len() == before {
+                if let (Some(object), Ok(inner)) = (known, handle.open_dir(&name)) {
+                    look.enter.push((object, Arc::new(inner)));
+                }
+            }
+        }
+        look.orphans.extend(missing.into_values());
+        Ok(())
+    }
+
+    /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
+    fn settle_orphans(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        for object in std::mem::take(&mut look.orphans) {
+            let Some(entry) = t.get(object)? else { continue };
+            let named = t.lookup(entry.place.directory, &entry.place.name)? == Some(object);
+            let there = named
+                && match self.directory(t, entry.place.directory)? {
+                    Some(handle) => match handle.stat(&entry.place.name) {
+                        Ok(stat) => stat.is_some_and(|stat| kind_of(stat.file_type) == Some(entry.kind)),
+                        // Not knowing is no reason to delete.
+                        Err(_) => true,
+                    },
+                    None => false,
+                };
+            if !there {
+                look.found.changed += 1;
+                self.bury(t, object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, object: ObjectId, handle: &Arc<Directory>) {
+        if self.handles.len() >= HANDLES_MAX {
+            self.handles.clear();
+        }
+        self.handles.insert(object, handle.clone());
+    }
+
+    fn note_unreadable(&mut self, error: &FsError, look: &mut Look) {
+        if error.kind() != FsErrorKind::NotFound {
+            look.found.unreadable += 1;
+            self.warnings.push(error.to_string());
+        }
+    }
+}
+
+fn list_directories(
+    jobs: &crossbeam_channel::Receiver<(ObjectId, Arc<Directory>)>,
+    results: &crossbeam_channel::Sender<Listed>,
+    watcher: &Mutex<Box<dyn Watcher>>,
+) {
+    use std::os::fd::AsFd;
+    for (object, handle) in jobs {
+        let watched =
+            watcher.lock().unwrap_or_else(PoisonError::into_inner).watch(object, handle.as_fd());
+        let listing = handle.list();
+        if results.send((object, handle, listing, watched.err())).is_err() {
+            return;
+        }
+    }
+}
+
+fn new_entry(object: ObjectId, kind: Kind, place: Place) -> Entry {
+    let flags = if kind == Kind::File { flags::STALE } else { 0 };
+    Entry {
+        object,
+        kind,
+        place,
+        attributes: driftless_protocol::Attributes::default(),
+        size: 0,
+        digest: None,
+        stamp: None,
+        sequence: 0,
+        flags,
+    }
+}
+
+/// The local identity that an entry was last seen with.
+pub fn stamp_of(entry: &Entry) -> Option<Stamp> {
+    entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
+}
+
+fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
+    let same_attributes = entry.attributes == stat.attributes;
+    match entry.kind {
+        Kind::Directory => same_attributes,
+        _ => same_attributes && stamp_of(entry) == Some(stat.stamp),
+    }
+}
+
+/// Inode and birth time: they survive a reboot, which device numbers may not.
+fn root_identity(stamp: &Stamp) -> Vec<u8> {
+    let mut identity = stamp.inode.to_be_bytes().to_vec();
+    if let Some(birth) = stamp.birth {
+        identity.extend_from_slice(&birth.seconds().to_be_bytes());
+        identity.extend_from_slice(&birth.nanoseconds().to_be_bytes());
+    }
+    identity
+}

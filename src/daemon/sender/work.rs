@@ -1,0 +1,170 @@
+//! What an object needs next, by its flags; and what an acknowledgement makes of them.
+
+use super::source::{Source, stamp_of};
+use crate::daemon::ledger::flags;
+use crate::engine::delta::BASIS_BYTES_MIN;
+use crate::fs::Stamp;
+use crate::store::{CatalogRead, Entry, StoreError, Tables};
+use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
+use driftless_protocol::message::{OpBody, Place};
+use driftless_protocol::{Attributes, Digest, Kind, ObjectId};
+
+/// An op that was sent and is not durable yet.
+#[derive(Debug, Clone)]
+pub enum InFlight {
+    /// A directory is made.
+    Make { object: ObjectId, attributes: Attributes },
+    /// Attributes are set.
+    Attributes { object: ObjectId, attributes: Attributes },
+    /// An object moves.
+    Move { object: ObjectId, place: Place },
+    /// A symbolic link is put.
+    Link { object: ObjectId, digest: Digest, attributes: Attributes },
+    /// A file's content is put. Digest and stamp are those of the content as it was read.
+    Content {
+        object: ObjectId,
+        place: Place,
+        digest: Option<Digest>,
+        stamp: Option<Stamp>,
+        attributes: Attributes,
+        size: u64,
+    },
+    /// An offer that came to nothing.
+    Withdrawn { object: ObjectId },
+    /// Nothing to remember.
+    Other,
+}
+
+impl InFlight {
+    /// The object that is busy with it.
+    pub fn object(&self) -> Option<ObjectId> {
+        match self {
+            InFlight::Make { object, .. }
+            | InFlight::Attributes { object, .. }
+            | InFlight::Move { object, .. }
+            | InFlight::Link { object, .. }
+            | InFlight::Content { object, .. }
+            | InFlight::Withdrawn { object } => Some(*object),
+            InFlight::Other => None,
+        }
+    }
+
+    /// What was done, for the list of applied changes.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            InFlight::Make { .. } => "made",
+            InFlight::Attributes { .. } => "changed attributes of",
+            InFlight::Move { .. } => "moved to",
+            InFlight::Link { .. } | InFlight::Content { .. } => "put",
+            InFlight::Withdrawn { .. } => "gave up for now",
+            InFlight::Other => "did",
+        }
+    }
+}
+
+/// The next step for an object.
+#[derive(Debug)]
+pub enum Next {
+    /// The target has it as it is.
+    Nothing,
+    /// An op that needs nothing read.
+    Op(OpBody, InFlight),
+    /// Read the text of a link and send it.
+    Link,
+    /// Read a small file, decide then.
+    Read,
+    /// Digest a file of any size, decide then.
+    Digest,
+    /// Offer a file without reading it.
+    Offer,
+}
+
+/// Decides what an object needs. A file that would not hold still for a whole read is offered instead.
+pub fn next(entry: &Entry, unstable: bool) -> Next {
+    let (object, place, attributes) = (entry.object, entry.place.clone(), entry.attributes);
+    let has = |flag: u8| entry.flags & flag != 0;
+    let on_target = has(flags::ON_TARGET);
+    if on_target && has(flags::MOVED) {
+        return Next::Op(OpBody::Move { object, to: place.clone() }, InFlight::Move { object, place });
+    }
+    let adjust = || {
+        if has(flags::ATTRIBUTES) {
+            let flight = InFlight::Attributes { object, attributes };
+            Next::Op(OpBody::SetAttributes { object, attributes }, flight)
+        } else {
+            Next::Nothing
+        }
+    };
+    match entry.kind {
+        _ if object == ObjectId::ROOT => adjust(),
+        Kind::Directory if on_target => adjust(),
+        Kind::Directory => {
+            Next::Op(OpBody::MakeDirectory { place, object, attributes }, InFlight::Make { object, attributes })
+        }
+        Kind::Symlink if on_target => adjust(),
+        Kind::Symlink => Next::Link,
+        Kind::File if on_target && !has(flags::STALE) && entry.digest.is_some() => adjust(),
+        Kind::File if unstable => Next::Offer,
+        Kind::File if entry.size <= INLINE_CONTENT_BYTES_MAX as u64 && entry.size < BASIS_BYTES_MIN.max(1 << 20) => {
+            Next::Read
+        }
+        Kind::File if has(flags::OFFER) || (on_target && entry.digest.is_some()) => Next::Digest,
+        Kind::File => Next::Offer,
+    }
+}
+
+/// An op is on stable storage: writes down what the target holds now. Returns the object if all is well with it.
+pub fn acknowledge(
+    source: &mut Source,
+    t: &mut Tables<'_>,
+    flight: &InFlight,
+) -> Result<Option<ObjectId>, StoreError> {
+    let Some(object) = flight.object() else { return Ok(None) };
+    let Some(mut entry) = t.get(object)? else { return Ok(Some(object)) };
+    match flight {
+        InFlight::Make { attributes, .. } => {
+            entry.flags |= flags::ON_TARGET;
+            settle_attributes(&mut entry, attributes);
+        }
+        InFlight::Attributes { attributes, .. } => settle_attributes(&mut entry, attributes),
+        InFlight::Move { place, .. } => {
+            if entry.place == *place {
+                entry.flags &= !flags::MOVED;
+            }
+            // A rename changes nothing else, but the directory's time moved.
+            entry.flags |= flags::ATTRIBUTES;
+        }
+        InFlight::Link { digest, attributes, .. } => {
+            if entry.digest == Some(*digest) {
+                entry.flags |= flags::ON_TARGET;
+            }
+            settle_attributes(&mut entry, attributes);
+        }
+        InFlight::Content { digest, stamp, attributes, place, .. } => {
+            entry.flags |= flags::ON_TARGET;
+            entry.flags &= !flags::OFFER;
+            entry.digest = *digest;
+            let current = stamp.is_some() && stamp_of(&entry) == *stamp;
+            if digest.is_some() && current {
+                entry.flags &= !flags::STALE;
+            } else {
+                entry.flags |= flags::STALE;
+            }
+            if entry.place != *place {
+                entry.flags |= flags::MOVED;
+            }
+            settle_attributes(&mut entry, attributes);
+        }
+        InFlight::Withdrawn { .. } | InFlight::Other => return Ok(None),
+    }
+    source.put(t, &entry)?;
+    Ok(Some(object))
+}
+
+fn settle_attributes(entry: &mut Entry, sent: &Attributes) {
+    if entry.attributes == *sent {
+        entry.flags &= !flags::ATTRIBUTES;
+    } else {
+        entry.flags |= flags::ATTRIBUTES;
+    }
+}

@@ -1,0 +1,435 @@
+//! What daemons tell about themselves: counters that cost nothing to keep, and the JSON that is made of them.
+//!
+//! The JSON is part of the command line contract: fields are added, never changed or removed, and a reader must ignore
+//! those that it does not know. Times are unix seconds. Paths are escaped.
+
+use super::home::Home;
+use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
+use driftless_protocol::message::Progress;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The version of all JSON that driftless prints.
+pub const STATUS_VERSION: u32 = 1;
+
+/// Failed entries that are listed; the rest is counted.
+pub const FAILED_LISTED_MAX: usize = 100;
+
+/// What one daemon is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "kebab-case")]
+pub enum DaemonStatus {
+    /// A receiver.
+    Receiver(ReceiverStatus),
+    /// A sender: one source, one target.
+    Sender(SenderStatus),
+}
+
+/// The last thing that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// What.
+    pub text: String,
+    /// When.
+    pub at: u64,
+}
+
+impl LastError {
+    fn now(text: &str) -> LastError {
+        LastError { text: text.to_owned(), at: unix_now() }
+    }
+}
+
+/// What a receiver is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReceiverStatus {
+    /// Process.
+    pub pid: u32,
+    /// Fingerprint.
+    pub identity: String,
+    /// Home.
+    pub home: String,
+    /// When the process started.
+    pub since: u64,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it offers.
+    pub modules: Vec<ModuleStatus>,
+}
+
+impl ReceiverStatus {
+    /// The status of a receiver in this process.
+    pub fn new(identity: String, home: &Home, address: SocketAddr, modules: Vec<ModuleStatus>) -> ReceiverStatus {
+        let (pid, since) = (std::process::id(), process_start());
+        ReceiverStatus { pid, identity, home: home.to_string(), since, address, modules }
+    }
+}
+
+/// What goes on in a module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// Its name.
+    pub name: String,
+    /// The directory.
+    pub path: String,
+    /// Who is connected.
+    pub sessions: Vec<SessionReport>,
+}
+
+/// What a connected sender has done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// The path inside the module.
+    pub path: String,
+    /// The sender's fingerprint.
+    pub peer: String,
+    /// The tree that it sends, as it says.
+    pub source: String,
+    /// When it connected.
+    pub since: u64,
+    /// Ops applied.
+    pub applied: u64,
+    /// Ops failed.
+    pub failed: u64,
+    /// Files whose content was asked for.
+    pub wanted: u64,
+    /// Content bytes written.
+    pub bytes: u64,
+    /// Every op up to this one is visible.
+    pub applied_to: u64,
+    /// Every op up to this one is on stable storage.
+    pub durable_to: u64,
+    /// The sender's journal is here completely and durably up to this number.
+    pub sequence: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+}
+
+/// The counters of one session on a receiver. Writers never wait for readers.
+#[derive(Debug)]
+pub struct SessionStatus {
+    since: u64,
+    applied: AtomicU64,
+    failed: AtomicU64,
+    wanted: AtomicU64,
+    bytes: AtomicU64,
+    applied_to: AtomicU64,
+    durable_to: AtomicU64,
+    /// One more than the number, 0 for none.
+    sequence: AtomicU64,
+    last_error: Mutex<Option<LastError>>,
+}
+
+impl Default for SessionStatus {
+    fn default() -> SessionStatus {
+        SessionStatus {
+            since: unix_now(),
+            applied: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            applied_to: AtomicU64::new(0),
+            durable_to: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
+            last_error: Mutex::default(),
+        }
+    }
+}
+
+impl SessionStatus {
+    /// An op was applied.
+    pub fn count_applied(&self) {
+        self.applied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An op failed.
+    pub fn count_failed(&self, text: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.last_error) = Some(LastError::now(text));
+    }
+
+    /// Content was written.
+    pub fn count_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A file's content was asked for.
+    pub fn count_wanted(&self) {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The sender was told this.
+    pub fn set_progress(&self, progress: &Progress) {
+        self.applied_to.store(progress.applied, Ordering::Relaxed);
+        self.durable_to.store(progress.durable, Ordering::Relaxed);
+        if let Some(cursor) = &progress.cursor {
+            self.sequence.store(cursor.sequence.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The counters as they are now.
+    pub fn report(&self, path: String, peer: String, source: String) -> SessionReport {
+        SessionReport {
+            path,
+            peer,
+            source,
+            since: self.since,
+            applied: self.applied.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            wanted: self.wanted.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            applied_to: self.applied_to.load(Ordering::Relaxed),
+            durable_to: self.durable_to.load(Ordering::Relaxed),
+            sequence: self.sequence.load(Ordering::Relaxed).checked_sub(1),
+            last_error: lock(&self.last_error).clone(),
+        }
+    }
+}
+
+/// What a sender is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SenderStatus {
+    /// Process.
+    pub pid: u32,
+    /// Fingerprint.
+    pub identity: String,
+    /// Home.
+    pub home: String,
+    /// When the process started.
+    pub since: u64,
+    /// The tree.
+    pub source: String,
+    /// Where to.
+    pub target: String,
+    /// `scanning`, `connecting`, `comparing`, `sending`, `in-sync`, `waiting`, `halted` or `ended`.
+    pub phase: String,
+    /// Since when.
+    pub phase_since: u64,
+    /// Why it waits or is halted.
+    pub reason: Option<String>,
+    /// Where both trees were last known to be equal and durable.
+    pub in_sync_at: Option<InSyncAt>,
+    /// How far the target is behind; both numbers are lower bounds while the source is scanned.
+    pub behind: Behind,
+    /// See [`SendCounters`].
+    pub counters: BTreeMap<String, u64>,
+    /// What is in error, the first hundred.
+    pub failed: Vec<FailedStatus>,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+    /// How changes are noticed, once known.
+    pub watcher: Option<WatcherStatus>,
+}
+
+/// When the trees were equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSyncAt {
+    /// The number of the journal.
+    pub sequence: u64,
+    /// When.
+    pub at: u64,
+}
+
+/// How far a target is behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Ops that have no outcome yet.
+    pub ops: u64,
+    /// How long there have been any, in milliseconds: the age of the oldest is at most that.
+    pub oldest_ms: Option<u64>,
+}
+
+/// An entry in error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedStatus {
+    /// Its path.
+    pub path: String,
+    /// Why.
+    pub error: String,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatcherStatus {
+    /// `fanotify`, `inotify` or `poll`.
+    pub name: String,
+    /// What it cannot see, if anything.
+    pub degradations: Vec<String>,
+}
+
+/// Keeps what a sender tells, for whoever asks for its status.
+#[derive(Debug)]
+pub struct StatusBoard {
+    identity: String,
+    home: String,
+    source: String,
+    target: String,
+    facts: Mutex<Facts>,
+}
+
+#[derive(Debug)]
+struct Facts {
+    phase: Option<Phase>,
+    ended: bool,
+    phase_since: u64,
+    in_sync_at: Option<InSyncAt>,
+    counters: SendCounters,
+    behind_since: Option<Instant>,
+    failed: Vec<FailedStatus>,
+    last_error: Option<LastError>,
+    watcher: Option<WatcherStatus>,
+}
+
+impl StatusBoard {
+    /// A board for one sender; `source` is escaped.
+    pub fn new(identity: String, home: &Home, source: String, target: String) -> Arc<StatusBoard> {
+        let facts = Facts {
+            phase: None,
+            ended: false,
+            phase_since: unix_now(),
+            in_sync_at: None,
+            counters: SendCounters::default(),
+            behind_since: None,
+            failed: Vec::new(),
+            last_error: None,
+            watcher: None,
+        };
+        Arc::new(StatusBoard { identity, home: home.to_string(), source, target, facts: Mutex::new(facts) })
+    }
+
+    /// Says how changes are noticed, and what is missed that way.
+    pub fn set_watcher(&self, name: &str, degradations: &[String]) {
+        let watcher = WatcherStatus { name: name.to_owned(), degradations: degradations.to_vec() };
+        lock(&self.facts).watcher = Some(watcher);
+    }
+
+    /// How changes are noticed, if that is known.
+    pub fn watcher(&self) -> Option<String> {
+        lock(&self.facts).watcher.as_ref().map(|watcher| watcher.name.clone())
+    }
+
+    /// Replaces the list of entries in error.
+    pub fn set_failed(&self, failed: &[FailedEntry]) {
+        let listed = failed.iter().take(FAILED_LISTED_MAX);
+        let listed = listed.map(|entry| FailedStatus { path: entry.path.clone(), error: entry.error.clone() });
+        lock(&self.facts).failed = listed.collect();
+    }
+
+    /// The sender ended.
+    pub fn finish(&self, outcome: Result<&Summary, &str>) {
+        if let Ok(summary) = outcome {
+            self.set_failed(&summary.failed);
+            self.counters(&summary.counters);
+        }
+        let mut facts = lock(&self.facts);
+        facts.ended = true;
+        facts.phase_since = unix_now();
+        if let Err(text) = outcome {
+            facts.last_error = Some(LastError::now(text));
+        }
+    }
+
+    /// Everything, as it is now.
+    pub fn status(&self) -> SenderStatus {
+        let facts = lock(&self.facts);
+        let (phase, reason) = match &facts.phase {
+            _ if facts.ended => ("ended", None),
+            None => ("starting", None),
+            Some(phase) => describe(phase),
+        };
+        let oldest = facts.behind_since.map(|since| since.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+        SenderStatus {
+            pid: std::process::id(),
+            identity: self.identity.clone(),
+            home: self.home.clone(),
+            since: process_start(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            phase: phase.to_owned(),
+            phase_since: facts.phase_since,
+            reason: reason.map(str::to_owned),
+            in_sync_at: facts.in_sync_at,
+            behind: Behind { ops: pending(&facts.counters), oldest_ms: oldest },
+            counters: named(&facts.counters),
+            failed: facts.failed.clone(),
+            last_error: facts.last_error.clone(),
+            watcher: facts.watcher.clone(),
+        }
+    }
+}
+
+impl Observer for StatusBoard {
+    fn phase(&self, phase: &Phase) {
+        let mut facts = lock(&self.facts);
+        if let Phase::InSync { sequence } = phase {
+            facts.in_sync_at = Some(InSyncAt { sequence: *sequence, at: unix_now() });
+            facts.behind_since = None;
+        }
+        if let Phase::Waiting { error, .. } | Phase::Halted { error } = phase {
+            facts.last_error = Some(LastError::now(error));
+        }
+        if facts.phase.as_ref().map(describe).map(|(name, _)| name) != Some(describe(phase).0) {
+            facts.phase_since = unix_now();
+        }
+        facts.phase = Some(phase.clone());
+    }
+
+    fn counters(&self, counters: &SendCounters) {
+        let mut facts = lock(&self.facts);
+        facts.counters = *counters;
+        match pending(counters) {
+            0 => facts.behind_since = None,
+            _ => _ = facts.behind_since.get_or_insert_with(Instant::now),
+        }
+    }
+
+    fn warning(&self, text: &str) {
+        lock(&self.facts).last_error = Some(LastError::now(text));
+    }
+}
+
+/// The name of a phase, and the reason if it has one.
+pub fn describe(phase: &Phase) -> (&'static str, Option<&str>) {
+    match phase {
+        Phase::Scanning => ("scanning", None),
+        Phase::Connecting => ("connecting", None),
+        Phase::Comparing => ("comparing", None),
+        Phase::Sending => ("sending", None),
+        Phase::InSync { .. } => ("in-sync", None),
+        Phase::Waiting { error, .. } => ("waiting", Some(error)),
+        Phase::Halted { error } => ("halted", Some(error)),
+    }
+}
+
+fn pending(counters: &SendCounters) -> u64 {
+    counters.ops_total.saturating_sub(counters.ops_done)
+}
+
+/// The counters by name, as `SendCounters` writes them.
+fn named(counters: &SendCounters) -> BTreeMap<String, u64> {
+    let value = serde_json::to_value(counters).unwrap_or_default();
+    let fields = value.as_object().into_iter().flatten();
+    fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
+}
+
+/// Now, in unix seconds; a clock set before 1970 counts as 1970.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// When this was first asked in this process; `main` asks first.
+pub fn process_start() -> u64 {
+    static START: OnceLock<u64> = OnceLock::new();
+    *START.get_or_init(unix_now)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! `verify`: both disks are read, and every entry is compared by attributes and content digest. Changes nothing.
+
+use super::receiver::{digest_of, kind_of, own_carried};
+use super::sender::{open_link, receive_listing};
+use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
+use crate::fs::{Directory, FsError, Stat};
+use crate::net::SenderLink;
+use driftless_protocol::message::{ModuleName, Open, Purpose, Row, ToReceiver};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, RelPath};
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Directories asked for ahead of the one that is compared.
+const ASK_AHEAD: usize = 8;
+
+/// A way in which an entry differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path, escaped.
+    pub path: String,
+    /// What differs.
+    pub what: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Entries of the source that were compared.
+    pub compared: u64,
+    /// Bytes of the source that were read.
+    pub bytes: u64,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// Entries of the source that could not be read, or directories of the target that could not.
+    pub unreadable: Vec<FailedEntry>,
+}
+
+/// Compares a source with a target.
+pub fn run(
+    options: &SenderOptions,
+    runtime: &tokio::runtime::Handle,
+    observer: &dyn Observer,
+) -> Result<VerifyReport, DaemonError> {
+    observer.phase(&Phase::Connecting);
+    let root = Directory::open_root(&options.source).map_err(|error| DaemonError::failed(error.to_string()))?;
+    let open = Open {
+        purpose: Purpose::Verify,
+        module: ModuleName(options.target.module.clone().into_bytes()),
+        path: options.target.path.clone(),
+        mirror: 0,
+        source: options.source.display().to_string().as_str().into(),
+        incarnation: 0,
+        carried: own_carried(),
+        sum: None,
+    };
+    let (link, opened) = open_link(options, runtime, open).map_err(|(error, _)| DaemonError::failed(error))?;
+    observer.phase(&Phase::Comparing);
+    let mut verifier = Verifier { link: &link, carried: opened.carried, report: VerifyReport::default() };
+    let outcome = verifier.compare_tree(Arc::new(root));
+    link.close(driftless_protocol::CloseCode::Done, "");
+    outcome.map(|()| verifier.report)
+}
+
+struct Verifier<'a> {
+    link: &'a SenderLink,
+    carried: Carried,
+    report: VerifyReport,
+}
+
+impl Verifier<'_> {
+    fn compare_tree(&mut self, root: Arc<Directory>) -> Result<(), DaemonError> {
+        let mut waiting = VecDeque::from([(RelPath::root(), root)]);
+        let mut asked = 0;
+        while !waiting.is_empty() {
+            for (path, _) in waiting.iter().take(ASK_AHEAD).skip(asked) {
+                let ask = ToReceiver::ListDisk(path.clone());
+                self.link.control().send(ask).map_err(|_| DaemonError::failed("the receiver is gone"))?;
+                asked += 1;
+            }
+            let Some((path, directory)) = waiting.pop_front() else { break };
+            asked -= 1;
+            let rows = receive_listing(self.link)
+                .map_err(|error| DaemonError::failed(format!("cannot verify {path}: {error}")))?;
+            self.compare_directory(&path, &directory, rows, &mut waiting);
+        }
+        Ok(())
+    }
+
+    fn compare_directory(
+        &mut self,
+        path: &RelPath,
+        directory: &Directory,
+        rows: Vec<Row>,
+        waiting: &mut VecDeque<(RelPath, Arc<Directory>)>,
+    ) {
+        let listing = match directory.list() {
+            Ok(listing) => listing,
+            Err(error) => return self.unreadable(path, &error.to_string()),
+        };
+        let mut theirs: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+        for (name, error) in &listing.problems {
+            if let Ok(name) = Name::new(name.as_slice()) {
+                theirs.remove(&name);
+            }
+            self.unreadable(path, &error.to_string());
+        }
+        for (name, stat) in listing.entries {
+            let Some(kind) = kind_of(stat.file_type) else { continue };
+            let path = path.join(&name);
+            self.report.compared += 1;
+            match theirs.remove(&name) {
+                None => self.differs(&path, "missing on the target"),
+                Some(row) if row.kind != kind => self.differs(&path, "of another type on the target"),
+                Some(row) => {
+                    self.compare_entry(&path, directory, &name, kind, &stat, &row);
+                    if kind == Kind::Directory {
+                        match directory.open_dir(&name) {
+                            Ok(inner) => waiting.push_back((path, Arc::new(inner))),
+                            Err(error) => self.unreadable(&path, &error.to_string()),
+                        }
+                    }
+                }
+            }
+        }
+        for name in theirs.into_keys() {
+            self.differs(&path.join(&name), "only on the target");
+        }
+    }
+
+    fn compare_entry(
+        &mut self,
+        path: &RelPath,
+        directory: &Directory,
+        name: &Name,
+        kind: Kind,
+        stat: &Stat,
+        row: &Row,
+    ) {
+        match content(directory, name, kind) {
+            Ok(digest) => {
+                self.report.bytes += stat.size;
+                if digest != row.digest {
+                    let what = if row.digest.is_none() { "unreadable on the target" } else { "content" };
+                    self.differs(path, what);
+                }
+            }
+            Err(error) => self.unreadable(path, &error),
+        }
+        if let Some(what) = differing(stat.attributes.carried(self.carried), row.attributes.carried(self.carried)) {
+            self.differs(path, &what);
+        }
+    }
+
+    fn differs(&mut self, path: &RelPath, what: &str) {
+        self.report.differences.push(Difference { path: path.to_string(), what: what.to_owned() });
+    }
+
+    fn unreadable(&mut self, path: &RelPath, error: &str) {
+        self.report.unreadable.push(FailedEntry { path: path.to_string(), error: error.to_owned() });
+    }
+}
+
+fn content(directory: &Directory, name: &Name, kind: Kind) -> Result<Option<Digest>, String> {
+    let text = |error: FsError| error.to_string();
+    match kind {
+        Kind::Directory => Ok(None),
+        Kind::Symlink => Ok(Some(Digest::of(&directory.read_link(name).map_err(text)?))),
+        Kind::File => {
+            let (file, _) = directory.open_file(name).map_err(text)?;
+            digest_of(&file).map(Some).map_err(|error| format!("cannot read {name}: {error}"))
+        }
+    }
+}
+
+/// Which attributes differ, in words.
+fn differing(ours: Attributes, theirs: Attributes) -> Option<String> {
+    let mut what = Vec::new();
+    if ours.mode != theirs.mode {
+        what.push(format!("mode {:04o} here, {:04o} there", ours.mode, theirs.mode));
+    }
+    if (ours.uid, ours.gid) != (theirs.uid, theirs.gid) {
+        what.push(format!("owner {}:{} here, {}:{} there", ours.uid, ours.gid, theirs.uid, theirs.gid));
+    }
+    if ours.mtime != theirs.mtime {
+        what.push("time of modification".to_owned());
+    }
+    (!what.is_empty()).then(|| what.join(", "))
+}

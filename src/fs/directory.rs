@@ -1,0 +1,389 @@
+//! A directory held by handle, and what is done to the names in it.
+
+use super::error::{FsError, FsErrorKind, Result, shown};
+use super::private::private_name;
+use super::stat::{FileType, Stat, stat_at, stat_handle};
+use driftless_protocol::name::Name;
+use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// An open directory. Share it through an `Arc`; all calls take `&self` and none moves a position that another sees.
+///
+/// The handle follows the directory when that is renamed; the path in messages does not.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    shown: String,
+}
+
+/// What [`Directory::rename`] and [`Directory::hard_link`] do when the new name is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RenameMode {
+    /// Fail with [`FsErrorKind::Exists`].
+    NoReplace,
+    /// Take its place: a file or link that of a file or link, a directory that of an empty directory.
+    Replace,
+    /// Both names must exist; they swap what they lead to.
+    Exchange,
+}
+
+/// How every name below a root is looked up: one step down, through no link of any kind.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+
+impl Directory {
+    /// Opens the directory that a tree starts at. Follows symbolic links in `path`: it is the administrator's choice.
+    pub fn open_root(path: &Path) -> Result<Directory> {
+        let shown = shown_path(path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+            .map_err(|errno| FsError::new("open the directory", shown.as_str(), errno))?;
+        let directory = Directory { fd, shown };
+        // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
+        directory.open_beneath(
+            "open the directory",
+            b".",
+            OPEN_DIRECTORY,
+            Mode::empty(),
+            ResolveFlags::empty(),
+        )?;
+        Ok(directory)
+    }
+
+    /// The path as it was opened, escaped for messages.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The path of a name in this directory, escaped for messages.
+    pub fn shown_name(&self, name: &Name) -> String {
+        shown(&self.shown, name.as_bytes())
+    }
+
+    /// What this directory itself is.
+    pub fn stat_self(&self) -> Result<Stat> {
+        stat_handle(&self.fd).map_err(self.failed("look at"))
+    }
+
+    /// Opens a directory in this one. Fails with [`FsErrorKind::Substituted`] if `name` is something else.
+    ///
+    /// Mount points are entered; compare [`Stamp::device`](super::Stamp::device) to notice.
+    pub fn open_dir(&self, name: &Name) -> Result<Directory> {
+        self.open_dir_how(name, ResolveFlags::empty())
+    }
+
+    /// Like [`Directory::open_dir`], but refuses mount points with [`FsErrorKind::CrossDevice`].
+    pub fn open_dir_same_mount(&self, name: &Name) -> Result<Directory> {
+        self.open_dir_how(name, ResolveFlags::NO_XDEV)
+    }
+
+    fn open_dir_how(&self, name: &Name, resolve: ResolveFlags) -> Result<Directory> {
+        let open = |flags| {
+            self.open_beneath(
+                "open the directory",
+                name.as_bytes(),
+                flags,
+                Mode::empty(),
+                resolve,
+            )
+        };
+        let fd = without_atime(|extra| open(OPEN_DIRECTORY | extra))?;
+        Ok(Directory {
+            fd,
+            shown: self.shown_name(name),
+        })
+    }
+
+    /// What `name` is; `None` when nothing has that name. Never follows a link.
+    pub fn stat(&self, name: &Name) -> Result<Option<Stat>> {
+        match stat_at(&self.fd, name.as_bytes()) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed_at("look at", name)(errno)),
+        }
+    }
+
+    /// The text of a symbolic link.
+    pub fn read_link(&self, name: &Name) -> Result<Vec<u8>> {
+        match retry_on_intr(|| rustix::fs::readlinkat(&self.fd, name.as_bytes(), Vec::new())) {
+            Ok(text) => Ok(text.into_bytes()),
+            Err(Errno::INVAL) => Err(FsError::substituted(
+                "read the link",
+                self.shown_name(name),
+                "it is not a symbolic link",
+            )),
+            Err(errno) => Err(self.failed_at("read the link", name)(errno)),
+        }
+    }
+
+    /// Opens a regular file for reading, without touching its access time where that is permitted. Neither waits for
+    /// nor opens anything that is not a regular file.
+    pub fn open_file(&self, name: &Name) -> Result<(File, Stat)> {
+        // Opening a device or a FIFO can have effects, so look first. RACE: somebody may put a FIFO here in between;
+        // O_NONBLOCK keeps the open from waiting, and the look at the handle below refuses it.
+        let before = stat_at(&self.fd, name.as_bytes()).map_err(self.failed_at("open", name))?;
+        self.expect_regular(name, &before)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = without_atime(|extra| {
+            self.open_beneath(
+                "open",
+                name.as_bytes(),
+                flags | extra,
+                Mode::empty(),
+                ResolveFlags::empty(),
+            )
+        })?;
+        let stat = stat_handle(&fd).map_err(self.failed_at("look at", name))?;
+        self.expect_regular(name, &stat)?;
+        Ok((File::from(fd), stat))
+    }
+
+    fn expect_regular(&self, name: &Name, stat: &Stat) -> Result<()> {
+        match stat.file_type {
+            FileType::Regular => Ok(()),
+            other => Err(FsError::substituted(
+                "open",
+                self.shown_name(name),
+                other.unexpected(),
+            )),
+        }
+    }
+
+    /// Makes a directory that only the owner may enter (mode 0700), and opens it.
+    ///
+    /// RACE: who may write to this directory can put another directory in the place of the new one before it is opened.
+    pub fn make_dir(&self, name: &Name) -> Result<Directory> {
+        rustix::fs::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU)
+            .map_err(self.failed_at("create the directory", name))?;
+        self.open_dir(name)
+    }
+
+    /// Renames `from` in this directory to `to` in `to_dir`, in one step.
+    ///
+    /// Where the file system knows no flags, [`RenameMode::NoReplace`] is a look and a plain rename (RACE: what
+    /// appears at `to` in between is replaced), and [`RenameMode::Exchange`] fails with [`FsErrorKind::Unsupported`].
+    /// When both names are links of one object, [`RenameMode::Replace`] takes `from` away, which rename(2) does not.
+    pub fn rename(&self, from: &Name, to_dir: &Directory, to: &Name, mode: RenameMode) -> Result<()> {
+        let failed = |errno| to_dir.failed_at("rename to", to)(errno);
+        let (old, new) = (from.as_bytes(), to.as_bytes());
+        let plain = || rustix::fs::renameat(&self.fd, old, &to_dir.fd, new);
+        let flagged = |flags| rustix::fs::renameat_with(&self.fd, old, &to_dir.fd, new, flags);
+        match mode {
+            RenameMode::NoReplace => match flagged(RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL) => match stat_at(&to_dir.fd, new) {
+                    Ok(_) => Err(failed(Errno::EXIST)),
+                    Err(Errno::NOENT) => plain().map_err(failed),
+                    Err(errno) => Err(failed(errno)),
+                },
+                other => other.map_err(failed),
+            },
+            RenameMode::Exchange => flagged(RenameFlags::EXCHANGE).map_err(|errno| match errno {
+                Errno::INVAL => failed(errno).explained(
+                    FsErrorKind::Unsupported,
+                    "the file system cannot exchange two names, or one lies inside the other",
+                ),
+                _ => failed(errno),
+            }),
+            RenameMode::Replace => {
+                plain().map_err(failed)?;
+                if let (Ok(left), Ok(there)) = (stat_at(&self.fd, old), stat_at(&to_dir.fd, new))
+                    && left.links > 1
+                    && left.stamp.same_object(&there.stamp)
+                    && !self.same_entry(from, to_dir, to)?
+                {
+                    self.remove_file(from)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether two names may be one entry of one directory: the same bytes, or any where case makes no difference.
+    fn same_entry(&self, name: &Name, other_dir: &Directory, other: &Name) -> Result<bool> {
+        if !self.stat_self()?.stamp.same_object(&other_dir.stat_self()?.stamp) {
+            return Ok(false);
+        }
+        // FS_CASEFOLD_FL, which rustix has no name for.
+        let casefold = IFlags::from_bits_retain(0x4000_0000);
+        let folds_case = || rustix::fs::ioctl_getflags(&self.fd).is_ok_and(|flags| flags.contains(casefold));
+        Ok(name == other || folds_case())
+    }
+
+    /// Takes a name away from anything but a directory.
+    pub fn remove_file(&self, name: &Name) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name.as_bytes(), AtFlags::empty())
+            .map_err(self.failed_at("remove", name))
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, name: &Name) -> Result<()> {
+        rustix::fs::unlinkat(&self.fd, name.as_bytes(), AtFlags::REMOVEDIR).map_err(|errno| {
+            let error = self.failed_at("remove the directory", name)(errno);
+            if errno == Errno::EXIST {
+                error.sorted(FsErrorKind::NotEmpty)
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Removes what crashed runs left in this directory (not below it), and answers the names.
+    ///
+    /// Call it before anything is staged here: it cannot tell a living temporary from a dead one.
+    pub fn sweep(&self) -> Result<Vec<Name>> {
+        let mut swept = Vec::new();
+        let mut first_error = None;
+        self.for_each_name(|bytes, _| {
+            if super::private::is_private(bytes)
+                && let Ok(name) = Name::new(bytes)
+            {
+                swept.push(name);
+            }
+        })?;
+        swept.retain(|name| match self.remove_tree(name) {
+            Ok(_) => true,
+            Err(error) => {
+                if error.kind() != FsErrorKind::NotFound {
+                    first_error.get_or_insert(error);
+                }
+                false
+            }
+        });
+        first_error.map_or(Ok(swept), Err)
+    }
+
+    /// Flushes this directory: what was linked, renamed and removed in it before is then on stable storage.
+    pub fn sync(&self) -> Result<()> {
+        match retry_on_intr(|| rustix::fs::fsync(&self.fd)) {
+            // Some file systems flush files only.
+            Err(Errno::INVAL) => self.sync_filesystem(),
+            other => other.map_err(self.failed("flush")),
+        }
+    }
+
+    /// Flushes everything on this directory's file system.
+    pub fn sync_filesystem(&self) -> Result<()> {
+        retry_on_intr(|| rustix::fs::syncfs(&self.fd)).map_err(self.failed("flush the file system of"))
+    }
+
+    /// Bytes that an unprivileged user could still write on this file system.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd))
+            .map_err(self.failed("look at the free space of"))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// A second handle of the same open directory.
+    pub fn try_clone(&self) -> Result<Directory> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|e| self.failed("open")(errno_of(&e)))?;
+        Ok(Directory {
+            fd,
+            shown: self.shown.clone(),
+        })
+    }
+
+    /// Opens what `name` is without the right to read or write it, links included.
+    pub(super) fn open_path(&self, operation: &'static str, name: &Name) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        self.open_beneath(
+            operation,
+            name.as_bytes(),
+            flags,
+            Mode::empty(),
+            ResolveFlags::empty(),
+        )
+    }
+
+    /// The parent of this directory, as it is now. The caller must check that it is the one expected.
+    pub(super) fn open_parent(&self, shown: String) -> Result<Directory> {
+        let flags = OPEN_DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, "..", flags, Mode::empty()))
+            .map_err(self.failed("open the parent of"))?;
+        Ok(Directory { fd, shown })
+    }
+
+    /// Opens `name` (one element, or `.`) below this directory.
+    pub(super) fn open_beneath(
+        &self,
+        operation: &'static str,
+        name: &[u8],
+        flags: OFlags,
+        mode: Mode,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        retry_on_intr(|| rustix::fs::openat2(&self.fd, name, flags, mode, BENEATH | resolve)).map_err(
+            |errno| {
+                let error = FsError::new(operation, shown(&self.shown, name), errno);
+                match errno {
+                    Errno::NOSYS => error.explained(
+                        FsErrorKind::Unsupported,
+                        "this kernel has no openat2; Linux 5.6 or later is needed",
+                    ),
+                    Errno::LOOP => error.explained(FsErrorKind::Substituted, FileType::Symlink.unexpected()),
+                    // Only a mount point can be meant: the name is one step down.
+                    Errno::XDEV => {
+                        error.explained(FsErrorKind::CrossDevice, "a file system is mounted there")
+                    }
+                    _ => error,
+                }
+            },
+        )
+    }
+
+    /// Where to look for a name that nothing has.
+    pub(super) fn unused_name(&self) -> Name {
+        private_name()
+    }
+
+    /// Makes an error about this directory.
+    pub(super) fn failed(&self, operation: &'static str) -> impl FnOnce(Errno) -> FsError + '_ {
+        move |errno| FsError::new(operation, self.shown.as_str(), errno)
+    }
+
+    /// Makes an error about a name in this directory.
+    pub(super) fn failed_at<'a>(
+        &'a self,
+        operation: &'static str,
+        name: &'a Name,
+    ) -> impl FnOnce(Errno) -> FsError + 'a {
+        move |errno| FsError::new(operation, self.shown_name(name), errno)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Opens with `O_NOATIME`, and without where only the owner may.
+fn without_atime(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
+    match open(OFlags::NOATIME) {
+        Err(error) if error.errno() == Errno::PERM => open(OFlags::empty()),
+        other => other,
+    }
+}
+
+/// A path that the administrator gave, escaped for messages.
+pub(super) fn shown_path(path: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = driftless_protocol::name::escape(path.as_os_str().as_bytes(), &mut text);
+    text
+}
+
+/// The number behind an error of the standard library.
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

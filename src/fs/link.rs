@@ -1,0 +1,162 @@
+//! New names for complete objects: symbolic links, hard links, and how an open object gets its name.
+
+use super::directory::{Directory, RenameMode};
+use super::error::{FsError, FsErrorKind, Result};
+use super::meta::{self, Handle, NO_PROC, proc_path};
+use super::stat::{FileType, Stamp, Stat, stat_at, stat_handle};
+use driftless_protocol::entry::{Attributes, Carried};
+use driftless_protocol::name::Name;
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl Directory {
+    /// Makes a symbolic link with this text and these attributes, aside, and then puts it at `name`, where it replaces
+    /// anything but a directory ([`FsErrorKind::Exists`]). Durable after [`Directory::sync`].
+    pub fn make_symlink(&self, target: &[u8], name: &Name, a: &Attributes, carried: Carried) -> Result<Stat> {
+        const OPERATION: &str = "create the symbolic link";
+        let aside = self.unused_name();
+        rustix::fs::symlinkat(target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
+        let place = || {
+            let fd = self.open_path(OPERATION, &aside)?;
+            let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
+            if made.file_type != FileType::Symlink {
+                return Err(FsError::substituted(
+                    OPERATION,
+                    self.shown_name(name),
+                    made.file_type.unexpected(),
+                ));
+            }
+            meta::apply(Handle::Path(fd.as_fd()), &made, a, carried)
+                .map_err(|fault| fault.into_error(self.shown_name(name)))?;
+            self.put_in_place(OPERATION, &aside, name, fd.as_fd())
+        };
+        place().inspect_err(|_| {
+            // What stays is swept at the next start.
+            let _ = self.remove_file(&aside);
+        })
+    }
+
+    /// Gives the file or symbolic link `from` a second name `to` in `to_dir`, and answers what the object then is.
+    ///
+    /// With `expected`, only if it is the object that this was taken of. [`RenameMode::Replace`] replaces anything
+    /// but a directory in one step; [`RenameMode::Exchange`] is not for links and answers
+    /// [`FsErrorKind::Unsupported`].
+    pub fn hard_link(
+        &self,
+        from: &Name,
+        expected: Option<&Stamp>,
+        to_dir: &Directory,
+        to: &Name,
+        mode: RenameMode,
+    ) -> Result<Stat> {
+        const OPERATION: &str = "link";
+        let fd = self.open_path(OPERATION, from)?;
+        let source = stat_handle(&fd).map_err(self.failed_at(OPERATION, from))?;
+        if !matches!(source.file_type, FileType::Regular | FileType::Symlink) {
+            return Err(FsError::substituted(
+                OPERATION,
+                self.shown_name(from),
+                source.file_type.unexpected(),
+            ));
+        }
+        if expected.is_some_and(|stamp| !stamp.same_object(&source.stamp)) {
+            return Err(FsError::substituted(
+                OPERATION,
+                self.shown_name(from),
+                "another object took its place",
+            ));
+        }
+        match (link_handle(OPERATION, fd.as_fd(), to_dir, to), mode) {
+            (Ok(()), _) => stat_handle(&fd).map_err(to_dir.failed_at(OPERATION, to)),
+            (Err(error), RenameMode::Replace) if error.kind() == FsErrorKind::Exists => {
+                let there = to_dir.stat(to)?;
+                if there.is_some_and(|there| there.stamp.same_object(&source.stamp)) {
+                    return stat_handle(&fd).map_err(to_dir.failed_at(OPERATION, to));
+                }
+                let aside = to_dir.unused_name();
+                link_handle(OPERATION, fd.as_fd(), to_dir, &aside)?;
+                to_dir
+                    .put_in_place(OPERATION, &aside, to, fd.as_fd())
+                    .inspect_err(|_| {
+                        let _ = to_dir.remove_file(&aside);
+                    })
+            }
+            (Err(error), RenameMode::Exchange) => {
+                Err(error.explained(FsErrorKind::Unsupported, "a link cannot be exchanged"))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Gives the file or symbolic link `name` a second, private name in this directory and answers that.
+    pub fn link_aside(&self, name: &Name) -> Result<Name> {
+        let aside = self.unused_name();
+        self.hard_link(name, None, self, &aside, RenameMode::NoReplace)?;
+        Ok(aside)
+    }
+
+    /// Renames the private name `aside`, which leads to `object`, over `name`. A directory there is an
+    /// [`FsErrorKind::Exists`], and `aside` stays.
+    pub(super) fn put_in_place(
+        &self,
+        operation: &'static str,
+        aside: &Name,
+        name: &Name,
+        object: BorrowedFd<'_>,
+    ) -> Result<Stat> {
+        let failed = |errno| self.failed_at(operation, name)(errno);
+        rustix::fs::renameat(self, aside.as_bytes(), self, name.as_bytes()).map_err(|errno| match errno {
+            Errno::ISDIR => FsError::new(operation, self.shown_name(name), Errno::EXIST)
+                .explained(FsErrorKind::Exists, FileType::Directory.unexpected()),
+            _ => failed(errno),
+        })?;
+        let stat = stat_handle(object).map_err(failed)?;
+        if stat.links > 1
+            && stat_at(self, aside.as_bytes()).is_ok_and(|left| left.stamp.same_object(&stat.stamp))
+        {
+            // Both were names of one object: rename(2) then does nothing.
+            self.remove_file(aside)?;
+        }
+        // RACE: who may write to this directory could have put something else at the private name. They could have
+        // put it at `name` just as well; but then nobody should believe that our object is there.
+        match stat_at(self, name.as_bytes()) {
+            Ok(there) if there.stamp.same_object(&stat.stamp) => Ok(there),
+            Ok(_) | Err(Errno::NOENT) => Err(FsError::substituted(
+                operation,
+                self.shown_name(name),
+                "something else took its place",
+            )),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+/// Gives an open object (with or without other names) the name `name`, which must be free.
+pub(super) fn link_handle(
+    operation: &'static str,
+    object: BorrowedFd<'_>,
+    directory: &Directory,
+    name: &Name,
+) -> Result<()> {
+    let failed = directory.failed_at(operation, name);
+    // By the handle itself: needs a privilege (CAP_DAC_READ_SEARCH) or a recent kernel, but no /proc.
+    match rustix::fs::linkat(object, "", directory, name.as_bytes(), AtFlags::EMPTY_PATH) {
+        Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {}
+        other => return other.map_err(failed),
+    }
+    let path = proc_path(object);
+    match rustix::fs::linkat(
+        CWD,
+        path.as_str(),
+        directory,
+        name.as_bytes(),
+        AtFlags::SYMLINK_FOLLOW,
+    ) {
+        // Either the directory is gone, or /proc is not there.
+        Err(Errno::NOENT) if rustix::fs::stat("/proc/self/fd").is_err() => {
+            Err(failed(Errno::NOENT).explained(FsErrorKind::Unsupported, NO_PROC))
+        }
+        other => other.map_err(failed),
+    }
+}

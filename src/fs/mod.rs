@@ -1,0 +1,47 @@
+//! The only place with file system calls.
+//!
+//! What this layer promises:
+//!
+//! - **Below the root, or not at all.** A [`Directory`] is a handle. Everything happens by one [`Name`] relative to a
+//!   handle; no call here follows a symbolic link below the root, whoever plants it and whenever. The one exception is
+//!   the path given to [`Directory::open_root`] and [`TreeLock::acquire`], which the administrator chose.
+//! - **Old or new, never between.** Content and link texts appear under a name only by one `linkat` or one `rename`
+//!   ([`Staged::publish`], [`Directory::make_symlink`], [`Directory::hard_link`]), after they are complete.
+//! - **Never wider than both.** While owner and mode change, nobody may do what neither the old nor the new attributes
+//!   let them do; see [`Directory::set_attributes`].
+//! - **Nothing is left behind.** What is dropped unpublished is gone; after a crash only names that
+//!   [`is_private_name`] knows can be left, and [`Directory::sweep`] removes them.
+//!
+//! What it refuses to promise: a name is looked up anew by every call. Between two calls somebody who may write to that
+//! directory can put another object there. Such places are marked `RACE:` with the worst that can happen; it is never
+//! more than that user could have done without us.
+//!
+//! Durability is the caller's: [`Staged::sync`] before, [`Directory::sync`] after.
+//!
+//! [`Name`]: driftless_protocol::name::Name
+
+mod copy;
+mod descriptors;
+mod directory;
+mod error;
+mod link;
+mod list;
+mod lock;
+mod meta;
+mod private;
+mod read;
+mod remove;
+mod stage;
+mod stat;
+#[cfg(test)]
+mod tests;
+
+pub use descriptors::raise_descriptor_limit;
+pub use directory::{Directory, RenameMode};
+pub use error::{FsError, FsErrorKind, Result};
+pub use list::Listing;
+pub use lock::{LockError, LockRelation, TreeLock};
+pub use private::{is_private_name, private_name};
+pub use read::{ReadOutcome, StableRead, read_whole, write_out};
+pub use stage::{Displaced, Published, Staged};
+pub use stat::{FileType, Stamp, Stat};

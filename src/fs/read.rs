@@ -1,0 +1,130 @@
+//! Reading files that others may be writing.
+//!
+//! Stat, read, stat again, all on one handle: if neither size, mtime nor ctime moved, then what was read is what the
+//! file held at one moment, within the resolution of the file system's clock. Two writes in one tick of that clock (up
+//! to 10 ms before Linux 6.13), one before and one during the read, look like one; and stores through a mapping show only after a
+//! write-out ([`write_out`]). The caller re-reads files whose times are as young as that.
+
+use super::directory::{Directory, errno_of};
+use super::error::{FsError, Result};
+use super::stat::{Stat, stat_handle};
+use driftless_protocol::name::Name;
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+/// What [`read_whole`] found.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// The whole content, and the stat that it belongs to.
+    Content(Vec<u8>, Stat),
+    /// The file has more bytes than asked for.
+    TooLarge(Stat),
+    /// The file changed while it was read; try again when it is quiet.
+    Moved,
+}
+
+/// Reads a file of at most `max` bytes in one go.
+pub fn read_whole(directory: &Directory, name: &Name, max: usize) -> Result<ReadOutcome> {
+    let read = StableRead::open(directory, name)?;
+    let size = match usize::try_from(read.stat().size) {
+        Ok(size) if size <= max => size,
+        _ => return Ok(ReadOutcome::TooLarge(*read.stat())),
+    };
+    let mut content = vec![0; size];
+    // A short read means that the file shrank; the second stat would say the same.
+    if read.read_at(&mut content, 0)? < size {
+        return Ok(ReadOutcome::Moved);
+    }
+    Ok(match read.finish()? {
+        Some(stat) => ReadOutcome::Content(content, stat),
+        None => ReadOutcome::Moved,
+    })
+}
+
+/// A file open for reading, with what it was at the start.
+#[derive(Debug)]
+pub struct StableRead {
+    file: File,
+    stat: Stat,
+    shown: String,
+}
+
+impl StableRead {
+    /// Opens a regular file; see [`Directory::open_file`].
+    pub fn open(directory: &Directory, name: &Name) -> Result<StableRead> {
+        let (file, stat) = directory.open_file(name)?;
+        Ok(StableRead {
+            file,
+            stat,
+            shown: directory.shown_name(name),
+        })
+    }
+
+    /// What the file was when it was opened.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills `buffer` from `offset` on; fewer bytes only at the end of the file.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        read_full_at(&self.file, buffer, offset)
+            .map_err(|errno| FsError::new("read", self.shown.as_str(), errno))
+    }
+
+    /// The stat of everything that was read, or `None` if the file has changed since it was opened.
+    pub fn finish(self) -> Result<Option<Stat>> {
+        self.check()
+    }
+
+    /// Like [`StableRead::finish`], and goes on.
+    pub fn check(&self) -> Result<Option<Stat>> {
+        let now =
+            stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
+        Ok((now.stamp == self.stat.stamp).then_some(now))
+    }
+}
+
+/// Writes what is dirty of `length` bytes from `offset` on (0: to the end) to the disk and waits. Afterwards the next
+/// store through a mapping moves the file's times again. Makes nothing durable.
+pub fn write_out(file: &File, offset: u64, length: u64) -> std::io::Result<()> {
+    const FLAGS: libc::c_uint =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_file_range(file, offset, length, FLAGS).map_err(std::io::Error::from)
+}
+
+/// `sync_file_range`, which touches data only.
+pub(super) fn sync_file_range(
+    file: &File,
+    offset: u64,
+    length: u64,
+    flags: libc::c_uint,
+) -> Result<(), Errno> {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return Err(Errno::INVAL);
+    };
+    // SAFETY: the call takes numbers only, and the handle lives through it.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, flags) } {
+        0 => Ok(()),
+        _ => Err(errno_of(&std::io::Error::last_os_error())),
+    }
+}
+
+/// Reads until `buffer` is full or the file ends.
+pub(super) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match retry_on_intr(|| {
+            rustix::io::pread(file, &mut buffer[filled..], offset.saturating_add(filled as u64))
+        })? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}

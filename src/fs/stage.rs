@@ -1,0 +1,286 @@
+//! Files written aside and published in one step.
+//!
+//! A staged file has no name (`O_TMPFILE` in the directory of its target, mode 0600), so a crash leaves nothing. Where
+//! the file system has no unnamed files it gets a private name, which [`Directory::sweep`] knows. It inherits what the
+//! directory hands down: label, default ACL, group, project quota.
+
+use super::directory::Directory;
+use super::error::{FsError, FsErrorKind, Result};
+use super::link::link_handle;
+use super::meta::{self, Handle};
+use super::private::private_name;
+use super::read::{read_full_at, sync_file_range};
+use super::stat::{FileType, Stat, stat_at, stat_handle};
+use driftless_protocol::entry::{Attributes, Carried};
+use driftless_protocol::name::Name;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A file that nobody sees until it is published. Dropped before, it leaves nothing.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) file: File,
+    directory: Arc<Directory>,
+    /// Its private name, where the file system has no unnamed files.
+    name: Option<Name>,
+    /// A flush failed: what is on the disk is unknown, and a second flush would not tell (the kernel forgets).
+    condemned: AtomicBool,
+    pub(super) cannot_clone: AtomicBool,
+}
+
+/// What [`Staged::publish`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The published object, after the last change to it.
+    pub stat: Stat,
+    /// Something else had the name before.
+    pub replaced: bool,
+}
+
+/// What [`Staged::publish_exchanging`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Displaced {
+    /// The published object, after the last change to it.
+    pub stat: Stat,
+    /// What had the name before, now at this private name in the same directory; `None` if nothing had it.
+    pub displaced: Option<(Name, Stat)>,
+}
+
+impl Staged {
+    /// A new empty file in `directory`, readable and writable by its owner only.
+    pub fn create(directory: Arc<Directory>) -> Result<Staged> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        match retry_on_intr(|| rustix::fs::openat(&directory, ".", flags, mode)) {
+            Ok(fd) => Ok(Staged::new(File::from(fd), directory, None)),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                Staged::create_named(directory)
+            }
+            Err(errno) => Err(directory.failed("stage a file in")(errno)),
+        }
+    }
+
+    /// The way for file systems without unnamed files.
+    pub(super) fn create_named(directory: Arc<Directory>) -> Result<Staged> {
+        let name = private_name();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = directory.open_beneath(
+            "stage a file at",
+            name.as_bytes(),
+            flags,
+            mode,
+            ResolveFlags::empty(),
+        )?;
+        Ok(Staged::new(File::from(fd), directory, Some(name)))
+    }
+
+    fn new(file: File, directory: Arc<Directory>, name: Option<Name>) -> Staged {
+        Staged {
+            file,
+            directory,
+            name,
+            condemned: AtomicBool::new(false),
+            cannot_clone: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        while !bytes.is_empty() {
+            match retry_on_intr(|| rustix::io::pwrite(&self.file, bytes, offset))
+                .map_err(self.failed("write"))?
+            {
+                0 => return Err(self.failed("write")(Errno::NOSPC)),
+                n => {
+                    bytes = &bytes[n..];
+                    offset += n as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `buffer` from `offset` on; fewer bytes only at the end of the file. Answers how many.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        read_full_at(&self.file, buffer, offset).map_err(self.failed("read back"))
+    }
+
+    /// Cuts the file, or lengthens it by a hole.
+    pub fn set_len(&self, length: u64) -> Result<()> {
+        retry_on_intr(|| rustix::fs::ftruncate(&self.file, length)).map_err(self.failed("set the length of"))
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What the file is now.
+    pub fn stat(&self) -> Result<Stat> {
+        stat_handle(&self.file).map_err(self.failed("look at"))
+    }
+
+    /// Gives the file these attributes, in the order and with the care of [`Directory::set_attributes`].
+    pub fn set_attributes(&self, a: &Attributes, carried: Carried) -> Result<Stat> {
+        meta::apply(Handle::Open(self.file.as_fd()), &self.stat()?, a, carried)
+            .map_err(|fault| fault.into_error(self.shown()))
+    }
+
+    /// Flushes content and attributes to stable storage. After a failure the file can only be dropped.
+    pub fn sync(&self) -> Result<()> {
+        self.refuse_condemned("flush")?;
+        retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(|errno| {
+            self.condemned.store(true, Ordering::Relaxed);
+            self.failed("flush")(errno)
+        })
+    }
+
+    /// Starts writing to the disk what is dirty, so that a later flush waits less. A hint: failures show at the flush.
+    pub fn start_writeout(&self) {
+        let _ = sync_file_range(&self.file, 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
+
+    /// Puts the file at `name` in one step, where it replaces anything but a directory: that is an
+    /// [`FsErrorKind::Exists`]. At no moment is neither the old nor the new there. Durable only if the file was
+    /// flushed before and the directory is after ([`Staged::sync`], [`Directory::sync`]).
+    pub fn publish(mut self, name: &Name) -> Result<Published> {
+        self.refuse_condemned(PUBLISH)?;
+        if self.name.is_none() {
+            match link_handle(PUBLISH, self.file.as_fd(), &self.directory, name) {
+                Ok(()) => {
+                    let stat = stat_handle(&self.file).map_err(self.directory.failed_at(PUBLISH, name))?;
+                    return Ok(Published {
+                        stat,
+                        replaced: false,
+                    });
+                }
+                Err(error) if error.kind() == FsErrorKind::Exists => self.link_to_private_name()?,
+                Err(error) => return Err(error),
+            }
+        }
+        let aside = self.private()?;
+        let before = self.directory.stat(name)?;
+        if before.is_some_and(|stat| stat.file_type == FileType::Directory) {
+            return Err(occupied(&self.directory, name));
+        }
+        let stat = self
+            .directory
+            .put_in_place(PUBLISH, &aside, name, self.file.as_fd())?;
+        self.name = None;
+        Ok(Published {
+            stat,
+            replaced: before.is_some(),
+        })
+    }
+
+    /// Like [`Staged::publish`], but keeps what had the name, so that the caller can look at what was really replaced
+    /// before it is gone. It may be of any type, also a directory.
+    ///
+    /// Fails with [`FsErrorKind::Unsupported`] where the file system cannot exchange names. After a crash the
+    /// displaced object has only its private name: look at it before [`Directory::sweep`] takes it.
+    pub fn publish_exchanging(mut self, name: &Name) -> Result<Displaced> {
+        use super::directory::RenameMode::{Exchange, NoReplace};
+        self.refuse_condemned(PUBLISH)?;
+        if self.name.is_none() {
+            match link_handle(PUBLISH, self.file.as_fd(), &self.directory, name) {
+                Ok(()) => {
+                    return Ok(Displaced {
+                        stat: self.stat()?,
+                        displaced: None,
+                    });
+                }
+                Err(error) if error.kind() == FsErrorKind::Exists => self.link_to_private_name()?,
+                Err(error) => return Err(error),
+            }
+        }
+        let aside = self.private()?;
+        let directory = Arc::clone(&self.directory);
+        let displaced = match directory.rename(&aside, &directory, name, Exchange) {
+            Ok(()) => {
+                self.name = None;
+                directory.stat(&aside)?.map(|stat| (aside, stat))
+            }
+            Err(error) if error.kind() == FsErrorKind::NotFound => {
+                directory.rename(&aside, &directory, name, NoReplace)?;
+                self.name = None;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let stat = self.stat()?;
+        match stat_at(&directory, name.as_bytes()) {
+            Ok(there) if there.stamp.same_object(&stat.stamp) => Ok(Displaced { stat, displaced }),
+            _ => Err(FsError::substituted(
+                PUBLISH,
+                directory.shown_name(name),
+                "something else took its place",
+            )),
+        }
+    }
+
+    fn link_to_private_name(&mut self) -> Result<()> {
+        let aside = private_name();
+        link_handle(PUBLISH, self.file.as_fd(), &self.directory, &aside)?;
+        self.name = Some(aside);
+        Ok(())
+    }
+
+    /// The private name, after a look that it is still ours.
+    fn private(&self) -> Result<Name> {
+        let Some(name) = &self.name else {
+            return Err(self.failed(PUBLISH)(Errno::NOENT));
+        };
+        let mine = self.stat()?.stamp;
+        match self.directory.stat(name)? {
+            Some(there) if there.stamp.same_object(&mine) => Ok(name.clone()),
+            _ => Err(FsError::substituted(
+                PUBLISH,
+                self.shown(),
+                "its private name was taken away",
+            )),
+        }
+    }
+
+    fn refuse_condemned(&self, operation: &'static str) -> Result<()> {
+        if self.condemned.load(Ordering::Relaxed) {
+            let error = self.failed(operation)(Errno::IO);
+            return Err(error.explained(
+                FsErrorKind::Other,
+                "an earlier flush failed, so its content is unknown",
+            ));
+        }
+        Ok(())
+    }
+
+    fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => self.directory.shown_name(name),
+            None => format!("a new file in {}", self.directory.shown()),
+        }
+    }
+
+    pub(super) fn failed(&self, operation: &'static str) -> impl FnOnce(Errno) -> FsError + '_ {
+        move |errno| FsError::new(operation, self.shown(), errno)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // What stays is swept at the next start.
+            let _ = self.directory.remove_file(name);
+        }
+    }
+}
+
+const PUBLISH: &str = "publish";
+
+fn occupied(directory: &Directory, name: &Name) -> FsError {
+    FsError::new(PUBLISH, directory.shown_name(name), Errno::EXIST)
+        .explained(FsErrorKind::Exists, FileType::Directory.unexpected())
+}

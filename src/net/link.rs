@@ -1,0 +1,572 @@
+//! Both ends of a mirror connection.
+
+use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
+use super::transport::{
+    BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer, transport,
+};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use driftless_certs::{Fingerprint, SERVER_NAME};
+use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
+use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX};
+use driftless_protocol::message::{BulkFrame, OpBody, OpFrame, OpMessage, Content, ToReceiver, ToSender};
+use driftless_protocol::version::{HELLO_BYTES, Features, Hello};
+use driftless_protocol::CloseCode;
+use quinn::crypto::rustls::QuicClientConfig;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+const OP_STREAM: u8 = 1;
+const BULK_STREAM: u8 = 2;
+const PRIORITY_CONTROL: i32 = 2;
+const PRIORITY_OPS: i32 = 1;
+const PRIORITY_BULK: i32 = 0;
+/// Content bytes that one frame of an op stream gathers; the rest of a frame's limit is for names and numbers.
+const FRAME_CONTENT_BYTES: usize = 256 << 10;
+const CONTROL_QUEUE: usize = 1_024;
+const OP_QUEUE: usize = 64;
+const BULK_QUEUE: usize = 8;
+
+/// Why a link ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// One side closed it.
+    Closed {
+        /// Why.
+        code: CloseCode,
+        /// In words.
+        text: String,
+        /// Whether that was the other side.
+        by_peer: bool,
+    },
+    /// The peer vanished, or the network did.
+    Lost {
+        /// In words.
+        text: String,
+    },
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkEnd::Closed { text, .. } if !text.is_empty() => f.write_str(text),
+            LinkEnd::Closed { by_peer: true, .. } => f.write_str("the other side ended the connection"),
+            LinkEnd::Closed { .. } => f.write_str("the connection was ended"),
+            LinkEnd::Lost { text } => write!(f, "the connection was lost: {text}"),
+        }
+    }
+}
+
+/// The link has ended; [`SenderLink::ended`] says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection has ended")]
+pub struct Ended;
+
+/// What a link has moved so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStatistics {
+    /// UDP payload sent.
+    pub bytes_sent: u64,
+    /// UDP payload received.
+    pub bytes_received: u64,
+    /// Packets found lost.
+    pub packets_lost: u64,
+    /// Present estimate of the round trip.
+    pub round_trip: std::time::Duration,
+}
+
+/// The part that both ends share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    connection: quinn::Connection,
+    end: Arc<Mutex<Option<LinkEnd>>>,
+}
+
+impl Shared {
+    pub(super) fn new(connection: quinn::Connection) -> Shared {
+        Shared { connection, end: Arc::default() }
+    }
+
+    pub(super) fn close(&self, code: CloseCode, text: &str) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.is_none() && self.connection.close_reason().is_none() {
+            *end = Some(LinkEnd::Closed { code, text: text.to_owned(), by_peer: false });
+        }
+        let text = &text[..text.floor_char_boundary(driftless_protocol::limits::TEXT_BYTES_MAX)];
+        self.connection.close(code.number().into(), text.as_bytes());
+    }
+
+    fn ended(&self) -> Option<LinkEnd> {
+        let ours = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ours.or_else(|| self.connection.close_reason().map(|error| link_end(&error)))
+    }
+
+    fn statistics(&self) -> LinkStatistics {
+        let statistics = self.connection.stats();
+        LinkStatistics {
+            bytes_sent: statistics.udp_tx.bytes,
+            bytes_received: statistics.udp_rx.bytes,
+            packets_lost: statistics.path.lost_packets,
+            round_trip: statistics.path.rtt,
+        }
+    }
+
+    /// A peer that broke a rule is told so.
+    fn refuse(&self, error: &UnpackError) {
+        let code = match error {
+            UnpackError::Codec(codec::CodecFault::TooLong { .. }) => CloseCode::Limit,
+            _ => CloseCode::Violation,
+        };
+        self.close(code, &error.to_string());
+    }
+
+    /// Starts the two directions of the control stream.
+    fn start_control<Out: Message + Send + 'static, In: Message + Send + 'static>(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        level: i32,
+    ) -> std::io::Result<(Sender<Out>, Receiver<In>)> {
+        let (outgoing, waiting) = bounded::<Out>(CONTROL_QUEUE);
+        let (packed, to_write) = pieces();
+        runtime.spawn(write_pieces(send, to_write));
+        let shared = self.clone();
+        thread("control-out", move || {
+            if let Err(error) = pack(&waiting, &packed, level, &[], |message, _| message) {
+                shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
+            }
+        })?;
+        let (messages, incoming) = bounded::<In>(CONTROL_QUEUE);
+        let (to_read, mut read) = pieces();
+        runtime.spawn(read_pieces(receive, to_read));
+        let shared = self.clone();
+        thread("control-in", move || shared.unpack_all(&mut read, &messages))?;
+        Ok((outgoing, incoming))
+    }
+
+    fn unpack_all<M: Message>(&self, pieces: &mut Pieces, messages: &Sender<M>) {
+        if let Err(error) = unpack(pieces, messages) {
+            self.refuse(&error);
+        }
+    }
+}
+
+pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
+}
+
+fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => LinkEnd::Closed {
+            code: CloseCode::from_number(close.error_code.into_inner()),
+            text: escaped(&close.reason),
+            by_peer: true,
+        },
+        quinn::ConnectionError::LocallyClosed => {
+            LinkEnd::Closed { code: CloseCode::Done, text: String::new(), by_peer: false }
+        }
+        quinn::ConnectionError::TimedOut => LinkEnd::Lost { text: "the peer does not answer any more".to_owned() },
+        error => LinkEnd::Lost { text: error.to_string() },
+    }
+}
+
+/// Hands ops to the op streams.
+#[derive(Debug, Clone)]
+pub struct OpSender(Sender<OpMessage>);
+
+impl OpSender {
+    /// Waits for room.
+    pub fn send(&self, message: OpMessage) -> Result<(), Ended> {
+        self.0.send(message).map_err(|_| Ended)
+    }
+}
+
+/// Hands ranges to the bulk streams.
+#[derive(Debug, Clone)]
+pub struct BulkSender(mpsc::Sender<Vec<u8>>);
+
+impl BulkSender {
+    /// Waits for room.
+    pub fn send(&self, frame: BulkFrame) -> Result<(), Ended> {
+        let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
+        self.0.blocking_send(bytes).map_err(|_| Ended)
+    }
+}
+
+/// The sender's end.
+#[derive(Debug)]
+pub struct SenderLink {
+    shared: Shared,
+    control: Sender<ToReceiver>,
+    incoming: Receiver<ToSender>,
+    ops: OpSender,
+    bulk: BulkSender,
+    features: Features,
+    _endpoint: quinn::Endpoint,
+}
+
+impl SenderLink {
+    /// Connects to the first address that answers. Blocks; not for threads of the runtime.
+    pub fn connect(
+        runtime: &tokio::runtime::Handle,
+        tls: rustls::ClientConfig,
+        addresses: &[SocketAddr],
+        options: &LinkOptions,
+    ) -> Result<SenderLink, ConnectError> {
+        let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
+        for &address in addresses {
+            match runtime.block_on(dial(tls.clone(), address, options)) {
+                Ok((endpoint, connection)) => {
+                    match runtime.block_on(greet(&connection, address, options)) {
+                        Ok((send, receive, features)) => {
+                            return Self::start(runtime, endpoint, connection, send, receive, features, options)
+                                .map_err(|error| ConnectError::Failed(error.to_string()));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn start(
+        runtime: &tokio::runtime::Handle,
+        endpoint: quinn::Endpoint,
+        connection: quinn::Connection,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        features: Features,
+        options: &LinkOptions,
+    ) -> std::io::Result<SenderLink> {
+        let shared = Shared::new(connection.clone());
+        let level = options.compression_level;
+        let (control, incoming) = shared.start_control(runtime, send, receive, level)?;
+        let (ops, waiting) = bounded(OP_QUEUE);
+        for _ in 0..OP_STREAMS {
+            let (packed, to_write) = pieces();
+            runtime.spawn(write_new_stream(connection.clone(), PRIORITY_OPS, to_write));
+            let (waiting, shared) = (waiting.clone(), shared.clone());
+            thread("ops-out", move || {
+                if let Err(error) = pack(&waiting, &packed, level, &[OP_STREAM], collect_ops) {
+                    shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
+                }
+            })?;
+        }
+        let (bulk, frames) = mpsc::channel(BULK_QUEUE);
+        let frames = Arc::new(tokio::sync::Mutex::new(frames));
+        for _ in 0..BULK_STREAMS {
+            runtime.spawn(write_bulk(connection.clone(), frames.clone()));
+        }
+        let (ops, bulk) = (OpSender(ops), BulkSender(bulk));
+        Ok(SenderLink { shared, control, incoming, ops, bulk, features, _endpoint: endpoint })
+    }
+
+    /// Messages to the receiver.
+    pub fn control(&self) -> &Sender<ToReceiver> {
+        &self.control
+    }
+
+    /// Messages from the receiver; disconnected once the link has ended.
+    pub fn incoming(&self) -> &Receiver<ToSender> {
+        &self.incoming
+    }
+
+    /// The op streams.
+    pub fn ops(&self) -> OpSender {
+        self.ops.clone()
+    }
+
+    /// The bulk streams.
+    pub fn bulk(&self) -> BulkSender {
+        self.bulk.clone()
+    }
+
+    /// What both sides can do.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What was moved.
+    pub fn statistics(&self) -> LinkStatistics {
+        self.shared.statistics()
+    }
+
+    /// Ends the link.
+    pub fn close(&self, code: CloseCode, text: &str) {
+        self.shared.close(code, text);
+    }
+
+    /// Why the link ended, if it did.
+    pub fn ended(&self) -> Option<LinkEnd> {
+        self.shared.ended()
+    }
+
+    /// Why the link ended; blocks until it does.
+    pub fn wait_ended(&self) -> LinkEnd {
+        while self.incoming.recv().is_ok() {}
+        self.ended().unwrap_or(LinkEnd::Lost { text: "the control stream ended".to_owned() })
+    }
+}
+
+impl Drop for SenderLink {
+    fn drop(&mut self) {
+        self.shared.close(CloseCode::Done, "");
+    }
+}
+
+/// Gathers what is waiting into one frame.
+fn collect_ops(first: OpMessage, waiting: &Receiver<OpMessage>) -> OpFrame {
+    let mut bytes = weight(&first);
+    let mut frame = vec![first];
+    while frame.len() < OPS_PER_FRAME_MAX && bytes < FRAME_CONTENT_BYTES {
+        let Ok(next) = waiting.try_recv() else { break };
+        bytes += weight(&next);
+        frame.push(next);
+    }
+    OpFrame(frame)
+}
+
+fn weight(message: &OpMessage) -> usize {
+    let content = match message {
+        OpMessage::Op(op) => match &op.body {
+            OpBody::PutFile { content: Content::Inline { bytes, .. }, .. } => bytes.0.len(),
+            OpBody::PutSymlink { target, .. } => target.0.len(),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    // Names are at most 255 bytes; the rest of an op is numbers.
+    content + 384
+}
+
+async fn dial(
+    tls: rustls::ClientConfig,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<(quinn::Endpoint, quinn::Connection), ConnectError> {
+    let failed = |error: &dyn fmt::Display| ConnectError::Failed(error.to_string());
+    let any: SocketAddr = if address.is_ipv6() { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() };
+    let endpoint = endpoint(any, None).map_err(|error| failed(&error))?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport(options, 0, 0));
+    let connecting = endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(&error))?;
+    match tokio::time::timeout(options.connect_timeout, connecting).await {
+        Ok(Ok(connection)) => Ok((endpoint, connection)),
+        Ok(Err(error)) => Err(connect_error(&error, address, options)),
+        Err(_) => Err(no_answer(address, options)),
+    }
+}
+
+/// Opens a connection for pairing or mirroring and exchanges the first messages. QUIC's handshake ends for the sender
+/// before the receiver has judged its key; the receiver's hello says that it has.
+pub(super) async fn greet(
+    connection: &quinn::Connection,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<(quinn::SendStream, quinn::RecvStream, Features), ConnectError> {
+    let exchange = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        let _ = send.set_priority(PRIORITY_CONTROL);
+        let mut bytes = [0; HELLO_BYTES];
+        if send.write_all(&Hello::OURS.to_bytes()).await.is_err() || receive.read_exact(&mut bytes).await.is_err() {
+            return Err(connection.closed().await);
+        }
+        Ok((send, receive, bytes))
+    };
+    match tokio::time::timeout(options.hello_timeout, exchange).await {
+        Ok(Ok((send, receive, bytes))) => match Hello::from_bytes(&bytes) {
+            Ok(hello) => Ok((send, receive, hello.features.common(Features::OURS))),
+            Err(fault) => {
+                connection.close(CloseCode::Version.number().into(), fault.to_string().as_bytes());
+                Err(ConnectError::Refused { code: CloseCode::Version, text: fault.to_string() })
+            }
+        },
+        Ok(Err(error)) => Err(connect_error(&error, address, options)),
+        Err(_) => Err(no_answer(address, options)),
+    }
+}
+
+/// Connects for pairing.
+pub(super) async fn dial_and_greet(
+    tls: rustls::ClientConfig,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<(quinn::Endpoint, quinn::Connection, quinn::SendStream, quinn::RecvStream), ConnectError> {
+    let (endpoint, connection) = dial(tls, address, options).await?;
+    let (send, receive, _) = greet(&connection, address, options).await?;
+    Ok((endpoint, connection, send, receive))
+}
+
+async fn write_new_stream(connection: quinn::Connection, priority: i32, pieces: Pieces) {
+    let Ok(stream) = connection.open_uni().await else { return };
+    let _ = stream.set_priority(priority);
+    write_pieces(stream, pieces).await;
+}
+
+/// Opens a bulk stream with the first frame it gets, and writes frames for as long as there are any.
+async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>>) {
+    let mut stream: Option<quinn::SendStream> = None;
+    loop {
+        let next = frames.lock().await.recv().await;
+        let Some(frame) = next else { break };
+        if stream.is_none() {
+            let Ok(mut opened) = connection.open_uni().await else { break };
+            let _ = opened.set_priority(PRIORITY_BULK);
+            if opened.write_all(&[BULK_STREAM]).await.is_err() {
+                break;
+            }
+            stream = Some(opened);
+        }
+        let Some(open) = stream.as_mut() else { break };
+        if open.write_chunk(frame.into()).await.is_err() {
+            break;
+        }
+    }
+    if connection.close_reason().is_some() {
+        // Whoever waits for room in the queue must hear of it.
+        frames.lock().await.close();
+    }
+}
+
+/// The receiver's end.
+#[derive(Debug)]
+pub struct ReceiverLink {
+    shared: Shared,
+    peer: Fingerprint,
+    control: Sender<ToSender>,
+    incoming: Receiver<ToReceiver>,
+    ops: Receiver<OpFrame>,
+    bulk: Receiver<BulkFrame>,
+}
+
+impl ReceiverLink {
+    pub(super) fn start(
+        runtime: &tokio::runtime::Handle,
+        connection: quinn::Connection,
+        peer: Fingerprint,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        level: i32,
+    ) -> std::io::Result<ReceiverLink> {
+        let shared = Shared::new(connection.clone());
+        let (control, incoming) = shared.start_control(runtime, send, receive, level)?;
+        let (op_frames, ops) = bounded::<OpFrame>(4);
+        let (bulk_frames, bulk) = bounded::<BulkFrame>(4);
+        let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
+        let bulk_shared = shared.clone();
+        thread("bulk-in", move || {
+            while let Some(frame) = raw_frames.blocking_recv() {
+                match codec::decode(&frame) {
+                    Ok(frame) => {
+                        if bulk_frames.send(frame).is_err() {
+                            return;
+                        }
+                    }
+                    Err(fault) => return bulk_shared.refuse(&fault.into()),
+                }
+            }
+        })?;
+        let accepting = shared.clone();
+        runtime.spawn(async move { accept_streams(accepting, op_frames, raw_bulk).await });
+        Ok(ReceiverLink { shared, peer, control, incoming, ops, bulk })
+    }
+
+    /// Whose key is on the other side.
+    pub fn peer(&self) -> Fingerprint {
+        self.peer
+    }
+
+    /// Its address.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.shared.connection.remote_address()
+    }
+
+    /// Messages to the sender.
+    pub fn control(&self) -> &Sender<ToSender> {
+        &self.control
+    }
+
+    /// Messages from the sender.
+    pub fn incoming(&self) -> &Receiver<ToReceiver> {
+        &self.incoming
+    }
+
+    /// Frames of ops, in the order of each stream; disconnected once the link has ended.
+    pub fn ops(&self) -> &Receiver<OpFrame> {
+        &self.ops
+    }
+
+    /// Ranges of large files; disconnected once the link has ended.
+    pub fn bulk(&self) -> &Receiver<BulkFrame> {
+        &self.bulk
+    }
+
+    /// What was moved.
+    pub fn statistics(&self) -> LinkStatistics {
+        self.shared.statistics()
+    }
+
+    /// Ends the link.
+    pub fn close(&self, code: CloseCode, text: &str) {
+        self.shared.close(code, text);
+    }
+
+    /// Why the link ended, if it did.
+    pub fn ended(&self) -> Option<LinkEnd> {
+        self.shared.ended()
+    }
+}
+
+impl Drop for ReceiverLink {
+    fn drop(&mut self) {
+        self.shared.close(CloseCode::Done, "");
+    }
+}
+
+/// Takes the peer's streams. Holding the senders of both channels here keeps them open until the connection ends.
+async fn accept_streams(shared: Shared, ops: Sender<OpFrame>, bulk: mpsc::Sender<Vec<u8>>) {
+    while let Ok(mut stream) = shared.connection.accept_uni().await {
+        let (shared, ops, bulk) = (shared.clone(), ops.clone(), bulk.clone());
+        tokio::spawn(async move {
+            let mut kind = [0];
+            if stream.read_exact(&mut kind).await.is_err() {
+                return;
+            }
+            match kind[0] {
+                OP_STREAM => {
+                    let (to_read, mut read) = pieces();
+                    let unpacking = shared.clone();
+                    if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
+                        read_pieces(stream, to_read).await;
+                    }
+                }
+                BULK_STREAM => {
+                    if let Err(text) = read_bulk(stream, bulk).await {
+                        shared.close(CloseCode::Limit, &text);
+                    }
+                }
+                other => shared.close(CloseCode::Violation, &format!("there is no stream of kind {other}")),
+            }
+        });
+    }
+}
+
+async fn read_bulk(mut stream: quinn::RecvStream, frames: mpsc::Sender<Vec<u8>>) -> Result<(), String> {
+    let mut prefix = [0; FRAME_PREFIX_BYTES];
+    while stream.read_exact(&mut prefix).await.is_ok() {
+        let length = u32::from_be_bytes(prefix) as usize;
+        if length > BULK_FRAME_BYTES_MAX {
+            return Err(format!("a bulk frame of {length} bytes is over its limit"));
+        }
+        let mut frame = vec![0; length];
+        if stream.read_exact(&mut frame).await.is_err() || frames.send(frame).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

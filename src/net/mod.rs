@@ -1,0 +1,21 @@
+//! QUIC endpoints and framed streams.
+//!
+//! tokio drives the network only. Encoding and compression run on plain threads, and a daemon talks to a link through
+//! bounded channels: not reading them stops the peer, by QUIC's flow control, so memory stays bounded on both sides.
+//!
+//! A mirror connection has one bidirectional control stream, op streams and bulk streams; see the protocol's
+//! specification for their layout.
+
+mod endpoint;
+mod link;
+mod packed;
+mod pair;
+mod transport;
+
+pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
+pub use link::{BulkSender, Ended, LinkEnd, LinkStatistics, OpSender, ReceiverLink, SenderLink};
+pub use pair::{PairLink, pair};
+pub use transport::{Congestion, ConnectError, LinkOptions, resolve};
+
+
+

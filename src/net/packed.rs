@@ -1,0 +1,118 @@
+//! Packed streams: frames inside one zstd stream that lasts as long as the QUIC stream.
+//!
+//! One side is a thread that encodes and compresses, the other a thread that inflates and decodes; a tokio task moves
+//! the bytes. Each end stops when the channel on its other side closes.
+
+use crossbeam_channel::{Receiver, Sender};
+use driftless_protocol::codec::{self, CodecFault, FrameReader, Message};
+use driftless_protocol::limits::COMPRESSION_WINDOW_LOG_MAX;
+use std::io::Write;
+use tokio::sync::mpsc;
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+
+/// Window of our own compressed streams, as a power of two: 4 MiB.
+const WINDOW_LOG: u32 = 22;
+/// Pieces between a thread and its tokio task.
+const PIECES: usize = 4;
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes on their way to or from a tokio task.
+pub type Pieces = mpsc::Receiver<Vec<u8>>;
+
+/// A channel of bytes towards a tokio task.
+pub fn pieces() -> (mpsc::Sender<Vec<u8>>, Pieces) {
+    mpsc::channel(PIECES)
+}
+
+/// Compresses messages until there are no more, or the stream is gone. `collect` turns one message and whatever else
+/// is waiting into one frame's message.
+pub fn pack<T, M: Message>(
+    waiting: &Receiver<T>,
+    stream: &mpsc::Sender<Vec<u8>>,
+    level: i32,
+    prefix: &[u8],
+    mut collect: impl FnMut(T, &Receiver<T>) -> M,
+) -> std::io::Result<()> {
+    if !prefix.is_empty() && stream.blocking_send(prefix.to_vec()).is_err() {
+        return Ok(());
+    }
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
+    encoder.window_log(WINDOW_LOG)?;
+    while let Ok(first) = waiting.recv() {
+        let mut next = Some(first);
+        // Everything that waits goes into one flush, within a piece's bytes.
+        while let Some(item) = next.take() {
+            let frame = codec::encode_frame(&collect(item, waiting))
+                .map_err(|fault| std::io::Error::new(std::io::ErrorKind::InvalidData, fault))?;
+            encoder.write_all(&frame)?;
+            if encoder.get_ref().len() < PIECE_BYTES {
+                next = waiting.try_recv().ok();
+            }
+        }
+        encoder.flush()?;
+        let packed = std::mem::take(encoder.get_mut());
+        if stream.blocking_send(packed).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Why a packed stream cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// A frame is wrong.
+    #[error(transparent)]
+    Codec(#[from] CodecFault),
+    /// The compressed bytes are wrong, or want a larger window than allowed.
+    #[error("the compressed stream is damaged: {0}")]
+    Zstd(std::io::Error),
+}
+
+/// Inflates and decodes a stream until it ends, or nobody takes the messages any more.
+pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(), UnpackError> {
+    let mut decoder = Decoder::new().map_err(UnpackError::Zstd)?;
+    decoder
+        .set_parameter(DParameter::WindowLogMax(COMPRESSION_WINDOW_LOG_MAX))
+        .map_err(UnpackError::Zstd)?;
+    let mut frames = FrameReader::default();
+    let mut inflated = vec![0; PIECE_BYTES];
+    while let Some(piece) = pieces.blocking_recv() {
+        let mut input = InBuffer::around(&piece);
+        loop {
+            let mut output = OutBuffer::around(&mut inflated[..]);
+            decoder.run(&mut input, &mut output).map_err(UnpackError::Zstd)?;
+            let made = output.pos();
+            // Frame by frame, so that a bomb meets the frame limit before it has grown.
+            frames.push(&inflated[..made]);
+            while let Some(message) = frames.next::<M>()? {
+                if messages.send(message).is_err() {
+                    return Ok(());
+                }
+            }
+            if input.pos() == piece.len() && made < PIECE_BYTES {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes what the thread packed to the QUIC stream.
+pub async fn write_pieces(mut stream: quinn::SendStream, mut pieces: Pieces) {
+    while let Some(piece) = pieces.recv().await {
+        if stream.write_chunk(piece.into()).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.finish();
+}
+
+/// Reads the QUIC stream for the thread that unpacks.
+pub async fn read_pieces(mut stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
+    while let Ok(Some(chunk)) = stream.read_chunk(PIECE_BYTES, true).await {
+        if pieces.send(chunk.bytes.to_vec()).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Windows, timeouts and sockets: what both kinds of endpoint share.
+
+use driftless_protocol::CloseCode;
+use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Op streams of a connection.
+pub const OP_STREAMS: u32 = 2;
+/// Bulk streams of a connection. Sixteen windows of 2.4 MB together fill 1 Gbit/s at 300 ms.
+pub const BULK_STREAMS: u32 = 16;
+/// With one huge window on one stream quinn closes the whole connection under burst loss (1,024 gaps in a stream's
+/// reassembly); an honest sender of full packets cannot leave that many gaps in this window.
+const STREAM_WINDOW_BYTES: u32 = 2_400_000;
+/// What all streams of a connection may have under way.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// Keeps its rate under random loss (quinn's BBR).
+    #[default]
+    Bbr,
+    /// The internet's standard; collapses under random loss.
+    Cubic,
+}
+
+/// How a link behaves.
+#[derive(Debug, Clone)]
+pub struct LinkOptions {
+    /// A peer that says nothing for so long is gone.
+    pub idle_timeout: Duration,
+    /// How often the sender says that it is there.
+    pub keep_alive: Duration,
+    /// How long to wait for an answer on one address.
+    pub connect_timeout: Duration,
+    /// How long a peer may take for the handshake and its first message.
+    pub hello_timeout: Duration,
+    /// zstd level of control and op streams.
+    pub compression_level: i32,
+    /// Congestion control.
+    pub congestion: Congestion,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        LinkOptions {
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            hello_timeout: Duration::from_secs(10),
+            compression_level: 3,
+            congestion: Congestion::default(),
+        }
+    }
+}
+
+/// Why a sender could not connect.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// Nothing came back.
+    #[error(
+        "no answer from {address} on UDP within {seconds} s: is the receiver running, and does a firewall let UDP \
+         port {port} through?"
+    )]
+    NoAnswer {
+        /// Who was asked last.
+        address: SocketAddr,
+        /// Its port.
+        port: u16,
+        /// How long.
+        seconds: f32,
+    },
+    /// The receiver said no.
+    #[error("the receiver refused: {text}")]
+    Refused {
+        /// The kind of refusal.
+        code: CloseCode,
+        /// Its words.
+        text: String,
+    },
+    /// Another key than the pinned one answers there.
+    #[error("another receiver answers there: {text}")]
+    WrongPeer {
+        /// What TLS found.
+        text: String,
+    },
+    /// Anything else.
+    #[error("cannot connect: {0}")]
+    Failed(String),
+}
+
+/// Looks up a host.
+pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let found = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| ConnectError::Failed(format!("cannot look up the host {host}: {error}")))?;
+    let found: Vec<_> = found.collect();
+    if found.is_empty() {
+        return Err(ConnectError::Failed(format!("the host {host} has no address")));
+    }
+    Ok(found)
+}
+
+/// The transport parameters of both sides. `uni_streams` is how many the peer may open.
+pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(uni_streams.into())
+        .max_concurrent_bidi_streams(bidi_streams.into())
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok());
+    match options.congestion {
+        Congestion::Bbr => {
+            let mut bbr = BbrConfig::default();
+            bbr.initial_window(64 << 10);
+            config.congestion_controller_factory(Arc::new(bbr));
+        }
+        Congestion::Cubic => {
+            let mut cubic = CubicConfig::default();
+            cubic.initial_window(64 << 10);
+            config.congestion_controller_factory(Arc::new(cubic));
+        }
+    }
+    if uni_streams == 0 {
+        config.keep_alive_interval(Some(options.keep_alive));
+    }
+    Arc::new(config)
+}
+
+/// A UDP socket with large buffers; an IPv6 wildcard takes IPv4 as well.
+pub fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    // Best effort: the kernel caps them by sysctl.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Opens an endpoint. Must be called inside the runtime.
+pub fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<quinn::Endpoint> {
+    let socket = socket(address)?;
+    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// A handshake or a first message that failed, as a sender sees it.
+pub fn connect_error(error: &quinn::ConnectionError, address: SocketAddr, options: &LinkOptions) -> ConnectError {
+    match error {
+        quinn::ConnectionError::TimedOut => no_answer(address, options),
+        quinn::ConnectionError::ApplicationClosed(close) => ConnectError::Refused {
+            code: CloseCode::from_number(close.error_code.into_inner()),
+            text: escaped(&close.reason),
+        },
+        quinn::ConnectionError::TransportError(error) if error.reason.contains("the receiver is") => {
+            ConnectError::WrongPeer { text: escaped(error.reason.as_bytes()) }
+        }
+        error => ConnectError::Failed(error.to_string()),
+    }
+}
+
+/// Nobody answered in time.
+pub fn no_answer(address: SocketAddr, options: &LinkOptions) -> ConnectError {
+    let seconds = options.connect_timeout.as_secs_f32();
+    ConnectError::NoAnswer { address, port: address.port(), seconds }
+}
+
+/// A peer's text, safe to show.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let _ = driftless_protocol::name::escape(bytes, &mut text);
+    text
+}

@@ -1,0 +1,356 @@
+//! Questions to the catalog, the same inside and outside a write transaction.
+
+use super::record::{decode_entry, decode_tombstone};
+use super::tables::{CHANGED, COUNTERS, INODES, LAST_SEQUENCE, META, NAMES, OBJECTS, TOMBSTONES, Tables};
+use super::{Entry, NOWHERE, StoreError};
+use driftless_protocol::message::Place;
+use driftless_protocol::{Kind, Name, ObjectId};
+use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
+use std::ops::Bound;
+
+/// Directories on the way from an object to the root, at most. Deeper ones have no path as far as the catalog says.
+const DEPTH_MAX: usize = 1 << 16;
+
+/// One thing that the journal says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The object has changed; its entry says what it is now.
+    Object(ObjectId),
+    /// The object is gone.
+    Removed {
+        /// Its number.
+        object: ObjectId,
+        /// Where it stood last.
+        place: Place,
+        /// What it was.
+        kind: Kind,
+    },
+}
+
+/// The tables as something that answers; both kinds of transaction have them.
+pub(super) trait Source {
+    fn names(&self) -> &impl ReadableTable<&'static [u8], u64>;
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]>;
+    fn changed(&self) -> &impl ReadableTable<u64, u64>;
+    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]>;
+    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64>;
+    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]>;
+    fn sequence(&self) -> Result<u64, StoreError>;
+}
+
+/// Questions that both [`View`] and [`Tables`] answer.
+///
+/// In a [`Tables`] the answers include what its own transaction has changed so far.
+pub trait CatalogRead {
+    /// The entry of an object.
+    fn get(&self, object: ObjectId) -> Result<Option<Entry>, StoreError>;
+
+    /// The object that a name stands for. Its entry's place is this place.
+    fn lookup(&self, directory: ObjectId, name: &Name) -> Result<Option<ObjectId>, StoreError>;
+
+    /// The names in a directory, in byte order.
+    fn children(&self, directory: ObjectId) -> Result<Vec<(Name, ObjectId)>, StoreError>;
+
+    /// The entries in a directory, in byte order of their names.
+    fn child_entries(&self, directory: ObjectId) -> Result<Vec<Entry>, StoreError>;
+
+    /// As [`CatalogRead::child_entries`], one at a time, for directories of any size. An error from `each` ends it.
+    fn for_each_child(
+        &self,
+        directory: ObjectId,
+        each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Whether anything stands in a directory.
+    fn has_children(&self, directory: ObjectId) -> Result<bool, StoreError>;
+
+    /// The object with this identity on the local disk; always `None` in a receiver's catalog. Of several objects
+    /// with one inode (hard links) it is the one put last.
+    fn by_inode(&self, device: u64, inode: u64) -> Result<Option<ObjectId>, StoreError>;
+
+    /// The journal after `sequence`, in order, at most `limit` changes. Fewer than `limit` means: that was all.
+    fn changed_after(&self, sequence: u64, limit: usize) -> Result<Vec<(u64, Change)>, StoreError>;
+
+    /// The highest sequence ever given out or used here; 0 for none. It does not sink when its object goes or its
+    /// tombstone is dropped.
+    fn last_sequence(&self) -> Result<u64, StoreError>;
+
+    /// A value kept with the catalog.
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// How many objects there are. Costs nothing.
+    fn count(&self) -> Result<u64, StoreError>;
+
+    /// Every entry, in the order of their numbers. An error from `each` ends it.
+    fn for_each(&self, each: &mut dyn FnMut(Entry) -> Result<(), StoreError>) -> Result<(), StoreError>;
+
+    /// The names from the root down to an object: empty for [`ObjectId::ROOT`] and for whatever stands in
+    /// [`NOWHERE`]. `None` when the object, or a directory on the way, is not in the catalog, or when the places
+    /// run in a circle.
+    fn path_of(&self, object: ObjectId) -> Result<Option<Vec<Name>>, StoreError>;
+}
+
+impl<S: Source> CatalogRead for S {
+    fn get(&self, object: ObjectId) -> Result<Option<Entry>, StoreError> {
+        self.objects()
+            .get(object.0)?
+            .map(|record| decode_entry(object, record.value()))
+            .transpose()
+    }
+
+    fn lookup(&self, directory: ObjectId, name: &Name) -> Result<Option<ObjectId>, StoreError> {
+        let key = NameKey::new(directory, name);
+        Ok(self
+            .names()
+            .get(key.as_bytes())?
+            .map(|object| ObjectId(object.value())))
+    }
+
+    fn children(&self, directory: ObjectId) -> Result<Vec<(Name, ObjectId)>, StoreError> {
+        children_of(self.names(), directory)?.collect()
+    }
+
+    fn child_entries(&self, directory: ObjectId) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        self.for_each_child(directory, &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    fn for_each_child(
+        &self,
+        directory: ObjectId,
+        each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let objects = self.objects();
+        for item in names_in(self.names(), directory)? {
+            let object = item?.1.value();
+            let record = objects
+                .get(object)?
+                .ok_or_else(|| StoreError::damaged(format!("object {object} has a name but no record")))?;
+            each(decode_entry(ObjectId(object), record.value())?)?;
+        }
+        Ok(())
+    }
+
+    fn has_children(&self, directory: ObjectId) -> Result<bool, StoreError> {
+        Ok(names_in(self.names(), directory)?.next().transpose()?.is_some())
+    }
+
+    fn by_inode(&self, device: u64, inode: u64) -> Result<Option<ObjectId>, StoreError> {
+        Ok(self
+            .inodes()
+            .get((device, inode))?
+            .map(|object| ObjectId(object.value())))
+    }
+
+    fn changed_after(&self, sequence: u64, limit: usize) -> Result<Vec<(u64, Change)>, StoreError> {
+        let after = (Bound::Excluded(sequence), Bound::Unbounded);
+        let mut slots = self.changed().range::<u64>(after)?;
+        let mut tombstones = self.tombstones().range::<u64>(after)?;
+        let mut slot = slots.next().transpose()?;
+        let mut tombstone = tombstones.next().transpose()?;
+        let mut changes = Vec::new();
+        while changes.len() < limit {
+            let key = |item: &Option<(AccessGuard<'_, u64>, _)>| item.as_ref().map(|(key, _)| key.value());
+            let slot_key = slot.as_ref().map(|(key, _)| key.value());
+            match (slot_key, key(&tombstone)) {
+                (None, None) => break,
+                (Some(at), other) if other.is_none_or(|other| at < other) => {
+                    let object = slot.as_ref().map(|(_, object)| ObjectId(object.value()));
+                    changes.extend(object.map(|object| (at, Change::Object(object))));
+                    slot = slots.next().transpose()?;
+                }
+                (_, at) => {
+                    if let (Some(at), Some((_, record))) = (at, &tombstone) {
+                        let (object, place, kind) = decode_tombstone(record.value())?;
+                        changes.push((at, Change::Removed { object, place, kind }));
+                    }
+                    tombstone = tombstones.next().transpose()?;
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    fn last_sequence(&self) -> Result<u64, StoreError> {
+        self.sequence()
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.metadata().get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn count(&self) -> Result<u64, StoreError> {
+        Ok(self.objects().len()?)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Entry) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        for item in self.objects().iter()? {
+            let (object, record) = item?;
+            each(decode_entry(ObjectId(object.value()), record.value())?)?;
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, object: ObjectId) -> Result<Option<Vec<Name>>, StoreError> {
+        let mut names = Vec::new();
+        let mut at = object;
+        while at != ObjectId::ROOT {
+            let Some(entry) = self.get(at)?.filter(|_| names.len() < DEPTH_MAX) else {
+                return Ok(None);
+            };
+            if entry.place.directory == NOWHERE {
+                break;
+            }
+            names.push(entry.place.name);
+            at = entry.place.directory;
+        }
+        names.reverse();
+        Ok(Some(names))
+    }
+}
+
+type NamesRange<'a> = redb::Range<'a, &'static [u8], u64>;
+
+/// The range of the names table that is one directory.
+pub(super) fn names_in(
+    names: &impl ReadableTable<&'static [u8], u64>,
+    directory: ObjectId,
+) -> Result<NamesRange<'_>, StorageError> {
+    let start = directory.0.to_be_bytes();
+    let end = directory.0.checked_add(1).map(u64::to_be_bytes);
+    let upper = end
+        .as_ref()
+        .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    names.range::<&[u8]>((Bound::Included(&start[..]), upper))
+}
+
+/// As [`names_in`], decoded.
+pub(super) fn children_of(
+    names: &impl ReadableTable<&'static [u8], u64>,
+    directory: ObjectId,
+) -> Result<impl Iterator<Item = Result<(Name, ObjectId), StoreError>>, StorageError> {
+    Ok(names_in(names, directory)?.map(|item| {
+        let (key, object) = item?;
+        let name = key.value().get(8..).and_then(|bytes| Name::new(bytes).ok());
+        let name = name.ok_or_else(|| StoreError::damaged("a key of the names makes no sense"))?;
+        Ok((name, ObjectId(object.value())))
+    }))
+}
+
+/// A key of the names table: directory, big endian so that a directory is one range, then the name.
+pub(super) struct NameKey {
+    bytes: [u8; 8 + 255],
+    length: usize,
+}
+
+impl NameKey {
+    pub(super) fn new(directory: ObjectId, name: &Name) -> NameKey {
+        let name = name.as_bytes();
+        let length = 8 + name.len();
+        let mut bytes = [0; 8 + 255];
+        bytes[..8].copy_from_slice(&directory.0.to_be_bytes());
+        bytes[8..length].copy_from_slice(name);
+        NameKey { bytes, length }
+    }
+
+    pub(super) fn of(place: &Place) -> NameKey {
+        NameKey::new(place.directory, &place.name)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// The catalog as of the last commit before this view was opened. Later commits don't change it.
+///
+/// While a view is open the pages that it shows are not reused: keep it short where much is written.
+pub struct View<'a> {
+    names: ReadOnlyTable<&'static [u8], u64>,
+    objects: ReadOnlyTable<u64, &'static [u8]>,
+    changed: ReadOnlyTable<u64, u64>,
+    tombstones: ReadOnlyTable<u64, &'static [u8]>,
+    inodes: ReadOnlyTable<(u64, u64), u64>,
+    meta: ReadOnlyTable<&'static str, &'static [u8]>,
+    counters: ReadOnlyTable<&'static str, u64>,
+    _transaction: &'a ReadTransaction,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(transaction: &'a ReadTransaction) -> Result<View<'a>, StoreError> {
+        Ok(View {
+            names: transaction.open_table(NAMES)?,
+            objects: transaction.open_table(OBJECTS)?,
+            changed: transaction.open_table(CHANGED)?,
+            tombstones: transaction.open_table(TOMBSTONES)?,
+            inodes: transaction.open_table(INODES)?,
+            meta: transaction.open_table(META)?,
+            counters: transaction.open_table(COUNTERS)?,
+            _transaction: transaction,
+        })
+    }
+}
+
+impl Source for View<'_> {
+    fn names(&self) -> &impl ReadableTable<&'static [u8], u64> {
+        &self.names
+    }
+
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.objects
+    }
+
+    fn changed(&self) -> &impl ReadableTable<u64, u64> {
+        &self.changed
+    }
+
+    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.tombstones
+    }
+
+    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64> {
+        &self.inodes
+    }
+
+    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]> {
+        &self.meta
+    }
+
+    fn sequence(&self) -> Result<u64, StoreError> {
+        Ok(self.counters.get(LAST_SEQUENCE)?.map_or(0, |value| value.value()))
+    }
+}
+
+impl Source for Tables<'_> {
+    fn names(&self) -> &impl ReadableTable<&'static [u8], u64> {
+        &self.names
+    }
+
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.objects
+    }
+
+    fn changed(&self) -> &impl ReadableTable<u64, u64> {
+        &self.changed
+    }
+
+    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.tombstones
+    }
+
+    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64> {
+        &self.inodes
+    }
+
+    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]> {
+        &self.meta
+    }
+
+    fn sequence(&self) -> Result<u64, StoreError> {
+        Ok(self.counts.sequence)
+    }
+}

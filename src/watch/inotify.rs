@@ -1,0 +1,260 @@
+//! inotify: one watch for each directory, no privilege needed.
+//!
+//! One descriptor, and one thread that reads it and does nothing else. Watches are set on `/proc/self/fd/N`, so a
+//! directory is watched by the handle that the walk opened, and not by a path that may lead elsewhere by now.
+//!
+//! What inotify does not say, and the core has to know:
+//!
+//! - It reports a directory's own names only; a new directory must be watched and then listed. It says
+//!   [`Hint::Created`] for new files, new symbolic links and further links alike.
+//! - A removed directory is [`WatchEvent::Gone`] when the last handle on it is closed, not before. Its parent's watch
+//!   says [`Hint::Vanished`] at once. A *root* has no watched parent: whether it still exists has to be looked at.
+//! - A directory that is renamed keeps its watch and its number. It is `Vanished` and `MovedIn` in its parents, as far
+//!   as these are watched, and then `Gone`, which here means: find out where it is.
+//! - A write is reported under the name that the file was opened by. Its other names are not mentioned, and when that
+//!   name is outside of the tree, nothing is. A change of the link count is not reported under the other names either.
+//! - Stores through a memory mapping and changes made on another machine are not reported.
+//!
+//! A watch descriptor is a number that the kernel takes from a counter (`idr_alloc_cyclic`), so one that was given up
+//! comes back only after some 2^31 others. An event with a number that is not in the map is of a watch that was
+//! given up, and is ignored.
+//! RACE: were a number given out again while events of its former holder are still unread, these would count as
+//! events of the new one: needless looks, and its `IN_IGNORED` would end the new mapping. The reader would have to
+//! be 2^31 watches behind, but the kernel's queue ends at `fs.inotify.max_queued_events`.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use super::outgoing::Outgoing;
+use super::{WatchError, WatchEvent, Watcher};
+use crossbeam_channel::Receiver;
+use driftless_protocol::ObjectId;
+use driftless_protocol::name::escape;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::inotify::{self as sys, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// How an [`Inotify`] is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InotifyOptions {
+    /// How many events may wait to be taken. Their places (some 40 bytes each) are allocated at once, names as they
+    /// come. When all are full, [`WatchEvent::Overflow`] takes the place of further events.
+    pub queue_events: usize,
+}
+
+impl Default for InotifyOptions {
+    fn default() -> InotifyOptions {
+        InotifyOptions { queue_events: 65_536 }
+    }
+}
+
+/// A watcher on inotify. See the [module](self).
+pub struct Inotify {
+    shared: Arc<Shared>,
+    receiver: Receiver<WatchEvent>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What the reader and its owner both use.
+struct Shared {
+    inotify: OwnedFd,
+    /// Readable when the reader is to end.
+    stop: OwnedFd,
+    watches: Mutex<Watches>,
+}
+
+/// Which watch is which directory. Both maps always agree.
+#[derive(Default)]
+struct Watches {
+    directories: HashMap<i32, ObjectId>,
+    descriptors: HashMap<ObjectId, i32>,
+    /// While a watch is being added, the watches that ended meanwhile: perhaps the one being added.
+    ended: Option<HashSet<i32>>,
+}
+
+impl Inotify {
+    /// Starts watching nothing, with the default options.
+    pub fn start() -> Result<Inotify, WatchError> {
+        Inotify::start_with(&InotifyOptions::default())
+    }
+
+    /// Starts watching nothing.
+    pub fn start_with(options: &InotifyOptions) -> Result<Inotify, WatchError> {
+        let start = |errno: Errno| WatchError::Start { source: errno.into() };
+        let inotify =
+            sys::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
+                Errno::MFILE => WatchError::InstancesReached {
+                    limit: sysctl("max_user_instances"),
+                },
+                errno => start(errno),
+            })?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(start)?;
+        let shared = Arc::new(Shared {
+            inotify,
+            stop,
+            watches: Mutex::default(),
+        });
+        let (outgoing, receiver) = Outgoing::new(options.queue_events);
+        let reader = thread::Builder::new()
+            .name("inotify".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || reader::run(&shared, outgoing)
+            })
+            .map_err(|source| WatchError::Start { source })?;
+        Ok(Inotify {
+            shared,
+            receiver,
+            reader: Some(reader),
+        })
+    }
+}
+
+impl Watcher for Inotify {
+    fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
+        let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        // The lock is not held meanwhile: the reader waits for nobody, and on a network file system this may take
+        // long. So the reader may meet events of a watch that is not in the map yet; they are before our return,
+        // and the listing that follows it will see what they say. Only the end of a watch must be remembered.
+        self.shared.watches().ended = Some(HashSet::new());
+        let added = sys::add_watch(&self.shared.inotify, &*link, mask());
+        let mut watches = self.shared.watches();
+        let ended = watches.ended.take().unwrap_or_default();
+        let descriptor = added.map_err(|errno| failed(errno, &link))?;
+        if ended.contains(&descriptor) {
+            return Err(WatchError::Removed { path: shown(&link) });
+        }
+        let former = watches.insert(descriptor, directory);
+        drop(watches);
+        if let Some(former) = former {
+            let _ = sys::remove_watch(&self.shared.inotify, former);
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, directory: ObjectId) {
+        let removed = self.shared.watches().remove(directory);
+        if let Some(descriptor) = removed {
+            // Fails when the kernel has ended the watch already, and we have not read so yet.
+            let _ = sys::remove_watch(&self.shared.inotify, descriptor);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "inotify"
+    }
+
+    fn watched(&self) -> usize {
+        self.shared.watches().directories.len()
+    }
+
+    fn events(&self) -> Receiver<WatchEvent> {
+        self.receiver.clone()
+    }
+}
+
+impl Drop for Inotify {
+    fn drop(&mut self) {
+        // Adding 1 to a fresh counter cannot fail; were it to, waiting for the reader would take for ever.
+        let told = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        if let (Ok(_), Some(reader)) = (told, self.reader.take()) {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Shared {
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        // Nothing between two changes of the maps can panic, so they agree even if another thread did.
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watches {
+    /// Notes a watch. Returns the one that the number had before, on another directory.
+    fn insert(&mut self, descriptor: i32, directory: ObjectId) -> Option<i32> {
+        if let Some(former) = self.directories.insert(descriptor, directory)
+            && former != directory
+        {
+            self.descriptors.remove(&former);
+        }
+        let former = self
+            .descriptors
+            .insert(directory, descriptor)
+            .filter(|&former| former != descriptor)?;
+        self.directories.remove(&former);
+        Some(former)
+    }
+
+    fn remove(&mut self, directory: ObjectId) -> Option<i32> {
+        let descriptor = self.descriptors.remove(&directory)?;
+        self.directories.remove(&descriptor);
+        Some(descriptor)
+    }
+
+    /// Notes that the kernel ended a watch.
+    fn end(&mut self, descriptor: i32) {
+        if let Some(directory) = self.directories.remove(&descriptor) {
+            self.descriptors.remove(&directory);
+        }
+        if let Some(ended) = &mut self.ended {
+            ended.insert(descriptor);
+        }
+    }
+}
+
+fn mask() -> WatchFlags {
+    WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MODIFY
+        | WatchFlags::CLOSE_WRITE
+        | WatchFlags::ATTRIB
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::MOVED_TO
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::ONLYDIR
+        | WatchFlags::EXCL_UNLINK
+}
+
+fn failed(errno: Errno, link: &str) -> WatchError {
+    let path = shown(link);
+    match errno {
+        Errno::NOSPC => WatchError::LimitReached {
+            path,
+            limit: sysctl("max_user_watches"),
+        },
+        errno => WatchError::Watch {
+            path,
+            source: errno.into(),
+        },
+    }
+}
+
+/// Where a handle leads, for messages only.
+fn shown(link: &str) -> String {
+    match fs::read_link(link) {
+        Ok(path) => {
+            let mut text = String::new();
+            // Writing to a string does not fail.
+            let _ = escape(path.as_os_str().as_bytes(), &mut text);
+            text
+        }
+        Err(_) => format!("{link} (is /proc mounted?)"),
+    }
+}
+
+fn sysctl(name: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}

@@ -1,0 +1,98 @@
+//! The thread that reads events, and what it makes of them.
+
+use super::super::WatchEvent;
+use super::super::outgoing::Outgoing;
+use super::{Shared, Watches};
+use crate::engine::pending::Hint;
+use driftless_protocol::{Name, ObjectId};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{Event, ReadFlags, Reader};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+
+/// Room for some 2,000 events in one call.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected afterwards.
+pub(super) fn run(shared: &Shared, mut outgoing: Outgoing) {
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
+    loop {
+        let mut waiting = [
+            PollFd::new(&shared.inotify, PollFlags::IN),
+            PollFd::new(&shared.stop, PollFlags::IN),
+        ];
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return outgoing.send(WatchEvent::Overflow),
+        }
+        if !waiting[1].revents().is_empty() {
+            return;
+        }
+        match read_buffer(shared, &mut buffer, &mut outgoing) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return outgoing.send(WatchEvent::Overflow),
+        }
+    }
+}
+
+/// Reads once, and passes on what came.
+fn read_buffer(
+    shared: &Shared,
+    buffer: &mut [MaybeUninit<u8>],
+    outgoing: &mut Outgoing,
+) -> Result<(), Errno> {
+    let mut events = Reader::new(&shared.inotify, buffer);
+    // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
+    // except before `watch` returned.
+    let mut event = events.next()?;
+    let mut watches = shared.watches();
+    loop {
+        if let Some(event) = translate(&event, &mut watches) {
+            outgoing.send(event);
+        }
+        if events.is_buffer_empty() {
+            return Ok(());
+        }
+        event = events.next()?;
+    }
+}
+
+fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {
+    let happened = event.events();
+    if happened.contains(ReadFlags::QUEUE_OVERFLOW) {
+        return Some(WatchEvent::Overflow);
+    }
+    if happened.contains(ReadFlags::IGNORED) {
+        // `Gone` was said by the event before this one, unless the watch was given up by us.
+        watches.end(event.wd());
+        return None;
+    }
+    let directory = *watches.directories.get(&event.wd())?;
+    match event.file_name() {
+        // A name that can't be a `Name` (longer than 255 bytes) can't be mirrored either.
+        Some(name) => at(directory, Name::new(name.to_bytes()).ok()?, happened),
+        None if happened.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) => {
+            Some(WatchEvent::Gone { directory })
+        }
+        None if happened.contains(ReadFlags::ATTRIB) => Some(WatchEvent::Itself { directory }),
+        None => None,
+    }
+}
+
+fn at(directory: ObjectId, name: Name, happened: ReadFlags) -> Option<WatchEvent> {
+    const HINTS: [(ReadFlags, Hint); 6] = [
+        (ReadFlags::CREATE, Hint::Created),
+        (ReadFlags::MOVED_TO, Hint::MovedIn),
+        (ReadFlags::DELETE.union(ReadFlags::MOVED_FROM), Hint::Vanished),
+        (ReadFlags::CLOSE_WRITE, Hint::Closed),
+        (ReadFlags::MODIFY, Hint::Modified),
+        (ReadFlags::ATTRIB, Hint::Attributes),
+    ];
+    let (_, hint) = HINTS.into_iter().find(|(flags, _)| happened.intersects(*flags))?;
+    Some(WatchEvent::At {
+        directory,
+        name,
+        hint,
+        is_directory: happened.contains(ReadFlags::ISDIR),
+    })
+}

@@ -1,0 +1,135 @@
+//! The bounded queue between a reader thread, which must never wait, and whoever takes the events.
+
+use super::WatchEvent;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// The sending end. When the queue is full, events are dropped and one [`WatchEvent::Overflow`] takes the place of
+/// all of them.
+///
+/// The channel has one place more than ordinary events may fill, so an overflow never waits for room: it stands in
+/// the queue where the first loss happened. While it stands there unread, further losses need no other: the rescan
+/// that it asks for begins after it was read, and so after those events happened. Whether it is unread is known
+/// without asking, because the queue is in order: it is, while the queue holds more than what was sent after it.
+pub(super) struct Outgoing {
+    sender: Sender<WatchEvent>,
+    capacity: usize,
+    /// How many events were sent after the last overflow; `None` when there was none.
+    after_overflow: Option<usize>,
+}
+
+impl Outgoing {
+    /// A queue for `capacity` events, at least one.
+    pub(super) fn new(capacity: usize) -> (Outgoing, Receiver<WatchEvent>) {
+        let capacity = capacity.max(1);
+        let (sender, receiver) = bounded(capacity + 1);
+        (
+            Outgoing {
+                sender,
+                capacity,
+                after_overflow: None,
+            },
+            receiver,
+        )
+    }
+
+    /// Sends an event, or tells that it was lost. Never waits.
+    pub(super) fn send(&mut self, event: WatchEvent) {
+        // RACE: the taker may make room after this look. Then an event is dropped that had room: an early overflow.
+        if event == WatchEvent::Overflow || self.sender.len() >= self.capacity {
+            self.overflow();
+        } else {
+            // There is room, since nobody else sends. A failure means that nobody will ever take it.
+            let _ = self.sender.try_send(event);
+            self.after_overflow = self.after_overflow.map(|sent| sent.saturating_add(1));
+        }
+    }
+
+    fn overflow(&mut self) {
+        // RACE: the taker may take the overflow after this look. It was unread when the lost event had happened, so
+        // the rescan will see it.
+        if self.after_overflow.is_some_and(|sent| self.sender.len() > sent) {
+            return;
+        }
+        let _ = self.sender.try_send(WatchEvent::Overflow);
+        self.after_overflow = Some(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_protocol::ObjectId;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn event(number: u64) -> WatchEvent {
+        WatchEvent::Itself {
+            directory: ObjectId(number),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_ends_with_one_overflow_and_goes_on_when_there_is_room() {
+        let (mut queue, events) = Outgoing::new(2);
+        (0..100).for_each(|number| queue.send(event(number)));
+        let taken: Vec<_> = events.try_iter().collect();
+        assert_eq!(taken, [event(0), event(1), WatchEvent::Overflow]);
+        queue.send(event(100));
+        assert_eq!(events.try_recv(), Ok(event(100)));
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn losses_after_the_overflow_was_read_are_told_again() {
+        let (mut queue, events) = Outgoing::new(1);
+        queue.send(event(0));
+        queue.send(event(1));
+        assert_eq!(events.try_recv(), Ok(event(0)));
+        assert_eq!(events.try_recv(), Ok(WatchEvent::Overflow));
+        queue.send(event(2));
+        queue.send(event(3));
+        let taken: Vec<_> = events.try_iter().collect();
+        assert_eq!(taken, [event(2), WatchEvent::Overflow]);
+    }
+
+    #[test]
+    fn an_overflow_of_the_kernel_is_told_once_while_it_is_unread() {
+        let (mut queue, events) = Outgoing::new(3);
+        queue.send(WatchEvent::Overflow);
+        queue.send(WatchEvent::Overflow);
+        queue.send(event(0));
+        queue.send(WatchEvent::Overflow);
+        let taken: Vec<_> = events.try_iter().collect();
+        assert_eq!(taken, [WatchEvent::Overflow, event(0)]);
+        queue.send(WatchEvent::Overflow);
+        assert_eq!(events.try_recv(), Ok(WatchEvent::Overflow));
+    }
+
+    proptest! {
+        /// Whatever the pace of the taker: for each event, either it comes out, or an overflow comes out after it was
+        /// sent.
+        #[test]
+        fn no_loss_is_silent(capacity in 1usize..5, steps in prop::collection::vec(any::<bool>(), 0..200)) {
+            let (mut queue, events) = Outgoing::new(capacity);
+            let mut unseen = VecDeque::new();
+            let take = |unseen: &mut VecDeque<u64>| match events.try_recv() {
+                Ok(WatchEvent::Overflow) => unseen.clear(),
+                Ok(WatchEvent::Itself { directory }) => unseen.retain(|&number| number != directory.0),
+                _ => {}
+            };
+            for (number, sends) in (0..).zip(steps) {
+                if sends {
+                    unseen.push_back(number);
+                    queue.send(event(number));
+                    prop_assert!(queue.sender.len() <= capacity + 1);
+                } else {
+                    take(&mut unseen);
+                }
+            }
+            while !events.is_empty() {
+                take(&mut unseen);
+            }
+            prop_assert!(unseen.is_empty(), "lost {unseen:?}");
+        }
+    }
+}

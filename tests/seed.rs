@@ -1,0 +1,176 @@
+//! Seeding through two daemons and real QUIC, judged by an independent walk of both trees.
+
+mod support;
+
+use driftless::daemon::Deletes;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use support::{Pair, assert_equal, assert_no_leftovers};
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+/// Every kind of entry, small and large, plain and odd.
+fn make_tree(root: &Path) {
+    for n in 0..300 {
+        write(&root.join(format!("d{}/e{}/f{n}", n % 7, n % 3)), format!("file {n}\n").repeat(n).as_bytes());
+    }
+    write(&root.join("empty"), b"");
+    write(&root.join("large"), &noise(3_500_000, 1));
+    write(&root.join("zeros"), &vec![0; 2_000_000]);
+    symlink("../no/where", root.join("link")).unwrap();
+    symlink("d1", root.join("to-directory")).unwrap();
+    fs::create_dir(root.join("empty-directory")).unwrap();
+    write(&root.join("read-only/file"), b"x");
+    fs::set_permissions(root.join("read-only/file"), fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(root.join("read-only"), fs::Permissions::from_mode(0o555)).unwrap();
+    write(&root.join("d1/-rf \n\u{1b}[31m"), b"odd");
+    let invalid: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"inv\xff\xfealid");
+    write(&root.join(invalid), b"bytes");
+}
+
+#[test]
+fn a_tree_arrives_whole_and_a_second_seed_costs_next_to_nothing() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    let first = pair.seed().unwrap();
+    assert!(first.in_sync && first.failed.is_empty(), "{first:?}");
+    pair.assert_equal();
+    assert_no_leftovers(&pair.dst());
+    let second = pair.seed().unwrap();
+    assert!(second.in_sync);
+    let moved = second.counters.wire_bytes_sent + second.counters.wire_bytes_received;
+    assert!(moved < 10_000, "a second seed moved {moved} bytes");
+    assert_eq!(second.counters.files_read, 0);
+}
+
+#[test]
+fn edits_between_seeds_arrive() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    let src = pair.src();
+    let mut large = fs::read(src.join("large")).unwrap();
+    large.splice(1_000_000..1_000_000, *b"inserted");
+    fs::write(src.join("large"), large).unwrap();
+    fs::rename(src.join("d2"), src.join("renamed")).unwrap();
+    fs::remove_dir_all(src.join("d3")).unwrap();
+    fs::remove_file(src.join("empty")).unwrap();
+    write(&src.join("empty/now-a-directory"), b"y");
+    fs::remove_dir_all(src.join("d4")).unwrap();
+    write(&src.join("d4"), b"now a file");
+    fs::set_permissions(src.join("d5"), fs::Permissions::from_mode(0o700)).unwrap();
+    let second = pair.seed().unwrap();
+    assert!(second.in_sync && second.failed.is_empty(), "{second:?}");
+    pair.assert_equal();
+    assert_no_leftovers(&pair.dst());
+    let sent = second.counters.wire_bytes_sent;
+    assert!(sent < 200_000, "a delta and a rename took {sent} bytes");
+}
+
+#[test]
+fn a_lost_catalog_on_either_side_is_rebuilt_and_nothing_is_deleted() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    for home in ["home-s", "home-r"] {
+        let mut removed = 0;
+        let mut directories = vec![pair.path(home)];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.file_name().unwrap() == "catalog.redb" {
+                    fs::remove_file(path).unwrap();
+                    removed += 1;
+                }
+            }
+        }
+        assert_eq!(removed, 1, "{home}");
+        let again = pair.seed().unwrap();
+        assert!(again.in_sync && again.failed.is_empty(), "{home}: {again:?}");
+        pair.assert_equal();
+        assert!(again.counters.wire_bytes_sent < 400_000, "{home}: {again:?}");
+    }
+}
+
+#[test]
+fn first_contact_deletes_nothing_unasked() {
+    let mut pair = Pair::new();
+    make_tree(&pair.src());
+    write(&pair.dst().join("precious/data"), b"not in the source");
+    write(&pair.dst().join("more"), b"not in the source");
+    let refused = pair.seed().unwrap_err().to_string();
+    assert!(refused.contains("3 entries") && refused.contains("--delete"), "{refused}");
+    assert!(!pair.dst().join("large").exists());
+    pair.deletes = Deletes::Never;
+    let kept = pair.seed().unwrap();
+    assert!(kept.in_sync);
+    assert_eq!(kept.counters.extras_kept, 3);
+    assert_eq!(fs::read(pair.dst().join("precious/data")).unwrap(), b"not in the source");
+    fs::remove_file(pair.src().join("large")).unwrap();
+    assert!(pair.seed().unwrap().in_sync);
+    assert!(pair.dst().join("large").exists(), "with --delete never, what the source removes stays");
+}
+
+#[test]
+fn first_contact_with_delete_always_makes_both_equal() {
+    let mut pair = Pair::new();
+    make_tree(&pair.src());
+    write(&pair.dst().join("d1/extra"), b"goes");
+    write(&pair.dst().join("d2"), b"of another kind");
+    write(&pair.dst().join("large"), &fs::read(pair.src().join("large")).unwrap());
+    pair.deletes = Deletes::Always;
+    let summary = pair.seed().unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    pair.assert_equal();
+    assert_no_leftovers(&pair.dst());
+}
+
+#[test]
+fn d14_a_root_that_is_empty_or_another_one_deletes_nothing() {
+    let mut pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    let aside = pair.path("aside");
+    fs::rename(pair.src(), &aside).unwrap();
+    let missing = pair.seed().unwrap_err().to_string();
+    assert!(missing.contains("src"), "{missing}");
+    fs::create_dir(pair.src()).unwrap();
+    let replaced = pair.seed().unwrap_err().to_string();
+    assert!(replaced.contains("another directory") && replaced.contains("--accept-root"), "{replaced}");
+    assert_equal(&aside, &pair.dst());
+    fs::remove_dir(pair.src()).unwrap();
+    fs::rename(&aside, pair.src()).unwrap();
+    assert!(pair.seed().unwrap().in_sync);
+    for entry in fs::read_dir(pair.src()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    let emptied = pair.seed().unwrap_err().to_string();
+    assert!(emptied.contains("is empty") && pair.dst().join("large").exists(), "{emptied}");
+    pair.accept_root = true;
+    assert!(pair.seed().unwrap().in_sync);
+    pair.assert_equal();
+}
+
+#[test]
+fn one_unreadable_or_odd_entry_does_not_stop_the_rest() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    let _socket = std::os::unix::net::UnixListener::bind(pair.src().join("socket")).unwrap();
+    let summary = pair.seed().unwrap();
+    assert_eq!(summary.counters.skipped, 1);
+    assert!(summary.in_sync);
+    pair.assert_equal();
+}

@@ -1,0 +1,282 @@
+//! What the whole-program tests share: pairs of daemons in this process, trees, and an independent comparison.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use driftless::daemon::home::Home;
+use driftless::daemon::receiver::ReceiverDaemon;
+use driftless::daemon::{
+    DaemonError, Deletes, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent, Stop, Summary,
+    TargetOptions, sender,
+};
+use driftless::net::LinkOptions;
+use driftless_certs::Identity;
+use driftless_protocol::RelPath;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long anything may take in a test before it counts as stuck.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn runtime() -> tokio::runtime::Handle {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+        .handle()
+        .clone()
+}
+
+/// Two directories, two homes, two identities.
+pub struct Pair {
+    pub directory: TempDir,
+    pub sender: Identity,
+    pub receiver: Identity,
+    pub deletes: Deletes,
+    pub accept_root: bool,
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        Self::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    pub fn in_directory(directory: TempDir) -> Pair {
+        if std::env::var_os("DRIFTLESS_TEST_LOG").is_some() {
+            let _ = tracing_subscriber::fmt().with_env_filter("driftless=debug").with_writer(std::io::stderr).try_init();
+        }
+        for name in ["src", "dst", "home-s", "home-r"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let identity = || Identity::ephemeral().unwrap();
+        let (sender, receiver) = (identity(), identity());
+        Pair { directory, sender, receiver, deletes: Deletes::Ask, accept_root: false }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn src(&self) -> PathBuf {
+        self.path("src")
+    }
+
+    pub fn dst(&self) -> PathBuf {
+        self.path("dst")
+    }
+
+    pub fn receiver_options(&self) -> ReceiverOptions {
+        ReceiverOptions {
+            home: Home::at(self.path("home-r")),
+            identity: self.receiver.clone(),
+            modules: vec![ModuleOptions { name: "dst".to_owned(), path: self.dst() }],
+            listen: "127.0.0.1:0".parse().unwrap(),
+            allow: vec![self.sender.fingerprint()],
+            link: LinkOptions::default(),
+        }
+    }
+
+    pub fn receive(&self) -> ReceiverDaemon {
+        ReceiverDaemon::start(self.receiver_options(), &runtime()).unwrap()
+    }
+
+    pub fn sender_options(&self, address: SocketAddr, follow: bool) -> SenderOptions {
+        SenderOptions {
+            home: Home::at(self.path("home-s")),
+            identity: self.sender.clone(),
+            source: self.src(),
+            target: TargetOptions {
+                display: "test::dst".to_owned(),
+                host: address.ip().to_string(),
+                port: address.port(),
+                fingerprint: self.receiver.fingerprint(),
+                module: "dst".to_owned(),
+                path: RelPath::root(),
+            },
+            follow,
+            deletes: self.deletes,
+            accept_root: self.accept_root,
+            link: LinkOptions::default(),
+        }
+    }
+
+    pub fn seed_to(&self, address: SocketAddr) -> Result<Summary, DaemonError> {
+        sender::run(&self.sender_options(address, false), &runtime(), Arc::new(Silent), &Stop::default())
+    }
+
+    /// Starts a receiver, seeds, stops it.
+    pub fn seed(&self) -> Result<Summary, DaemonError> {
+        let receiver = self.receive();
+        let outcome = self.seed_to(receiver.address());
+        receiver.stop();
+        outcome
+    }
+
+    pub fn assert_equal(&self) {
+        assert_equal(&self.src(), &self.dst());
+    }
+}
+
+/// Everything about one entry that a mirror carries.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub kind: char,
+    pub mode: u32,
+    pub owner: (u32, u32),
+    pub mtime: (i64, i64),
+    pub content: Vec<u8>,
+}
+
+/// Reads a tree with the standard library alone. Our own private names are left out.
+pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, Seen> {
+    let mut seen = BTreeMap::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let name = path.file_name().unwrap().as_bytes();
+            if name.starts_with(b".driftless") {
+                continue;
+            }
+            let (kind, content) = match meta.file_type() {
+                t if t.is_dir() => {
+                    directories.push(path.clone());
+                    ('d', Vec::new())
+                }
+                t if t.is_symlink() => ('l', fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()),
+                t if t.is_file() => ('f', blake3::hash(&fs::read(&path).unwrap()).as_bytes().to_vec()),
+                _ => continue,
+            };
+            let mode = if kind == 'l' { 0 } else { meta.permissions().mode() & 0o7777 };
+            let key = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
+            let mtime = (meta.mtime(), meta.mtime_nsec());
+            seen.insert(key, Seen { kind, mode, owner: (meta.uid(), meta.gid()), mtime, content });
+        }
+    }
+    seen
+}
+
+pub fn differences(left: &Path, right: &Path) -> Vec<String> {
+    let (left, right) = (tree(left), tree(right));
+    let mut found = Vec::new();
+    for (path, ours) in &left {
+        match right.get(path) {
+            None => found.push(format!("{} is missing", path.escape_ascii())),
+            Some(theirs) if theirs != ours => {
+                found.push(format!("{} differs: {ours:?} {theirs:?}", path.escape_ascii()));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in right.keys().filter(|path| !left.contains_key(*path)) {
+        found.push(format!("{} is extra", path.escape_ascii()));
+    }
+    found
+}
+
+pub fn assert_equal(left: &Path, right: &Path) {
+    let found = differences(left, right);
+    assert!(found.is_empty(), "{} differences, first: {:#?}", found.len(), &found[..found.len().min(5)]);
+}
+
+/// No private name of ours is left anywhere, but for the generation file at the root.
+pub fn assert_no_leftovers(root: &Path) {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let ours = entry.file_name().as_bytes().starts_with(b".driftless-");
+            assert!(!ours || entry.file_name() == ".driftless-generation", "{} was left", entry.path().display());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+}
+
+/// Waits for phases.
+#[derive(Default)]
+pub struct Watching {
+    state: Mutex<(Option<Phase>, u64)>,
+    changed: Condvar,
+}
+
+impl Observer for Watching {
+    fn phase(&self, phase: &Phase) {
+        let mut state = self.state.lock().unwrap();
+        state.0 = Some(phase.clone());
+        state.1 += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Watching {
+    /// Waits until a phase that fits was entered, `PATIENCE` at most.
+    pub fn wait_for(&self, what: impl Fn(&Phase) -> bool) -> Phase {
+        let state = self.state.lock().unwrap();
+        let fits = |state: &mut (Option<Phase>, u64)| !state.0.as_ref().is_some_and(&what);
+        let (state, timeout) = self.changed.wait_timeout_while(state, PATIENCE, fits).unwrap();
+        assert!(!timeout.timed_out(), "still {:?}", state.0);
+        state.0.clone().unwrap()
+    }
+
+    pub fn wait_in_sync(&self) {
+        self.wait_for(|phase| matches!(phase, Phase::InSync { .. }));
+    }
+}
+
+/// A sender that follows, on a thread of its own.
+pub struct Following {
+    pub watching: Arc<Watching>,
+    stop: Stop,
+    thread: Option<std::thread::JoinHandle<Result<Summary, DaemonError>>>,
+}
+
+impl Following {
+    pub fn start(options: SenderOptions) -> Following {
+        let (watching, stop) = (Arc::new(Watching::default()), Stop::default());
+        let thread = std::thread::spawn({
+            let (watching, stop) = (watching.clone(), stop.clone());
+            move || {
+                let outcome = sender::run(&options, &runtime(), watching.clone(), &stop);
+                if let Err(error) = &outcome {
+                    watching.phase(&Phase::Halted { error: error.to_string() });
+                }
+                outcome
+            }
+        });
+        Following { watching, stop, thread: Some(thread) }
+    }
+
+    pub fn stop(mut self) -> Result<Summary, DaemonError> {
+        self.stop.request();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.stop.request();
+    }
+}
+
+/// Waits until two trees are equal: the test's own comparison, independent of what either daemon believes.
+pub fn wait_equal(left: &Path, right: &Path) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        // A tree that changes while it is read makes `tree` fail; that is only another round.
+        let found = std::panic::catch_unwind(|| differences(left, right));
+        match found {
+            Ok(found) if found.is_empty() => return,
+            found => {
+                assert!(std::time::Instant::now() < deadline, "still different: {found:#?}");
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        }
+    }
+}
