@@ -106,7 +106,12 @@ impl ControlServer {
             })
             .map_err(failed("start a thread for"))?;
         let listener = UnixStream::from(OwnedFd::from(handle));
-        Ok(ControlServer { path, listener, stopping, thread: Some(thread) })
+        Ok(ControlServer {
+            path,
+            listener,
+            stopping,
+            thread: Some(thread),
+        })
     }
 
     /// Where it listens.
@@ -149,12 +154,14 @@ fn listen(listener: &UnixListener, source: &StatusSource, stopping: &AtomicBool)
             continue;
         }
         let source = source.clone();
-        let spawned = std::thread::Builder::new().name("control-answer".to_owned()).spawn(move || {
-            let _slot = slot;
-            if let Err(error) = answer(stream, &source) {
-                tracing::debug!("a control connection broke: {error}");
-            }
-        });
+        let spawned = std::thread::Builder::new()
+            .name("control-answer".to_owned())
+            .spawn(move || {
+                let _slot = slot;
+                if let Err(error) = answer(stream, &source) {
+                    tracing::debug!("a control connection broke: {error}");
+                }
+            });
         if let Err(error) = spawned {
             tracing::warn!("cannot start a thread for a control connection: {error}");
         }
@@ -172,14 +179,20 @@ impl Drop for Slot {
 
 fn answer(mut stream: UnixStream, source: &StatusSource) -> io::Result<()> {
     let line = read_line(&stream, PATIENCE, REQUEST_BYTES_MAX)?;
-    let error = |text: String| Reply { version: STATUS_VERSION, error: Some(text), ..Reply::default() };
+    let error = |text: String| Reply {
+        version: STATUS_VERSION,
+        error: Some(text),
+        ..Reply::default()
+    };
     let reply = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) if request.version != STATUS_VERSION => {
-            error(format!("this daemon speaks version {STATUS_VERSION} only (use the same driftless for both)"))
-        }
-        Ok(request) if request.command == "status" => {
-            Reply { version: STATUS_VERSION, daemons: Some(source()), ..Reply::default() }
-        }
+        Ok(request) if request.version != STATUS_VERSION => error(format!(
+            "this daemon speaks version {STATUS_VERSION} only (use the same driftless for both)"
+        )),
+        Ok(request) if request.command == "status" => Reply {
+            version: STATUS_VERSION,
+            daemons: Some(source()),
+            ..Reply::default()
+        },
         Ok(request) => error(format!("there is no command {:?}", request.command)),
         Err(cause) => error(format!("not a request: {cause}")),
     };
@@ -190,10 +203,20 @@ fn answer(mut stream: UnixStream, source: &StatusSource) -> io::Result<()> {
 
 /// Reads up to a line end. The time is for all of it, so that a byte now and then does not extend it.
 fn read_line(stream: &UnixStream, patience: Duration, limit: u64) -> io::Result<Vec<u8>> {
-    let mut reader = BufReader::new(Timed { stream, until: Instant::now() + patience }.take(limit));
+    let mut reader = BufReader::new(
+        Timed {
+            stream,
+            until: Instant::now() + patience,
+        }
+        .take(limit),
+    );
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
-    if line.pop() == Some(b'\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if line.pop() == Some(b'\n') {
+        Ok(line)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 fn write_all(stream: &mut UnixStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
@@ -225,7 +248,11 @@ impl Read for Timed<'_> {
 
 fn remaining(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
 }
 
 /// What the processes of a home said.
@@ -241,10 +268,21 @@ pub struct Answers {
 pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
     let mut answers = Answers::default();
     for dir in home.run_dirs() {
-        let failed = |cause| ControlError { action: "list the control sockets in", path: dir.clone(), cause };
+        let failed = |cause| ControlError {
+            action: "list the control sockets in",
+            path: dir.clone(),
+            cause,
+        };
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
             Err(error) => return Err(failed(error)),
         };
         let mut paths = Vec::new();
@@ -260,7 +298,9 @@ pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
                 Ok(Some(daemons)) => answers.daemons.extend(daemons),
                 Ok(None) if !is_alive(pid) => _ = fs::remove_file(&path),
                 Ok(None) => {}
-                Err(error) => answers.problems.push(format!("the driftless process {pid} does not answer: {error}")),
+                Err(error) => answers
+                    .problems
+                    .push(format!("the driftless process {pid} does not answer: {error}")),
             }
         }
     }
@@ -271,12 +311,20 @@ pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
 fn ask(path: &Path) -> io::Result<Option<Vec<DaemonStatus>>> {
     let mut stream = match short(path, |short| UnixStream::connect(short)) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    let request = Request { version: STATUS_VERSION, command: "status".to_owned() };
+    let request = Request {
+        version: STATUS_VERSION,
+        command: "status".to_owned(),
+    };
     let mut text = serde_json::to_vec(&request).map_err(io::Error::other)?;
     text.push(b'\n');
     write_all(&mut stream, &text, CLIENT_PATIENCE)?;
@@ -284,7 +332,9 @@ fn ask(path: &Path) -> io::Result<Option<Vec<DaemonStatus>>> {
     let reply: Reply = serde_json::from_slice(&line).map_err(io::Error::other)?;
     match (reply.daemons, reply.error) {
         (Some(daemons), _) => Ok(Some(daemons)),
-        (None, error) => Err(io::Error::other(error.unwrap_or_else(|| "an empty answer".to_owned()))),
+        (None, error) => Err(io::Error::other(
+            error.unwrap_or_else(|| "an empty answer".to_owned()),
+        )),
     }
 }
 
@@ -296,7 +346,9 @@ fn process_of(path: &Path) -> Option<i32> {
 }
 
 fn is_alive(pid: i32) -> bool {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return false;
+    };
     rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
@@ -305,7 +357,11 @@ fn short<T>(path: &Path, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::
     match (path.parent(), path.file_name()) {
         (Some(dir), Some(name)) if path.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX => {
             let dir = File::open(dir)?;
-            operation(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+            operation(
+                &Path::new("/proc/self/fd")
+                    .join(dir.as_raw_fd().to_string())
+                    .join(name),
+            )
         }
         _ => operation(path),
     }

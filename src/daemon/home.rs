@@ -47,7 +47,9 @@ pub struct Home {
 #[derive(Debug, Error)]
 pub enum HomeError {
     /// Nothing says where it is.
-    #[error("cannot find a home for driftless: neither DRIFTLESS_HOME nor HOME is set (set DRIFTLESS_HOME to a directory of your own)")]
+    #[error(
+        "cannot find a home for driftless: neither DRIFTLESS_HOME nor HOME is set (set DRIFTLESS_HOME to a directory of your own)"
+    )]
     Unset,
     /// It belongs to somebody else.
     #[error("refusing the home {}: it belongs to user {owner}, but this process runs as user {user}{} (run driftless as \
@@ -77,7 +79,11 @@ pub enum HomeError {
 }
 
 fn note(user: u32) -> &'static str {
-    if user == 0 { "; root may not use another user's home, because files in it would become root's" } else { "" }
+    if user == 0 {
+        "; root may not use another user's home, because files in it would become root's"
+    } else {
+        ""
+    }
 }
 
 impl Home {
@@ -92,11 +98,20 @@ impl Home {
     /// Everything below one directory, as with `$DRIFTLESS_HOME`.
     pub fn at(path: impl Into<PathBuf>) -> Home {
         let path = path.into();
-        Home { run: path.join("run"), state: path.clone(), config: path, other_runs: Vec::new() }
+        Home {
+            run: path.join("run"),
+            state: path.clone(),
+            config: path,
+            other_runs: Vec::new(),
+        }
     }
 
     fn from_environment(variable: &dyn Fn(&str) -> Option<OsString>, user: u32) -> Result<Home, HomeError> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name: &str| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         if let Some(path) = set(HOME_VARIABLE) {
             let path = std::path::absolute(&path).map_err(|cause| HomeError::Io { path, cause })?;
             return Ok(Home::at(path));
@@ -111,14 +126,30 @@ impl Home {
         }
         // A relative path in an XDG variable is to be ignored, says the specification.
         let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
-        let below_home = |rest: &str| absolute("HOME").map(|home| home.join(rest)).ok_or(HomeError::Unset);
-        let config = absolute("XDG_CONFIG_HOME").map_or_else(|| below_home(".config"), Ok)?.join("driftless");
-        let state = absolute("XDG_STATE_HOME").map_or_else(|| below_home(".local/state"), Ok)?.join("driftless");
+        let below_home = |rest: &str| {
+            absolute("HOME")
+                .map(|home| home.join(rest))
+                .ok_or(HomeError::Unset)
+        };
+        let config = absolute("XDG_CONFIG_HOME")
+            .map_or_else(|| below_home(".config"), Ok)?
+            .join("driftless");
+        let state = absolute("XDG_STATE_HOME")
+            .map_or_else(|| below_home(".local/state"), Ok)?
+            .join("driftless");
         // A daemon started by cron has no XDG_RUNTIME_DIR, the shell that asks for its status has.
-        let mut runs = vec![state.join("run"), PathBuf::from(format!("/run/user/{user}/driftless"))];
+        let mut runs = vec![
+            state.join("run"),
+            PathBuf::from(format!("/run/user/{user}/driftless")),
+        ];
         let run = absolute("XDG_RUNTIME_DIR").map_or_else(|| runs[0].clone(), |path| path.join("driftless"));
         runs.retain(|other| *other != run);
-        Ok(Home { config, state, run, other_runs: runs })
+        Ok(Home {
+            config,
+            state,
+            run,
+            other_runs: runs,
+        })
     }
 
     fn check_owner(&self, user: u32) -> Result<(), HomeError> {
@@ -126,10 +157,19 @@ impl Home {
             let found = match fs::metadata(path) {
                 Ok(found) => found,
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-                Err(cause) => return Err(HomeError::Io { path: path.clone(), cause }),
+                Err(cause) => {
+                    return Err(HomeError::Io {
+                        path: path.clone(),
+                        cause,
+                    });
+                }
             };
             if found.uid() != user {
-                return Err(HomeError::ForeignOwner { path: path.clone(), owner: found.uid(), user });
+                return Err(HomeError::ForeignOwner {
+                    path: path.clone(),
+                    owner: found.uid(),
+                    user,
+                });
             }
             if !found.is_dir() {
                 return Err(HomeError::NotADirectory { path: path.clone() });
@@ -160,12 +200,20 @@ impl Home {
 
     /// Where control sockets of this home's processes may be; none of it needs to exist.
     pub fn run_dirs(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.run).chain(&self.other_runs).cloned().collect()
+        std::iter::once(&self.run)
+            .chain(&self.other_runs)
+            .cloned()
+            .collect()
     }
 
     /// The state of one mirror on the sender; see [`Home::mirror_key`].
     pub fn mirror_dir(&self, key: &str) -> PathBuf {
-        made(self.state.join(STATE_DIR).join("mirrors").join(directory_name(key)))
+        made(
+            self.state
+                .join(STATE_DIR)
+                .join("mirrors")
+                .join(directory_name(key)),
+        )
     }
 
     /// What tells one mirror from all others: the source's canonical path and the target as it is displayed.
@@ -176,8 +224,17 @@ impl Home {
 
     /// The state of one module path on the receiver.
     pub fn module_dir(&self, module: &str, path: &RelPath) -> PathBuf {
-        let key = if path.is_root() { module.to_owned() } else { format!("{module}\n{path}") };
-        made(self.state.join(STATE_DIR).join("modules").join(directory_name(&key)))
+        let key = if path.is_root() {
+            module.to_owned()
+        } else {
+            format!("{module}\n{path}")
+        };
+        made(
+            self.state
+                .join(STATE_DIR)
+                .join("modules")
+                .join(directory_name(&key)),
+        )
     }
 
     /// Where it is, in one word for messages.
@@ -195,11 +252,23 @@ impl std::fmt::Display for Home {
 
 /// A directory name that people recognise and that no two keys share.
 fn directory_name(key: &str) -> String {
-    let hash = blake3::derive_key("driftless 2026-01 directory of a mirror or module v1", key.as_bytes());
+    let hash = blake3::derive_key(
+        "driftless 2026-01 directory of a mirror or module v1",
+        key.as_bytes(),
+    );
     let hash = data_encoding::HEXLOWER.encode(&hash[..8]);
     // The end says more than the beginning, which is often the same for all.
-    let from = key.ceil_char_boundary(key.len().saturating_sub(READABLE_BYTES));
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') { c } else { '-' };
+    let tail = key.len().saturating_sub(READABLE_BYTES);
+    let from = (tail..=key.len())
+        .find(|&at| key.is_char_boundary(at))
+        .unwrap_or(0);
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') {
+            c
+        } else {
+            '-'
+        }
+    };
     let readable: String = key[from..].chars().map(plain).collect();
     match readable.trim_matches(['-', '.']) {
         "" => hash,
@@ -223,94 +292,4 @@ fn shown(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn home(variables: &[(&str, &str)], user: u32) -> Result<Home, HomeError> {
-        let find = |wanted: &str| {
-            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| OsString::from(value))
-        };
-        Home::from_environment(&find, user)
-    }
-
-    #[test]
-    fn the_variable_moves_everything_for_everyone() {
-        for user in [0, 1000] {
-            let home = home(&[(HOME_VARIABLE, "/h"), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/home/u")], user).unwrap();
-            assert_eq!(home, Home::at("/h"));
-            assert_eq!(home.identity_dir(), Path::new("/h/identity"));
-            assert_eq!(home.invites_dir(), Path::new("/h/invites"));
-            assert_eq!(home.run_dirs(), [Path::new("/h/run")]);
-        }
-    }
-
-    #[test]
-    fn root_uses_the_places_of_the_system() {
-        let home = home(&[("HOME", "/home/u"), ("XDG_STATE_HOME", "/x")], 0).unwrap();
-        assert_eq!(home.identity_dir(), Path::new("/etc/driftless/identity"));
-        assert_eq!(home.invites_dir(), Path::new("/var/lib/driftless/invites"));
-        assert_eq!(home.run_dirs(), [Path::new("/run/driftless")]);
-    }
-
-    #[test]
-    fn users_get_the_xdg_places_and_relative_ones_are_ignored() {
-        let plain = home(&[("HOME", "/home/u"), ("XDG_CONFIG_HOME", "relative"), ("XDG_STATE_HOME", "")], 7).unwrap();
-        assert_eq!(plain.identity_dir(), Path::new("/home/u/.config/driftless/identity"));
-        assert_eq!(plain.invites_dir(), Path::new("/home/u/.local/state/driftless/invites"));
-        let state_run = PathBuf::from("/home/u/.local/state/driftless/run");
-        assert_eq!(plain.run_dirs(), [state_run.clone(), "/run/user/7/driftless".into()]);
-        let set = home(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/7")], 7).unwrap();
-        assert_eq!(set.run_dirs(), [PathBuf::from("/run/user/7/driftless"), state_run]);
-        let all = [("XDG_CONFIG_HOME", "/c"), ("XDG_STATE_HOME", "/s")];
-        assert_eq!(home(&all, 7).unwrap().identity_dir(), Path::new("/c/driftless/identity"));
-        assert!(matches!(home(&[], 7), Err(HomeError::Unset)));
-    }
-
-    #[test]
-    fn a_foreign_home_is_refused_by_name_and_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let owner = fs::metadata(dir.path()).unwrap().uid();
-        let home = Home::at(dir.path());
-        home.check_owner(owner).unwrap();
-        let text = home.check_owner(owner + 1).unwrap_err().to_string();
-        assert!(text.contains(&format!("belongs to user {owner}")), "{text}");
-        assert!(text.contains(&dir.path().display().to_string()), "{text}");
-        Home::at(dir.path().join("missing")).check_owner(owner).unwrap();
-    }
-
-    #[test]
-    fn directories_are_made_for_the_owner_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("h"));
-        let path = RelPath::parse(b"a/b").unwrap();
-        for made in [home.run_dir(), home.module_dir("m", &path), home.mirror_dir("k")] {
-            assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o700, "{made:?}");
-        }
-        assert_eq!(fs::metadata(dir.path().join("h")).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn state_directories_are_distinct_readable_and_never_sent() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path());
-        let root = RelPath::root();
-        let names = [
-            home.module_dir("photos", &root),
-            home.module_dir("photos", &RelPath::parse(b"a").unwrap()),
-            home.module_dir("../..", &root),
-            home.module_dir("photos.", &root),
-        ];
-        for (at, path) in names.iter().enumerate() {
-            assert_eq!(path.parent(), names[0].parent(), "{path:?}");
-            assert!(!names[..at].contains(path));
-        }
-        assert!(names[0].file_name().unwrap().to_str().unwrap().starts_with("photos-"));
-        let inside = names[0].strip_prefix(dir.path()).unwrap();
-        assert!(inside.as_os_str().as_bytes().starts_with(name::RESERVED_PREFIX));
-        let key = |source: &str, target: &str| Home::mirror_key(Path::new(source), target);
-        assert_ne!(key("/a\nb", "c"), key("/a", "b\nc"));
-        let long = home.mirror_dir(&key(&"/ä".repeat(4000), "nas::photos"));
-        assert!(long.file_name().unwrap().len() < 100 && long.is_dir());
-    }
-}
+mod tests;

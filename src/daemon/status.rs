@@ -3,13 +3,15 @@
 //! The JSON is part of the command line contract: fields are added, never changed or removed, and a reader must ignore
 //! those that it does not know. Times are unix seconds. Paths are escaped.
 
+mod session;
+
+pub use session::{SessionReport, SessionStatus};
+
 use super::home::Home;
 use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
-use driftless_protocol::message::Progress;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +28,7 @@ pub enum DaemonStatus {
     /// A receiver.
     Receiver(ReceiverStatus),
     /// A sender: one source, one target.
-    Sender(SenderStatus),
+    Sender(Box<SenderStatus>),
 }
 
 /// The last thing that went wrong.
@@ -40,7 +42,10 @@ pub struct LastError {
 
 impl LastError {
     fn now(text: &str) -> LastError {
-        LastError { text: text.to_owned(), at: unix_now() }
+        LastError {
+            text: text.to_owned(),
+            at: unix_now(),
+        }
     }
 }
 
@@ -63,9 +68,21 @@ pub struct ReceiverStatus {
 
 impl ReceiverStatus {
     /// The status of a receiver in this process.
-    pub fn new(identity: String, home: &Home, address: SocketAddr, modules: Vec<ModuleStatus>) -> ReceiverStatus {
+    pub fn new(
+        identity: String,
+        home: &Home,
+        address: SocketAddr,
+        modules: Vec<ModuleStatus>,
+    ) -> ReceiverStatus {
         let (pid, since) = (std::process::id(), process_start());
-        ReceiverStatus { pid, identity, home: home.to_string(), since, address, modules }
+        ReceiverStatus {
+            pid,
+            identity,
+            home: home.to_string(),
+            since,
+            address,
+            modules,
+        }
     }
 }
 
@@ -78,116 +95,6 @@ pub struct ModuleStatus {
     pub path: String,
     /// Who is connected.
     pub sessions: Vec<SessionReport>,
-}
-
-/// What a connected sender has done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SessionReport {
-    /// The path inside the module.
-    pub path: String,
-    /// The sender's fingerprint.
-    pub peer: String,
-    /// The tree that it sends, as it says.
-    pub source: String,
-    /// When it connected.
-    pub since: u64,
-    /// Ops applied.
-    pub applied: u64,
-    /// Ops failed.
-    pub failed: u64,
-    /// Files whose content was asked for.
-    pub wanted: u64,
-    /// Content bytes written.
-    pub bytes: u64,
-    /// Every op up to this one is visible.
-    pub applied_to: u64,
-    /// Every op up to this one is on stable storage.
-    pub durable_to: u64,
-    /// The sender's journal is here completely and durably up to this number.
-    pub sequence: Option<u64>,
-    /// What went wrong last.
-    pub last_error: Option<LastError>,
-}
-
-/// The counters of one session on a receiver. Writers never wait for readers.
-#[derive(Debug)]
-pub struct SessionStatus {
-    since: u64,
-    applied: AtomicU64,
-    failed: AtomicU64,
-    wanted: AtomicU64,
-    bytes: AtomicU64,
-    applied_to: AtomicU64,
-    durable_to: AtomicU64,
-    /// One more than the number, 0 for none.
-    sequence: AtomicU64,
-    last_error: Mutex<Option<LastError>>,
-}
-
-impl Default for SessionStatus {
-    fn default() -> SessionStatus {
-        SessionStatus {
-            since: unix_now(),
-            applied: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            wanted: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            applied_to: AtomicU64::new(0),
-            durable_to: AtomicU64::new(0),
-            sequence: AtomicU64::new(0),
-            last_error: Mutex::default(),
-        }
-    }
-}
-
-impl SessionStatus {
-    /// An op was applied.
-    pub fn count_applied(&self) {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// An op failed.
-    pub fn count_failed(&self, text: &str) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.last_error) = Some(LastError::now(text));
-    }
-
-    /// Content was written.
-    pub fn count_bytes(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// A file's content was asked for.
-    pub fn count_wanted(&self) {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The sender was told this.
-    pub fn set_progress(&self, progress: &Progress) {
-        self.applied_to.store(progress.applied, Ordering::Relaxed);
-        self.durable_to.store(progress.durable, Ordering::Relaxed);
-        if let Some(cursor) = &progress.cursor {
-            self.sequence.store(cursor.sequence.saturating_add(1), Ordering::Relaxed);
-        }
-    }
-
-    /// The counters as they are now.
-    pub fn report(&self, path: String, peer: String, source: String) -> SessionReport {
-        SessionReport {
-            path,
-            peer,
-            source,
-            since: self.since,
-            applied: self.applied.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            wanted: self.wanted.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            applied_to: self.applied_to.load(Ordering::Relaxed),
-            durable_to: self.durable_to.load(Ordering::Relaxed),
-            sequence: self.sequence.load(Ordering::Relaxed).checked_sub(1),
-            last_error: lock(&self.last_error).clone(),
-        }
-    }
 }
 
 /// What a sender is doing.
@@ -298,24 +205,39 @@ impl StatusBoard {
             last_error: None,
             watcher: None,
         };
-        Arc::new(StatusBoard { identity, home: home.to_string(), source, target, facts: Mutex::new(facts) })
+        Arc::new(StatusBoard {
+            identity,
+            home: home.to_string(),
+            source,
+            target,
+            facts: Mutex::new(facts),
+        })
     }
 
     /// Says how changes are noticed, and what is missed that way.
     pub fn set_watcher(&self, name: &str, degradations: &[String]) {
-        let watcher = WatcherStatus { name: name.to_owned(), degradations: degradations.to_vec() };
+        let watcher = WatcherStatus {
+            name: name.to_owned(),
+            degradations: degradations.to_vec(),
+        };
         lock(&self.facts).watcher = Some(watcher);
     }
 
     /// How changes are noticed, if that is known.
     pub fn watcher(&self) -> Option<String> {
-        lock(&self.facts).watcher.as_ref().map(|watcher| watcher.name.clone())
+        lock(&self.facts)
+            .watcher
+            .as_ref()
+            .map(|watcher| watcher.name.clone())
     }
 
     /// Replaces the list of entries in error.
     pub fn set_failed(&self, failed: &[FailedEntry]) {
         let listed = failed.iter().take(FAILED_LISTED_MAX);
-        let listed = listed.map(|entry| FailedStatus { path: entry.path.clone(), error: entry.error.clone() });
+        let listed = listed.map(|entry| FailedStatus {
+            path: entry.path.clone(),
+            error: entry.error.clone(),
+        });
         lock(&self.facts).failed = listed.collect();
     }
 
@@ -341,7 +263,9 @@ impl StatusBoard {
             None => ("starting", None),
             Some(phase) => describe(phase),
         };
-        let oldest = facts.behind_since.map(|since| since.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+        let oldest = facts
+            .behind_since
+            .map(|since| since.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
         SenderStatus {
             pid: std::process::id(),
             identity: self.identity.clone(),
@@ -353,7 +277,10 @@ impl StatusBoard {
             phase_since: facts.phase_since,
             reason: reason.map(str::to_owned),
             in_sync_at: facts.in_sync_at,
-            behind: Behind { ops: pending(&facts.counters), oldest_ms: oldest },
+            behind: Behind {
+                ops: pending(&facts.counters),
+                oldest_ms: oldest,
+            },
             counters: named(&facts.counters),
             failed: facts.failed.clone(),
             last_error: facts.last_error.clone(),
@@ -366,7 +293,10 @@ impl Observer for StatusBoard {
     fn phase(&self, phase: &Phase) {
         let mut facts = lock(&self.facts);
         if let Phase::InSync { sequence } = phase {
-            facts.in_sync_at = Some(InSyncAt { sequence: *sequence, at: unix_now() });
+            facts.in_sync_at = Some(InSyncAt {
+                sequence: *sequence,
+                at: unix_now(),
+            });
             facts.behind_since = None;
         }
         if let Phase::Waiting { error, .. } | Phase::Halted { error } = phase {
@@ -413,12 +343,16 @@ fn pending(counters: &SendCounters) -> u64 {
 fn named(counters: &SendCounters) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(counters).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();
-    fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
+    fields
+        .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
+        .collect()
 }
 
 /// Now, in unix seconds; a clock set before 1970 counts as 1970.
 pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// When this was first asked in this process; `main` asks first.

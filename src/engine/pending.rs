@@ -9,18 +9,19 @@
 //! | asked | [`Pending::handle_look`] | at the time that was asked for |
 //! | ready | any other hint, or the time above has come | at once |
 //!
-//! A slot moves down this table only, until it leaves; a hint after that opens a new slot. An event on a slot that
-//! was asked for later overrules the later time: the core finds out for itself whether it was too early.
+//! What is ready stays ready until it leaves; a hint after that opens a new slot. An event overrules the time that
+//! was asked for: the core finds out for itself whether it was too early.
 //!
 //! With a `delay`, what is ready waits for a window to close. It opens with the first pending change and closes
 //! `delay` later, or as soon as `batch_max` places are ready; then everything that is ready leaves as one batch. What
 //! is still being written then opens the next window when the first of it gets ready. So a change leaves no later
-//! than `max(delay, max_delay) + delay` after its first hint, and `max_delay` after it without a window.
+//! than `max_delay + delay` after its first hint.
 //!
 //! Memory is bounded. Above `capacity` slots, all of them collapse to their directories, each to be listed as a whole;
 //! above `capacity` directories, these collapse to one rescan of everything. An overflow of the event queue does
-//! that at once. What is pending already covers an event (a directory to be listed, a rescan) swallows it, because
-//! the listing will begin after the event.
+//! that at once. What is pending and covers an event (a directory to be listed, a rescan) swallows it, because
+//! the listing will begin after the event. A listing compares by stat: a core that asked for looks at files which
+//! stat cannot tell apart (a writable mapping) keeps its own list of them, and asks again afterwards.
 //!
 //! Pure: no clock, no kernel. Every call that takes `now` wants it no earlier than in the call before.
 

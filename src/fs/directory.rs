@@ -1,7 +1,6 @@
 //! A directory held by handle, and what is done to the names in it.
 
 use super::error::{FsError, FsErrorKind, Result, shown};
-use super::private::private_name;
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use driftless_protocol::name::Name;
 use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -192,7 +191,13 @@ impl Directory {
                 _ => failed(errno),
             }),
             RenameMode::Replace => {
-                plain().map_err(failed)?;
+                plain().map_err(|errno| match errno {
+                    // Another word for it: nothing else can be in the way here.
+                    Errno::EXIST => {
+                        failed(errno).explained(FsErrorKind::NotEmpty, "a directory there is not empty")
+                    }
+                    _ => failed(errno),
+                })?;
                 if let (Ok(left), Ok(there)) = (stat_at(&self.fd, old), stat_at(&to_dir.fd, new))
                     && left.links > 1
                     && left.stamp.same_object(&there.stamp)
@@ -324,7 +329,12 @@ impl Directory {
         let flags = flags | OFlags::CLOEXEC;
         retry_on_intr(|| rustix::fs::openat2(&self.fd, name, flags, mode, BENEATH | resolve)).map_err(
             |errno| {
-                let error = FsError::new(operation, shown(&self.shown, name), errno);
+                let path = if name == b"." {
+                    self.shown.clone()
+                } else {
+                    shown(&self.shown, name)
+                };
+                let error = FsError::new(operation, path, errno);
                 match errno {
                     Errno::NOSYS => error.explained(
                         FsErrorKind::Unsupported,
@@ -339,11 +349,6 @@ impl Directory {
                 }
             },
         )
-    }
-
-    /// Where to look for a name that nothing has.
-    pub(super) fn unused_name(&self) -> Name {
-        private_name()
     }
 
     /// Makes an error about this directory.

@@ -3,6 +3,7 @@
 use super::directory::{Directory, RenameMode};
 use super::error::{FsError, FsErrorKind, Result};
 use super::meta::{self, Handle, NO_PROC, proc_path};
+use super::private::private_name;
 use super::stat::{FileType, Stamp, Stat, stat_at, stat_handle};
 use driftless_protocol::entry::{Attributes, Carried};
 use driftless_protocol::name::Name;
@@ -15,7 +16,7 @@ impl Directory {
     /// anything but a directory ([`FsErrorKind::Exists`]). Durable after [`Directory::sync`].
     pub fn make_symlink(&self, target: &[u8], name: &Name, a: &Attributes, carried: Carried) -> Result<Stat> {
         const OPERATION: &str = "create the symbolic link";
-        let aside = self.unused_name();
+        let aside = private_name();
         rustix::fs::symlinkat(target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
@@ -51,6 +52,10 @@ impl Directory {
         mode: RenameMode,
     ) -> Result<Stat> {
         const OPERATION: &str = "link";
+        if mode == RenameMode::Exchange {
+            let error = to_dir.failed_at(OPERATION, to)(Errno::INVAL);
+            return Err(error.explained(FsErrorKind::Unsupported, "a link cannot be exchanged"));
+        }
         let fd = self.open_path(OPERATION, from)?;
         let source = stat_handle(&fd).map_err(self.failed_at(OPERATION, from))?;
         if !matches!(source.file_type, FileType::Regular | FileType::Symlink) {
@@ -74,7 +79,7 @@ impl Directory {
                 if there.is_some_and(|there| there.stamp.same_object(&source.stamp)) {
                     return stat_handle(&fd).map_err(to_dir.failed_at(OPERATION, to));
                 }
-                let aside = to_dir.unused_name();
+                let aside = private_name();
                 link_handle(OPERATION, fd.as_fd(), to_dir, &aside)?;
                 to_dir
                     .put_in_place(OPERATION, &aside, to, fd.as_fd())
@@ -82,16 +87,13 @@ impl Directory {
                         let _ = to_dir.remove_file(&aside);
                     })
             }
-            (Err(error), RenameMode::Exchange) => {
-                Err(error.explained(FsErrorKind::Unsupported, "a link cannot be exchanged"))
-            }
             (Err(error), _) => Err(error),
         }
     }
 
     /// Gives the file or symbolic link `name` a second, private name in this directory and answers that.
     pub fn link_aside(&self, name: &Name) -> Result<Name> {
-        let aside = self.unused_name();
+        let aside = private_name();
         self.hard_link(name, None, self, &aside, RenameMode::NoReplace)?;
         Ok(aside)
     }

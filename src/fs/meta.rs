@@ -189,22 +189,25 @@ fn narrowed(file_type: FileType, old: u16, new: u16) -> u16 {
 
 fn set_owner(handle: Handle<'_>, wanted: &Attributes) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-    rustix::fs::chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+    rustix::fs::chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+    #[cfg(test)]
+    steps::record(handle);
+    Ok(())
 }
 
 fn set_mode(handle: Handle<'_>, mode: u16) -> Result<(), MetaFault> {
     let mode = Mode::from_raw_mode(u32::from(mode));
     match handle {
-        Handle::Open(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
-        // fchmod refuses such handles. Linux 6.6 has a call for them; before, the way leads through /proc, whose entry
-        // is the object itself: the type was checked, so there is no link to follow.
+        Handle::Open(fd) => rustix::fs::fchmod(fd, mode)?,
+        // fchmod refuses such handles. Linux 6.6 has a call for them.
         Handle::Path(fd) => match fchmodat2(fd, mode) {
-            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => {
-                rustix::fs::chmodat(CWD, proc_path(fd), mode, AtFlags::empty()).map_err(through_proc)
-            }
-            other => Ok(other?),
+            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => set_mode_through_proc(fd, mode)?,
+            other => other?,
         },
     }
+    #[cfg(test)]
+    steps::record(handle);
+    Ok(())
 }
 
 fn set_mtime(handle: Handle<'_>, mtime: Timestamp) -> Result<(), MetaFault> {
@@ -221,13 +224,22 @@ fn set_mtime(handle: Handle<'_>, mtime: Timestamp) -> Result<(), MetaFault> {
     match handle {
         Handle::Open(fd) => Ok(rustix::fs::futimens(fd, &times)?),
         Handle::Path(fd) => match rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH) {
-            // Before Linux 5.8. The /proc entry of a link's handle is the link: it is not followed further.
-            Err(Errno::INVAL) => {
-                rustix::fs::utimensat(CWD, proc_path(fd), &times, AtFlags::empty()).map_err(through_proc)
-            }
+            // Before Linux 5.8.
+            Err(Errno::INVAL) => set_times_through_proc(fd, &times),
             other => Ok(other?),
         },
     }
+}
+
+/// The way before Linux 6.6: the entry in `/proc` is the object itself. It must not be a link, whose mode cannot be
+/// set; callers have looked.
+fn set_mode_through_proc(fd: BorrowedFd<'_>, mode: Mode) -> Result<(), MetaFault> {
+    rustix::fs::chmodat(CWD, proc_path(fd), mode, AtFlags::empty()).map_err(through_proc)
+}
+
+/// The way before Linux 5.8. The entry of a link's handle is the link: it is not followed further.
+fn set_times_through_proc(fd: BorrowedFd<'_>, times: &Timestamps) -> Result<(), MetaFault> {
+    rustix::fs::utimensat(CWD, proc_path(fd), times, AtFlags::empty()).map_err(through_proc)
 }
 
 /// `fchmodat2(fd, "", mode, AT_EMPTY_PATH)`, since Linux 6.6.
@@ -270,5 +282,71 @@ fn through_proc(errno: Errno) -> MetaFault {
         MetaFault::NoProc
     } else {
         MetaFault::Kernel(errno)
+    }
+}
+
+/// What an object is after every single step, for tests: a look from another thread can fall between the kernel's
+/// own stores and show what never was.
+#[cfg(test)]
+pub(super) mod steps {
+    use super::{Attributes, Handle, stat_handle};
+    use std::cell::RefCell;
+
+    thread_local! {
+        static SEEN: RefCell<Vec<Attributes>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn record(handle: Handle<'_>) {
+        let now = stat_handle(handle.fd()).unwrap().attributes;
+        SEEN.with_borrow_mut(|seen| seen.push(now));
+    }
+
+    /// Everything that this thread's calls went through since the last time.
+    pub(in super::super) fn take() -> Vec<Attributes> {
+        SEEN.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_protocol::entry::Timestamp;
+
+    /// What older kernels need, on any kernel: both ways change the object that is held, and nothing behind it.
+    #[test]
+    fn the_ways_through_proc_reach_the_object_itself() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Directory::open_root(temp.path()).unwrap();
+        std::fs::write(temp.path().join("file"), "").unwrap();
+        std::fs::create_dir(temp.path().join("dir")).unwrap();
+        std::os::unix::fs::symlink("file", temp.path().join("link")).unwrap();
+        let name = |n: &str| Name::new(n.as_bytes()).unwrap();
+        let stat = |n: &str| dir.stat(&name(n)).unwrap().unwrap();
+        for (second, n) in [(10, "file"), (20, "dir"), (30, "link")] {
+            let fd = dir.open_path("open", &name(n)).unwrap();
+            let at = Timespec {
+                tv_sec: second,
+                tv_nsec: 9,
+            };
+            let times = Timestamps {
+                last_access: at,
+                last_modification: at,
+            };
+            assert!(set_times_through_proc(fd.as_fd(), &times).is_ok());
+            assert_eq!(stat(n).attributes.mtime, Timestamp::new(second, 9).unwrap());
+            if n != "link" {
+                assert!(set_mode_through_proc(fd.as_fd(), Mode::from_raw_mode(0o2751)).is_ok());
+                assert_eq!(stat(n).attributes.mode, 0o2751);
+            }
+        }
+        assert_eq!(stat("file").attributes.mtime, Timestamp::new(10, 9).unwrap());
+    }
+
+    #[test]
+    fn the_mode_in_between_is_within_both() {
+        assert_eq!(narrowed(FileType::Regular, 0o4755, 0o4750), 0o750);
+        assert_eq!(narrowed(FileType::Regular, 0o660, 0o606), 0o600);
+        assert_eq!(narrowed(FileType::Directory, 0o2770, 0o3775), 0o3770);
+        assert_eq!(narrowed(FileType::Directory, 0o1777, 0o777), 0o1777);
     }
 }

@@ -1,6 +1,6 @@
 //! The catalog's file and its transactions.
 
-use super::file::{self, Fault};
+use super::file::{self, Fault, Worth};
 use super::read::View;
 use super::tables::{COUNTERS, Counts, Tables};
 use super::{StoreError, error};
@@ -162,7 +162,9 @@ impl Catalog {
 }
 
 fn open_once(path: &Path, role: Role) -> Result<Catalog, Fault> {
-    let (database, counts) = file::open(path, true, CACHE_BYTES, |database| prepare(database, role))?;
+    let (database, counts) = file::open(path, Worth::Cache, CACHE_BYTES, |database| {
+        prepare(database, role)
+    })?;
     Ok(Catalog {
         database,
         path: path.to_owned(),

@@ -3,13 +3,17 @@
 //! redb checks the pages of a file by their checksums when it was not closed properly, not otherwise, and a few of
 //! its checks are panics. So every open here verifies the whole file (a sequential read) and runs inside
 //! `catch_unwind`; after that a damaged page can only be one that went bad since.
+//!
+//! What redb finds damaged it also repairs in place where it can, by going back to the commit before. That is fine for
+//! a cache. A file that must not be guessed is therefore verified in memory, on a copy, before redb may touch it.
 
 use super::StoreError;
 use super::error::is_damage;
-use redb::{Builder, Database, DatabaseError, StorageError};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -63,52 +67,78 @@ impl From<DatabaseError> for Fault {
     }
 }
 
+/// How much a file matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// It is made if it is missing or empty, and may be repaired in place.
+    Cache,
+    /// It must be there and whole, and is not written to if it is not. It is read into memory once.
+    Precious,
+}
+
 /// Opens `path`, readable by its owner only, verifies it, and lets `probe` look at the tables before anybody else
-/// does. A missing file is made if `create`; an empty one becomes an empty database if `create`.
+/// does.
 pub(super) fn open<T>(
     path: &Path,
-    create: bool,
+    worth: Worth,
     cache_bytes: usize,
     probe: impl FnOnce(&Database) -> Result<T, Fault>,
 ) -> Result<(Database, T), Fault> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(create)
+        .create(worth == Worth::Cache)
         .mode(0o600)
         .open(path)
         .map_err(Fault::Io)?;
     let length = file.metadata().map_err(Fault::Io)?.len();
-    if length == 0 && !create {
+    if length == 0 && worth == Worth::Precious {
         return Err(Fault::Damaged("the file is empty".into()));
     }
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
     // Everything that may panic, and the drop of what did, stays inside.
-    catch_unwind(AssertUnwindSafe(|| {
-        open_file(file, length > 0, cache_bytes, probe)
-    }))
-    .unwrap_or_else(|panic| Err(Fault::Damaged(panic_text(&*panic))))
+    let open = || {
+        if worth == Worth::Precious {
+            verify_copy(&builder, &file)?;
+            let database = builder.create_file(file)?;
+            let found = probe(&database)?;
+            return Ok((database, found));
+        }
+        let repaired = Rc::new(Cell::new(false));
+        let told = repaired.clone();
+        builder.set_repair_callback(move |_| told.set(true));
+        let mut database = builder.create_file(file)?;
+        // A repair after a crash has verified everything already.
+        if length > 0 && !repaired.get() && !database.check_integrity()? {
+            return Err(Fault::Damaged("pages do not have their checksums".into()));
+        }
+        let found = probe(&database)?;
+        Ok((database, found))
+    };
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| Err(Fault::Damaged(panic_text(&*panic))))
 }
 
-fn open_file<T>(
-    file: File,
-    verify: bool,
-    cache_bytes: usize,
-    probe: impl FnOnce(&Database) -> Result<T, Fault>,
-) -> Result<(Database, T), Fault> {
-    let repaired = Rc::new(Cell::new(false));
-    let mut database = Builder::new()
-        .set_cache_size(cache_bytes)
-        .set_repair_callback({
-            let repaired = repaired.clone();
-            move |_| repaired.set(true)
-        })
-        .create_file(file)?;
-    // A repair after a crash has verified everything already.
-    if verify && !repaired.get() && !database.check_integrity()? {
-        return Err(Fault::Damaged("pages do not have their checksums".into()));
+/// Verifies a file without writing to it.
+fn verify_copy(builder: &Builder, mut file: &File) -> Result<(), Fault> {
+    // The same lock that redb takes, on the same handle: nobody writes while we read.
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => Fault::InUse,
+        TryLockError::Error(error) => Fault::Io(error),
+    })?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(Fault::Io)?;
+    let copy = InMemoryBackend::new();
+    let fill = copy
+        .set_len(bytes.len() as u64)
+        .and_then(|()| copy.write(0, &bytes));
+    fill.map_err(Fault::Io)?;
+    drop(bytes);
+    let mut database = builder.create_with_backend(copy)?;
+    match database.check_integrity()? {
+        true => Ok(()),
+        false => Err(Fault::Damaged("pages do not have their checksums".into())),
     }
-    let found = probe(&database)?;
-    Ok((database, found))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -8,9 +8,6 @@ use driftless_protocol::{Kind, Name, ObjectId};
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
 use std::ops::Bound;
 
-/// Directories on the way from an object to the root, at most. Deeper ones have no path as far as the catalog says.
-const DEPTH_MAX: usize = 1 << 16;
-
 /// One thing that the journal says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -198,8 +195,10 @@ impl<S: Source> CatalogRead for S {
     fn path_of(&self, object: ObjectId) -> Result<Option<Vec<Name>>, StoreError> {
         let mut names = Vec::new();
         let mut at = object;
+        // Brent's way to notice a circle: meet a place that was noted, and note another ever more seldom.
+        let mut noted = object;
         while at != ObjectId::ROOT {
-            let Some(entry) = self.get(at)?.filter(|_| names.len() < DEPTH_MAX) else {
+            let Some(entry) = self.get(at)? else {
                 return Ok(None);
             };
             if entry.place.directory == NOWHERE {
@@ -207,6 +206,12 @@ impl<S: Source> CatalogRead for S {
             }
             names.push(entry.place.name);
             at = entry.place.directory;
+            if at == noted {
+                return Ok(None);
+            }
+            if names.len().is_power_of_two() {
+                noted = at;
+            }
         }
         names.reverse();
         Ok(Some(names))

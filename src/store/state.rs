@@ -132,7 +132,7 @@ impl State {
                 incarnations.insert(previous, Some(last_sequence_of_previous))?;
             }
             if incarnations.len()? >= INCARNATIONS_MAX {
-                let mut wanted: HashSet<u128> = HashSet::from_iter(previous);
+                let mut wanted: HashSet<u128> = previous.into_iter().collect();
                 for item in transaction.open_table(CURSORS)?.iter()? {
                     wanted.insert(decode_cursor(item?.1.value())?.incarnation);
                 }

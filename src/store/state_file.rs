@@ -3,7 +3,7 @@
 //! The file appears under its name only when it is complete, so that an empty or half-written one is always damage.
 //! Before a migration a copy of it, closed and synced, stands beside it as `<path>.v<old>`.
 
-use super::file::{self, Fault};
+use super::file::{self, Fault, Worth};
 use super::state::{CURSORS, FAILED, IDENTITIES, INTENTS};
 use super::state::{GENERATION, INCARNATIONS, MIRROR_ID, NUMBERS, VALUES};
 use super::{StoreError, error};
@@ -71,7 +71,10 @@ pub(super) fn open(
 
 /// Opens a file that must be whole, and reads its schema.
 fn open_checked(path: &Path) -> Result<(Database, u64), StoreError> {
-    file::open(path, false, CACHE_BYTES, |database| Ok(schema_of(database)?)).map_err(|fault| match fault {
+    file::open(path, Worth::Precious, CACHE_BYTES, |database| {
+        Ok(schema_of(database)?)
+    })
+    .map_err(|fault| match fault {
         Fault::Io(source) if error::is_damage(&source) => StoreError::StateDamaged {
             path: path.to_owned(),
             what: source.to_string(),
@@ -105,7 +108,7 @@ fn migrate(database: &Database, found: u64, schema: u64, migrations: &[Migration
 fn create(path: &Path) -> Result<bool, StoreError> {
     let new = beside(path, &format!(".new-{:032x}", random(path)?));
     let mirror = random(path)?;
-    let made = file::open(&new, true, CACHE_BYTES, |database| {
+    let made = file::open(&new, Worth::Cache, CACHE_BYTES, |database| {
         Ok(initialise(database, mirror)?)
     })
     .map_err(|fault| fault.into_error(&new).at_state(&new))

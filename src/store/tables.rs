@@ -20,7 +20,7 @@ use super::read::{CatalogRead, NameKey, children_of};
 use super::record::{decode_entry, encode_entry, encode_tombstone, inode_of};
 use super::{Entry, Role, StoreError};
 use driftless_protocol::{Kind, Name, ObjectId};
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
 pub(super) const NAMES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("names");
 pub(super) const OBJECTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("objects");
@@ -193,7 +193,11 @@ impl<'t> Tables<'t> {
             }
             if entry.sequence != 0 {
                 self.claim_sequence(entry.sequence)?;
-                self.changed.insert(entry.sequence, object)?;
+                if self.changed.insert(entry.sequence, object)?.is_some() {
+                    return Err(StoreError::SequenceTaken {
+                        sequence: entry.sequence,
+                    });
+                }
             }
         }
 
@@ -233,6 +237,9 @@ impl<'t> Tables<'t> {
             self.claim_sequence(sequence)?;
             let record = encode_tombstone(object, &entry.place, entry.kind);
             self.tombstones.insert(sequence, record.as_slice())?;
+            if self.changed.get(sequence)?.is_some() {
+                return Err(StoreError::SequenceTaken { sequence });
+            }
         }
         Ok(Some(entry))
     }
@@ -417,8 +424,9 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// Checks against the tombstones; the caller checks against the slots.
     fn claim_sequence(&mut self, sequence: u64) -> Result<(), StoreError> {
-        if self.changed.get(sequence)?.is_some() || self.tombstones.get(sequence)?.is_some() {
+        if !self.tombstones.is_empty()? && self.tombstones.get(sequence)?.is_some() {
             return Err(StoreError::SequenceTaken { sequence });
         }
         self.raise_last_sequence(sequence);

@@ -21,13 +21,16 @@
 //! RACE: were a number given out again while events of its former holder are still unread, these would count as
 //! events of the new one: needless looks, and its `IN_IGNORED` would end the new mapping. The reader would have to
 //! be 2^31 watches behind, but the kernel's queue ends at `fs.inotify.max_queued_events`.
+//!
+//! [`Hint::Created`]: crate::engine::pending::Hint::Created
+//! [`Hint::Vanished`]: crate::engine::pending::Hint::Vanished
 
 mod reader;
 #[cfg(test)]
 mod tests;
 
 use super::outgoing::Outgoing;
-use super::{WatchError, WatchEvent, Watcher};
+use super::{Limit, WatchError, WatchEvent, Watcher};
 use crossbeam_channel::Receiver;
 use driftless_protocol::ObjectId;
 use driftless_protocol::name::escape;
@@ -91,7 +94,7 @@ impl Inotify {
         let inotify =
             sys::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
                 Errno::MFILE => WatchError::InstancesReached {
-                    limit: sysctl("max_user_instances"),
+                    limit: lower("fs.inotify.max_user_instances", "user.max_inotify_instances"),
                 },
                 errno => start(errno),
             })?;
@@ -229,7 +232,7 @@ fn failed(errno: Errno, link: &str) -> WatchError {
     match errno {
         Errno::NOSPC => WatchError::LimitReached {
             path,
-            limit: sysctl("max_user_watches"),
+            limit: lower("fs.inotify.max_user_watches", "user.max_inotify_watches"),
         },
         errno => WatchError::Watch {
             path,
@@ -251,8 +254,18 @@ fn shown(link: &str) -> String {
     }
 }
 
-fn sysctl(name: &str) -> Option<u64> {
-    fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
+/// Of the limit of the whole system and that of this user namespace (a container), the one that is met first.
+fn lower(system: &'static str, namespace: &'static str) -> Limit {
+    let [system, namespace] = [system, namespace].map(|sysctl| Limit {
+        sysctl,
+        value: value(sysctl),
+    });
+    let counts = namespace.value.is_some() && (system.value.is_none() || namespace.value < system.value);
+    if counts { namespace } else { system }
+}
+
+fn value(sysctl: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/sys/{}", sysctl.replace('.', "/")))
         .ok()?
         .trim()
         .parse()

@@ -23,8 +23,8 @@ pub use crate::engine::pending::WatchEvent;
 
 use crossbeam_channel::Receiver;
 use driftless_protocol::ObjectId;
-use std::io;
 use std::os::fd::BorrowedFd;
+use std::{fmt, io};
 use thiserror::Error;
 
 /// Something that tells about changes in the directories that it was given.
@@ -54,26 +54,21 @@ pub trait Watcher: Send {
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// The user has as many watches as the system allows.
-    #[error(
-        "cannot watch {path}: all {} inotify watches of this user are in use; raise the sysctl \
-         fs.inotify.max_user_watches",
-        shown(.limit)
-    )]
+    #[error("cannot watch {path}: all inotify watches of this user are in use; raise the sysctl {limit}")]
     LimitReached {
         /// The directory, escaped.
         path: String,
-        /// Present value of `fs.inotify.max_user_watches`, if it could be read.
-        limit: Option<u64>,
+        /// What to raise.
+        limit: Limit,
     },
     /// The user has as many watchers as the system allows.
     #[error(
-        "cannot start inotify: all {} inotify instances of this user are in use (raise the sysctl \
-         fs.inotify.max_user_instances), or this process has too many open files",
-        shown(.limit)
+        "cannot start inotify: all inotify instances of this user are in use (raise the sysctl {limit}), \
+         or this process has too many open files"
     )]
     InstancesReached {
-        /// Present value of `fs.inotify.max_user_instances`, if it could be read.
-        limit: Option<u64>,
+        /// What to raise.
+        limit: Limit,
     },
     /// The directory was removed while the watch was being set up.
     #[error("cannot watch {path}: it was removed")]
@@ -97,6 +92,18 @@ pub enum WatchError {
     },
 }
 
-fn shown(limit: &Option<u64>) -> String {
-    limit.map_or_else(String::new, |limit| limit.to_string())
+/// A limit that the system sets, shown as `fs.inotify.max_user_watches, which is 8192`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The name of the sysctl.
+    pub sysctl: &'static str,
+    /// Its present value, if it could be read.
+    pub value: Option<u64>,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sysctl)?;
+        self.value.map_or(Ok(()), |value| write!(f, ", which is {value}"))
+    }
 }

@@ -1,6 +1,6 @@
 //! A watcher that says what it is told to, for tests of everything that listens to one.
 
-use super::{WatchError, WatchEvent, Watcher};
+use super::{Limit, WatchError, WatchEvent, Watcher};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_protocol::ObjectId;
 use std::collections::BTreeSet;
@@ -51,7 +51,10 @@ impl Watcher for Scripted {
             let path = format!("object {}", directory.0);
             return Err(WatchError::LimitReached {
                 path,
-                limit: u64::try_from(limit).ok(),
+                limit: Limit {
+                    sysctl: "a script",
+                    value: u64::try_from(limit).ok(),
+                },
             });
         }
         state.watched.insert(directory);
@@ -112,7 +115,13 @@ mod tests {
         watcher.watch(ObjectId(1), file.as_fd()).unwrap();
         let error = watcher.watch(ObjectId(2), file.as_fd()).unwrap_err();
         assert!(
-            matches!(error, WatchError::LimitReached { limit: Some(1), .. }),
+            matches!(
+                error,
+                WatchError::LimitReached {
+                    limit: Limit { value: Some(1), .. },
+                    ..
+                }
+            ),
             "{error}"
         );
         assert_eq!(script.watched(), [ObjectId(1)]);

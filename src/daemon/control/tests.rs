@@ -3,8 +3,13 @@ use crate::daemon::status::StatusBoard;
 use tempfile::TempDir;
 
 fn source() -> StatusSource {
-    let board = StatusBoard::new("fp".to_owned(), &Home::at("/h"), "/src".to_owned(), "nas::photos".to_owned());
-    Arc::new(move || vec![DaemonStatus::Sender(board.status())])
+    let board = StatusBoard::new(
+        "fp".to_owned(),
+        &Home::at("/h"),
+        "/src".to_owned(),
+        "nas::photos".to_owned(),
+    );
+    Arc::new(move || vec![DaemonStatus::Sender(Box::new(board.status()))])
 }
 
 fn started() -> (TempDir, Home, ControlServer) {
@@ -27,10 +32,15 @@ fn a_live_process_is_asked_and_its_socket_goes_with_it() {
     let (_dir, home, server) = started();
     let path = server.path().to_owned();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     let answers = ask_all(&home).unwrap();
     assert!(answers.problems.is_empty(), "{answers:?}");
-    let [DaemonStatus::Sender(sender)] = &answers.daemons[..] else { panic!("{answers:?}") };
+    let [DaemonStatus::Sender(sender)] = &answers.daemons[..] else {
+        panic!("{answers:?}")
+    };
     assert_eq!((sender.source.as_str(), sender.pid), ("/src", std::process::id()));
     drop(server);
     assert!(!path.exists());
@@ -41,15 +51,24 @@ fn a_live_process_is_asked_and_its_socket_goes_with_it() {
 fn the_protocol_is_a_line_for_a_line() {
     let (_dir, _home, server) = started();
     let reply = exchange(&server, b"{\"version\":1,\"command\":\"status\"}\n");
-    assert!(reply.starts_with("{\"version\":1,\"daemons\":[{\"role\":\"sender\","), "{reply}");
+    assert!(
+        reply.starts_with("{\"version\":1,\"daemons\":[{\"role\":\"sender\","),
+        "{reply}"
+    );
     assert_eq!(reply.matches('\n').count(), 1);
     for (request, wanted) in [
-        (&b"{\"version\":1,\"command\":\"explode\"}\n"[..], "there is no command"),
+        (
+            &b"{\"version\":1,\"command\":\"explode\"}\n"[..],
+            "there is no command",
+        ),
         (b"{\"version\":2,\"command\":\"status\"}\n", "version 1 only"),
         (b"hello\n", "not a request"),
     ] {
         let reply = exchange(&server, request);
-        assert!(reply.starts_with("{\"version\":1,\"error\":") && reply.contains(wanted), "{reply}");
+        assert!(
+            reply.starts_with("{\"version\":1,\"error\":") && reply.contains(wanted),
+            "{reply}"
+        );
     }
 }
 

@@ -338,9 +338,12 @@ impl Replica {
         let next = self.state.bump_generation()?;
         let name = String::from_utf8_lossy(GENERATION_FILE).into_owned();
         let aside = self.path.join(format!("{name}.new"));
+        let before = self.root.stat_self()?.attributes.mtime;
         fs::write(&aside, format!("{next}\n")).map_err(home)?;
         fs::File::open(&aside).and_then(|file| file.sync_all()).map_err(home)?;
+        // The root's own time is the sender's to set.
         fs::rename(&aside, self.path.join(&name)).map_err(home)?;
+        self.root.set_self_mtime(before)?;
         self.root.sync()?;
         Ok(())
     }

@@ -171,6 +171,7 @@ impl<'a> Session<'a> {
                 self.handle_done(done)?;
             }
             self.start_ready()?;
+            self.want_more()?;
             let full = self.batch.len() >= BATCH_FILES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
             let gathered = self.outstanding == 0 && ops.is_empty();
             if full || (gathered && !self.batch.is_empty()) {
@@ -248,7 +249,7 @@ impl<'a> Session<'a> {
             }
             Ok(())
         })?;
-        self.want_more()
+        Ok(())
     }
 
     fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
@@ -369,7 +370,7 @@ impl<'a> Session<'a> {
                     None => {
                         pending.offer = pending.offer.map(|(size, _)| (size, None));
                         self.offers.push_front(number);
-                        self.want_more()
+                        Ok(())
                     }
                 }
             }
@@ -494,7 +495,7 @@ impl<'a> Session<'a> {
         for (number, error) in failed {
             self.end_failed(number, Err(error))?;
         }
-        self.want_more()
+        Ok(())
     }
 
     /// Brings everything that is visible to stable storage.

@@ -325,7 +325,8 @@ impl<'a, 'c> Session<'a, 'c> {
 
     /// Blocks until there is something to do.
     fn wait(&self, stop: &Receiver<()>) {
-        if !self.again.is_empty() && self.may_dispatch() {
+        let due = !self.again.is_empty() && self.may_dispatch();
+        if due || (self.must_reconcile && self.in_flight.is_empty() && self.reading == 0) {
             return;
         }
         let mut select = Select::new();

@@ -172,7 +172,8 @@ fn a_listing_that_others_change_names_nothing_twice() {
 #[test]
 fn links_are_read_to_the_byte() {
     let place = Place::new();
-    let target: Vec<u8> = (1..=255u8).cycle().take(4_000).collect();
+    // XFS holds no more than 1,024 bytes.
+    let target: Vec<u8> = (1..=255u8).cycle().take(1_000).collect();
     for target in [&target[..], b"../../etc/passwd", b"/"] {
         place
             .dir

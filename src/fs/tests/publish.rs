@@ -242,6 +242,8 @@ fn hard_links_join_names_of_one_object() {
     }
     let onto = dir.hard_link(&name("a"), None, dir, &name("d"), RenameMode::Replace);
     assert_eq!(onto.unwrap_err().kind(), FsErrorKind::Exists);
+    let exchanged = dir.hard_link(&name("a"), None, dir, &name("new"), RenameMode::Exchange);
+    assert_eq!(exchanged.unwrap_err().kind(), FsErrorKind::Unsupported);
     place.symlink("a", "l");
     let aside = dir.link_aside(&name("l")).unwrap();
     assert_eq!(dir.read_link(&aside).unwrap(), b"a");

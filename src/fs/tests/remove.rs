@@ -184,3 +184,43 @@ fn s02_a_branch_moved_away_is_not_followed_up() {
         let _ = place.dir.open_dir(&name("away")).unwrap().remove_tree(&name("d"));
     }
 }
+
+/// A file system that an administrator mounted into the tree survives the removal of what is around it.
+#[test]
+fn a_mount_point_is_not_entered() {
+    use std::process::Command;
+    let place = Place::new();
+    place.mkdir("t/mounted");
+    place.mkdir("t/other");
+    let at = place.path().join("t/mounted");
+    let mount = |kind: &[&str]| {
+        is_root()
+            && Command::new("mount")
+                .args(kind)
+                .arg(&at)
+                .status()
+                .is_ok_and(|s| s.success())
+    };
+    let outside = Place::new();
+    outside.write("kept", "");
+    // A bind mount has the same device number: only the kernel can tell.
+    let bind = ["--bind", outside.path().to_str().unwrap()];
+    for kind in [&["-t", "tmpfs", "none"][..], &bind] {
+        if !mount(kind) {
+            return;
+        }
+        std::fs::write(at.join("kept"), "").unwrap();
+        let error = place.dir.remove_tree(&name("t")).unwrap_err();
+        let kept = at.join("kept").exists();
+        assert!(Command::new("umount").arg(&at).status().unwrap().success());
+        assert!(kept);
+        assert_eq!(error.kind(), FsErrorKind::CrossDevice, "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("t/mounted: a file system is mounted there"),
+            "{error}"
+        );
+    }
+    assert!(!place.path().join("t/other").exists());
+}

@@ -1,0 +1,285 @@
+//! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
+
+use super::target::{Target, is_target};
+use super::text::escaped;
+use super::{CliError, output};
+use crate::daemon::control::{ControlServer, StatusSource};
+use crate::daemon::home::Home;
+use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::status::unix_now;
+use crate::daemon::{Deletes, ModuleOptions, ReceiverOptions, SenderOptions, Stop, TargetOptions};
+use crate::net::LinkOptions;
+use clap::{Args, ValueEnum};
+use driftless_certs::{Identity, TrustStore};
+use driftless_protocol::RelPath;
+use std::ffi::OsStr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Flags of every command that sends.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct SendArgs {
+    /// What happens to entries of the target that the source lacks: `always` deletes them, `never` keeps them. Without
+    /// this, a first contact that finds some stops and says how many; later they are deleted
+    #[arg(long, value_name = "WHEN")]
+    delete: Option<DeleteWhen>,
+    /// Go on although the source is empty, or another directory than before
+    #[arg(long)]
+    accept_root: bool,
+    #[command(flatten)]
+    port: PortArg,
+}
+
+/// The port of a target.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct PortArg {
+    /// UDP port of the receiver [default: that of the trust store, or 4433]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DeleteWhen {
+    Always,
+    Never,
+}
+
+impl SendArgs {
+    /// The port, if one was given.
+    pub(super) fn port(&self) -> PortArg {
+        self.port
+    }
+
+    /// The options of a sender.
+    pub(super) fn options(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        source: &Path,
+        follow: bool,
+    ) -> SenderOptions {
+        let deletes = match self.delete {
+            None => Deletes::Ask,
+            Some(DeleteWhen::Always) => Deletes::Always,
+            Some(DeleteWhen::Never) => Deletes::Never,
+        };
+        SenderOptions {
+            home: session.home.clone(),
+            identity: end.identity.clone(),
+            source: source.to_owned(),
+            target: end.target.clone(),
+            follow,
+            deletes,
+            accept_root: self.accept_root,
+            link: LinkOptions::default(),
+        }
+    }
+}
+
+/// The far end, and who this is to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) target: &'a TargetOptions,
+}
+
+/// A process that runs daemons.
+pub(super) struct Session {
+    pub(super) home: Home,
+    pub(super) identity: Identity,
+    pub(super) stop: Stop,
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Session {
+    /// Finds home and identity, starts the network's threads, and turns SIGINT and SIGTERM into a wish to stop.
+    pub(super) fn open() -> Result<Session, CliError> {
+        let home = Home::discover()?;
+        let identity = Identity::load_or_create(&home.identity_dir())?;
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("net")
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::failed(format!("cannot start the network's threads: {error}")))?;
+        let (stop, handle) = (Stop::default(), runtime.handle().clone());
+        stop_on_signals(&runtime, &stop)
+            .map_err(|error| CliError::failed(format!("cannot listen for signals: {error}")))?;
+        Ok(Session {
+            home,
+            identity,
+            stop,
+            runtime: Some(runtime),
+            handle,
+        })
+    }
+
+    /// For the daemons.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The control socket. A daemon without one does its work, but cannot be asked.
+    pub(super) fn control(&self, role: &str, source: StatusSource) -> Option<ControlServer> {
+        ControlServer::start(&self.home, role, source)
+            .map_err(|error| output::note(&format!("`driftless status` will not see this process: {error}")))
+            .ok()
+    }
+
+    /// A failure together with who and where this is.
+    pub(super) fn explain(&self, error: CliError) -> CliError {
+        let here = format!(
+            "(this is identity {} of the home {})",
+            self.identity.fingerprint(),
+            self.home
+        );
+        match error {
+            CliError::Failed(text) => CliError::Failed(format!("{text}\n  {here}")),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A name that is still being looked up would hold up the end of the process for its whole time.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// The first signal asks to stop, the second does not ask. SIGHUP keeps its meaning, so that `nohup` works.
+fn stop_on_signals(runtime: &Runtime, stop: &Stop) -> io::Result<()> {
+    let _context = runtime.enter();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = stop.clone();
+    runtime.spawn(async move {
+        loop {
+            let status = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if stop.is_requested() {
+                // Safe at any moment: that is what the crash rules are for.
+                std::process::exit(status);
+            }
+            stop.request();
+        }
+    });
+    Ok(())
+}
+
+/// Where to send to.
+#[derive(Debug, Clone)]
+pub(super) enum Destination {
+    /// A directory here.
+    Directory(PathBuf),
+    /// A module there.
+    Target(TargetOptions),
+}
+
+/// Tells directories and targets apart.
+pub(super) fn destination(word: &OsStr, port: PortArg, home: &Home) -> Result<Destination, CliError> {
+    if is_target(word) {
+        return Ok(Destination::Target(target(word, port, home)?));
+    }
+    if port.port.is_some() {
+        return Err(CliError::usage(format!(
+            "--port has no meaning for the directory {} (leave it out)",
+            escaped(word)
+        )));
+    }
+    Ok(Destination::Directory(PathBuf::from(word)))
+}
+
+/// A target, resolved by the trust store.
+pub(super) fn target(word: &OsStr, port: PortArg, home: &Home) -> Result<TargetOptions, CliError> {
+    if !is_target(word) {
+        let text = escaped(word);
+        return Err(CliError::usage(format!(
+            "{text} is a directory, where a target is needed: HOST::MODULE[/PATH] or driftless://HOST:PORT/MODULE[/PATH] \
+             (for a directory on this machine: `driftless mirror SRC {text}`)"
+        )));
+    }
+    let target = Target::parse(word)?;
+    let trust = TrustStore::open(&home.peers_file())?;
+    target
+        .resolve(port.port, &trust, unix_now())
+        .map_err(|error| CliError::usage(format!("{error}; home {home}")))
+}
+
+/// The canonical path of a directory that exists; `purpose` is a verb.
+pub(super) fn existing_directory(purpose: &str, path: &Path) -> Result<PathBuf, CliError> {
+    let failed = |cause: &dyn std::fmt::Display| {
+        CliError::failed(format!("cannot {purpose} {}: {cause}", escaped(path)))
+    };
+    let found = path.canonicalize().map_err(|error| failed(&error))?;
+    // Needs the right to enter it, and is the first thing that the walk does.
+    std::fs::read_dir(&found).map_err(|error| failed(&error))?;
+    Ok(found)
+}
+
+/// A directory here as the far end: a receiver in this process, on the loopback device, that lets in one throw-away
+/// identity and nobody else.
+pub(super) struct LocalEnd {
+    daemon: ReceiverDaemon,
+    identity: Identity,
+    target: TargetOptions,
+}
+
+impl LocalEnd {
+    /// Starts the receiver for a canonical path.
+    pub(super) fn start(session: &Session, path: &Path) -> Result<LocalEnd, CliError> {
+        let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
+        let fingerprint = receiver.fingerprint();
+        // The state of a module is found by its name, so the name has to stand for the directory.
+        let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
+        let module = format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]));
+        let options = ReceiverOptions {
+            home: session.home.clone(),
+            identity: receiver,
+            modules: vec![ModuleOptions {
+                name: module.clone(),
+                path: path.to_owned(),
+            }],
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            allow: vec![sender.fingerprint()],
+            link: LinkOptions::default(),
+        };
+        let daemon = ReceiverDaemon::start(options, session.handle())?;
+        let target = TargetOptions {
+            display: escaped(path),
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: daemon.address().port(),
+            fingerprint,
+            module,
+            path: RelPath::root(),
+        };
+        Ok(LocalEnd {
+            daemon,
+            identity: sender,
+            target,
+        })
+    }
+
+    /// How the sender sees it.
+    pub(super) fn end(&self) -> End<'_> {
+        End {
+            identity: &self.identity,
+            target: &self.target,
+        }
+    }
+
+    /// Flushes and releases the directory.
+    pub(super) fn stop(self) {
+        self.daemon.stop();
+    }
+}

@@ -1,0 +1,291 @@
+//! The command line: one file per command.
+//!
+//! A command is parsed into what the user typed, turned into the options of daemons, and run; nothing happens in between.
+//! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
+//! the last word of `driftless id`.
+
+mod id;
+mod invite;
+mod launch;
+mod mirror;
+mod narrate;
+mod output;
+mod pair;
+mod peers;
+mod receive;
+mod seed;
+mod send;
+mod status;
+mod target;
+mod text;
+mod verify;
+
+use crate::daemon::DaemonError;
+use clap::{ArgAction, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// 0: done, in sync and durable.
+const DONE: u8 = 0;
+/// 1: failed.
+const FAILED: u8 = 1;
+/// 2: usage or configuration.
+const USAGE: u8 = 2;
+/// 3: finished, but some entries are in error.
+const SOME_FAILED: u8 = 3;
+/// 4: the trees differ.
+const DIFFERENT: u8 = 4;
+
+const AFTER_HELP: &str = "\
+A TARGET is HOST::MODULE[/PATH] or driftless://[FINGERPRINT@]HOST:PORT/MODULE[/PATH], IPv6 addresses in brackets.
+SRC means its contents, with or without a slash at its end.
+
+Exit status:
+  0  done, in sync and durable
+  1  failed
+  2  usage or configuration
+  3  finished, but some entries are in error (each is reported)
+  4  the trees differ (verify)
+
+Environment:
+  DRIFTLESS_HOME  directory of identity, trust and state, in place of the XDG directories (for root: of /etc/driftless,
+                  /var/lib/driftless and /run/driftless)
+  RUST_LOG        what is logged to standard error, in place of -v";
+
+/// Keeps directory trees on other machines identical to the one here, continuously, over any network.
+#[derive(Debug, Parser)]
+#[command(name = "driftless", version, after_help = AFTER_HELP, max_term_width = 110)]
+struct Cli {
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mirror(mirror::MirrorArgs),
+    Receive(receive::ReceiveArgs),
+    Send(send::SendCommandArgs),
+    Seed(seed::SeedArgs),
+    Verify(verify::VerifyArgs),
+    Status(status::StatusArgs),
+    Id(id::IdArgs),
+    Peers(peers::PeersArgs),
+    Invite(invite::InviteArgs),
+    Pair(pair::PairArgs),
+}
+
+/// Why a command ended without having done its work.
+#[derive(Debug)]
+enum CliError {
+    /// It failed: status 1.
+    Failed(String),
+    /// It was called or configured wrongly: status 2.
+    Usage(String),
+}
+
+impl CliError {
+    fn failed(text: impl Into<String>) -> CliError {
+        CliError::Failed(text.into())
+    }
+
+    fn usage(text: impl Into<String>) -> CliError {
+        CliError::Usage(text.into())
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> CliError {
+        if error.exit_status() == USAGE {
+            CliError::usage(error.to_string())
+        } else {
+            CliError::failed(error.to_string())
+        }
+    }
+}
+
+/// These speak of files that the user owns and wrote.
+macro_rules! configuration_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> CliError {
+                CliError::usage(error.to_string())
+            }
+        }
+    )*};
+}
+
+configuration_errors!(
+    crate::daemon::home::HomeError,
+    driftless_certs::IdentityError,
+    driftless_certs::TrustError,
+    driftless_certs::CodeError,
+    target::TargetError
+);
+
+macro_rules! failures {
+    ($($error:ty),*) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> CliError {
+                CliError::failed(error.to_string())
+            }
+        }
+    )*};
+}
+
+failures!(
+    crate::daemon::control::ControlError,
+    driftless_certs::InviteError,
+    driftless_certs::TlsError
+);
+
+/// The program: parses the arguments, runs the command, and says how it ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::daemon::status::process_start();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output; whether anybody reads them is not our business.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    start_logging(&cli);
+    let status = match cli.command.run(cli.verbose) {
+        Ok(status) => status,
+        Err(CliError::Failed(text)) => complain(&text, FAILED),
+        Err(CliError::Usage(text)) => complain(&text, USAGE),
+    };
+    match output::failure() {
+        Some(error) => ExitCode::from(complain(
+            &format!("cannot write to standard output: {error}"),
+            FAILED.max(status),
+        )),
+        None => ExitCode::from(status),
+    }
+}
+
+impl Command {
+    fn run(&self, verbose: u8) -> Result<u8, CliError> {
+        match self {
+            Command::Mirror(args) => args.run(verbose),
+            Command::Receive(args) => args.run(),
+            Command::Send(args) => args.run(verbose),
+            Command::Seed(args) => args.run(),
+            Command::Verify(args) => args.run(),
+            Command::Status(args) => args.run(),
+            Command::Id(args) => args.run(),
+            Command::Peers(args) => args.run(),
+            Command::Invite(args) => args.run(),
+            Command::Pair(args) => args.run(),
+        }
+    }
+
+    /// Whether it runs until it is stopped, so that what happens belongs into its log.
+    fn is_daemon(&self) -> bool {
+        matches!(self, Command::Receive(_) | Command::Send(_))
+    }
+}
+
+fn complain(text: &str, status: u8) -> u8 {
+    output::note(text);
+    status
+}
+
+fn start_logging(cli: &Cli) {
+    let ours = match cli.verbose {
+        0 if cli.command.is_daemon() => "warn,driftless=info",
+        0 => "warn",
+        1 => "warn,driftless=info",
+        2 => "info,driftless=debug",
+        _ => "debug,driftless=trace",
+    };
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
+            output::note(&format!("RUST_LOG is ignored: {error}"));
+            EnvFilter::new(ours)
+        }),
+        _ => EnvFilter::new(ours),
+    };
+    // Fails only if there is a logger already, which then is the one to use.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Quiet(std::io::stderr()))
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .try_init();
+}
+
+/// Standard error that may be closed.
+struct Quiet(std::io::Stderr);
+
+impl Write for Quiet {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_forms_of_the_contract_are_accepted() {
+        for line in [
+            "driftless mirror a b --once --delete never --accept-root --json -q",
+            "driftless mirror a b -v",
+            "driftless receive dir --module m --listen 127.0.0.1:0",
+            "driftless send a nas::m other::m --delete always --port 5000 -v",
+            "driftless seed a nas::m",
+            "driftless verify a b --json",
+            "driftless status --json",
+            "driftless id",
+            "driftless id --rotate",
+            "driftless id --import key.pem",
+            "driftless peers list --json",
+            "driftless peers remove nas",
+            "driftless invite --module m --expires 10m --address nas:1 --address nas:2",
+            "driftless pair code",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "driftless",
+            "driftless mirror a",
+            "driftless send a",
+            "driftless seed a b c",
+            "driftless mirror a b --delete sometimes",
+            "driftless mirror a b -q -v",
+            "driftless seed a b --port 0",
+            "driftless id --rotate --export",
+            "driftless frobnicate",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert!(matches!(error.exit_code(), 2), "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(b"/a/\xff".to_vec());
+        let cli = Cli::try_parse_from(["driftless".into(), "mirror".into(), odd.clone(), odd]).unwrap();
+        assert!(matches!(cli.command, Command::Mirror(_)));
+    }
+}

@@ -1,0 +1,185 @@
+//! `driftless receive`: the receiver daemon.
+
+use super::launch::{Session, existing_directory};
+use super::target::{DEFAULT_PORT, check_module};
+use super::text::{escaped, quoted};
+use super::{CliError, DONE, output};
+use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
+use crate::daemon::{ModuleOptions, ReceiverOptions};
+use crate::net::LinkOptions;
+use clap::Args;
+use driftless_certs::{Fingerprint, TrustStore};
+use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Receive into DIR: the receiver daemon
+///
+/// Prints one line when it is ready. Peers are let in by `driftless invite`, `driftless peers add` or --allow.
+#[derive(Debug, Args)]
+pub(super) struct ReceiveArgs {
+    /// The directory that is offered
+    dir: PathBuf,
+    /// Under which name [default: that of DIR]
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
+    /// Where to listen (UDP): IP:PORT, IP or :PORT [default: port 4433 of all addresses]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    listen: Option<Listen>,
+    /// Let this peer write, whatever the trust store says; may be repeated
+    #[arg(long, value_name = "FINGERPRINT")]
+    allow: Vec<Fingerprint>,
+    /// Print the line as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where to listen, as the user said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listen {
+    At(SocketAddr),
+    Everywhere(u16),
+}
+
+impl ReceiveArgs {
+    pub(super) fn run(&self) -> Result<u8, CliError> {
+        let path = existing_directory("receive into", &self.dir)?;
+        let module = match &self.module {
+            Some(name) => name.clone(),
+            None => default_module(&path)?,
+        };
+        check_module(&module)
+            .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
+        let session = Session::open()?;
+        let options = ReceiverOptions {
+            home: session.home.clone(),
+            identity: session.identity.clone(),
+            modules: vec![ModuleOptions {
+                name: module.clone(),
+                path: path.clone(),
+            }],
+            listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address(),
+            allow: self.allow.clone(),
+            link: LinkOptions::default(),
+        };
+        let daemon = ReceiverDaemon::start(options, session.handle())?;
+        let source = daemon.status_source();
+        let control = session.control(
+            "receiver",
+            Arc::new(move || vec![DaemonStatus::Receiver(source())]),
+        );
+        let (address, identity, path) = (daemon.address(), session.identity.fingerprint(), escaped(&path));
+        if self.json {
+            output::json(
+                &json!({"version": STATUS_VERSION, "event": "ready", "module": module, "path": path,
+                "address": address, "identity": identity.to_string()}),
+            );
+        } else {
+            output::line(&format!(
+                "receiving module {module} in {path} on {address}; identity {identity}"
+            ));
+        }
+        self.hint(&session, &module);
+        // Ends when the last sender of the channel is gone, which is when stopping is asked.
+        let _ = session.stop.channel().recv();
+        drop(control);
+        daemon.stop();
+        Ok(DONE)
+    }
+
+    /// A receiver that lets nobody in is most likely a first one.
+    fn hint(&self, session: &Session, module: &str) {
+        if self.allow.is_empty()
+            && TrustStore::open(&session.home.peers_file()).is_ok_and(|trust| trust.peers().is_empty())
+        {
+            let module = quoted(module);
+            output::note(&format!(
+                "no peer may write here yet: run `driftless invite --module {module}` in another terminal"
+            ));
+        }
+    }
+}
+
+fn default_module(path: &Path) -> Result<String, CliError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.filter(|name| check_module(name).is_ok());
+    name.map(str::to_owned).ok_or_else(|| {
+        CliError::usage(format!(
+            "the name of {} cannot name a module (choose one with --module NAME)",
+            escaped(path)
+        ))
+    })
+}
+
+impl Listen {
+    fn address(self) -> SocketAddr {
+        match self {
+            Listen::At(address) => address,
+            // Both kinds of addresses on one socket, except where the kernel has no IPv6.
+            Listen::Everywhere(port) if UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => {
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+            }
+            Listen::Everywhere(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        }
+    }
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Listen::At(address));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(Listen::At(SocketAddr::new(ip, DEFAULT_PORT)));
+    }
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(port) = port.parse()
+    {
+        return Ok(Listen::Everywhere(port));
+    }
+    Err("write IP:PORT, IP or :PORT, IPv6 addresses in brackets, as in [::1]:4433".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_to_listen_are_read() {
+        let at = |text: &str| Ok(Listen::At(text.parse().unwrap()));
+        for (text, wanted) in [
+            ("127.0.0.1:0", at("127.0.0.1:0")),
+            ("[::1]:80", at("[::1]:80")),
+            ("10.0.0.1", at("10.0.0.1:4433")),
+            ("::1", at("[::1]:4433")),
+            ("[::1]", at("[::1]:4433")),
+            (":5000", Ok(Listen::Everywhere(5000))),
+            ("5000", Ok(Listen::Everywhere(5000))),
+        ] {
+            assert_eq!(parse_listen(text), wanted, "{text}");
+        }
+        for text in ["", ":", "nas:80", "70000", "1.2.3.4:x", "+80"] {
+            assert!(parse_listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_module_is_called_like_its_directory() {
+        assert_eq!(
+            default_module(Path::new("/srv/photos")).ok().as_deref(),
+            Some("photos")
+        );
+        for path in ["/", "/srv/a:b", "/srv/ x"] {
+            assert!(
+                matches!(default_module(Path::new(path)), Err(CliError::Usage(_))),
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `driftless send`: the sender daemon.
+
+use super::launch::{End, SendArgs, Session, existing_directory, target};
+use super::narrate::{Detail, Narrator, Style, conclude};
+use super::output::Printer;
+use super::text::escaped;
+use super::{CliError, DONE, FAILED, USAGE, output};
+use crate::daemon::sender;
+use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::daemon::{Observer, SenderOptions, TargetOptions};
+use clap::Args;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Send SRC to every TARGET and follow its changes: the sender daemon
+#[derive(Debug, Args)]
+pub(super) struct SendCommandArgs {
+    /// The tree
+    src: PathBuf,
+    /// HOST::MODULE[/PATH] or driftless://[FINGERPRINT@]HOST:PORT/MODULE[/PATH]
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<OsString>,
+    /// Print JSON, one event per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
+impl SendCommandArgs {
+    pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
+        let source = existing_directory("send", &self.src)?;
+        let session = Session::open()?;
+        let targets = self.targets(&session)?;
+        let detail = if verbose == 0 {
+            Detail::Milestones
+        } else {
+            Detail::All
+        };
+        let style = Style {
+            detail,
+            json: self.json,
+            follow: true,
+            name_target: true,
+        };
+        let shown = escaped(&source);
+        let identity = session.identity.fingerprint().to_string();
+        let boards: Vec<Arc<StatusBoard>> = targets
+            .iter()
+            .map(|target| {
+                StatusBoard::new(
+                    identity.clone(),
+                    &session.home,
+                    shown.clone(),
+                    target.display.clone(),
+                )
+            })
+            .collect();
+        let told = boards.clone();
+        let status = move || {
+            told.iter()
+                .map(|board| DaemonStatus::Sender(Box::new(board.status())))
+                .collect()
+        };
+        let control = session.control("sender", Arc::new(status));
+        let printer = Arc::new(Printer::start(None));
+        let statuses: Vec<u8> = std::thread::scope(|scope| {
+            let senders: Vec<_> = targets
+                .iter()
+                .zip(&boards)
+                .map(|(target, board)| {
+                    let end = End {
+                        identity: &session.identity,
+                        target,
+                    };
+                    let options = self.send.options(&session, end, &source, true);
+                    let narrator =
+                        Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
+                    let session = &session;
+                    let run = move || run_one(session, &options, narrator, board, style);
+                    (
+                        target,
+                        std::thread::Builder::new()
+                            .name("sender".to_owned())
+                            .spawn_scoped(scope, run),
+                    )
+                })
+                .collect();
+            let ended =
+                senders
+                    .into_iter()
+                    .map(|(target, sender)| match sender.map(|sender| sender.join()) {
+                        Ok(Ok(status)) => status,
+                        Ok(Err(_)) => {
+                            output::note(&format!(
+                                "{target}: its thread failed (this is a defect, please report it)"
+                            ));
+                            FAILED
+                        }
+                        Err(error) => {
+                            output::note(&format!("{target}: cannot start a thread: {error}"));
+                            FAILED
+                        }
+                    });
+            ended.collect()
+        });
+        drop(control);
+        Ok(worst(&statuses))
+    }
+
+    fn targets(&self, session: &Session) -> Result<Vec<TargetOptions>, CliError> {
+        let mut targets: Vec<TargetOptions> = Vec::new();
+        for word in &self.targets {
+            let target = target(word, self.send.port(), &session.home)?;
+            let place =
+                |target: &TargetOptions| (target.fingerprint, target.module.clone(), target.path.clone());
+            if let Some(same) = targets.iter().find(|other| place(other) == place(&target)) {
+                let text = format!("{target} and {same} are the same place (name it once)");
+                return Err(CliError::usage(text));
+            }
+            targets.push(target);
+        }
+        Ok(targets)
+    }
+}
+
+/// Runs one sender to its end. The others go on, whatever happens to it.
+fn run_one(
+    session: &Session,
+    options: &SenderOptions,
+    narrator: Arc<dyn Observer>,
+    board: &StatusBoard,
+    style: Style,
+) -> u8 {
+    let target = &options.target.display;
+    let began = Instant::now();
+    let outcome = sender::run(options, session.handle(), narrator, &session.stop);
+    match &outcome {
+        Ok(summary) => board.finish(Ok(summary)),
+        Err(error) => board.finish(Err(&error.to_string())),
+    }
+    let outcome = outcome.map_err(|error| session.explain(CliError::from(error)));
+    let (text, status) = match conclude(
+        target,
+        outcome,
+        began.elapsed(),
+        style,
+        session.stop.is_requested(),
+    ) {
+        Ok(status) => return status,
+        Err(CliError::Failed(text)) => (text, FAILED),
+        Err(CliError::Usage(text)) => (text, USAGE),
+    };
+    output::note(&format!("{target}: {text}"));
+    status
+}
+
+/// What counts of several ends: a failure more than a wrong call, and that more than entries in error.
+fn worst(statuses: &[u8]) -> u8 {
+    statuses
+        .iter()
+        .copied()
+        .filter(|status| *status != DONE)
+        .min()
+        .unwrap_or(DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::SOME_FAILED;
+
+    #[test]
+    fn the_worst_end_counts() {
+        assert_eq!(worst(&[]), DONE);
+        assert_eq!(worst(&[DONE, SOME_FAILED, DONE]), SOME_FAILED);
+        assert_eq!(worst(&[SOME_FAILED, FAILED, USAGE]), FAILED);
+    }
+}

@@ -1,0 +1,272 @@
+//! `driftless status`: what the daemons of this home are doing.
+
+use super::text::{ago, bytes, count, grouped, span};
+use super::{CliError, DONE, FAILED, output};
+use crate::daemon::control::{Answers, ask_all};
+use crate::daemon::home::Home;
+use crate::daemon::status::{
+    DaemonStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport, unix_now,
+};
+use clap::Args;
+use serde_json::json;
+use std::time::Duration;
+
+/// Say what the daemons of this home are doing
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusArgs {
+    pub(super) fn run(&self) -> Result<u8, CliError> {
+        let home = Home::discover()?;
+        let Answers { daemons, problems } = ask_all(&home)?;
+        if self.json {
+            output::json(
+                &json!({"version": STATUS_VERSION, "home": home.to_string(), "daemons": daemons,
+                "problems": problems}),
+            );
+        } else {
+            let now = unix_now();
+            daemons
+                .iter()
+                .for_each(|daemon| output::raw(&describe(daemon, now)));
+        }
+        problems.iter().for_each(|problem| output::note(problem));
+        if daemons.is_empty() {
+            if problems.is_empty() {
+                output::note(&format!(
+                    "no driftless daemon of this home is running (home {home})"
+                ));
+            }
+            return Ok(FAILED);
+        }
+        Ok(DONE)
+    }
+}
+
+fn describe(daemon: &DaemonStatus, now: u64) -> String {
+    let lines = match daemon {
+        DaemonStatus::Receiver(receiver) => receiver_lines(receiver, now),
+        DaemonStatus::Sender(sender) => sender_lines(sender, now),
+    };
+    let mut text = lines.join("\n  ");
+    text.push('\n');
+    text
+}
+
+fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
+    let ReceiverStatus {
+        address,
+        pid,
+        identity,
+        since,
+        ..
+    } = receiver;
+    let mut lines = vec![
+        format!(
+            "receiver on {address} (process {pid}, started {})",
+            ago(*since, now)
+        ),
+        format!("identity {identity}"),
+    ];
+    for module in &receiver.modules {
+        let idle = if module.sessions.is_empty() {
+            ": nobody is connected"
+        } else {
+            ""
+        };
+        lines.push(format!("module {} in {}{idle}", module.name, module.path));
+        for session in &module.sessions {
+            lines.extend(session_lines(session, now));
+        }
+    }
+    lines
+}
+
+fn session_lines(session: &SessionReport, now: u64) -> Vec<String> {
+    let SessionReport {
+        peer,
+        source,
+        since,
+        path,
+        ..
+    } = session;
+    let place = if path == "." {
+        String::new()
+    } else {
+        format!(" to {path}")
+    };
+    let sequence = session
+        .sequence
+        .map_or(String::new(), |sequence| format!(", durable at {sequence}"));
+    let mut lines = vec![
+        format!("  from {source}{place}, connected {}", ago(*since, now)),
+        format!("  peer {peer}"),
+        format!(
+            "  {} applied, {} failed, {} written{sequence}",
+            grouped(session.applied),
+            grouped(session.failed),
+            bytes(session.bytes)
+        ),
+    ];
+    if let Some(error) = &session.last_error {
+        lines.push(format!("  last error ({}): {}", ago(error.at, now), error.text));
+    }
+    lines
+}
+
+fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
+    let SenderStatus {
+        source,
+        target,
+        pid,
+        since,
+        identity,
+        ..
+    } = sender;
+    let counter = |name: &str| sender.counters.get(name).copied().unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "sender of {source} to {target} (process {pid}, started {})",
+            ago(*since, now)
+        ),
+        format!("identity {identity}"),
+        phase_line(sender, now),
+    ];
+    if sender.behind.ops > 0 {
+        let oldest = sender
+            .behind
+            .oldest_ms
+            .map(|ms| format!(", the oldest for {}", span(Duration::from_millis(ms))));
+        lines.push(format!(
+            "behind by {}{}",
+            count(sender.behind.ops, "change", "changes"),
+            oldest.unwrap_or_default()
+        ));
+    }
+    lines.push(format!(
+        "{}, {} sent, {} of content; wire: {} out, {} back",
+        count(counter("entries"), "entry", "entries"),
+        count(counter("files_sent"), "file", "files"),
+        bytes(counter("content_bytes")),
+        bytes(counter("wire_bytes_sent")),
+        bytes(counter("wire_bytes_received")),
+    ));
+    if let Some(watcher) = &sender.watcher {
+        lines.push(format!("watching by {}", watcher.name));
+        lines.extend(watcher.degradations.iter().map(|text| format!("  but {text}")));
+    }
+    for (name, what) in [
+        ("failed", "failed"),
+        ("unreadable", "unreadable"),
+        ("skipped", "skipped"),
+    ] {
+        if counter(name) > 0 {
+            lines.push(format!("{} {what}", grouped(counter(name))));
+        }
+    }
+    lines.extend(
+        sender
+            .failed
+            .iter()
+            .map(|entry| format!("  {}  {}", entry.path, entry.error)),
+    );
+    if let Some(error) = &sender.last_error
+        && sender.reason.as_ref() != Some(&error.text)
+    {
+        lines.push(format!("last error ({}): {}", ago(error.at, now), error.text));
+    }
+    lines
+}
+
+fn phase_line(sender: &SenderStatus, now: u64) -> String {
+    let since = ago(sender.phase_since, now);
+    let extras = match sender.counters.get("extras_kept") {
+        Some(&kept) if kept > 0 => format!(", {} extra kept", grouped(kept)),
+        _ => String::new(),
+    };
+    match (sender.phase.as_str(), sender.in_sync_at, &sender.reason) {
+        ("in-sync", Some(at), _) => format!("in sync at {}{extras} ({})", at.sequence, ago(at.at, now)),
+        (phase, _, Some(reason)) => format!("{phase} (since {since}): {reason}"),
+        (phase, Some(at), None) => {
+            format!(
+                "{phase} (since {since}); was in sync at {} {}",
+                at.sequence,
+                ago(at.at, now)
+            )
+        }
+        (phase, None, None) => format!("{phase} (since {since})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::status::{ModuleStatus, SessionStatus, StatusBoard};
+    use crate::daemon::{Observer, Phase, SendCounters};
+
+    #[test]
+    fn people_can_read_it() {
+        let home = Home::at("/h");
+        let board = StatusBoard::new("fp".to_owned(), &home, "/src".to_owned(), "nas::m".to_owned());
+        board.phase(&Phase::InSync { sequence: 12 });
+        board.counters(&SendCounters {
+            entries: 1234,
+            extras_kept: 214,
+            ..SendCounters::default()
+        });
+        board.set_watcher("inotify", &["writes through mappings are found late".to_owned()]);
+        let text = describe(&DaemonStatus::Sender(Box::new(board.status())), unix_now());
+        for wanted in [
+            "sender of /src to nas::m",
+            "in sync at 12, 214 extra kept",
+            "1,234 entries",
+            "watching by inotify",
+        ] {
+            assert!(text.contains(wanted), "{text}");
+        }
+        board.counters(&SendCounters {
+            ops_total: 3,
+            ..SendCounters::default()
+        });
+        board.phase(&Phase::Waiting {
+            error: "no answer".to_owned(),
+            seconds: 1,
+        });
+        let text = describe(&DaemonStatus::Sender(Box::new(board.status())), unix_now());
+        assert!(
+            text.contains("): no answer") && text.contains("behind by 3 changes"),
+            "{text}"
+        );
+
+        let session = SessionStatus::default();
+        session.count_failed("no space");
+        let sessions = vec![session.report("a".to_owned(), "fp2".to_owned(), "/src".to_owned())];
+        let modules = vec![
+            ModuleStatus {
+                name: "m".to_owned(),
+                path: "/m".to_owned(),
+                sessions,
+            },
+            ModuleStatus {
+                name: "idle".to_owned(),
+                path: "/i".to_owned(),
+                sessions: vec![],
+            },
+        ];
+        let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);
+        let text = describe(&DaemonStatus::Receiver(receiver), unix_now());
+        for wanted in [
+            "receiver on [::]:4433",
+            "from /src to a",
+            "peer fp2",
+            "no space",
+            "nobody is connected",
+        ] {
+            assert!(text.contains(wanted), "{text}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `driftless verify`: both trees are read and compared.
+
+use super::launch::{
+    Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
+};
+use super::narrate::{Detail, Narrator, Style};
+use super::output::{self, Printer};
+use super::text::{self, escaped};
+use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
+use crate::daemon::status::{STATUS_VERSION, StatusBoard};
+use crate::daemon::verify::{self, VerifyReport};
+use clap::Args;
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Compare contents with a target or directory, by digests of everything on both disks
+///
+/// Changes nothing. Ends with status 4 if they differ, and names each difference.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The tree
+    src: PathBuf,
+    /// A TARGET, or a directory
+    target: OsString,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    port: PortArg,
+}
+
+impl VerifyArgs {
+    pub(super) fn run(&self) -> Result<u8, CliError> {
+        let source = existing_directory("verify", &self.src)?;
+        let session = Session::open()?;
+        match destination(&self.target, self.port, &session.home)? {
+            Destination::Directory(path) => {
+                let path = existing_directory("verify", &path)?;
+                let local = LocalEnd::start(&session, &path)?;
+                let status = self.compare(&session, local.end(), &source);
+                local.stop();
+                status
+            }
+            Destination::Target(target) => {
+                let end = End {
+                    identity: &session.identity,
+                    target: &target,
+                };
+                self.compare(&session, end, &source)
+                    .map_err(|error| session.explain(error))
+            }
+        }
+    }
+
+    fn compare(&self, session: &Session, end: End<'_>, source: &Path) -> Result<u8, CliError> {
+        let options = SendArgs::default().options(session, end, source, false);
+        let target = end.target.display.clone();
+        let identity = end.identity.fingerprint().to_string();
+        let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
+        let bar = std::io::stderr().is_terminal().then(|| board.clone());
+        let printer = Arc::new(Printer::start(bar));
+        let style = Style {
+            detail: Detail::Quiet,
+            json: false,
+            follow: false,
+            name_target: false,
+        };
+        let narrator = Narrator::new(board, printer.clone(), style, target.clone());
+        let began = Instant::now();
+        // Stopping needs no manners: nothing is written.
+        let (stop, asked) = (session.stop.clone(), session.stop.channel());
+        let watch = std::thread::Builder::new().name("stop".to_owned());
+        let _ = watch.spawn(move || {
+            let _ = asked.recv();
+            // The channel also ends with the last `stop`; this thread's own keeps it open until the process ends.
+            if stop.is_requested() {
+                std::process::exit(130);
+            }
+        });
+        let report = verify::run(&options, session.handle(), &*narrator);
+        drop((narrator, printer));
+        let report = report?;
+        if self.json {
+            output::json(&as_json(&target, &report, began.elapsed()));
+        } else {
+            for difference in &report.differences {
+                output::line(&format!("differs  {}  {}", difference.path, difference.what));
+            }
+            for entry in &report.unreadable {
+                output::note(&format!("unreadable  {}  {}", entry.path, entry.error));
+            }
+            output::line(&sentence(&target, &report, began.elapsed()));
+        }
+        Ok(exit_status(&report))
+    }
+}
+
+/// A difference is certain, an unreadable entry is not; certainty counts more.
+fn exit_status(report: &VerifyReport) -> u8 {
+    match (report.differences.is_empty(), report.unreadable.is_empty()) {
+        (false, _) => DIFFERENT,
+        (true, false) => SOME_FAILED,
+        (true, true) => DONE,
+    }
+}
+
+fn sentence(target: &str, report: &VerifyReport, time: Duration) -> String {
+    let number = |list: usize| u64::try_from(list).unwrap_or(u64::MAX);
+    let (entries, bytes) = (
+        text::count(report.compared, "entry", "entries"),
+        text::bytes(report.bytes),
+    );
+    let result = match number(report.differences.len()) {
+        0 => "equal".to_owned(),
+        found => text::count(found, "difference", "differences"),
+    };
+    let unreadable = match number(report.unreadable.len()) {
+        0 => String::new(),
+        found => format!(", {} unreadable", text::grouped(found)),
+    };
+    format!(
+        "{target}: {result}{unreadable}; compared {entries} with {bytes} of content in {}",
+        text::span(time)
+    )
+}
+
+fn as_json(target: &str, report: &VerifyReport, time: Duration) -> serde_json::Value {
+    let differences = report
+        .differences
+        .iter()
+        .map(|found| json!({"path": found.path, "what": found.what}));
+    let unreadable = report
+        .unreadable
+        .iter()
+        .map(|found| json!({"path": found.path, "error": found.error}));
+    json!({
+        "version": STATUS_VERSION,
+        "target": target,
+        "equal": exit_status(report) == DONE,
+        "compared": report.compared,
+        "bytes": report.bytes,
+        "seconds": time.as_secs_f64(),
+        "differences": differences.collect::<Vec<_>>(),
+        "unreadable": unreadable.collect::<Vec<_>>(),
+    })
+}
