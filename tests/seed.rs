@@ -15,14 +15,20 @@ fn write(path: &Path, bytes: &[u8]) {
 
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; bytes];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut out);
     out
 }
 
 /// Every kind of entry, small and large, plain and odd.
 fn make_tree(root: &Path) {
     for n in 0..300 {
-        write(&root.join(format!("d{}/e{}/f{n}", n % 7, n % 3)), format!("file {n}\n").repeat(n).as_bytes());
+        write(
+            &root.join(format!("d{}/e{}/f{n}", n % 7, n % 3)),
+            format!("file {n}\n").repeat(n).as_bytes(),
+        );
     }
     write(&root.join("empty"), b"");
     write(&root.join("large"), &noise(3_500_000, 1));
@@ -111,16 +117,25 @@ fn first_contact_deletes_nothing_unasked() {
     write(&pair.dst().join("precious/data"), b"not in the source");
     write(&pair.dst().join("more"), b"not in the source");
     let refused = pair.seed().unwrap_err().to_string();
-    assert!(refused.contains("3 entries") && refused.contains("--delete"), "{refused}");
+    assert!(
+        refused.contains("3 entries") && refused.contains("--delete"),
+        "{refused}"
+    );
     assert!(!pair.dst().join("large").exists());
     pair.deletes = Deletes::Never;
     let kept = pair.seed().unwrap();
     assert!(kept.in_sync);
     assert_eq!(kept.counters.extras_kept, 3);
-    assert_eq!(fs::read(pair.dst().join("precious/data")).unwrap(), b"not in the source");
+    assert_eq!(
+        fs::read(pair.dst().join("precious/data")).unwrap(),
+        b"not in the source"
+    );
     fs::remove_file(pair.src().join("large")).unwrap();
     assert!(pair.seed().unwrap().in_sync);
-    assert!(pair.dst().join("large").exists(), "with --delete never, what the source removes stays");
+    assert!(
+        pair.dst().join("large").exists(),
+        "with --delete never, what the source removes stays"
+    );
 }
 
 #[test]
@@ -129,7 +144,10 @@ fn first_contact_with_delete_always_makes_both_equal() {
     make_tree(&pair.src());
     write(&pair.dst().join("d1/extra"), b"goes");
     write(&pair.dst().join("d2"), b"of another kind");
-    write(&pair.dst().join("large"), &fs::read(pair.src().join("large")).unwrap());
+    write(
+        &pair.dst().join("large"),
+        &fs::read(pair.src().join("large")).unwrap(),
+    );
     pair.deletes = Deletes::Always;
     let summary = pair.seed().unwrap();
     assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
@@ -148,17 +166,27 @@ fn d14_a_root_that_is_empty_or_another_one_deletes_nothing() {
     assert!(missing.contains("src"), "{missing}");
     fs::create_dir(pair.src()).unwrap();
     let replaced = pair.seed().unwrap_err().to_string();
-    assert!(replaced.contains("another directory") && replaced.contains("--accept-root"), "{replaced}");
+    assert!(
+        replaced.contains("another directory") && replaced.contains("--accept-root"),
+        "{replaced}"
+    );
     assert_equal(&aside, &pair.dst());
     fs::remove_dir(pair.src()).unwrap();
     fs::rename(&aside, pair.src()).unwrap();
     assert!(pair.seed().unwrap().in_sync);
     for entry in fs::read_dir(pair.src()).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
     }
     let emptied = pair.seed().unwrap_err().to_string();
-    assert!(emptied.contains("is empty") && pair.dst().join("large").exists(), "{emptied}");
+    assert!(
+        emptied.contains("is empty") && pair.dst().join("large").exists(),
+        "{emptied}"
+    );
     pair.accept_root = true;
     assert!(pair.seed().unwrap().in_sync);
     pair.assert_equal();

@@ -30,7 +30,10 @@ pub struct Ledger {
 impl Ledger {
     /// Sums up a whole catalog, streaming.
     pub fn of(catalog: &impl CatalogRead, carried: Carried) -> Result<Ledger, StoreError> {
-        let mut ledger = Ledger { carried, ..Ledger::default() };
+        let mut ledger = Ledger {
+            carried,
+            ..Ledger::default()
+        };
         catalog.for_each(&mut |entry: Entry| {
             ledger.replace(None, Some(&entry));
             Ok(())
@@ -77,7 +80,12 @@ impl Ledger {
 
 /// The entry as an element of sums.
 pub fn element(entry: &Entry, sum: EntrySum) -> Element<'_> {
-    Element { directory: entry.place.directory, name: entry.place.name.as_bytes(), object: entry.object, sum }
+    Element {
+        directory: entry.place.directory,
+        name: entry.place.name.as_bytes(),
+        object: entry.object,
+        sum,
+    }
 }
 
 /// The entry's sum, with a zero digest where the content is not known.
@@ -88,7 +96,6 @@ pub fn entry_sum(entry: &Entry, carried: Carried) -> EntrySum {
 
 /// The entry's sum if it counts: not a receiver's own find, and of known content.
 pub fn counted(entry: &Entry, carried: Carried) -> Option<EntrySum> {
-    let known =
-        entry.kind == Kind::Directory || (entry.digest.is_some() && entry.flags & flags::STALE == 0);
+    let known = entry.kind == Kind::Directory || (entry.digest.is_some() && entry.flags & flags::STALE == 0);
     (known && !entry.object.is_local()).then(|| entry_sum(entry, carried))
 }

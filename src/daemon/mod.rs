@@ -10,8 +10,8 @@ pub mod status;
 pub mod verify;
 
 pub use options::{
-    Deletes, FailedEntry, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters, SenderOptions, Silent,
-    Summary, TargetOptions,
+    Deletes, FailedEntry, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters, SenderOptions,
+    Silent, Summary, TargetOptions,
 };
 
 use std::sync::Arc;
@@ -55,7 +55,10 @@ impl Stop {
     /// Asks to stop, once and for all.
     pub fn request(&self) {
         self.requested.store(true, Ordering::Release);
-        self.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        self.wakers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clear();
     }
 
     /// Whether that was asked.
@@ -66,7 +69,10 @@ impl Stop {
     /// A channel that disconnects when stopping is asked, to be waited on beside others.
     pub fn channel(&self) -> crossbeam_channel::Receiver<()> {
         let (sender, receiver) = crossbeam_channel::bounded(0);
-        let mut wakers = self.wakers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut wakers = self
+            .wakers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !self.is_requested() {
             wakers.push(sender);
         }

@@ -155,6 +155,8 @@ pub trait Observer: Send + Sync {
     fn counters(&self, _counters: &SendCounters) {}
     /// A change was applied on the target: a verb and an escaped path.
     fn applied(&self, _verb: &'static str, _path: &str) {}
+    /// The whole tree is looked at again: events were lost, or directories cannot be watched.
+    fn rescan(&self) {}
     /// Something that the user should read: one line.
     fn warning(&self, _text: &str) {}
 }

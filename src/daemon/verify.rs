@@ -1,7 +1,7 @@
 //! `verify`: both disks are read, and every entry is compared by attributes and content digest. Changes nothing.
 
 use super::receiver::{digest_of, kind_of, own_carried};
-use super::sender::{open_link, receive_listing};
+use super::sender::{ReconcileError, open_link, receive_listing};
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
@@ -43,7 +43,8 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Result<VerifyReport, DaemonError> {
     observer.phase(&Phase::Connecting);
-    let root = Directory::open_root(&options.source).map_err(|error| DaemonError::failed(error.to_string()))?;
+    let root =
+        Directory::open_root(&options.source).map_err(|error| DaemonError::failed(error.to_string()))?;
     let open = Open {
         purpose: Purpose::Verify,
         module: ModuleName(options.target.module.clone().into_bytes()),
@@ -54,9 +55,14 @@ pub fn run(
         carried: own_carried(),
         sum: None,
     };
-    let (link, opened) = open_link(options, runtime, open).map_err(|(error, _)| DaemonError::failed(error))?;
+    let (link, opened) =
+        open_link(options, runtime, open).map_err(|(error, _)| DaemonError::failed(error))?;
     observer.phase(&Phase::Comparing);
-    let mut verifier = Verifier { link: &link, carried: opened.carried, report: VerifyReport::default() };
+    let mut verifier = Verifier {
+        link: &link,
+        carried: opened.carried,
+        report: VerifyReport::default(),
+    };
     let outcome = verifier.compare_tree(Arc::new(root));
     link.close(driftless_protocol::CloseCode::Done, "");
     outcome.map(|()| verifier.report)
@@ -75,13 +81,24 @@ impl Verifier<'_> {
         while !waiting.is_empty() {
             for (path, _) in waiting.iter().take(ASK_AHEAD).skip(asked) {
                 let ask = ToReceiver::ListDisk(path.clone());
-                self.link.control().send(ask).map_err(|_| DaemonError::failed("the receiver is gone"))?;
+                self.link
+                    .control()
+                    .send(ask)
+                    .map_err(|_| DaemonError::failed("the receiver is gone"))?;
                 asked += 1;
             }
-            let Some((path, directory)) = waiting.pop_front() else { break };
+            let Some((path, directory)) = waiting.pop_front() else {
+                break;
+            };
             asked -= 1;
-            let rows = receive_listing(self.link)
-                .map_err(|error| DaemonError::failed(format!("cannot verify {path}: {error}")))?;
+            let rows = match receive_listing(self.link) {
+                Ok(rows) => rows,
+                Err(ReconcileError::Unlisted(text)) => {
+                    self.unreadable(&path, &format!("on the target: {text}"));
+                    continue;
+                }
+                Err(error) => return Err(DaemonError::failed(format!("cannot verify {path}: {error}"))),
+            };
             self.compare_directory(&path, &directory, rows, &mut waiting);
         }
         Ok(())
@@ -106,7 +123,9 @@ impl Verifier<'_> {
             self.unreadable(path, &error.to_string());
         }
         for (name, stat) in listing.entries {
-            let Some(kind) = kind_of(stat.file_type) else { continue };
+            let Some(kind) = kind_of(stat.file_type) else {
+                continue;
+            };
             let path = path.join(&name);
             self.report.compared += 1;
             match theirs.remove(&name) {
@@ -141,23 +160,36 @@ impl Verifier<'_> {
             Ok(digest) => {
                 self.report.bytes += stat.size;
                 if digest != row.digest {
-                    let what = if row.digest.is_none() { "unreadable on the target" } else { "content" };
+                    let what = if row.digest.is_none() {
+                        "unreadable on the target"
+                    } else {
+                        "content"
+                    };
                     self.differs(path, what);
                 }
             }
             Err(error) => self.unreadable(path, &error),
         }
-        if let Some(what) = differing(stat.attributes.carried(self.carried), row.attributes.carried(self.carried)) {
+        if let Some(what) = differing(
+            stat.attributes.carried(self.carried),
+            row.attributes.carried(self.carried),
+        ) {
             self.differs(path, &what);
         }
     }
 
     fn differs(&mut self, path: &RelPath, what: &str) {
-        self.report.differences.push(Difference { path: path.to_string(), what: what.to_owned() });
+        self.report.differences.push(Difference {
+            path: path.to_string(),
+            what: what.to_owned(),
+        });
     }
 
     fn unreadable(&mut self, path: &RelPath, error: &str) {
-        self.report.unreadable.push(FailedEntry { path: path.to_string(), error: error.to_owned() });
+        self.report.unreadable.push(FailedEntry {
+            path: path.to_string(),
+            error: error.to_owned(),
+        });
     }
 }
 
@@ -168,7 +200,9 @@ fn content(directory: &Directory, name: &Name, kind: Kind) -> Result<Option<Dige
         Kind::Symlink => Ok(Some(Digest::of(&directory.read_link(name).map_err(text)?))),
         Kind::File => {
             let (file, _) = directory.open_file(name).map_err(text)?;
-            digest_of(&file).map(Some).map_err(|error| format!("cannot read {name}: {error}"))
+            digest_of(&file)
+                .map(Some)
+                .map_err(|error| format!("cannot read {name}: {error}"))
         }
     }
 }
@@ -180,7 +214,10 @@ fn differing(ours: Attributes, theirs: Attributes) -> Option<String> {
         what.push(format!("mode {:04o} here, {:04o} there", ours.mode, theirs.mode));
     }
     if (ours.uid, ours.gid) != (theirs.uid, theirs.gid) {
-        what.push(format!("owner {}:{} here, {}:{} there", ours.uid, ours.gid, theirs.uid, theirs.gid));
+        what.push(format!(
+            "owner {}:{} here, {}:{} there",
+            ours.uid, ours.gid, theirs.uid, theirs.gid
+        ));
     }
     if ours.mtime != theirs.mtime {
         what.push("time of modification".to_owned());

@@ -67,9 +67,11 @@ pub fn compare(source: &[SourceRow], receiver: &[Row], carried: Carried) -> Vec<
         let theirs = if order.is_ge() { right.next() } else { None };
         verdicts.push(match (ours, theirs) {
             (Some(ours), theirs) => present(ours, theirs, carried),
-            (None, Some(row)) => {
-                Verdict::Extra { object: row.object, name: row.name.clone(), entries: 1 + row.entries }
-            }
+            (None, Some(row)) => Verdict::Extra {
+                object: row.object,
+                name: row.name.clone(),
+                entries: 1 + row.entries,
+            },
             (None, None) => unreachable!("one of the two lists was advanced"),
         });
     }
@@ -106,12 +108,37 @@ mod tests {
         let digest = (kind != Kind::Directory).then(|| Digest::of(content));
         let (attributes, below) = (Attributes::default(), TreeSum::default());
         let size = content.len() as u64;
-        SourceRow { name: Name::new(name).unwrap(), object: ObjectId(object), kind, attributes, size, digest, below }
+        SourceRow {
+            name: Name::new(name).unwrap(),
+            object: ObjectId(object),
+            kind,
+            attributes,
+            size,
+            digest,
+            below,
+        }
     }
 
     fn theirs(row: &SourceRow) -> Row {
-        let SourceRow { name, object, kind, attributes, size, digest, below } = row.clone();
-        Row { name, object, kind, attributes, size, digest, below, entries: 0 }
+        let SourceRow {
+            name,
+            object,
+            kind,
+            attributes,
+            size,
+            digest,
+            below,
+        } = row.clone();
+        Row {
+            name,
+            object,
+            kind,
+            attributes,
+            size,
+            digest,
+            below,
+            entries: 0,
+        }
     }
 
     #[test]
@@ -142,17 +169,35 @@ mod tests {
         let mut other = theirs(&directory);
         other.object = ObjectId(9);
         let extra = theirs(&ours(b"a", 7, Kind::File, b""));
-        let verdicts = compare(&[file, directory, missing], &[extra, old, other], Carried::default());
+        let verdicts = compare(
+            &[file, directory, missing],
+            &[extra, old, other],
+            Carried::default(),
+        );
         let shape: Vec<_> = verdicts
             .iter()
             .map(|verdict| match verdict {
                 Verdict::Extra { entries, .. } => format!("extra {entries}"),
-                Verdict::Present { theirs, content, attributes, descend, .. } => {
+                Verdict::Present {
+                    theirs,
+                    content,
+                    attributes,
+                    descend,
+                    ..
+                } => {
                     format!("{} {content} {attributes} {descend}", theirs.map_or(0, |id| id.0))
                 }
             })
             .collect();
-        assert_eq!(shape, ["extra 1", "3 true true false", "9 false false true", "0 true false false"]);
+        assert_eq!(
+            shape,
+            [
+                "extra 1",
+                "3 true true false",
+                "9 false false true",
+                "0 true false false"
+            ]
+        );
     }
 
     #[test]
@@ -160,6 +205,13 @@ mod tests {
         let file = ours(b"a", 2, Kind::File, b"x");
         let row = theirs(&ours(b"a", 8, Kind::Directory, b""));
         let verdicts = compare(&[file], &[row], Carried::default());
-        assert!(matches!(&verdicts[..], [Verdict::Present { replaced: Some(ObjectId(8)), content: true, .. }]));
+        assert!(matches!(
+            &verdicts[..],
+            [Verdict::Present {
+                replaced: Some(ObjectId(8)),
+                content: true,
+                ..
+            }]
+        ));
     }
 }

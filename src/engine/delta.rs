@@ -78,8 +78,10 @@ impl SignatureBuilder {
         let block = block_bytes(basis_bytes);
         let length = HEADER_BYTES as u64 + basis_bytes.div_ceil(u64::from(block)) * ENTRY_BYTES as u64;
         let fits = (BASIS_BYTES_MIN..=BASIS_BYTES_MAX).contains(&basis_bytes);
-        (fits && length <= SIGNATURE_BYTES_MAX as u64)
-            .then(|| SignatureBuilder { block, bytes: Vec::with_capacity(length as usize) })
+        (fits && length <= SIGNATURE_BYTES_MAX as u64).then(|| SignatureBuilder {
+            block,
+            bytes: Vec::with_capacity(length as usize),
+        })
     }
 
     /// How many bytes each call of [`SignatureBuilder::push`] takes, but for the last: a whole number of blocks.
@@ -91,7 +93,10 @@ impl SignatureBuilder {
     /// The next bytes of the basis. Signatures of block-aligned pieces, less their headers, add up to the signature
     /// of the whole.
     pub fn push(&mut self, piece: &[u8]) {
-        let options = SignatureOptions { block_size: self.block, crypto_hash_size: STRONG_BYTES };
+        let options = SignatureOptions {
+            block_size: self.block,
+            crypto_hash_size: STRONG_BYTES,
+        };
         let signature = Signature::calculate(piece, options);
         let serialized = signature.serialized();
         let from = if self.bytes.is_empty() { 0 } else { HEADER_BYTES };
@@ -148,7 +153,10 @@ pub fn diff(index: &IndexedSignature<'_>, segment: &[u8]) -> Result<Vec<RangeDel
     let ranges = cutter.finish();
     let made: u64 = ranges.iter().map(|range| u64::from(range.length)).sum();
     if made != segment.len() as u64 {
-        return Err(DeltaFault::Length { made, wanted: segment.len() as u64 });
+        return Err(DeltaFault::Length {
+            made,
+            wanted: segment.len() as u64,
+        });
     }
     Ok(ranges)
 }
@@ -172,9 +180,10 @@ impl RangeCutter {
         while length > 0 {
             let take = u64::from(self.room()).min(length) as u32;
             match self.current.parts.last_mut() {
-                Some(DeltaPart::Copy { offset: start, length: so_far })
-                    if *start + u64::from(*so_far) == offset =>
-                {
+                Some(DeltaPart::Copy {
+                    offset: start,
+                    length: so_far,
+                }) if *start + u64::from(*so_far) == offset => {
                     *so_far += take;
                 }
                 _ => self.current.parts.push(DeltaPart::Copy { offset, length: take }),
@@ -190,7 +199,10 @@ impl RangeCutter {
             let take = (self.room() as usize).min(bytes.len());
             match self.current.parts.last_mut() {
                 Some(DeltaPart::Literal { length }) => *length += take as u32,
-                _ => self.current.parts.push(DeltaPart::Literal { length: take as u32 }),
+                _ => self
+                    .current
+                    .parts
+                    .push(DeltaPart::Literal { length: take as u32 }),
             }
             self.current.length += take as u32;
             self.current.literals.extend_from_slice(&bytes[..take]);
@@ -226,7 +238,9 @@ fn parse_librsync(delta: &[u8], cutter: &mut RangeCutter) -> Result<(), DeltaFau
                     0x43 => take(4, &mut rest)?,
                     _ => take(8, &mut rest)?,
                 };
-                let literal = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+                let literal = usize::try_from(length)
+                    .ok()
+                    .and_then(|length| rest.split_at_checked(length));
                 let (bytes, left) = literal.ok_or_else(broken)?;
                 cutter.literal(bytes);
                 rest = left;
@@ -254,9 +268,16 @@ pub fn check_parts(
     for part in parts {
         match *part {
             DeltaPart::Copy { offset, length } => {
-                if offset.checked_add(u64::from(length)).is_none_or(|end| end > basis_bytes) {
+                if offset
+                    .checked_add(u64::from(length))
+                    .is_none_or(|end| end > basis_bytes)
+                {
                     let length = u64::from(length);
-                    return Err(DeltaFault::CopyPastBasis { offset, length, basis_bytes });
+                    return Err(DeltaFault::CopyPastBasis {
+                        offset,
+                        length,
+                        basis_bytes,
+                    });
                 }
                 made += u64::from(length);
             }
@@ -267,10 +288,16 @@ pub fn check_parts(
         }
     }
     if made != u64::from(length) {
-        return Err(DeltaFault::Length { made, wanted: u64::from(length) });
+        return Err(DeltaFault::Length {
+            made,
+            wanted: u64::from(length),
+        });
     }
     if literals != literal_bytes as u64 {
-        return Err(DeltaFault::Length { made: literals, wanted: literal_bytes as u64 });
+        return Err(DeltaFault::Length {
+            made: literals,
+            wanted: literal_bytes as u64,
+        });
     }
     Ok(())
 }
@@ -285,7 +312,9 @@ pub struct Coverage {
 impl Coverage {
     /// Adds `[start, start + length)`; false if any of it was there already or the end overflows.
     pub fn add(&mut self, start: u64, length: u64) -> bool {
-        let Some(end) = start.checked_add(length) else { return false };
+        let Some(end) = start.checked_add(length) else {
+            return false;
+        };
         if length == 0 {
             return true;
         }

@@ -51,7 +51,10 @@ impl OpOrder {
             return Err(OrderFault::OutsideWindow(number));
         }
         if op.after >= number {
-            return Err(OrderFault::Forward { number, after: op.after });
+            return Err(OrderFault::Forward {
+                number,
+                after: op.after,
+            });
         }
         if self.has_ended(number) || !self.started.insert(number) {
             return Err(OrderFault::Repeated(number));
@@ -84,7 +87,11 @@ impl OpOrder {
             self.waiting_count -= 1;
             self.place(op);
         }
-        if let Some(entry) = self.barriers.first_entry().filter(|b| *b.key() == self.prefix + 1) {
+        if let Some(entry) = self
+            .barriers
+            .first_entry()
+            .filter(|b| *b.key() == self.prefix + 1)
+        {
             self.ready.push_back(entry.remove());
         }
     }
@@ -128,8 +135,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn op(number: u64, after: u64, barrier: bool) -> Op {
-        let body = OpBody::SetAttributes { object: ObjectId(number), attributes: Attributes::default() };
-        Op { number, after, barrier, body }
+        let body = OpBody::SetAttributes {
+            object: ObjectId(number),
+            attributes: Attributes::default(),
+        };
+        Op {
+            number,
+            after,
+            barrier,
+            body,
+        }
     }
 
     proptest! {
@@ -180,10 +195,19 @@ mod tests {
         let mut order = OpOrder::default();
         order.handle_op(op(1, 0, false)).unwrap();
         assert_eq!(order.handle_op(op(1, 0, false)), Err(OrderFault::Repeated(1)));
-        assert_eq!(order.handle_op(op(0, 0, false)), Err(OrderFault::OutsideWindow(0)));
+        assert_eq!(
+            order.handle_op(op(0, 0, false)),
+            Err(OrderFault::OutsideWindow(0))
+        );
         let far = OPS_IN_FLIGHT_MAX as u64 + 1;
-        assert_eq!(order.handle_op(op(far, 0, false)), Err(OrderFault::OutsideWindow(far)));
-        assert_eq!(order.handle_op(op(3, 3, false)), Err(OrderFault::Forward { number: 3, after: 3 }));
+        assert_eq!(
+            order.handle_op(op(far, 0, false)),
+            Err(OrderFault::OutsideWindow(far))
+        );
+        assert_eq!(
+            order.handle_op(op(3, 3, false)),
+            Err(OrderFault::Forward { number: 3, after: 3 })
+        );
         order.handle_ended(1);
         assert_eq!(order.handle_op(op(1, 0, false)), Err(OrderFault::Repeated(1)));
     }
@@ -191,7 +215,12 @@ mod tests {
     #[test]
     fn a_mark_counts_once_everything_before_it_has_ended() {
         let mut order = OpOrder::default();
-        let mark = Op { number: 2, after: 0, barrier: false, body: OpBody::Mark { sequence: 77 } };
+        let mark = Op {
+            number: 2,
+            after: 0,
+            barrier: false,
+            body: OpBody::Mark { sequence: 77 },
+        };
         order.handle_op(mark).unwrap();
         order.handle_op(op(1, 0, false)).unwrap();
         assert_eq!(order.passed_mark(), None);

@@ -54,7 +54,9 @@ impl SumState {
 
     fn apply(&mut self, element: &Element<'_>, combine: impl Fn(u16, u16) -> u16) {
         let mut expanded = [0u8; SUM_STATE_BYTES];
-        hash_element(blake3::Hasher::new(), element).finalize_xof().fill(&mut expanded);
+        hash_element(blake3::Hasher::new(), element)
+            .finalize_xof()
+            .fill(&mut expanded);
         for (lane, bytes) in self.0.iter_mut().zip(expanded.chunks_exact(2)) {
             *lane = combine(*lane, u16::from_le_bytes([bytes[0], bytes[1]]));
         }
@@ -102,14 +104,22 @@ pub struct BelowSum {
 
 impl Default for BelowSum {
     fn default() -> Self {
-        BelowSum { hasher: blake3::Hasher::new(), entries: 0 }
+        BelowSum {
+            hasher: blake3::Hasher::new(),
+            entries: 0,
+        }
     }
 }
 
 impl BelowSum {
     /// The next entry, with what is below it (zero for anything but a directory).
     pub fn push(&mut self, name: &Name, object: ObjectId, sum: EntrySum, below: TreeSum, entries: u64) {
-        let element = Element { directory: ObjectId(0), name: name.as_bytes(), object, sum };
+        let element = Element {
+            directory: ObjectId(0),
+            name: name.as_bytes(),
+            object,
+            sum,
+        };
         let hasher = std::mem::take(&mut self.hasher);
         self.hasher = hash_element(hasher, &element);
         self.hasher.update(&below.0);
@@ -118,7 +128,11 @@ impl BelowSum {
 
     /// The sum, and the number of entries below.
     pub fn finish(self) -> (TreeSum, u64) {
-        let sum = if self.entries == 0 { TreeSum::default() } else { TreeSum(self.hasher.finalize().into()) };
+        let sum = if self.entries == 0 {
+            TreeSum::default()
+        } else {
+            TreeSum(self.hasher.finalize().into())
+        };
         (sum, self.entries)
     }
 }
@@ -129,7 +143,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn element(n: u64, name: &[u8]) -> Element<'_> {
-        Element { directory: ObjectId(n / 4), name, object: ObjectId(n), sum: EntrySum([n as u8; 32]) }
+        Element {
+            directory: ObjectId(n / 4),
+            name,
+            object: ObjectId(n),
+            sum: EntrySum([n as u8; 32]),
+        }
     }
 
     proptest! {
@@ -154,10 +173,19 @@ mod tests {
     fn each_field_counts() {
         let base = element(9, b"n");
         let others = [
-            Element { directory: ObjectId(8), ..base },
+            Element {
+                directory: ObjectId(8),
+                ..base
+            },
             Element { name: b"m", ..base },
-            Element { object: ObjectId(8), ..base },
-            Element { sum: EntrySum([1; 32]), ..base },
+            Element {
+                object: ObjectId(8),
+                ..base
+            },
+            Element {
+                sum: EntrySum([1; 32]),
+                ..base
+            },
         ];
         let sum = |e: &Element<'_>| {
             let mut state = SumState::default();

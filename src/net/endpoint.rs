@@ -6,7 +6,7 @@ use super::transport::{BULK_STREAMS, LinkOptions, OP_STREAMS, endpoint, transpor
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
 use driftless_protocol::CloseCode;
-use driftless_protocol::version::{ALPN_PAIR, HELLO_BYTES, Hello};
+use driftless_protocol::version::{ALPN_PAIR, HELLO_BYTES, Hello, HelloFault};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use std::collections::HashMap;
 use std::fmt;
@@ -72,12 +72,18 @@ impl ReceiverEndpoint {
         options: &LinkOptions,
         authorise: Authorise,
     ) -> Result<ReceiverEndpoint, BindError> {
-        let failed = |source| BindError { address: listen, source };
+        let failed = |source| BindError {
+            address: listen,
+            source,
+        };
         let other = |error: &dyn fmt::Display| failed(std::io::Error::other(error.to_string()));
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| other(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config.transport_config(transport(options, OP_STREAMS + BULK_STREAMS, 1));
-        config.max_incoming(CONNECTIONS_MAX * 2).incoming_buffer_size(64 << 10).incoming_buffer_size_total(4 << 20);
+        config
+            .max_incoming(CONNECTIONS_MAX * 2)
+            .incoming_buffer_size(64 << 10)
+            .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
         let endpoint = endpoint(listen, Some(config)).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
@@ -90,7 +96,11 @@ impl ReceiverEndpoint {
             connected: Arc::default(),
         };
         runtime.spawn(accept(endpoint.clone(), door));
-        Ok(ReceiverEndpoint { endpoint, accepted, address })
+        Ok(ReceiverEndpoint {
+            endpoint,
+            accepted,
+            address,
+        })
     }
 
     /// Where it listens.
@@ -105,7 +115,8 @@ impl ReceiverEndpoint {
 
     /// Ends all connections.
     pub fn close(&self) {
-        self.endpoint.close(CloseCode::Done.number().into(), b"the receiver stops");
+        self.endpoint
+            .close(CloseCode::Done.number().into(), b"the receiver stops");
     }
 }
 
@@ -159,12 +170,16 @@ impl Door {
     async fn admit(self, incoming: quinn::Incoming) {
         let deadline = self.options.hello_timeout;
         let Ok(connecting) = incoming.accept() else { return };
-        let Ok(Ok(connection)) = tokio::time::timeout(deadline, connecting).await else { return };
+        let Ok(Ok(connection)) = tokio::time::timeout(deadline, connecting).await else {
+            return;
+        };
         let Some((peer, alpn)) = who(&connection) else {
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
         let authorise = self.authorise.clone();
-        let allowed = tokio::task::spawn_blocking(move || authorise(peer, alpn)).await.unwrap_or(false);
+        let allowed = tokio::task::spawn_blocking(move || authorise(peer, alpn))
+            .await
+            .unwrap_or(false);
         let seat = if allowed { self.seat(peer) } else { None };
         let Some(seat) = seat else {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
@@ -174,7 +189,7 @@ impl Door {
         let (send, receive) = match greeted {
             Ok(Ok(streams)) => streams,
             Ok(Err((code, text))) => return connection.close(code.number().into(), text.as_bytes()),
-            Err(_) => return connection.close(CloseCode::Limit.number().into(), b"no hello in time"),
+            Err(_) => return connection.close(CloseCode::Violation.number().into(), b"no hello in time"),
         };
         let watched = connection.clone();
         tokio::spawn(async move {
@@ -192,7 +207,8 @@ impl Door {
             ))),
             Alpn::Mirror => {
                 let level = self.options.compression_level;
-                ReceiverLink::start(&self.runtime, connection, peer, send, receive, level).map(Accepted::Mirror)
+                ReceiverLink::start(&self.runtime, connection, peer, send, receive, level)
+                    .map(Accepted::Mirror)
             }
         };
         match accepted {
@@ -210,7 +226,10 @@ impl Door {
             return None;
         }
         *count += 1;
-        Some(Seat { connected: self.connected.clone(), peer })
+        Some(Seat {
+            connected: self.connected.clone(),
+            peer,
+        })
     }
 }
 
@@ -219,10 +238,16 @@ const NOT_ALLOWED: &[u8] = b"this peer is not allowed here";
 
 fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
     let identity = connection.peer_identity()?;
-    let certificates = identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+    let certificates = identity
+        .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+        .ok()?;
     let peer = peer_fingerprint(&certificates).ok()?;
     let handshake = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
-    let alpn = if handshake.protocol.as_deref()? == ALPN_PAIR { Alpn::Pair } else { Alpn::Mirror };
+    let alpn = if handshake.protocol.as_deref()? == ALPN_PAIR {
+        Alpn::Pair
+    } else {
+        Alpn::Mirror
+    };
     Some((peer, alpn))
 }
 
@@ -234,7 +259,12 @@ async fn greet(
     let _ = send.set_priority(2);
     let mut bytes = [0; HELLO_BYTES];
     receive.read_exact(&mut bytes).await.map_err(|_| gone(()))?;
-    Hello::from_bytes(&bytes).map_err(|fault| (CloseCode::Version, fault.to_string()))?;
-    send.write_all(&Hello::OURS.to_bytes()).await.map_err(|_| gone(()))?;
+    Hello::from_bytes(&bytes).map_err(|fault| match fault {
+        HelloFault::NotDriftless => (CloseCode::Violation, fault.to_string()),
+        HelloFault::NoCommonVersion { .. } => (CloseCode::Version, fault.to_string()),
+    })?;
+    send.write_all(&Hello::OURS.to_bytes())
+        .await
+        .map_err(|_| gone(()))?;
     Ok((send, receive))
 }

@@ -2,15 +2,16 @@
 
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
 use super::transport::{
-    BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer, transport,
+    BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
+    transport,
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::{Fingerprint, SERVER_NAME};
+use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
 use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX};
-use driftless_protocol::message::{BulkFrame, OpBody, OpFrame, OpMessage, Content, ToReceiver, ToSender};
-use driftless_protocol::version::{HELLO_BYTES, Features, Hello};
-use driftless_protocol::CloseCode;
+use driftless_protocol::message::{BulkFrame, Content, OpBody, OpFrame, OpMessage, ToReceiver, ToSender};
+use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::fmt;
 use std::net::SocketAddr;
@@ -85,13 +86,20 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(connection: quinn::Connection) -> Shared {
-        Shared { connection, end: Arc::default() }
+        Shared {
+            connection,
+            end: Arc::default(),
+        }
     }
 
     pub(super) fn close(&self, code: CloseCode, text: &str) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if end.is_none() && self.connection.close_reason().is_none() {
-            *end = Some(LinkEnd::Closed { code, text: text.to_owned(), by_peer: false });
+            *end = Some(LinkEnd::Closed {
+                code,
+                text: text.to_owned(),
+                by_peer: false,
+            });
         }
         let text = &text[..text.floor_char_boundary(driftless_protocol::limits::TEXT_BYTES_MAX)];
         self.connection.close(code.number().into(), text.as_bytes());
@@ -114,11 +122,7 @@ impl Shared {
 
     /// A peer that broke a rule is told so.
     fn refuse(&self, error: &UnpackError) {
-        let code = match error {
-            UnpackError::Codec(codec::CodecFault::TooLong { .. }) => CloseCode::Limit,
-            _ => CloseCode::Violation,
-        };
-        self.close(code, &error.to_string());
+        self.close(CloseCode::Violation, &error.to_string());
     }
 
     /// Starts the two directions of the control stream.
@@ -140,10 +144,17 @@ impl Shared {
         })?;
         let (messages, incoming) = bounded::<In>(CONTROL_QUEUE);
         let (to_read, mut read) = pieces();
-        runtime.spawn(read_pieces(receive, to_read));
+        let reading = self.clone();
+        runtime.spawn(async move { reading.read(receive, to_read).await });
         let shared = self.clone();
         thread("control-in", move || shared.unpack_all(&mut read, &messages))?;
         Ok((outgoing, incoming))
+    }
+
+    async fn read(&self, stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
+        if !read_pieces(stream, pieces).await {
+            self.close(CloseCode::Violation, "a stream was reset");
+        }
     }
 
     fn unpack_all<M: Message>(&self, pieces: &mut Pieces, messages: &Sender<M>) {
@@ -154,7 +165,10 @@ impl Shared {
 }
 
 pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(|_| ())
 }
 
 fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
@@ -164,11 +178,17 @@ fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
             text: escaped(&close.reason),
             by_peer: true,
         },
-        quinn::ConnectionError::LocallyClosed => {
-            LinkEnd::Closed { code: CloseCode::Done, text: String::new(), by_peer: false }
-        }
-        quinn::ConnectionError::TimedOut => LinkEnd::Lost { text: "the peer does not answer any more".to_owned() },
-        error => LinkEnd::Lost { text: error.to_string() },
+        quinn::ConnectionError::LocallyClosed => LinkEnd::Closed {
+            code: CloseCode::Done,
+            text: String::new(),
+            by_peer: false,
+        },
+        quinn::ConnectionError::TimedOut => LinkEnd::Lost {
+            text: "the peer does not answer any more".to_owned(),
+        },
+        error => LinkEnd::Lost {
+            text: error.to_string(),
+        },
     }
 }
 
@@ -218,15 +238,13 @@ impl SenderLink {
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
             match runtime.block_on(dial(tls.clone(), address, options)) {
-                Ok((endpoint, connection)) => {
-                    match runtime.block_on(greet(&connection, address, options)) {
-                        Ok((send, receive, features)) => {
-                            return Self::start(runtime, endpoint, connection, send, receive, features, options)
-                                .map_err(|error| ConnectError::Failed(error.to_string()));
-                        }
-                        Err(error) => return Err(error),
+                Ok((endpoint, connection)) => match runtime.block_on(greet(&connection, address, options)) {
+                    Ok((send, receive, features)) => {
+                        return Self::start(runtime, endpoint, connection, send, receive, features, options)
+                            .map_err(|error| ConnectError::Failed(error.to_string()));
                     }
-                }
+                    Err(error) => return Err(error),
+                },
                 Err(error) => last = error,
             }
         }
@@ -262,7 +280,15 @@ impl SenderLink {
             runtime.spawn(write_bulk(connection.clone(), frames.clone()));
         }
         let (ops, bulk) = (OpSender(ops), BulkSender(bulk));
-        Ok(SenderLink { shared, control, incoming, ops, bulk, features, _endpoint: endpoint })
+        Ok(SenderLink {
+            shared,
+            control,
+            incoming,
+            ops,
+            bulk,
+            features,
+            _endpoint: endpoint,
+        })
     }
 
     /// Messages to the receiver.
@@ -308,7 +334,9 @@ impl SenderLink {
     /// Why the link ended; blocks until it does.
     pub fn wait_ended(&self) -> LinkEnd {
         while self.incoming.recv().is_ok() {}
-        self.ended().unwrap_or(LinkEnd::Lost { text: "the control stream ended".to_owned() })
+        self.ended().unwrap_or(LinkEnd::Lost {
+            text: "the control stream ended".to_owned(),
+        })
     }
 }
 
@@ -333,7 +361,10 @@ fn collect_ops(first: OpMessage, waiting: &Receiver<OpMessage>) -> OpFrame {
 fn weight(message: &OpMessage) -> usize {
     let content = match message {
         OpMessage::Op(op) => match &op.body {
-            OpBody::PutFile { content: Content::Inline { bytes, .. }, .. } => bytes.0.len(),
+            OpBody::PutFile {
+                content: Content::Inline { bytes, .. },
+                ..
+            } => bytes.0.len(),
             OpBody::PutSymlink { target, .. } => target.0.len(),
             _ => 0,
         },
@@ -349,12 +380,18 @@ async fn dial(
     options: &LinkOptions,
 ) -> Result<(quinn::Endpoint, quinn::Connection), ConnectError> {
     let failed = |error: &dyn fmt::Display| ConnectError::Failed(error.to_string());
-    let any: SocketAddr = if address.is_ipv6() { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() };
+    let any: SocketAddr = if address.is_ipv6() {
+        ([0u16; 8], 0).into()
+    } else {
+        ([0u8; 4], 0).into()
+    };
     let endpoint = endpoint(any, None).map_err(|error| failed(&error))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport(options, 0, 0));
-    let connecting = endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(&error))?;
+    let connecting = endpoint
+        .connect_with(config, address, SERVER_NAME)
+        .map_err(|error| failed(&error))?;
     match tokio::time::timeout(options.connect_timeout, connecting).await {
         Ok(Ok(connection)) => Ok((endpoint, connection)),
         Ok(Err(error)) => Err(connect_error(&error, address, options)),
@@ -373,7 +410,9 @@ pub(super) async fn greet(
         let (mut send, mut receive) = connection.open_bi().await?;
         let _ = send.set_priority(PRIORITY_CONTROL);
         let mut bytes = [0; HELLO_BYTES];
-        if send.write_all(&Hello::OURS.to_bytes()).await.is_err() || receive.read_exact(&mut bytes).await.is_err() {
+        if send.write_all(&Hello::OURS.to_bytes()).await.is_err()
+            || receive.read_exact(&mut bytes).await.is_err()
+        {
             return Err(connection.closed().await);
         }
         Ok((send, receive, bytes))
@@ -383,7 +422,10 @@ pub(super) async fn greet(
             Ok(hello) => Ok((send, receive, hello.features.common(Features::OURS))),
             Err(fault) => {
                 connection.close(CloseCode::Version.number().into(), fault.to_string().as_bytes());
-                Err(ConnectError::Refused { code: CloseCode::Version, text: fault.to_string() })
+                Err(ConnectError::Refused {
+                    code: CloseCode::Version,
+                    text: fault.to_string(),
+                })
             }
         },
         Ok(Err(error)) => Err(connect_error(&error, address, options)),
@@ -396,14 +438,24 @@ pub(super) async fn dial_and_greet(
     tls: rustls::ClientConfig,
     address: SocketAddr,
     options: &LinkOptions,
-) -> Result<(quinn::Endpoint, quinn::Connection, quinn::SendStream, quinn::RecvStream), ConnectError> {
+) -> Result<
+    (
+        quinn::Endpoint,
+        quinn::Connection,
+        quinn::SendStream,
+        quinn::RecvStream,
+    ),
+    ConnectError,
+> {
     let (endpoint, connection) = dial(tls, address, options).await?;
     let (send, receive, _) = greet(&connection, address, options).await?;
     Ok((endpoint, connection, send, receive))
 }
 
 async fn write_new_stream(connection: quinn::Connection, priority: i32, pieces: Pieces) {
-    let Ok(stream) = connection.open_uni().await else { return };
+    let Ok(stream) = connection.open_uni().await else {
+        return;
+    };
     let _ = stream.set_priority(priority);
     write_pieces(stream, pieces).await;
 }
@@ -415,7 +467,9 @@ async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mute
         let next = frames.lock().await.recv().await;
         let Some(frame) = next else { break };
         if stream.is_none() {
-            let Ok(mut opened) = connection.open_uni().await else { break };
+            let Ok(mut opened) = connection.open_uni().await else {
+                break;
+            };
             let _ = opened.set_priority(PRIORITY_BULK);
             if opened.write_all(&[BULK_STREAM]).await.is_err() {
                 break;
@@ -473,7 +527,14 @@ impl ReceiverLink {
         })?;
         let accepting = shared.clone();
         runtime.spawn(async move { accept_streams(accepting, op_frames, raw_bulk).await });
-        Ok(ReceiverLink { shared, peer, control, incoming, ops, bulk })
+        Ok(ReceiverLink {
+            shared,
+            peer,
+            control,
+            incoming,
+            ops,
+            bulk,
+        })
     }
 
     /// Whose key is on the other side.
@@ -542,15 +603,18 @@ async fn accept_streams(shared: Shared, ops: Sender<OpFrame>, bulk: mpsc::Sender
                     let (to_read, mut read) = pieces();
                     let unpacking = shared.clone();
                     if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
-                        read_pieces(stream, to_read).await;
+                        shared.read(stream, to_read).await;
                     }
                 }
                 BULK_STREAM => {
                     if let Err(text) = read_bulk(stream, bulk).await {
-                        shared.close(CloseCode::Limit, &text);
+                        shared.close(CloseCode::Violation, &text);
                     }
                 }
-                other => shared.close(CloseCode::Violation, &format!("there is no stream of kind {other}")),
+                other => shared.close(
+                    CloseCode::Violation,
+                    &format!("there is no stream of kind {other}"),
+                ),
             }
         });
     }
@@ -558,15 +622,23 @@ async fn accept_streams(shared: Shared, ops: Sender<OpFrame>, bulk: mpsc::Sender
 
 async fn read_bulk(mut stream: quinn::RecvStream, frames: mpsc::Sender<Vec<u8>>) -> Result<(), String> {
     let mut prefix = [0; FRAME_PREFIX_BYTES];
-    while stream.read_exact(&mut prefix).await.is_ok() {
+    let cut = |error: &dyn fmt::Display| Err(format!("a bulk stream broke off: {error}"));
+    loop {
+        match stream.read_exact(&mut prefix).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
+            Err(error) => return cut(&error),
+        }
         let length = u32::from_be_bytes(prefix) as usize;
         if length > BULK_FRAME_BYTES_MAX {
             return Err(format!("a bulk frame of {length} bytes is over its limit"));
         }
         let mut frame = vec![0; length];
-        if stream.read_exact(&mut frame).await.is_err() || frames.send(frame).await.is_err() {
-            break;
+        if let Err(error) = stream.read_exact(&mut frame).await {
+            return cut(&error);
+        }
+        if frames.send(frame).await.is_err() {
+            return Ok(());
         }
     }
-    Ok(())
 }

@@ -16,6 +16,3 @@ pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
 pub use link::{BulkSender, Ended, LinkEnd, LinkStatistics, OpSender, ReceiverLink, SenderLink};
 pub use pair::{PairLink, pair};
 pub use transport::{Congestion, ConnectError, LinkOptions, resolve};
-
-
-

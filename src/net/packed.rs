@@ -67,6 +67,9 @@ pub enum UnpackError {
     /// The compressed bytes are wrong, or want a larger window than allowed.
     #[error("the compressed stream is damaged: {0}")]
     Zstd(std::io::Error),
+    /// It ended too early.
+    #[error("a stream ended inside a frame")]
+    Cut,
 }
 
 /// Inflates and decodes a stream until it ends, or nobody takes the messages any more.
@@ -95,7 +98,11 @@ pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(
             }
         }
     }
-    Ok(())
+    if frames.is_empty() {
+        Ok(())
+    } else {
+        Err(UnpackError::Cut)
+    }
 }
 
 /// Writes what the thread packed to the QUIC stream.
@@ -108,11 +115,13 @@ pub async fn write_pieces(mut stream: quinn::SendStream, mut pieces: Pieces) {
     let _ = stream.finish();
 }
 
-/// Reads the QUIC stream for the thread that unpacks.
-pub async fn read_pieces(mut stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
-    while let Ok(Some(chunk)) = stream.read_chunk(PIECE_BYTES, true).await {
-        if pieces.send(chunk.bytes.to_vec()).await.is_err() {
-            return;
+/// Reads the QUIC stream for the thread that unpacks. False if the peer reset it.
+pub async fn read_pieces(mut stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) -> bool {
+    loop {
+        match stream.read_chunk(PIECE_BYTES, true).await {
+            Ok(Some(chunk)) if pieces.send(chunk.bytes.to_vec()).await.is_ok() => {}
+            Err(quinn::ReadError::Reset(_)) => return false,
+            _ => return true,
         }
     }
 }

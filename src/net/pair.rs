@@ -29,7 +29,14 @@ impl PairLink {
         receive: quinn::RecvStream,
         deadline: Duration,
     ) -> PairLink {
-        PairLink { runtime, shared, peer, send, receive, deadline }
+        PairLink {
+            runtime,
+            shared,
+            peer,
+            send,
+            receive,
+            deadline,
+        }
     }
 
     /// Whose key is on the other side.
@@ -40,7 +47,9 @@ impl PairLink {
     /// The request; none if it does not come in time or is wrong. Blocks.
     pub fn request(&mut self) -> Option<PairRequest> {
         let read = read_message(&mut self.receive);
-        let request = self.runtime.block_on(async { tokio::time::timeout(self.deadline, read).await });
+        let request = self
+            .runtime
+            .block_on(async { tokio::time::timeout(self.deadline, read).await });
         request.ok().flatten()
     }
 
@@ -50,7 +59,9 @@ impl PairLink {
         let _ = self.runtime.block_on(async {
             self.send.write_all(&frame).await.ok()?;
             self.send.finish().ok()?;
-            tokio::time::timeout(self.deadline, self.send.stopped()).await.ok()
+            tokio::time::timeout(self.deadline, self.send.stopped())
+                .await
+                .ok()
         });
         self.shared.close(CloseCode::Done, "");
     }
@@ -74,7 +85,9 @@ pub fn pair(
         match runtime.block_on(redeem(tls.clone(), address, request, options)) {
             Ok(reply) => return Ok(reply),
             // Whoever answered has decided; asking elsewhere would only spend the code.
-            Err(error @ (ConnectError::Refused { .. } | ConnectError::WrongPeer { .. })) => return Err(error),
+            Err(error @ (ConnectError::Refused { .. } | ConnectError::WrongPeer { .. })) => {
+                return Err(error);
+            }
             Err(error) => last = error,
         }
     }
@@ -98,7 +111,9 @@ async fn redeem(
         }
         _ => match connection.close_reason() {
             Some(error) => Err(connect_error(&error, address, options)),
-            None => Err(ConnectError::Failed("the receiver did not answer the pairing request".to_owned())),
+            None => Err(ConnectError::Failed(
+                "the receiver did not answer the pairing request".to_owned(),
+            )),
         },
     }
 }

@@ -145,7 +145,11 @@ pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> 
 
 /// A UDP socket with large buffers; an IPv6 wildcard takes IPv4 as well.
 pub fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let domain = if address.is_ipv6() {
+        Domain::IPV6
+    } else {
+        Domain::IPV4
+    };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -159,13 +163,25 @@ pub fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
 }
 
 /// Opens an endpoint. Must be called inside the runtime.
-pub fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<quinn::Endpoint> {
+pub fn endpoint(
+    address: SocketAddr,
+    server: Option<quinn::ServerConfig>,
+) -> std::io::Result<quinn::Endpoint> {
     let socket = socket(address)?;
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(quinn::TokioRuntime))
+    quinn::Endpoint::new(
+        EndpointConfig::default(),
+        server,
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )
 }
 
 /// A handshake or a first message that failed, as a sender sees it.
-pub fn connect_error(error: &quinn::ConnectionError, address: SocketAddr, options: &LinkOptions) -> ConnectError {
+pub fn connect_error(
+    error: &quinn::ConnectionError,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> ConnectError {
     match error {
         quinn::ConnectionError::TimedOut => no_answer(address, options),
         quinn::ConnectionError::ApplicationClosed(close) => ConnectError::Refused {
@@ -173,7 +189,9 @@ pub fn connect_error(error: &quinn::ConnectionError, address: SocketAddr, option
             text: escaped(&close.reason),
         },
         quinn::ConnectionError::TransportError(error) if error.reason.contains("the receiver is") => {
-            ConnectError::WrongPeer { text: escaped(error.reason.as_bytes()) }
+            ConnectError::WrongPeer {
+                text: escaped(error.reason.as_bytes()),
+            }
         }
         error => ConnectError::Failed(error.to_string()),
     }
@@ -182,7 +200,11 @@ pub fn connect_error(error: &quinn::ConnectionError, address: SocketAddr, option
 /// Nobody answered in time.
 pub fn no_answer(address: SocketAddr, options: &LinkOptions) -> ConnectError {
     let seconds = options.connect_timeout.as_secs_f32();
-    ConnectError::NoAnswer { address, port: address.port(), seconds }
+    ConnectError::NoAnswer {
+        address,
+        port: address.port(),
+        seconds,
+    }
 }
 
 /// A peer's text, safe to show.

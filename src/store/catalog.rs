@@ -97,8 +97,8 @@ impl Catalog {
         }
     }
 
-    /// Runs `work` in the one write transaction that there can be; another caller waits. An error, or a panic, leaves
-    /// everything as it was.
+    /// Runs `work` in the one write transaction that there can be; another caller waits, so `work` must not come back
+    /// here. An error, or a panic, leaves everything as it was.
     ///
     /// With `durable` the change is on stable storage when this returns. Without, it is visible at once but lost by a
     /// crash, together with all such changes since the last durable one: never out of order, never in part. The file

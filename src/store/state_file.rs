@@ -2,6 +2,9 @@
 //!
 //! The file appears under its name only when it is complete, so that an empty or half-written one is always damage.
 //! Before a migration a copy of it, closed and synced, stands beside it as `<path>.v<old>`.
+//!
+//! What is not noticed: redb keeps two commits and a bit that says which is the later. If that bit goes bad on a file
+//! that was not closed, the state is that of one commit before. All other bits of the header were tried.
 
 use super::file::{self, Fault, Worth};
 use super::state::{CURSORS, FAILED, IDENTITIES, INTENTS};

@@ -4,8 +4,8 @@
 use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
-    DaemonError, Deletes, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent, Stop, Summary,
-    TargetOptions, sender,
+    DaemonError, Deletes, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent, Stop,
+    Summary, TargetOptions, sender,
 };
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -26,7 +26,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn runtime() -> tokio::runtime::Handle {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME
-        .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+        .get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap()
+        })
         .handle()
         .clone()
 }
@@ -47,14 +53,23 @@ impl Pair {
 
     pub fn in_directory(directory: TempDir) -> Pair {
         if std::env::var_os("DRIFTLESS_TEST_LOG").is_some() {
-            let _ = tracing_subscriber::fmt().with_env_filter("driftless=debug").with_writer(std::io::stderr).try_init();
+            let _ = tracing_subscriber::fmt()
+                .with_env_filter("driftless=debug")
+                .with_writer(std::io::stderr)
+                .try_init();
         }
         for name in ["src", "dst", "home-s", "home-r"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         let identity = || Identity::ephemeral().unwrap();
         let (sender, receiver) = (identity(), identity());
-        Pair { directory, sender, receiver, deletes: Deletes::Ask, accept_root: false }
+        Pair {
+            directory,
+            sender,
+            receiver,
+            deletes: Deletes::Ask,
+            accept_root: false,
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -73,7 +88,10 @@ impl Pair {
         ReceiverOptions {
             home: Home::at(self.path("home-r")),
             identity: self.receiver.clone(),
-            modules: vec![ModuleOptions { name: "dst".to_owned(), path: self.dst() }],
+            modules: vec![ModuleOptions {
+                name: "dst".to_owned(),
+                path: self.dst(),
+            }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],
             link: LinkOptions::default(),
@@ -105,7 +123,12 @@ impl Pair {
     }
 
     pub fn seed_to(&self, address: SocketAddr) -> Result<Summary, DaemonError> {
-        sender::run(&self.sender_options(address, false), &runtime(), Arc::new(Silent), &Stop::default())
+        sender::run(
+            &self.sender_options(address, false),
+            &runtime(),
+            Arc::new(Silent),
+            &Stop::default(),
+        )
     }
 
     /// Starts a receiver, seeds, stops it.
@@ -152,10 +175,23 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, Seen> {
                 t if t.is_file() => ('f', blake3::hash(&fs::read(&path).unwrap()).as_bytes().to_vec()),
                 _ => continue,
             };
-            let mode = if kind == 'l' { 0 } else { meta.permissions().mode() & 0o7777 };
+            let mode = if kind == 'l' {
+                0
+            } else {
+                meta.permissions().mode() & 0o7777
+            };
             let key = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
             let mtime = (meta.mtime(), meta.mtime_nsec());
-            seen.insert(key, Seen { kind, mode, owner: (meta.uid(), meta.gid()), mtime, content });
+            seen.insert(
+                key,
+                Seen {
+                    kind,
+                    mode,
+                    owner: (meta.uid(), meta.gid()),
+                    mtime,
+                    content,
+                },
+            );
         }
     }
     seen
@@ -181,7 +217,12 @@ pub fn differences(left: &Path, right: &Path) -> Vec<String> {
 
 pub fn assert_equal(left: &Path, right: &Path) {
     let found = differences(left, right);
-    assert!(found.is_empty(), "{} differences, first: {:#?}", found.len(), &found[..found.len().min(5)]);
+    assert!(
+        found.is_empty(),
+        "{} differences, first: {:#?}",
+        found.len(),
+        &found[..found.len().min(5)]
+    );
 }
 
 /// No private name of ours is left anywhere, but for the generation file at the root.
@@ -191,7 +232,11 @@ pub fn assert_no_leftovers(root: &Path) {
         for entry in fs::read_dir(&directory).unwrap() {
             let entry = entry.unwrap();
             let ours = entry.file_name().as_bytes().starts_with(b".driftless-");
-            assert!(!ours || entry.file_name() == ".driftless-generation", "{} was left", entry.path().display());
+            assert!(
+                !ours || entry.file_name() == ".driftless-generation",
+                "{} was left",
+                entry.path().display()
+            );
             if entry.file_type().unwrap().is_dir() {
                 directories.push(entry.path());
             }
@@ -245,12 +290,18 @@ impl Following {
             move || {
                 let outcome = sender::run(&options, &runtime(), watching.clone(), &stop);
                 if let Err(error) = &outcome {
-                    watching.phase(&Phase::Halted { error: error.to_string() });
+                    watching.phase(&Phase::Halted {
+                        error: error.to_string(),
+                    });
                 }
                 outcome
             }
         });
-        Following { watching, stop, thread: Some(thread) }
+        Following {
+            watching,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     pub fn stop(mut self) -> Result<Summary, DaemonError> {
@@ -274,7 +325,10 @@ pub fn wait_equal(left: &Path, right: &Path) {
         match found {
             Ok(found) if found.is_empty() => return,
             found => {
-                assert!(std::time::Instant::now() < deadline, "still different: {found:#?}");
+                assert!(
+                    std::time::Instant::now() < deadline,
+                    "still different: {found:#?}"
+                );
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         }

@@ -42,8 +42,12 @@ impl Replica {
             self.move_object(t, object, place)?;
             return self.set_attributes(t, object, attributes);
         }
+        check_kind(t, object, Kind::Directory)?;
         let occupant = self.occupant(t, &place)?;
-        if let Some(entry) = occupant.as_ref().filter(|e| e.kind == Kind::Directory && e.object.is_local()) {
+        if let Some(entry) = occupant
+            .as_ref()
+            .filter(|e| e.kind == Kind::Directory && e.object.is_local())
+        {
             self.relabel(t, entry.object, object)?;
             return self.set_attributes(t, object, attributes);
         }
@@ -68,12 +72,19 @@ impl Replica {
     }
 
     /// Publishes a staged file.
-    pub fn put_file(&mut self, t: &mut Tables<'_>, place: Place, object: ObjectId, file: StagedFile) -> Applied {
+    pub fn put_file(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        file: StagedFile,
+    ) -> Applied {
+        check_kind(t, object, Kind::File)?;
         let parent = self.writable_directory(t, place.directory)?;
         let occupant = self.occupant(t, &place)?;
-        let in_the_way = occupant
-            .as_ref()
-            .filter(|entry| entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local()));
+        let in_the_way = occupant.as_ref().filter(|entry| {
+            entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
+        });
         let stat = match in_the_way {
             None => match file.staged.publish(&place.name) {
                 Ok(published) => published.stat,
@@ -90,7 +101,16 @@ impl Replica {
             }
         };
         let wanted = Some((file.size, file.digest));
-        self.finish_put(t, place, object, Kind::File, file.attributes, &stat, wanted, occupant)
+        self.finish_put(
+            t,
+            place,
+            object,
+            Kind::File,
+            file.attributes,
+            &stat,
+            wanted,
+            occupant,
+        )
     }
 
     /// Creates or replaces a symbolic link.
@@ -102,11 +122,12 @@ impl Replica {
         attributes: Attributes,
         target: &[u8],
     ) -> Applied {
+        check_kind(t, object, Kind::Symlink)?;
         let parent = self.writable_directory(t, place.directory)?;
         let occupant = self.occupant(t, &place)?;
-        let in_the_way = occupant
-            .as_ref()
-            .filter(|entry| entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local()));
+        let in_the_way = occupant.as_ref().filter(|entry| {
+            entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
+        });
         let stat = match in_the_way {
             None => parent.make_symlink(target, &place.name, &attributes, self.carried)?,
             Some(_) => {
@@ -116,11 +137,25 @@ impl Replica {
             }
         };
         let wanted = Some((target.len() as u64, Digest::of(target)));
-        self.finish_put(t, place, object, Kind::Symlink, attributes, &stat, wanted, occupant)
+        self.finish_put(
+            t,
+            place,
+            object,
+            Kind::Symlink,
+            attributes,
+            &stat,
+            wanted,
+            occupant,
+        )
     }
 
     /// Sets the attributes of an object.
-    pub fn set_attributes(&mut self, t: &mut Tables<'_>, object: ObjectId, attributes: Attributes) -> Applied {
+    pub fn set_attributes(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        attributes: Attributes,
+    ) -> Applied {
         let mut entry = self.known(t, object)?;
         if object == ObjectId::ROOT {
             self.root.set_self_attributes(&attributes, self.carried)?;
@@ -131,7 +166,11 @@ impl Replica {
         }
         entry.attributes = attributes;
         // A time that the file system stores more coarsely is still the one that was carried.
-        self.unsynced.insert(if entry.kind == Kind::Directory { object } else { entry.place.directory });
+        self.unsynced.insert(if entry.kind == Kind::Directory {
+            object
+        } else {
+            entry.place.directory
+        });
         Ok(self.put(t, &entry)?)
     }
 
@@ -151,14 +190,21 @@ impl Replica {
                 }
                 outcome => outcome?,
             },
-            Some(other) if other.object.is_local() && other.kind != Kind::Directory && entry.kind != Kind::Directory => {
+            Some(other)
+                if other.object.is_local()
+                    && other.kind != Kind::Directory
+                    && entry.kind != Kind::Directory =>
+            {
                 from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
                 self.drop_entry(t, other.object)?;
             }
             Some(other) => {
                 let aside = private_name();
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
-                entry.place = Place { directory: to.directory, name: aside.clone() };
+                entry.place = Place {
+                    directory: to.directory,
+                    name: aside.clone(),
+                };
                 self.put(t, &entry)?;
                 self.install(t, &to_dir, &aside, &to, Some(&other))?;
             }
@@ -170,7 +216,9 @@ impl Replica {
 
     /// Removes an object with everything below it, unless it meanwhile stands elsewhere.
     pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
-        let Some(entry) = t.get(object)? else { return Ok(()) };
+        let Some(entry) = t.get(object)? else {
+            return Ok(());
+        };
         if object == ObjectId::ROOT {
             return Err(ApplyError::mismatch("the root of a mirror is never removed"));
         }
@@ -192,7 +240,10 @@ impl Replica {
     /// Gives what stands at a place the sender's number.
     pub fn adopt(&mut self, t: &mut Tables<'_>, place: &Place, object: ObjectId) -> Applied {
         let Some(present) = t.lookup(place.directory, &place.name)? else {
-            return Err(ApplyError::mismatch(format!("there is no {} to adopt", place.name)));
+            return Err(ApplyError::mismatch(format!(
+                "there is no {} to adopt",
+                place.name
+            )));
         };
         if present == object {
             return Ok(());
@@ -205,7 +256,9 @@ impl Replica {
 
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
-        let Some(entry) = t.get(object)?.filter(|entry| entry.place == *place) else { return Ok(()) };
+        let Some(entry) = t.get(object)?.filter(|entry| entry.place == *place) else {
+            return Ok(());
+        };
         let mut below = vec![entry];
         while let Some(entry) = below.pop() {
             if !entry.object.is_local() {
@@ -271,7 +324,10 @@ impl Replica {
     }
 
     /// Writes the catalog's entry for something that was just put in place.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one entry, used by two callers")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one entry, used by two callers"
+    )]
     fn finish_put(
         &mut self,
         t: &mut Tables<'_>,
@@ -323,7 +379,8 @@ impl Replica {
     }
 
     fn known(&self, t: &impl CatalogRead, object: ObjectId) -> Result<Entry, ApplyError> {
-        t.get(object)?.ok_or_else(|| ApplyError::mismatch(format!("there is no object of number {}", object.0)))
+        t.get(object)?
+            .ok_or_else(|| ApplyError::mismatch(format!("there is no object of number {}", object.0)))
     }
 
     fn fresh_stat(&self, directory: &Directory, name: &Name) -> Result<Stat, ApplyError> {
@@ -331,6 +388,17 @@ impl Replica {
             kind: FailureKind::Mismatch,
             text: format!("{}/{name} vanished while it was changed", directory.shown()),
         })
+    }
+}
+
+/// A number stands for one object, and no object ever becomes another kind.
+fn check_kind(t: &impl CatalogRead, object: ObjectId, kind: Kind) -> Applied {
+    match t.get(object)?.filter(|entry| entry.kind != kind) {
+        Some(entry) => Err(ApplyError::mismatch(format!(
+            "number {} is taken by a {:?}",
+            object.0, entry.kind
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -3,8 +3,8 @@
 use super::replica::{Replica, kind_of, link_digest};
 use super::session::SessionError;
 use super::staging::digest_of;
-use crate::engine::sum::BelowSum;
 use crate::daemon::ledger::entry_sum;
+use crate::engine::sum::BelowSum;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, Entry, StoreError};
 use driftless_protocol::limits::LISTING_ROWS_MAX;
@@ -22,8 +22,11 @@ pub fn below_sums(catalog: &impl CatalogRead, carried: Carried) -> Result<BelowS
     while let Some((directory, children, expanded)) = stack.pop() {
         if !expanded {
             let children = catalog.child_entries(directory)?;
-            let inner: Vec<_> =
-                children.iter().filter(|entry| entry.kind == Kind::Directory).map(|entry| entry.object).collect();
+            let inner: Vec<_> = children
+                .iter()
+                .filter(|entry| entry.kind == Kind::Directory)
+                .map(|entry| entry.object)
+                .collect();
             stack.push((directory, children, true));
             stack.extend(inner.into_iter().map(|object| (object, Vec::new(), false)));
             continue;
@@ -31,7 +34,13 @@ pub fn below_sums(catalog: &impl CatalogRead, carried: Carried) -> Result<BelowS
         let mut below = BelowSum::default();
         for entry in children.iter().filter(|entry| !entry.place.name.is_reserved()) {
             let (inside, entries) = sums.get(&entry.object).copied().unwrap_or_default();
-            below.push(&entry.place.name, entry.object, entry_sum(entry, carried), inside, entries);
+            below.push(
+                &entry.place.name,
+                entry.object,
+                entry_sum(entry, carried),
+                inside,
+                entries,
+            );
         }
         sums.insert(directory, below.finish());
     }
@@ -48,11 +57,30 @@ pub fn send_listings(
         let sums = below_sums(view, replica.carried)?;
         for &directory in directories {
             let entries = view.child_entries(directory)?;
-            let visible = entries.into_iter().filter(|entry| !entry.place.name.is_reserved());
+            let visible = entries
+                .into_iter()
+                .filter(|entry| !entry.place.name.is_reserved());
             let rows = visible.map(|entry| {
                 let (below, entries) = sums.get(&entry.object).copied().unwrap_or_default();
-                let Entry { object, kind, place, attributes, size, digest, .. } = entry;
-                Row { name: place.name, object, kind, attributes, size, digest, below, entries }
+                let Entry {
+                    object,
+                    kind,
+                    place,
+                    attributes,
+                    size,
+                    digest,
+                    ..
+                } = entry;
+                Row {
+                    name: place.name,
+                    object,
+                    kind,
+                    attributes,
+                    size,
+                    digest,
+                    below,
+                    entries,
+                }
             });
             send_rows(link, rows.collect());
         }
@@ -65,7 +93,15 @@ fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
     loop {
         let rest = rows.split_off(rows.len().min(LISTING_ROWS_MAX));
         let last = rest.is_empty();
-        if link.control().send(ToSender::Listing { rows: Rows(rows), last }).is_err() || last {
+        if link
+            .control()
+            .send(ToSender::Listing {
+                rows: Rows(rows),
+                last,
+            })
+            .is_err()
+            || last
+        {
             return;
         }
         rows = rest;
@@ -83,18 +119,34 @@ pub fn send_disk_listing(replica: &Replica, link: &ReceiverLink, path: &RelPath)
 }
 
 fn disk_rows(replica: &Replica, path: &RelPath) -> Result<Vec<Row>, String> {
-    let directory = replica.directory_by_path(path).map_err(|error| error.to_string())?;
+    let directory = replica
+        .directory_by_path(path)
+        .map_err(|error| error.to_string())?;
     let listing = directory.list().map_err(|error| error.to_string())?;
     let mut rows = Vec::with_capacity(listing.entries.len());
     for (name, stat) in listing.entries {
-        let Some(kind) = kind_of(stat.file_type) else { continue };
+        let Some(kind) = kind_of(stat.file_type) else {
+            continue;
+        };
         let digest = match kind {
             Kind::Directory => None,
             Kind::Symlink => link_digest(&directory, &name, kind).ok().flatten(),
-            Kind::File => directory.open_file(&name).ok().and_then(|(file, _)| digest_of(&file).ok()),
+            Kind::File => directory
+                .open_file(&name)
+                .ok()
+                .and_then(|(file, _)| digest_of(&file).ok()),
         };
         let (object, attributes, size) = (ObjectId(0), stat.attributes, stat.size);
-        rows.push(Row { name, object, kind, attributes, size, digest, below: TreeSum::default(), entries: 0 });
+        rows.push(Row {
+            name,
+            object,
+            kind,
+            attributes,
+            size,
+            digest,
+            below: TreeSum::default(),
+            entries: 0,
+        });
     }
     Ok(rows)
 }

@@ -25,10 +25,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How long a peer may take from the end of the handshake to its `Open`.
-const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A running receiver.
 #[derive(Debug)]
@@ -51,7 +48,11 @@ struct Shared {
 #[derive(Debug)]
 enum Slot {
     Idle(Box<Replica>),
-    Taken { peer: Fingerprint, source: String, status: Arc<SessionStatus> },
+    Taken {
+        peer: Fingerprint,
+        source: String,
+        status: Arc<SessionStatus>,
+    },
 }
 
 impl ReceiverDaemon {
@@ -60,8 +61,11 @@ impl ReceiverDaemon {
         crate::fs::raise_descriptor_limit();
         let mut slots = HashMap::new();
         for module in &options.modules {
-            let replica = open_replica(&options, module, &RelPath::root())?;
-            slots.insert((module.name.clone(), RelPath::root()), Slot::Idle(Box::new(replica)));
+            let replica = open_replica(&options, module, &RelPath::root(), Purpose::Mirror)?;
+            slots.insert(
+                (module.name.clone(), RelPath::root()),
+                Slot::Idle(Box::new(replica)),
+            );
         }
         let tls = receiver_config(&options.identity, &[ALPN_MIRROR, ALPN_PAIR])
             .map_err(|error| DaemonError::failed(error.to_string()))?;
@@ -95,7 +99,11 @@ impl ReceiverDaemon {
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
-        Ok(ReceiverDaemon { shared, endpoint, acceptor: Some(acceptor) })
+        Ok(ReceiverDaemon {
+            shared,
+            endpoint,
+            acceptor: Some(acceptor),
+        })
     }
 
     /// Where it listens.
@@ -131,10 +139,12 @@ impl ReceiverDaemon {
 impl Shared {
     fn admit(self: Arc<Self>, link: Accepted) {
         let shared = self.clone();
-        let spawned = std::thread::Builder::new().name("session".to_owned()).spawn(move || match link {
-            Accepted::Mirror(link) => shared.serve(&link),
-            Accepted::Pair(link) => shared.pair(link),
-        });
+        let spawned = std::thread::Builder::new()
+            .name("session".to_owned())
+            .spawn(move || match link {
+                Accepted::Mirror(link) => shared.serve(&link),
+                Accepted::Pair(link) => shared.pair(link),
+            });
         let mut sessions = lock(&self.sessions);
         sessions.retain(|session| !session.is_finished());
         match spawned {
@@ -145,7 +155,8 @@ impl Shared {
 
     fn serve(&self, link: &ReceiverLink) {
         let peer = link.peer();
-        let Ok(ToReceiver::Open(open)) = link.incoming().recv_timeout(OPEN_DEADLINE) else {
+        let deadline = self.options.link.hello_timeout;
+        let Ok(ToReceiver::Open(open)) = link.incoming().recv_timeout(deadline) else {
             return link.close(CloseCode::Violation, "the first message was not an opening");
         };
         if let Err((code, text)) = self.serve_opened(link, &open) {
@@ -160,14 +171,28 @@ impl Shared {
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::default());
         let source = open.source.to_string();
-        let mut replica = self.take(&key, module, Slot::Taken { peer, source, status: status.clone() })?;
+        let mut replica = self.take(
+            &key,
+            module,
+            Slot::Taken {
+                peer,
+                source,
+                status: status.clone(),
+            },
+            open.purpose,
+        )?;
         let outcome = begin(&mut replica, link, open, peer).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
-            Session::run(link, &mut replica, status, open.incarnation)
+            Session::run(link, &mut replica, status, open.purpose, open.incarnation)
                 .map_err(|error| (error.close_code(), error.to_string()))
         });
-        // Entries that a broken session left half counted are summed up again when the path is opened next.
+        // A session that broke off may have left the sum out of step with the catalog.
+        if outcome.is_err() {
+            if let Err(error) = replica.recount() {
+                tracing::error!("{error}");
+            }
+        }
         lock(&self.slots).insert(key, Slot::Idle(replica));
         if outcome.is_ok() {
             tracing::info!(%peer, module = %module.name, "the connection ended");
@@ -206,11 +231,14 @@ impl Shared {
         key: &(String, RelPath),
         module: &ModuleOptions,
         taken: Slot,
+        purpose: Purpose,
     ) -> Result<Box<Replica>, (CloseCode, String)> {
         let mut slots = lock(&self.slots);
         for ((name, path), slot) in slots.iter() {
             let overlaps = *name == key.0 && (is_below(path, &key.1) || is_below(&key.1, path));
-            let Slot::Taken { peer, source, .. } = slot else { continue };
+            let Slot::Taken { peer, source, .. } = slot else {
+                continue;
+            };
             if overlaps {
                 let text = format!("{name}/{path} is in use by the mirror of {source} from peer {peer}");
                 return Err((CloseCode::Busy, text));
@@ -222,7 +250,7 @@ impl Shared {
             Some(Slot::Taken { .. }) | None => {
                 // The module's own lock covers everything below its root; it is given up for the part.
                 slots.remove(&(key.0.clone(), RelPath::root()));
-                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
+                Box::new(open_replica(&self.options, module, &key.1, purpose).map_err(unable)?)
             }
         };
         slots.insert(key.clone(), taken);
@@ -248,7 +276,10 @@ impl Shared {
             Ok(()) => {
                 tracing::info!(%peer, module, "paired");
                 let name = self.options.identity.fingerprint().to_string();
-                let reply = PairReply { module: ModuleName(module.into_bytes()), name: name.as_str().into() };
+                let reply = PairReply {
+                    module: ModuleName(module.into_bytes()),
+                    name: name.as_str().into(),
+                };
                 link.reply(&reply);
             }
             Err(error) => {
@@ -260,10 +291,19 @@ impl Shared {
 
     fn trust(&self, peer: Fingerprint, name: &str, module: &str) -> Result<(), driftless_certs::TrustError> {
         let mut trust = TrustStore::open(&self.options.home.peers_file())?;
-        let added = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let added = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let name = trust.free_name(name);
         let modules = vec![module.to_owned()];
-        trust.add(Peer { name, fingerprint: peer, modules, added, expires: None, address: None })?;
+        trust.add(Peer {
+            name,
+            fingerprint: peer,
+            modules,
+            added,
+            expires: None,
+            address: None,
+        })?;
         Ok(())
     }
 
@@ -280,7 +320,11 @@ impl Shared {
                     }
                 })
                 .collect();
-            ModuleStatus { name: module.name.clone(), path: module.path.display().to_string(), sessions }
+            ModuleStatus {
+                name: module.name.clone(),
+                path: module.path.display().to_string(),
+                sessions,
+            }
         });
         let identity = self.options.identity.fingerprint().to_string();
         ReceiverStatus::new(identity, &self.options.home, address, modules.collect())
@@ -295,7 +339,9 @@ fn begin(
     peer: Fingerprint,
 ) -> Result<Opened, (CloseCode, String)> {
     let unable = |error: &dyn std::fmt::Display| (CloseCode::Unable, error.to_string());
-    let carried = Carried { owner: open.carried.owner && own_carried().owner };
+    let carried = Carried {
+        owner: open.carried.owner && own_carried().owner,
+    };
     replica.set_carried(carried).map_err(|error| unable(&error))?;
     let binding = replica.binding().map_err(|error| unable(&error))?;
     if let Some(other) = binding.as_ref().filter(|binding| binding.mirror != open.mirror) {
@@ -318,7 +364,13 @@ fn begin(
     if binding.is_none() && open.purpose == Purpose::Mirror {
         let source = open.source.to_string();
         let generation = replica.state.generation().map_err(|error| unable(&error))?;
-        let binding = Binding { mirror: open.mirror, peer: *peer.as_bytes(), source, carried, generation };
+        let binding = Binding {
+            mirror: open.mirror,
+            peer: *peer.as_bytes(),
+            source,
+            carried,
+            generation,
+        };
         // Durable before the first entry is written.
         replica.state.bind(&binding).map_err(|error| unable(&error))?;
         replica.write_generation().map_err(|error| unable(&error))?;
@@ -339,32 +391,41 @@ fn open_replica(
     options: &ReceiverOptions,
     module: &ModuleOptions,
     path: &RelPath,
+    purpose: Purpose,
 ) -> Result<Replica, DaemonError> {
     let mut place: PathBuf = module.path.clone();
     if !path.is_root() {
-        let root = crate::fs::Directory::open_root(&module.path).map_err(|error| DaemonError::failed(error.to_string()))?;
-        make_path(root, path)?;
+        let root = crate::fs::Directory::open_root(&module.path)
+            .map_err(|error| DaemonError::failed(error.to_string()))?;
+        walk_path(root, path, purpose == Purpose::Mirror)?;
         place.extend(path.names().iter().map(|name| {
             use std::os::unix::ffi::OsStrExt;
             std::ffi::OsStr::from_bytes(name.as_bytes())
         }));
     }
     let home = options.home.module_dir(&module.name, path);
-    let (replica, report) = Replica::open(&place, &home).map_err(|error| DaemonError::failed(error.to_string()))?;
+    let (replica, report) =
+        Replica::open(&place, &home).map_err(|error| DaemonError::failed(error.to_string()))?;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)
 }
 
-/// Makes the directories of a path below the module's root, following no link.
-fn make_path(root: crate::fs::Directory, path: &RelPath) -> Result<(), DaemonError> {
+/// Looks for the directories of a path below the module's root, following no link, and makes them if that is wanted.
+fn walk_path(root: crate::fs::Directory, path: &RelPath, make: bool) -> Result<(), DaemonError> {
     let mut at = root;
     for name in path.names() {
+        if !make {
+            at = at
+                .open_dir(name)
+                .map_err(|error| DaemonError::failed(error.to_string()))?;
+            continue;
+        }
         at = match at.make_dir(name) {
             Ok(made) => made,
-            Err(error) if error.kind() == crate::fs::FsErrorKind::Exists => {
-                at.open_dir(name).map_err(|error| DaemonError::failed(error.to_string()))?
-            }
+            Err(error) if error.kind() == crate::fs::FsErrorKind::Exists => at
+                .open_dir(name)
+                .map_err(|error| DaemonError::failed(error.to_string()))?,
             Err(error) => return Err(DaemonError::failed(error.to_string())),
         };
     }

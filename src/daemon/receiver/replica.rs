@@ -14,12 +14,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Directory handles kept open at a time.
 const HANDLES_MAX: usize = 1_024;
 const GENERATION_FILE: &[u8] = b".driftless-generation";
 const META_CURSOR: &str = "cursor";
+const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
 /// A module path that could not be opened.
 #[derive(Debug, Error)]
@@ -55,7 +57,10 @@ pub struct ApplyError {
 impl ApplyError {
     /// The receiver's catalog is not as the sender believes.
     pub fn mismatch(text: impl Into<String>) -> ApplyError {
-        ApplyError { kind: FailureKind::Mismatch, text: text.into() }
+        ApplyError {
+            kind: FailureKind::Mismatch,
+            text: text.into(),
+        }
     }
 }
 
@@ -68,13 +73,19 @@ impl From<FsError> for ApplyError {
             FsErrorKind::Unsupported => FailureKind::Unsupported,
             _ => FailureKind::Io,
         };
-        ApplyError { kind, text: error.to_string() }
+        ApplyError {
+            kind,
+            text: error.to_string(),
+        }
     }
 }
 
 impl From<StoreError> for ApplyError {
     fn from(error: StoreError) -> ApplyError {
-        ApplyError { kind: FailureKind::Io, text: error.to_string() }
+        ApplyError {
+            kind: FailureKind::Io,
+            text: error.to_string(),
+        }
     }
 }
 
@@ -83,7 +94,7 @@ impl From<StoreError> for ApplyError {
 pub struct WalkReport {
     /// Entries seen.
     pub entries: u64,
-    /// Entries that were not as catalogued.
+    /// Entries that somebody else changed, or that were not catalogued.
     pub changed: u64,
     /// Leftovers of an earlier run that were removed.
     pub swept: u64,
@@ -108,6 +119,9 @@ pub struct Replica {
     /// Directories with names that are not on stable storage yet.
     pub unsynced: HashSet<ObjectId>,
     handles: HashMap<ObjectId, Arc<Directory>>,
+    /// Whether intents were stored since the catalog was last committed durably.
+    has_intents: bool,
+    last_durable: Instant,
     _lock: TreeLock,
 }
 
@@ -121,7 +135,10 @@ impl Replica {
     /// Opens the tree at `path`, whose databases are in `home`.
     pub fn open(path: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
         let lock = TreeLock::acquire(path).map_err(|error| ReplicaError::Locked(error.to_string()))?;
-        fs::create_dir_all(home).map_err(|source| ReplicaError::Home { path: home.to_owned(), source })?;
+        fs::create_dir_all(home).map_err(|source| ReplicaError::Home {
+            path: home.to_owned(),
+            source,
+        })?;
         let root = Arc::new(Directory::open_root(path)?);
         let state = State::open(&home.join("state.redb"))?;
         let opened = Catalog::open(&home.join("catalog.redb"), Role::Receiver)?;
@@ -138,11 +155,19 @@ impl Replica {
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             handles: HashMap::new(),
+            has_intents: false,
+            last_durable: Instant::now(),
             _lock: lock,
         };
         replica.check_generation()?;
         let report = replica.walk()?;
         Ok((replica, report))
+    }
+
+    /// Sums up the catalog again.
+    pub fn recount(&mut self) -> Result<(), StoreError> {
+        self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
+        Ok(())
     }
 
     /// What this process may set here.
@@ -160,8 +185,28 @@ impl Replica {
         Ok(bytes.and_then(|bytes| decode_cursor(&bytes)))
     }
 
+    /// Says, durably and before it happens, which contents are about to be committed: after a crash they are known
+    /// for our own, not for somebody's edits. Intents are kept until the catalog itself is durable.
+    pub fn intend(&mut self, intents: &[(ObjectId, Digest)]) -> Result<(), StoreError> {
+        match std::mem::replace(&mut self.has_intents, true) {
+            true => self.state.add_intents(intents),
+            false => self.state.set_intents(intents),
+        }
+    }
+
+    /// In a long run of batches the catalog is made durable now and then: its file would grow without end otherwise.
+    pub fn is_durable_commit_due(&mut self) -> bool {
+        let due = self.last_durable.elapsed() >= DURABLE_EVERY;
+        if due {
+            self.last_durable = Instant::now();
+        }
+        due
+    }
+
     /// Stores the cursor with everything the catalog holds, durably.
     pub fn commit_durably(&mut self, cursor: Option<Cursor>) -> Result<(), StoreError> {
+        self.has_intents = false;
+        self.last_durable = Instant::now();
         self.catalog.update(true, |tables| match cursor {
             Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
             None => Ok(()),
@@ -194,7 +239,10 @@ impl Replica {
             }
             let entry = catalog.get(at)?.filter(|entry| entry.kind == Kind::Directory);
             let Some(entry) = entry else {
-                return Err(ApplyError::mismatch(format!("there is no directory of number {}", at.0)));
+                return Err(ApplyError::mismatch(format!(
+                    "there is no directory of number {}",
+                    at.0
+                )));
             };
             if climb.len() > 100_000 {
                 return Err(ApplyError::mismatch("the catalog's directories form a circle"));
@@ -208,7 +256,9 @@ impl Replica {
             let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
             if known.is_some_and(|known| !known.same_object(&stamp)) {
                 let path = next.shown();
-                return Err(ApplyError::mismatch(format!("{path} was replaced by another directory")));
+                return Err(ApplyError::mismatch(format!(
+                    "{path} was replaced by another directory"
+                )));
             }
             handle = Arc::new(next);
             if self.handles.len() >= HANDLES_MAX {
@@ -253,7 +303,9 @@ impl Replica {
 
     /// Drops an entry and everything below it.
     pub fn drop_entry(&mut self, tables: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
-        let Some(entry) = tables.get(object)? else { return Ok(()) };
+        let Some(entry) = tables.get(object)? else {
+            return Ok(());
+        };
         if entry.kind == Kind::Directory {
             let mut dropped = Vec::new();
             tables.remove_below(object, |entry| dropped.push(entry.clone()))?;
@@ -276,11 +328,21 @@ impl Replica {
     pub fn finish_directories(&mut self) -> Result<(), StoreError> {
         let touched: Vec<ObjectId> = self.touched.drain().collect();
         let wanted = self.catalog.read(|view| {
-            touched.iter().map(|&object| view.get(object)).collect::<Result<Vec<_>, _>>()
+            touched
+                .iter()
+                .map(|&object| view.get(object))
+                .collect::<Result<Vec<_>, _>>()
         })?;
-        for entry in wanted.into_iter().flatten().filter(|entry| entry.kind == Kind::Directory) {
-            let handle = self.catalog.read(|view| Ok(self.directory_in(view, entry.object)))?;
-            let outcome = handle.and_then(|handle| Ok(handle.set_self_attributes(&entry.attributes, self.carried)?));
+        for entry in wanted
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.kind == Kind::Directory)
+        {
+            let handle = self
+                .catalog
+                .read(|view| Ok(self.directory_in(view, entry.object)))?;
+            let outcome =
+                handle.and_then(|handle| Ok(handle.set_self_attributes(&entry.attributes, self.carried)?));
             if let Err(error) = outcome {
                 tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
             }
@@ -289,12 +351,19 @@ impl Replica {
     }
 
     /// `directory` for callers that hold a catalog view and only a shared reference.
-    fn directory_in(&self, catalog: &impl CatalogRead, object: ObjectId) -> Result<Arc<Directory>, ApplyError> {
+    fn directory_in(
+        &self,
+        catalog: &impl CatalogRead,
+        object: ObjectId,
+    ) -> Result<Arc<Directory>, ApplyError> {
         if let Some(handle) = self.handles.get(&object) {
             return Ok(handle.clone());
         }
         let Some(names) = catalog.path_of(object)? else {
-            return Err(ApplyError::mismatch(format!("there is no directory of number {}", object.0)));
+            return Err(ApplyError::mismatch(format!(
+                "there is no directory of number {}",
+                object.0
+            )));
         };
         let mut handle = self.root.clone();
         for name in &names {
@@ -320,7 +389,9 @@ impl Replica {
             std::str::from_utf8(GENERATION_FILE).unwrap_or(".driftless-generation"),
         ));
         let in_use = self.binding()?.is_some();
-        let on_disk = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let on_disk = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         if in_use && on_disk != Some(known) {
             tracing::warn!(path = %self.path.display(),
                 "the tree is of generation {on_disk:?}, the state of {known}: all contents will be compared again");
@@ -334,13 +405,18 @@ impl Replica {
 
     /// Begins a new generation; called when a mirror is bound, and at every start.
     pub fn write_generation(&mut self) -> Result<(), ReplicaError> {
-        let home = |source| ReplicaError::Home { path: self.path.clone(), source };
+        let home = |source| ReplicaError::Home {
+            path: self.path.clone(),
+            source,
+        };
         let next = self.state.bump_generation()?;
         let name = String::from_utf8_lossy(GENERATION_FILE).into_owned();
         let aside = self.path.join(format!("{name}.new"));
         let before = self.root.stat_self()?.attributes.mtime;
         fs::write(&aside, format!("{next}\n")).map_err(home)?;
-        fs::File::open(&aside).and_then(|file| file.sync_all()).map_err(home)?;
+        fs::File::open(&aside)
+            .and_then(|file| file.sync_all())
+            .map_err(home)?;
         // The root's own time is the sender's to set.
         fs::rename(&aside, self.path.join(&name)).map_err(home)?;
         self.root.set_self_mtime(before)?;
@@ -352,8 +428,9 @@ impl Replica {
     fn walk(&mut self) -> Result<WalkReport, ReplicaError> {
         let mut report = WalkReport::default();
         let root = self.root.clone();
+        let intents: HashMap<ObjectId, Digest> = self.state.intents()?.into_iter().collect();
         self.catalog.update(true, |tables| {
-            let outcome = walk_tree(tables, &root, &mut report);
+            let outcome = walk_tree(tables, &root, &intents, &mut report);
             Ok(outcome)
         })??;
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
@@ -363,12 +440,15 @@ impl Replica {
 
 /// What this process may set on a file system: owners, if it is root.
 pub fn own_carried() -> Carried {
-    Carried { owner: rustix::process::geteuid().is_root() }
+    Carried {
+        owner: rustix::process::geteuid().is_root(),
+    }
 }
 
 fn walk_tree(
     tables: &mut Tables<'_>,
     root: &Arc<Directory>,
+    intents: &HashMap<ObjectId, Digest>,
     report: &mut WalkReport,
 ) -> Result<(), ReplicaError> {
     let stat = root.stat_self()?;
@@ -382,17 +462,28 @@ fn walk_tree(
     while let Some((object, handle)) = directories.pop() {
         report.swept += handle.sweep()?.len() as u64;
         let listing = handle.list()?;
-        let mut known: HashMap<Name, Entry> =
-            tables.child_entries(object)?.into_iter().map(|entry| (entry.place.name.clone(), entry)).collect();
+        let mut known: HashMap<Name, Entry> = tables
+            .child_entries(object)?
+            .into_iter()
+            .map(|entry| (entry.place.name.clone(), entry))
+            .collect();
         for (name, stat) in listing.entries {
             report.entries += 1;
-            let Some(kind) = kind_of(stat.file_type) else { continue };
-            let place = Place { directory: object, name };
+            let Some(kind) = kind_of(stat.file_type) else {
+                continue;
+            };
+            let place = Place {
+                directory: object,
+                name,
+            };
             let entry = match known.remove(&place.name).filter(|entry| entry.kind == kind) {
                 Some(entry) if is_as_catalogued(&entry, &stat) => entry,
                 Some(entry) => {
-                    report.changed += 1;
-                    let digest = link_digest(&handle, &place.name, kind)?;
+                    let mut digest = link_digest(&handle, &place.name, kind)?;
+                    if let Some(&intended) = intents.get(&entry.object).filter(|_| kind == Kind::File) {
+                        digest = own_commit(&handle, &place.name, intended);
+                    }
+                    report.changed += u64::from(digest.is_none());
                     local_entry(entry.object, kind, place.clone(), &stat, digest)
                 }
                 None => {
@@ -422,6 +513,12 @@ fn walk_tree(
     Ok(())
 }
 
+/// The digest of a file that we were about to commit when we were stopped, if that is what stands there.
+fn own_commit(directory: &Directory, name: &Name, intended: Digest) -> Option<Digest> {
+    let (file, _) = directory.open_file(name).ok()?;
+    super::digest_of(&file).ok().filter(|found| *found == intended)
+}
+
 /// The kind of a file type that is mirrored.
 pub fn kind_of(file_type: FileType) -> Option<Kind> {
     match file_type {
@@ -433,7 +530,9 @@ pub fn kind_of(file_type: FileType) -> Option<Kind> {
 }
 
 fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
-    let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else { return false };
+    let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
+        return false;
+    };
     match entry.kind {
         // A directory's times move with its inside; that is looked at anyway.
         Kind::Directory => stamp.same_object(&stat.stamp) && entry.attributes == stat.attributes,
@@ -445,7 +544,17 @@ fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
 pub fn local_entry(object: ObjectId, kind: Kind, place: Place, stat: &Stat, digest: Option<Digest>) -> Entry {
     let attributes: Attributes = stat.attributes;
     let stamp = Some(stat.stamp.to_bytes());
-    Entry { object, kind, place, attributes, size: stat.size, digest, stamp, sequence: 0, flags: 0 }
+    Entry {
+        object,
+        kind,
+        place,
+        attributes,
+        size: stat.size,
+        digest,
+        stamp,
+        sequence: 0,
+        flags: 0,
+    }
 }
 
 /// The digest of a link's text, which is cheap to know; none for anything else.

@@ -16,10 +16,11 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_protocol::limits::WANTED_FILES_MAX;
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver, ToSender,
+    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Purpose,
+    ToReceiver, ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Files in one batch at most.
@@ -29,7 +30,11 @@ const BATCH_BYTES_MAX: u64 = 64 << 20;
 /// Up to this many files are flushed one by one; more by one flush of the file system.
 const FSYNC_FILES_MAX: usize = 64;
 /// Files asked for at a time.
-const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 { WANTED_FILES_MAX } else { 32 };
+const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 {
+    WANTED_FILES_MAX
+} else {
+    32
+};
 const STAGING_THREADS: usize = 3;
 const RANGE_THREADS: usize = 2;
 
@@ -75,10 +80,13 @@ pub struct Session<'a> {
     link: &'a ReceiverLink,
     replica: &'a mut Replica,
     status: Arc<SessionStatus>,
+    purpose: Purpose,
     incarnation: u128,
     order: OpOrder,
     pending: HashMap<u64, Pending>,
     offers: VecDeque<u64>,
+    /// Offered files that were asked for and are not complete.
+    asked: HashSet<u64>,
     staging: Staging,
     done: Receiver<Done>,
     batch: Vec<(u64, StagedFile)>,
@@ -87,6 +95,8 @@ pub struct Session<'a> {
     outstanding: usize,
     told: Progress,
     durable: u64,
+    /// The highest op that the sender wants durable soon.
+    flush_wanted: u64,
     cursor: Option<Cursor>,
 }
 
@@ -96,36 +106,51 @@ impl<'a> Session<'a> {
         link: &'a ReceiverLink,
         replica: &'a mut Replica,
         status: Arc<SessionStatus>,
+        purpose: Purpose,
         incarnation: u128,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
         let (done, done_queue) = unbounded();
         let control = link.control().clone();
-        let staging = Staging { wanted: Wanted::default(), done, jobs, control, carried: replica.carried };
+        let staging = Staging {
+            wanted: Wanted::default(),
+            done,
+            jobs,
+            control,
+            carried: replica.carried,
+        };
         std::thread::scope(|scope| {
             for _ in 0..STAGING_THREADS {
                 let (staging, job_queue) = (staging.clone(), job_queue.clone());
                 scope.spawn(move || staging_thread(&staging, &job_queue));
             }
             for _ in 0..RANGE_THREADS {
-                let (staging, ranges): (Staging, Receiver<BulkFrame>) = (staging.clone(), link.bulk().clone());
+                let (staging, ranges): (Staging, Receiver<BulkFrame>) =
+                    (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
             let mut session = Session {
                 link,
                 replica,
                 status,
+                purpose,
                 incarnation,
                 order: OpOrder::default(),
                 pending: HashMap::new(),
                 offers: VecDeque::new(),
+                asked: HashSet::new(),
                 staging,
                 done: done_queue,
                 batch: Vec::new(),
                 batch_bytes: 0,
                 outstanding: 0,
-                told: Progress { applied: 0, durable: 0, cursor: None },
+                told: Progress {
+                    applied: 0,
+                    durable: 0,
+                    cursor: None,
+                },
                 durable: 0,
+                flush_wanted: 0,
                 cursor: None,
             };
             let outcome = session.serve();
@@ -179,6 +204,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.tell_progress();
+            self.flush_if_wanted()?;
             if ended {
                 return Ok(());
             }
@@ -203,14 +229,28 @@ impl<'a> Session<'a> {
     }
 
     fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
+        if self.purpose == Purpose::Verify {
+            return Err(SessionError::Violation(
+                "an op came on a connection that only verifies".to_owned(),
+            ));
+        }
         for message in frame.0 {
             match message {
                 OpMessage::Op(op) => {
-                    self.order.handle_op(op).map_err(|fault| SessionError::Violation(fault.to_string()))?;
+                    self.order
+                        .handle_op(op)
+                        .map_err(|fault| SessionError::Violation(fault.to_string()))?;
                 }
                 OpMessage::Seal(seal) => self.staging.handle_seal(seal),
                 OpMessage::Withdraw { number } => {
-                    if self.pending.remove(&number).is_some() {
+                    // Only an offer can be withdrawn: an inline file's thread reports whatever happens.
+                    if self
+                        .pending
+                        .get(&number)
+                        .is_some_and(|pending| pending.offer.is_some())
+                    {
+                        self.pending.remove(&number);
+                        self.asked.remove(&number);
                         self.staging.wanted.withdraw(number);
                         self.offers.retain(|&offer| offer != number);
                         self.order.handle_ended(number);
@@ -230,17 +270,25 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             ToReceiver::Flush { number } => {
-                if number <= self.order.prefix() && self.durable < number {
-                    self.reach_durable()?;
-                }
-                Ok(())
+                self.flush_wanted = self.flush_wanted.max(number);
+                self.flush_if_wanted()
             }
         }
     }
 
+    /// A flush that was asked for ahead of its op waits until that op has ended.
+    fn flush_if_wanted(&mut self) -> Result<(), SessionError> {
+        if self.flush_wanted > self.durable && self.flush_wanted <= self.order.prefix() {
+            self.reach_durable()?;
+        }
+        Ok(())
+    }
+
     /// Carries out every op that may start; file contents go to the staging threads.
     fn start_ready(&mut self) -> Result<(), SessionError> {
-        let Some(first) = self.order.poll() else { return Ok(()) };
+        let Some(first) = self.order.poll() else {
+            return Ok(());
+        };
         let mut next = Some(first);
         let catalog = self.replica.catalog.clone();
         catalog.update(false, |tables| {
@@ -255,8 +303,16 @@ impl<'a> Session<'a> {
     fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
         let number = op.number;
         let place = place_of(&op.body).cloned();
+        if let Err(refusal) = check(&op.body) {
+            return self.end(tables, number, place.as_ref(), Err(refusal));
+        }
         let outcome = match op.body {
-            OpBody::PutFile { place, object, attributes, content } => {
+            OpBody::PutFile {
+                place,
+                object,
+                attributes,
+                content,
+            } => {
                 let outcome = self.start_file(tables, number, place, object, attributes, content);
                 if outcome.is_ok() {
                     return;
@@ -264,13 +320,22 @@ impl<'a> Session<'a> {
                 self.pending.remove(&number);
                 outcome
             }
-            OpBody::MakeDirectory { place, object, attributes } => {
-                self.replica.make_directory(tables, place, object, attributes)
+            OpBody::MakeDirectory {
+                place,
+                object,
+                attributes,
+            } => self.replica.make_directory(tables, place, object, attributes),
+            OpBody::PutSymlink {
+                place,
+                object,
+                attributes,
+                target,
+            } => self
+                .replica
+                .put_symlink(tables, place, object, attributes, &target.0),
+            OpBody::SetAttributes { object, attributes } => {
+                self.replica.set_attributes(tables, object, attributes)
             }
-            OpBody::PutSymlink { place, object, attributes, target } => {
-                self.replica.put_symlink(tables, place, object, attributes, &target.0)
-            }
-            OpBody::SetAttributes { object, attributes } => self.replica.set_attributes(tables, object, attributes),
             OpBody::Move { object, to } => self.replica.move_object(tables, object, to),
             OpBody::Remove { object, place } => self.replica.remove(tables, object, &place),
             OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
@@ -292,12 +357,34 @@ impl<'a> Session<'a> {
         let directory = self.replica.writable_directory(tables, place.directory)?;
         match content {
             Content::Inline { digest, bytes } => {
-                let job = Job::Inline { number, directory, digest, bytes: bytes.0, attributes };
-                self.pending.insert(number, Pending { place, object, attributes, offer: None });
+                let job = Job::Inline {
+                    number,
+                    directory,
+                    digest,
+                    bytes: bytes.0,
+                    attributes,
+                };
+                self.pending.insert(
+                    number,
+                    Pending {
+                        place,
+                        object,
+                        attributes,
+                        offer: None,
+                    },
+                );
                 self.give(job);
             }
             Content::Offer { size, digest } => {
-                self.pending.insert(number, Pending { place, object, attributes, offer: Some((size, digest)) });
+                self.pending.insert(
+                    number,
+                    Pending {
+                        place,
+                        object,
+                        attributes,
+                        offer: Some((size, digest)),
+                    },
+                );
                 self.offers.push_back(number);
             }
         }
@@ -311,15 +398,20 @@ impl<'a> Session<'a> {
 
     /// Asks for the next offered contents, as many as may be on their way at a time.
     fn want_more(&mut self) -> Result<(), SessionError> {
-        while self.staging.wanted.len() + self.outstanding < WANTED_MAX {
-            let Some(number) = self.offers.pop_front() else { break };
-            let Some(pending) = self.pending.get(&number) else { continue };
+        while self.asked.len() + self.outstanding < WANTED_MAX {
+            let Some(number) = self.offers.pop_front() else {
+                break;
+            };
+            let Some(pending) = self.pending.get(&number) else {
+                continue;
+            };
             let (place, offer) = (pending.place.clone(), pending.offer);
             let Some((size, offered)) = offer else { continue };
             let catalog = self.replica.catalog.clone();
             let present = catalog.read(|view| Ok(self.replica.occupant(view, &place)))?;
             let present = present.ok().flatten().filter(|entry| entry.kind == Kind::File);
-            let directory = catalog.read(|view| Ok(self.replica.writable_directory(view, place.directory)))?;
+            let directory =
+                catalog.read(|view| Ok(self.replica.writable_directory(view, place.directory)))?;
             let directory = match directory {
                 Ok(directory) => directory,
                 Err(error) => {
@@ -334,15 +426,23 @@ impl<'a> Session<'a> {
                 }
                 if entry.digest.is_none() && entry.size == size {
                     if let Ok((basis, _)) = directory.open_file(&place.name) {
-                        self.give(Job::CompareBasis { number, basis, digest });
+                        self.give(Job::CompareBasis {
+                            number,
+                            basis,
+                            digest,
+                        });
                         continue;
                     }
                 }
             }
             let basis = present.and_then(|_| directory.open_file(&place.name).ok());
             let basis = basis.map(|(file, stat)| (file, stat.size));
-            let _ = self.staging.jobs.send(Job::Want { number, directory, basis });
-            // Counted through `wanted` once the job has run; ranges and seal end it.
+            self.asked.insert(number);
+            let _ = self.staging.jobs.send(Job::Want {
+                number,
+                directory,
+                basis,
+            });
             self.status.count_wanted();
         }
         Ok(())
@@ -364,7 +464,9 @@ impl<'a> Session<'a> {
             }
             Done::Compared(number, same) => {
                 self.outstanding -= 1;
-                let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
+                let Some(pending) = self.pending.get_mut(&number) else {
+                    return Ok(());
+                };
                 match pending.offer.and_then(|(_, digest)| digest).filter(|_| same) {
                     Some(digest) => self.finish_same(number, digest),
                     None => {
@@ -379,14 +481,27 @@ impl<'a> Session<'a> {
 
     /// Only inline files are counted as outstanding jobs; offered ones may take as long as they like.
     fn finish_job(&mut self, number: u64) {
-        if self.pending.get(&number).is_some_and(|pending| pending.offer.is_none()) {
+        self.asked.remove(&number);
+        if self
+            .pending
+            .get(&number)
+            .is_some_and(|pending| pending.offer.is_none())
+        {
             self.outstanding -= 1;
         }
     }
 
     /// The offered content is already here: number and attributes are all that is missing.
     fn finish_same(&mut self, number: u64, digest: Digest) -> Result<(), SessionError> {
-        let Some(Pending { place, object, attributes, .. }) = self.pending.remove(&number) else { return Ok(()) };
+        let Some(Pending {
+            place,
+            object,
+            attributes,
+            ..
+        }) = self.pending.remove(&number)
+        else {
+            return Ok(());
+        };
         let catalog = self.replica.catalog.clone();
         catalog.update(false, |tables| {
             let outcome = self.take_over(tables, &place, object, attributes, digest);
@@ -405,7 +520,9 @@ impl<'a> Session<'a> {
         digest: Digest,
     ) -> Result<(), ApplyError> {
         let occupant = self.replica.occupant(tables, place)?;
-        let Some(mut entry) = occupant else { return Err(ApplyError::mismatch("the basis vanished")) };
+        let Some(mut entry) = occupant else {
+            return Err(ApplyError::mismatch("the basis vanished"));
+        };
         if entry.object != object {
             if !entry.object.is_local() {
                 return Err(ApplyError::mismatch("the basis belongs to another object"));
@@ -419,7 +536,9 @@ impl<'a> Session<'a> {
     }
 
     fn end_failed(&mut self, number: u64, outcome: Result<(), ApplyError>) -> Result<(), SessionError> {
-        let Some(pending) = self.pending.remove(&number) else { return Ok(()) };
+        let Some(pending) = self.pending.remove(&number) else {
+            return Ok(());
+        };
         let catalog = self.replica.catalog.clone();
         catalog.read(|view| {
             self.end(view, number, Some(&pending.place), outcome);
@@ -441,7 +560,12 @@ impl<'a> Session<'a> {
             self.status.count_failed(&text);
             let held = place.and_then(|place| self.replica.held(tables, place));
             let text = text.as_str().into();
-            let _ = self.link.control().send(ToSender::Failed { number, kind, text, held });
+            let _ = self.link.control().send(ToSender::Failed {
+                number,
+                kind,
+                text,
+                held,
+            });
         } else {
             self.status.count_applied();
         }
@@ -458,7 +582,11 @@ impl<'a> Session<'a> {
         if batch.len() > FSYNC_FILES_MAX {
             if let Err(error) = self.replica.root.sync_filesystem() {
                 whole = false;
-                failed.extend(batch.into_iter().map(|(number, _)| (number, ApplyError::from(error.clone()))));
+                failed.extend(
+                    batch
+                        .into_iter()
+                        .map(|(number, _)| (number, ApplyError::from(error.clone()))),
+                );
             } else {
                 flushed = batch;
             }
@@ -480,11 +608,14 @@ impl<'a> Session<'a> {
             .iter()
             .filter_map(|(number, file)| Some((self.pending.get(number)?.object, file.digest)))
             .collect();
-        self.replica.state.set_intents(&intents)?;
+        self.replica.intend(&intents)?;
+        let durable = self.replica.is_durable_commit_due();
         let catalog = self.replica.catalog.clone();
-        catalog.update(false, |tables| {
+        catalog.update(durable, |tables| {
             for (number, file) in flushed {
-                let Some(pending) = self.pending.remove(&number) else { continue };
+                let Some(pending) = self.pending.remove(&number) else {
+                    continue;
+                };
                 let Pending { place, object, .. } = pending;
                 self.status.count_bytes(file.size);
                 let outcome = self.replica.put_file(tables, place.clone(), object, file);
@@ -505,7 +636,10 @@ impl<'a> Session<'a> {
         let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
         let unsynced: Vec<ObjectId> = self.replica.unsynced.drain().collect();
         if unsynced.len() > FSYNC_FILES_MAX {
-            self.replica.root.sync_filesystem().map_err(|error| unable(&error))?;
+            self.replica
+                .root
+                .sync_filesystem()
+                .map_err(|error| unable(&error))?;
         } else {
             let catalog = self.replica.catalog.clone();
             for object in unsynced {
@@ -518,7 +652,11 @@ impl<'a> Session<'a> {
         }
         if let Some(sequence) = self.order.passed_mark() {
             let sum = self.replica.ledger.fold();
-            self.cursor = Some(Cursor { incarnation: self.incarnation, sequence, sum });
+            self.cursor = Some(Cursor {
+                incarnation: self.incarnation,
+                sequence,
+                sum,
+            });
         }
         self.replica.commit_durably(self.cursor)?;
         self.durable = prefix;
@@ -527,7 +665,11 @@ impl<'a> Session<'a> {
     }
 
     fn tell_progress(&mut self) {
-        let now = Progress { applied: self.order.prefix(), durable: self.durable, cursor: self.cursor };
+        let now = Progress {
+            applied: self.order.prefix(),
+            durable: self.durable,
+            cursor: self.cursor,
+        };
         if now != self.told {
             self.told = now;
             self.status.set_progress(&now);
@@ -538,6 +680,56 @@ impl<'a> Session<'a> {
 
 fn staging_thread(staging: &Staging, jobs: &Receiver<Job>) {
     staging.work(jobs);
+}
+
+/// What no op may do, whatever stands on the disk.
+fn check(body: &OpBody) -> Result<(), ApplyError> {
+    if let Some(place) = place_of(body) {
+        if place.name.is_reserved() {
+            let text = format!("{} is a name that driftless keeps for itself", place.name);
+            return Err(ApplyError {
+                kind: FailureKind::Unsupported,
+                text,
+            });
+        }
+        // The catalog holds the root as an entry of directory 0. `MakeDirectory` names the root by its number alone.
+        if place.directory == ObjectId(0)
+            && !matches!(
+                body,
+                OpBody::MakeDirectory {
+                    object: ObjectId::ROOT,
+                    ..
+                }
+            )
+        {
+            return Err(ApplyError::mismatch(
+                "the root is never replaced, moved or removed",
+            ));
+        }
+    }
+    let (given, rest) = match body {
+        OpBody::MakeDirectory {
+            object: ObjectId::ROOT,
+            ..
+        } => return Ok(()),
+        OpBody::MakeDirectory { object, .. }
+        | OpBody::PutFile { object, .. }
+        | OpBody::PutSymlink { object, .. }
+        | OpBody::Adopt { object, .. } => (Some(*object), None),
+        OpBody::Move { object, .. } | OpBody::Remove { object, .. } | OpBody::Release { object, .. } => {
+            (None, Some(*object))
+        }
+        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => return Ok(()),
+    };
+    if given.is_some_and(|object| object.is_local() || object == ObjectId(0)) {
+        return Err(ApplyError::mismatch("a sender may not give that number"));
+    }
+    if given.or(rest) == Some(ObjectId::ROOT) {
+        return Err(ApplyError::mismatch(
+            "the root is never replaced, moved or removed",
+        ));
+    }
+    Ok(())
 }
 
 fn place_of(body: &OpBody) -> Option<&Place> {

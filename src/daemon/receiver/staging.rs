@@ -113,11 +113,6 @@ impl Wanted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Gives a file up; true if it was wanted.
     pub fn withdraw(&self, number: u64) -> bool {
         let taken = self.lock().remove(&number);
@@ -134,17 +129,32 @@ impl Staging {
         for job in jobs {
             let done = match job {
                 Job::Stop => return,
-                Job::Inline { number, directory, digest, bytes, attributes } => {
+                Job::Inline {
+                    number,
+                    directory,
+                    digest,
+                    bytes,
+                    attributes,
+                } => {
                     let outcome = stage_inline(directory, digest, &bytes, attributes, self.carried);
                     Some(report(number, outcome))
                 }
-                Job::CompareBasis { number, basis, digest } => {
+                Job::CompareBasis {
+                    number,
+                    basis,
+                    digest,
+                } => {
                     let same = digest_of(&basis).is_ok_and(|found| found == digest);
                     Some(Done::Compared(number, same))
                 }
-                Job::Want { number, directory, basis } => {
-                    self.want(number, directory, basis).err().map(|error| Done::Failed(number, error))
-                }
+                Job::Want {
+                    number,
+                    directory,
+                    basis,
+                } => self
+                    .want(number, directory, basis)
+                    .err()
+                    .map(|error| Done::Failed(number, error)),
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
                     Ok(incoming) => report(seal.number, verify(incoming, &seal, self.carried)),
                     // A range thread still holds it for an instant; look again after the others.
@@ -179,14 +189,21 @@ impl Staging {
 
     /// The sender has said all about a file.
     pub fn handle_seal(&self, seal: SealOp) {
-        let Some(incoming) = self.wanted.lock().get(&seal.number).cloned() else { return };
+        let Some(incoming) = self.wanted.lock().get(&seal.number).cloned() else {
+            return;
+        };
         incoming.lock().seal = Some(seal);
         self.close_if_complete(seal.number, incoming);
     }
 
     fn close_if_complete(&self, number: u64, incoming: Arc<Incoming>) {
         let arrival = incoming.lock();
-        let Some(seal) = arrival.seal.filter(|seal| arrival.coverage.is_complete(seal.size)) else { return };
+        let Some(seal) = arrival
+            .seal
+            .filter(|seal| arrival.coverage.is_complete(seal.size))
+        else {
+            return;
+        };
         drop(arrival);
         if !incoming.closed.swap(true, Ordering::AcqRel) {
             self.wanted.lock().remove(&number);
@@ -217,7 +234,10 @@ impl Staging {
             closed: AtomicBool::new(false),
         };
         self.wanted.lock().insert(number, Arc::new(incoming));
-        let _ = self.control.send(ToSender::Need { number, basis: signature.is_some() });
+        let _ = self.control.send(ToSender::Need {
+            number,
+            basis: signature.is_some(),
+        });
         let signature = signature.unwrap_or_default();
         let mut parts = signature.chunks(SIGNATURE_PART_BYTES_MAX).peekable();
         while let Some(part) = parts.next() {
@@ -234,12 +254,20 @@ impl Incoming {
     }
 
     fn take(&self, frame: &BulkFrame) -> Result<(), ApplyError> {
-        let wrong = |text: String| ApplyError { kind: FailureKind::WrongDigest, text };
-        if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - u64::from(frame.length) {
+        let wrong = |text: String| ApplyError {
+            kind: FailureKind::WrongDigest,
+            text,
+        };
+        if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - u64::from(frame.length)
+        {
             return Err(wrong("a range is over its limits".to_owned()));
         }
         let fits = |bytes: &[u8]| {
-            if bytes.len() == frame.length as usize { Ok(()) } else { Err(wrong("a range has another length".into())) }
+            if bytes.len() == frame.length as usize {
+                Ok(())
+            } else {
+                Err(wrong("a range has another length".into()))
+            }
         };
         match &frame.body {
             RangeBody::Raw(bytes) => {
@@ -264,9 +292,14 @@ impl Incoming {
     }
 
     fn build(&self, frame: &BulkFrame, parts: &[DeltaPart], literals: &[u8]) -> Result<(), ApplyError> {
-        let wrong = |text: String| ApplyError { kind: FailureKind::WrongDigest, text };
-        let (basis, basis_bytes) =
-            self.basis.as_ref().ok_or_else(|| wrong("a delta came for a file without basis".to_owned()))?;
+        let wrong = |text: String| ApplyError {
+            kind: FailureKind::WrongDigest,
+            text,
+        };
+        let (basis, basis_bytes) = self
+            .basis
+            .as_ref()
+            .ok_or_else(|| wrong("a delta came for a file without basis".to_owned()))?;
         delta::check_parts(parts, frame.length, literals.len(), *basis_bytes)
             .map_err(|fault| wrong(fault.to_string()))?;
         let (mut at, mut literals) = (frame.offset, literals);
@@ -304,26 +337,44 @@ fn stage_inline(
 ) -> Result<StagedFile, ApplyError> {
     if Digest::of(bytes) != digest {
         let text = "the content does not have the promised digest".to_owned();
-        return Err(ApplyError { kind: FailureKind::WrongDigest, text });
+        return Err(ApplyError {
+            kind: FailureKind::WrongDigest,
+            text,
+        });
     }
     let staged = Staged::create(directory)?;
     staged.write_all_at(bytes, 0)?;
     staged.set_attributes(&attributes, carried)?;
-    Ok(StagedFile { staged, size: bytes.len() as u64, digest, attributes })
+    Ok(StagedFile {
+        staged,
+        size: bytes.len() as u64,
+        digest,
+        attributes,
+    })
 }
 
 fn verify(incoming: Incoming, seal: &SealOp, carried: Carried) -> Result<StagedFile, ApplyError> {
     let staged = incoming.staged;
     staged.set_len(seal.size)?;
     staged.start_writeout();
-    let found = digest_of(staged.file())
-        .map_err(|error| ApplyError { kind: FailureKind::Io, text: format!("cannot read back: {error}") })?;
+    let found = digest_of(staged.file()).map_err(|error| ApplyError {
+        kind: FailureKind::Io,
+        text: format!("cannot read back: {error}"),
+    })?;
     if found != seal.digest {
         let text = "the rebuilt content does not have the promised digest".to_owned();
-        return Err(ApplyError { kind: FailureKind::WrongDigest, text });
+        return Err(ApplyError {
+            kind: FailureKind::WrongDigest,
+            text,
+        });
     }
     staged.set_attributes(&seal.attributes, carried)?;
-    Ok(StagedFile { staged, size: seal.size, digest: seal.digest, attributes: seal.attributes })
+    Ok(StagedFile {
+        staged,
+        size: seal.size,
+        digest: seal.digest,
+        attributes: seal.attributes,
+    })
 }
 
 /// BLAKE3 of a whole file, read from its beginning whatever its position.

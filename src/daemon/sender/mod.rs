@@ -6,7 +6,7 @@ mod session;
 mod source;
 mod work;
 
-pub use reconcile::receive_listing;
+pub use reconcile::{ReconcileError, receive_listing};
 pub use source::Source;
 
 use super::ledger::flags;
@@ -45,11 +45,22 @@ pub fn run(
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     observer.phase(&Phase::Scanning);
     source.check_root(options.accept_root)?;
-    source.set_carried(super::receiver::own_carried()).map_err(|error| failed(&error))?;
-    let last = source.catalog.read(|view| view.last_sequence()).map_err(|error| failed(&error))?;
-    let incarnation = source.state.begin_incarnation(last).map_err(|error| failed(&error))?;
+    source
+        .set_carried(super::receiver::own_carried())
+        .map_err(|error| failed(&error))?;
+    let last = source
+        .catalog
+        .read(|view| view.last_sequence())
+        .map_err(|error| failed(&error))?;
+    let incarnation = source
+        .state
+        .begin_incarnation(last)
+        .map_err(|error| failed(&error))?;
     let found = source.scan()?;
-    let in_error = source.state.failed(&options.target.display).map_err(|error| failed(&error))?;
+    let in_error = source
+        .state
+        .failed(&options.target.display)
+        .map_err(|error| failed(&error))?;
     let mut pending = Pending::new(PendingOptions::default());
     let mut context = Context {
         options,
@@ -57,18 +68,33 @@ pub fn run(
         pending: &mut pending,
         events,
         observer: observer.clone(),
-        counters: SendCounters { skipped: found.skipped, unreadable: found.unreadable, ..SendCounters::default() },
-        failed: in_error.into_iter().map(|failed| (failed.object, failed)).collect(),
+        counters: SendCounters {
+            skipped: found.skipped,
+            unreadable: found.unreadable,
+            ..SendCounters::default()
+        },
+        failed: in_error
+            .into_iter()
+            .map(|failed| (failed.object, failed))
+            .collect(),
         incarnation,
         stop: stop.clone(),
+        next_rescan: None,
     };
-    context.counters.entries = context.source.catalog.read(|view| view.count()).map_err(|error| failed(&error))?;
+    context.counters.entries = context
+        .source
+        .catalog
+        .read(|view| view.count())
+        .map_err(|error| failed(&error))?;
     // What was in error is tried again at once, whatever the journal says.
     let retry: Vec<_> = context.failed.keys().copied().collect();
     touch(context.source, &retry)?;
     tell_warnings(&mut context);
     let ended = connect_and_serve(&mut context, runtime)?;
-    let mut summary = Summary { counters: context.counters, ..Summary::default() };
+    let mut summary = Summary {
+        counters: context.counters,
+        ..Summary::default()
+    };
     summary.failed = failed_entries(context.source, &context.failed);
     summary.counters.failed = summary.failed.len() as u64;
     if let Ended::InSync(sequence) = ended {
@@ -117,7 +143,9 @@ fn connect_and_serve(
                 }
                 match ended {
                     Ended::Halted(error) => {
-                        context.observer.phase(&Phase::Halted { error: error.to_string() });
+                        context.observer.phase(&Phase::Halted {
+                            error: error.to_string(),
+                        });
                         return Err(error);
                     }
                     Ended::Lost(error) => error,
@@ -149,7 +177,9 @@ fn connect_and_serve(
 /// Doubles from 200 ms to a minute, each time a random part between a half and the whole of it, so that many senders
 /// do not come back at the same moment.
 fn backoff(tries: u32) -> Duration {
-    let full = BACKOFF_FIRST.saturating_mul(2u32.saturating_pow(tries.saturating_sub(1))).min(BACKOFF_MAX);
+    let full = BACKOFF_FIRST
+        .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)))
+        .min(BACKOFF_MAX);
     let mut byte = [128];
     let _ = getrandom::fill(&mut byte);
     full / 2 + full / 2 * u32::from(byte[0]) / 256
@@ -170,10 +200,16 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
     let thread = std::thread::spawn(move || {
         let _ = sender.send(open_link(&options, &runtime, open));
     });
-    if !wait_following(context, Some(&receiver), Instant::now() + Duration::from_secs(3_600))? {
+    if !wait_following(
+        context,
+        Some(&receiver),
+        Instant::now() + Duration::from_secs(3_600),
+    )? {
         return Ok(Connected::Stopped);
     }
-    let outcome = receiver.recv().map_err(|_| DaemonError::failed("the connecting thread ended"))?;
+    let outcome = receiver
+        .recv()
+        .map_err(|_| DaemonError::failed("the connecting thread ended"))?;
     let _ = thread.join();
     Ok(match outcome {
         Ok((link, opened)) => Connected::Link(link, opened),
@@ -255,7 +291,7 @@ fn wait_following<T>(
             return Ok(true);
         }
         take_events(context, now)?;
-        let wake = context.pending.poll_deadline().map_or(deadline, |due| due.min(deadline));
+        let wake = context.deadline().map_or(deadline, |due| due.min(deadline));
         let mut select = crossbeam_channel::Select::new();
         select.recv(&context.events);
         select.recv(&stop);
@@ -271,7 +307,20 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     while let Ok(event) = context.events.try_recv() {
         context.pending.handle_event(now, &event);
     }
-    let ready = context.pending.poll_ready(now);
+    let mut ready = context.pending.poll_ready(now);
+    if let Some(reason) = &context.source.degraded {
+        let first = context.next_rescan.is_none();
+        if first {
+            let seconds = DEGRADED_RESCAN.as_secs();
+            context.observer.warning(&format!(
+                "{reason}; the whole tree is looked at every {seconds} s instead"
+            ));
+        }
+        if first || context.next_rescan.is_some_and(|due| due <= now) {
+            context.next_rescan = Some(now + DEGRADED_RESCAN);
+            ready.rescan |= !first;
+        }
+    }
     if ready.is_empty() {
         return Ok(());
     }
@@ -284,7 +333,12 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
         )));
     }
     if ready.rescan {
-        context.observer.warning("events were lost; the whole tree is looked at again");
+        context.observer.rescan();
+        if context.source.degraded.is_none() {
+            context
+                .observer
+                .warning("events were lost; the whole tree is looked at again");
+        }
         context.source.scan()?;
     } else {
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
@@ -302,9 +356,9 @@ fn tell_warnings(context: &mut Context<'_>) {
 
 fn link_end(end: &LinkEnd) -> Ended {
     match end {
-        LinkEnd::Closed { code, text, .. } if !code.is_temporary() => {
-            Ended::Halted(DaemonError::failed(format!("the receiver ended the connection: {text}")))
-        }
+        LinkEnd::Closed { code, text, .. } if !code.is_temporary() => Ended::Halted(DaemonError::failed(
+            format!("the receiver ended the connection: {text}"),
+        )),
         end => Ended::Lost(end.to_string()),
     }
 }

@@ -76,7 +76,11 @@ pub fn read_files(jobs: &Receiver<ReadJob>, done: &Sender<ReadDone>, bulk: &Bulk
         let result = match job {
             ReadJob::Whole(file) => whole(file),
             ReadJob::Digest(file) => digest(file),
-            ReadJob::Stream { number, file, signature } => stream(number, file, signature, bulk),
+            ReadJob::Stream {
+                number,
+                file,
+                signature,
+            } => stream(number, file, signature, bulk),
         };
         if done.send(result).is_err() {
             return;
@@ -100,7 +104,9 @@ fn digest(file: FileRef) -> ReadDone {
     };
     let digest = match crate::daemon::receiver::digest_of(read.file()) {
         Ok(digest) => digest,
-        Err(error) => return ReadDone::Unreadable(file.object, format!("cannot read {}: {error}", file.name)),
+        Err(error) => {
+            return ReadDone::Unreadable(file.object, format!("cannot read {}: {error}", file.name));
+        }
     };
     match read.finish() {
         Ok(Some(stat)) => ReadDone::Digest(file, digest, stat),
@@ -129,7 +135,11 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
     let mut sender = RangeSender { number, bulk, index };
     let mut hasher = blake3::Hasher::new();
     let size = read.stat().size;
-    let step = if sender.index.is_some() { SEGMENT_BYTES } else { RANGE_BYTES_MAX };
+    let step = if sender.index.is_some() {
+        SEGMENT_BYTES
+    } else {
+        RANGE_BYTES_MAX
+    };
     let mut buffer = vec![0; step.min(size.max(1) as usize)];
     let mut at = 0;
     let before = *read.stat();
@@ -152,7 +162,14 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
     match read.finish() {
         Ok(after) => {
             let still = after.is_some() && at == before.size;
-            ReadDone::Streamed(number, file.object, Digest(hasher.finalize().into()), at, before, still)
+            ReadDone::Streamed(
+                number,
+                file.object,
+                Digest(hasher.finalize().into()),
+                at,
+                before,
+                still,
+            )
         }
         Err(error) => abandoned(Some(error.to_string())),
     }
@@ -179,7 +196,10 @@ struct RangeSender<'a> {
 
 impl RangeSender<'_> {
     fn send(&mut self, bytes: &[u8], at: u64) -> Result<(), crate::net::Ended> {
-        let ranges = self.index.as_ref().and_then(|index| delta::diff(index, bytes).ok());
+        let ranges = self
+            .index
+            .as_ref()
+            .and_then(|index| delta::diff(index, bytes).ok());
         let Some(ranges) = ranges else {
             let mut offset = at;
             for range in bytes.chunks(RANGE_BYTES_MAX) {
@@ -197,11 +217,15 @@ impl RangeSender<'_> {
             };
             let length = range.length;
             // Literals that zstd cannot hold in a range's bytes travel raw, without the copies.
-            let body = if literals.len() > RANGE_BYTES_MAX || literals.is_empty() != range.literals.is_empty() {
+            let body = if literals.len() > RANGE_BYTES_MAX || literals.is_empty() != range.literals.is_empty()
+            {
                 let from = (offset - at) as usize;
                 literal(&bytes[from..from + length as usize])
             } else {
-                RangeBody::Delta { parts: DeltaParts(range.parts), literals: RangeBytes(literals) }
+                RangeBody::Delta {
+                    parts: DeltaParts(range.parts),
+                    literals: RangeBytes(literals),
+                }
             };
             self.send_range(offset, length, body)?;
             offset += u64::from(length);
@@ -210,7 +234,12 @@ impl RangeSender<'_> {
     }
 
     fn send_range(&self, offset: u64, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
-        self.bulk.send(BulkFrame { number: self.number, offset, length, body })
+        self.bulk.send(BulkFrame {
+            number: self.number,
+            offset,
+            length,
+            body,
+        })
     }
 }
 

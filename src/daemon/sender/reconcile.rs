@@ -15,7 +15,11 @@ use driftless_protocol::{Kind, ObjectId, TreeSum};
 use std::collections::{HashMap, VecDeque};
 
 /// Directories asked for in one message: enough to keep the line busy, few enough to start early.
-const ASK_AT_A_TIME: usize = if LIST_DIRECTORIES_MAX < 1_024 { LIST_DIRECTORIES_MAX } else { 1_024 };
+const ASK_AT_A_TIME: usize = if LIST_DIRECTORIES_MAX < 1_024 {
+    LIST_DIRECTORIES_MAX
+} else {
+    1_024
+};
 
 /// Something on the receiver that the source lacks.
 #[derive(Debug, Clone)]
@@ -50,13 +54,20 @@ pub enum ReconcileError {
     /// The link ended.
     #[error("the link ended")]
     Ended,
+    /// The receiver cannot list a directory.
+    #[error("{0}")]
+    Unlisted(String),
     /// The receiver answered with something else.
     #[error("the receiver broke the protocol while listing")]
     Violation,
 }
 
 /// Compares everything.
-pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Result<Reconciled, ReconcileError> {
+pub fn reconcile(
+    source: &mut Source,
+    link: &SenderLink,
+    opened: &Opened,
+) -> Result<Reconciled, ReconcileError> {
     let mut outcome = Reconciled::default();
     let carried = opened.carried;
     let catalog = source.catalog.clone();
@@ -66,7 +77,9 @@ pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Res
     while !ask.is_empty() {
         let round: Vec<_> = ask.drain(..ask.len().min(ASK_AT_A_TIME)).collect();
         let theirs = Directories(round.iter().map(|&(_, theirs)| theirs).collect());
-        link.control().send(ToReceiver::List(theirs)).map_err(|_| ReconcileError::Ended)?;
+        link.control()
+            .send(ToReceiver::List(theirs))
+            .map_err(|_| ReconcileError::Ended)?;
         for (ours, _) in round {
             let rows = receive_listing(link)?;
             outcome.compared += rows.len() as u64;
@@ -75,7 +88,9 @@ pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Res
                 let listed: Vec<SourceRow> = children
                     .iter()
                     .map(|entry| {
-                        let below = sums.get(&entry.object).map_or(TreeSum::default(), |(sum, _)| *sum);
+                        let below = sums
+                            .get(&entry.object)
+                            .map_or(TreeSum::default(), |(sum, _)| *sum);
                         source_row(entry, below)
                     })
                     .collect();
@@ -85,7 +100,16 @@ pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Res
                     children.into_iter().map(|entry| (entry.object, entry)).collect();
                 let mut next = Vec::new();
                 for verdict in verdicts {
-                    note(source, t, ours, verdict, &entries, &by_number, &mut outcome, &mut next)?;
+                    note(
+                        source,
+                        t,
+                        ours,
+                        verdict,
+                        &entries,
+                        &by_number,
+                        &mut outcome,
+                        &mut next,
+                    )?;
                 }
                 Ok(next)
             })?;
@@ -100,7 +124,10 @@ pub fn reconcile(source: &mut Source, link: &SenderLink, opened: &Opened) -> Res
     Ok(outcome)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of the loop above, cut out to be readable")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of the loop above, cut out to be readable"
+)]
 fn note(
     source: &mut Source,
     t: &mut Tables<'_>,
@@ -112,23 +139,46 @@ fn note(
     next: &mut Vec<(ObjectId, ObjectId)>,
 ) -> Result<(), StoreError> {
     let (object, present, replaced, content, attributes, descend) = match verdict {
-        Verdict::Extra { object, name, entries } => {
-            outcome.extras.push(Extra { place: Place { directory, name }, object, entries });
+        Verdict::Extra {
+            object,
+            name,
+            entries,
+        } => {
+            outcome.extras.push(Extra {
+                place: Place { directory, name },
+                object,
+                entries,
+            });
             return Ok(());
         }
-        Verdict::Present { object, theirs, replaced, content, attributes, descend } => {
-            (object, theirs, replaced, content, attributes, descend)
-        }
+        Verdict::Present {
+            object,
+            theirs,
+            replaced,
+            content,
+            attributes,
+            descend,
+        } => (object, theirs, replaced, content, attributes, descend),
     };
-    let Some(entry) = ours.get(&object) else { return Ok(()) };
+    let Some(entry) = ours.get(&object) else {
+        return Ok(());
+    };
     let mut updated = entry.clone();
     let Some(number) = present else {
         if let Some(other) = replaced {
             let entries = 1 + theirs.get(&other).map_or(0, |row| row.entries);
-            outcome.replaced.push(Extra { place: entry.place.clone(), object: other, entries });
+            outcome.replaced.push(Extra {
+                place: entry.place.clone(),
+                object: other,
+                entries,
+            });
         }
         forget(source, t, updated)?;
-        return if entry.kind == Kind::Directory { forget_below(source, t, object) } else { Ok(()) };
+        return if entry.kind == Kind::Directory {
+            forget_below(source, t, object)
+        } else {
+            Ok(())
+        };
     };
     if number != object {
         outcome.adopt.push((entry.place.clone(), object));
@@ -246,6 +296,7 @@ pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
                 }
             }
             ToSender::Progress(_) => {}
+            ToSender::ListingFailed(text) => return Err(ReconcileError::Unlisted(text.to_string())),
             _ => return Err(ReconcileError::Violation),
         }
     }

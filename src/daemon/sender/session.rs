@@ -16,8 +16,8 @@ use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use driftless_protocol::message::{
-    Content, Cursor, FailureKind, InlineContent, LinkTarget, Op, OpBody, OpMessage, Opened, Place, Progress, SealOp,
-    ToSender,
+    Content, Cursor, FailureKind, InlineContent, LinkTarget, Op, OpBody, OpMessage, Opened, Place, Progress,
+    SealOp, ToSender,
 };
 use driftless_protocol::{Digest, ObjectId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -34,6 +34,7 @@ const UNSTABLE_TRIES: u32 = 3;
 /// How often sums may disagree before that is an error instead of another comparison.
 const RECONCILES_MAX: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_secs(30);
+const DURABLE_EVERY: Duration = Duration::from_secs(3);
 const FIRST_CONTACT_DONE: &str = "first-contact-done";
 
 /// How a session ended.
@@ -81,6 +82,16 @@ pub struct Context<'a> {
     pub incarnation: u128,
     /// When to end.
     pub stop: Stop,
+    /// When to look at everything, because not everything can be watched.
+    pub next_rescan: Option<Instant>,
+}
+
+impl Context<'_> {
+    /// When something has to be looked at, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let due = self.pending.poll_deadline();
+        due.into_iter().chain(self.next_rescan).min()
+    }
 }
 
 /// A connection at work.
@@ -116,6 +127,7 @@ pub struct Session<'a, 'c> {
     in_sync: bool,
     was_in_sync: bool,
     last_report: Instant,
+    last_durable: Instant,
 }
 
 impl<'a, 'c> Session<'a, 'c> {
@@ -138,7 +150,10 @@ impl<'a, 'c> Session<'a, 'c> {
                     pumped.fetch_sub(bytes, Ordering::AcqRel);
                 }
             });
-            for queue in [&job_queue; READER_THREADS].into_iter().chain([&stream_queue; STREAM_THREADS]) {
+            for queue in [&job_queue; READER_THREADS]
+                .into_iter()
+                .chain([&stream_queue; STREAM_THREADS])
+            {
                 let (queue, done, bulk, halt) = (queue.clone(), done.clone(), link.bulk(), halt.clone());
                 scope.spawn(move || read_files(&queue, &done, &bulk, &halt));
             }
@@ -172,8 +187,12 @@ impl<'a, 'c> Session<'a, 'c> {
                 in_sync: false,
                 was_in_sync: false,
                 last_report: Instant::now(),
+                last_durable: Instant::now(),
             };
-            let ended = session.begin(opened).and_then(|()| session.serve(opened)).unwrap_or_else(|ended| ended);
+            let ended = session
+                .begin(opened)
+                .and_then(|()| session.serve(opened))
+                .unwrap_or_else(|ended| ended);
             halt.request();
             session.report(true);
             link.close(driftless_protocol::CloseCode::Done, "");
@@ -207,9 +226,15 @@ impl<'a, 'c> Session<'a, 'c> {
             tracing::debug!("sums are equal");
             self.scanned = last;
             // What is flagged is on the target all the same; a later change finds out.
-            self.scanned = opened.cursor.filter(|_| resumable).map_or(0, |cursor| cursor.sequence);
+            self.scanned = opened
+                .cursor
+                .filter(|_| resumable)
+                .map_or(0, |cursor| cursor.sequence);
             Ok(())
-        } else if let Some(cursor) = opened.cursor.filter(|cursor| resumable && !first && valid(cursor)) {
+        } else if let Some(cursor) = opened
+            .cursor
+            .filter(|cursor| resumable && !first && valid(cursor))
+        {
             tracing::debug!(cursor.sequence, "resuming at the cursor");
             self.scanned = cursor.sequence;
             Ok(())
@@ -229,7 +254,9 @@ impl<'a, 'c> Session<'a, 'c> {
         // The root's own attributes are in no listing.
         let source = &mut *self.context.source;
         source.catalog.clone().update(false, |t| {
-            let Some(mut root) = t.get(ObjectId::ROOT)? else { return Ok(()) };
+            let Some(mut root) = t.get(ObjectId::ROOT)? else {
+                return Ok(());
+            };
             root.flags |= flags::ATTRIBUTES;
             root.sequence = t.next_sequence()?;
             source.put(t, &root)
@@ -243,7 +270,12 @@ impl<'a, 'c> Session<'a, 'c> {
 
     /// First contact deletes nothing unasked.
     fn decide_on_extras(&mut self, opened: &Opened, outcome: Reconciled) -> Result<(), Ended> {
-        let Reconciled { adopt, extras, replaced, .. } = outcome;
+        let Reconciled {
+            adopt,
+            extras,
+            replaced,
+            ..
+        } = outcome;
         let count: u64 = extras.iter().chain(&replaced).map(|extra| extra.entries).sum();
         let first = self.context.source.state.value(FIRST_CONTACT_DONE)?.is_none();
         let deletes = self.context.options.deletes;
@@ -266,7 +298,12 @@ impl<'a, 'c> Session<'a, 'c> {
             self.in_flight.insert(number, InFlight::Other);
         }
         self.context.counters.extras_kept = 0;
-        for Extra { place, object, entries } in extras {
+        for Extra {
+            place,
+            object,
+            entries,
+        } in extras
+        {
             if deletes == Deletes::Never {
                 self.context.counters.extras_kept += entries;
                 if object.is_local() {
@@ -275,7 +312,8 @@ impl<'a, 'c> Session<'a, 'c> {
             }
             self.removes.push((object, place));
         }
-        self.removes.extend(replaced.into_iter().map(|extra| (extra.object, extra.place)));
+        self.removes
+            .extend(replaced.into_iter().map(|extra| (extra.object, extra.place)));
         Ok(())
     }
 
@@ -296,7 +334,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 if self.reconciles >= RECONCILES_MAX {
                     let text = format!(
                         "{} and {} still differ after {} comparisons; run `driftless verify` to see where",
-                        self.context.source.path.display(), self.target(), self.reconciles
+                        self.context.source.path.display(),
+                        self.target(),
+                        self.reconciles
                     );
                     return Err(Ended::Halted(DaemonError::failed(text)));
                 }
@@ -335,7 +375,7 @@ impl<'a, 'c> Session<'a, 'c> {
         select.recv(&self.context.events);
         select.recv(stop);
         let now = Instant::now();
-        let mut deadline = self.context.pending.poll_deadline();
+        let mut deadline = self.context.deadline();
         if let Some((due, _)) = self.delayed.first() {
             deadline = Some(deadline.map_or(*due, |deadline| deadline.min(*due)));
         }
@@ -392,7 +432,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 Ok(())
             }
             ToSender::Signature { number, part, last } => {
-                let Some(signature) = self.signatures.get_mut(&number) else { return Ok(()) };
+                let Some(signature) = self.signatures.get_mut(&number) else {
+                    return Ok(());
+                };
                 if signature.len() + part.0.len() > driftless_protocol::limits::SIGNATURE_BYTES_MAX {
                     return Err(Ended::Lost("the receiver sent an endless signature".to_owned()));
                 }
@@ -403,21 +445,33 @@ impl<'a, 'c> Session<'a, 'c> {
                 }
                 Ok(())
             }
-            ToSender::Failed { number, kind, text, held } => self.handle_failed(number, kind, &text.to_string(), held),
-            ToSender::Progress(_) | ToSender::Opened(_) | ToSender::Listing { .. } | ToSender::ListingFailed(_) => {
-                Ok(())
-            }
+            ToSender::Failed {
+                number,
+                kind,
+                text,
+                held,
+            } => self.handle_failed(number, kind, &text.to_string(), held),
+            ToSender::Progress(_)
+            | ToSender::Opened(_)
+            | ToSender::Listing { .. }
+            | ToSender::ListingFailed(_) => Ok(()),
         }
     }
 
     /// The receiver wants the content of an offered file.
     fn stream(&mut self, number: u64, signature: Option<Vec<u8>>) -> Result<(), Ended> {
-        let Some(InFlight::Content { object, .. }) = self.in_flight.get(&number) else { return Ok(()) };
+        let Some(InFlight::Content { object, .. }) = self.in_flight.get(&number) else {
+            return Ok(());
+        };
         let object = *object;
         let signature = signature.filter(|_| !self.whole.contains(&object));
         match self.file_ref(object)? {
             Some(file) => {
-                let _ = self.streams.send(ReadJob::Stream { number, file, signature });
+                let _ = self.streams.send(ReadJob::Stream {
+                    number,
+                    file,
+                    signature,
+                });
             }
             None => {
                 self.in_flight.insert(number, InFlight::Withdrawn { object });
@@ -431,9 +485,15 @@ impl<'a, 'c> Session<'a, 'c> {
         let source = &mut *self.context.source;
         let catalog = source.catalog.clone();
         catalog.read(|view| {
-            let Some(entry) = view.get(object)? else { return Ok(None) };
+            let Some(entry) = view.get(object)? else {
+                return Ok(None);
+            };
             let directory = source.directory(view, entry.place.directory)?;
-            Ok(directory.map(|directory| FileRef { object, directory, name: entry.place.name }))
+            Ok(directory.map(|directory| FileRef {
+                object,
+                directory,
+                name: entry.place.name,
+            }))
         })
     }
 
@@ -444,8 +504,13 @@ impl<'a, 'c> Session<'a, 'c> {
         if !ended.is_empty() {
             self.context.counters.ops_done += ended.len() as u64;
             let mut cleared = Vec::new();
+            // Digests that took reading are kept through a crash, and the database reuses its pages.
+            let durable = self.last_durable.elapsed() >= DURABLE_EVERY;
+            if durable {
+                self.last_durable = Instant::now();
+            }
             let source = &mut *self.context.source;
-            source.catalog.clone().update(false, |t| {
+            source.catalog.clone().update(durable, |t| {
                 for flight in ended.values() {
                     if let Some(object) = work::acknowledge(source, t, flight)? {
                         cleared.push(object);
@@ -467,7 +532,10 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.tries.remove(&object);
                 self.whole.remove(&object);
                 if self.context.failed.remove(&object).is_some() {
-                    self.context.source.state.clear_failed(&self.context.options.target.display, object)?;
+                    self.context
+                        .source
+                        .state
+                        .clear_failed(&self.context.options.target.display, object)?;
                 }
             }
         }
@@ -476,8 +544,12 @@ impl<'a, 'c> Session<'a, 'c> {
             if cursor.incarnation == self.context.incarnation {
                 let source = &mut *self.context.source;
                 // The cursor must never be ahead of the catalog that it speaks of.
-                source.catalog.update(true, |t| t.drop_tombstones_through(cursor.sequence))?;
-                source.state.set_acknowledged(&self.context.options.target.display, cursor)?;
+                source
+                    .catalog
+                    .update(true, |t| t.drop_tombstones_through(cursor.sequence))?;
+                source
+                    .state
+                    .set_acknowledged(&self.context.options.target.display, cursor)?;
             }
         }
         Ok(())
@@ -490,7 +562,9 @@ impl<'a, 'c> Session<'a, 'c> {
         text: &str,
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
-        let Some(flight) = self.in_flight.remove(&number) else { return Ok(()) };
+        let Some(flight) = self.in_flight.remove(&number) else {
+            return Ok(());
+        };
         self.signatures.remove(&number);
         self.context.counters.ops_done += 1;
         let Some(object) = flight.object() else {
@@ -524,11 +598,25 @@ impl<'a, 'c> Session<'a, 'c> {
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
         let source = &mut *self.context.source;
-        let Some(entry) = source.catalog.read(|view| view.get(object))? else { return Ok(()) };
+        let Some(entry) = source.catalog.read(|view| view.get(object))? else {
+            return Ok(());
+        };
         let tries = self.context.failed.get(&object).map_or(0, |failed| failed.tries) + 1;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let failed = Failed { object, place: entry.place, kind, text: text.to_owned(), held, since, tries };
-        source.state.set_failed(&self.context.options.target.display, &failed)?;
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let failed = Failed {
+            object,
+            place: entry.place,
+            kind,
+            text: text.to_owned(),
+            held,
+            since,
+            tries,
+        };
+        source
+            .state
+            .set_failed(&self.context.options.target.display, &failed)?;
         if tries == 1 {
             let path = source.path_of(object);
             self.context.observer.warning(&format!("{path}: {text}"));
@@ -560,9 +648,13 @@ impl<'a, 'c> Session<'a, 'c> {
                 continue;
             }
             if self.page.is_empty() {
-                self.page = catalog.read(|view| view.changed_after(self.scanned, 1_024))?.into();
+                self.page = catalog
+                    .read(|view| view.changed_after(self.scanned, 1_024))?
+                    .into();
             }
-            let Some((sequence, change)) = self.page.pop_front() else { break };
+            let Some((sequence, change)) = self.page.pop_front() else {
+                break;
+            };
             self.scanned = sequence;
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
@@ -613,11 +705,24 @@ impl<'a, 'c> Session<'a, 'c> {
                 return Ok(());
             }
             Next::Link => {
-                let Some(file) = self.file_ref(object)? else { return Ok(()) };
-                let Ok(target) = file.directory.read_link(&file.name) else { return Ok(()) };
-                let flight = InFlight::Link { object, digest: Digest::of(&target), attributes: entry.attributes };
+                let Some(file) = self.file_ref(object)? else {
+                    return Ok(());
+                };
+                let Ok(target) = file.directory.read_link(&file.name) else {
+                    return Ok(());
+                };
+                let flight = InFlight::Link {
+                    object,
+                    digest: Digest::of(&target),
+                    attributes: entry.attributes,
+                };
                 let (place, attributes) = (entry.place.clone(), entry.attributes);
-                let body = OpBody::PutSymlink { place, object, attributes, target: LinkTarget(target) };
+                let body = OpBody::PutSymlink {
+                    place,
+                    object,
+                    attributes,
+                    target: LinkTarget(target),
+                };
                 let number = self.emit_after(&entry.place, object, body);
                 self.fly(number, flight);
                 return Ok(());
@@ -650,12 +755,26 @@ impl<'a, 'c> Session<'a, 'c> {
         let attributes = stat.map_or(entry.attributes, |stat| stat.attributes);
         let size = stat.map_or(entry.size, |stat| stat.size);
         let content = Content::Offer { size, digest };
-        let body = OpBody::PutFile { place: entry.place.clone(), object, attributes, content };
+        let body = OpBody::PutFile {
+            place: entry.place.clone(),
+            object,
+            attributes,
+            content,
+        };
         let number = self.emit_after(&entry.place, object, body);
         let stamp = stat.map(|stat| stat.stamp);
         self.context.counters.files_sent += 1;
         self.context.counters.content_bytes_total += size;
-        self.fly(number, InFlight::Content { object, place: entry.place.clone(), digest, stamp, attributes, size });
+        self.fly(
+            number,
+            InFlight::Content {
+                object,
+                place: entry.place.clone(),
+                digest,
+                stamp,
+                attributes,
+            },
+        );
     }
 
     fn handle_read(&mut self, done: ReadDone) -> Result<(), Ended> {
@@ -716,7 +835,9 @@ impl<'a, 'c> Session<'a, 'c> {
         stat: &Stat,
         still: bool,
     ) -> Result<(), Ended> {
-        let Some(InFlight::Content { place, .. }) = self.in_flight.get(&number) else { return Ok(()) };
+        let Some(InFlight::Content { place, .. }) = self.in_flight.get(&number) else {
+            return Ok(());
+        };
         let place = place.clone();
         let tries = self.tries.entry(object).or_insert(0);
         if !still && *tries < UNSTABLE_TRIES {
@@ -731,9 +852,23 @@ impl<'a, 'c> Session<'a, 'c> {
         // A file that never holds still is published as it was read and stays stale: it is read again.
         let stamp = still.then_some(stat.stamp);
         let digest_known = Some(digest);
-        let flight = InFlight::Content { object, place, digest: digest_known, stamp, attributes, size };
+        let flight = InFlight::Content {
+            object,
+            place,
+            digest: digest_known,
+            stamp,
+            attributes,
+        };
         self.in_flight.insert(number, flight);
-        self.send(OpMessage::Seal(SealOp { number, size, digest, attributes }), 96);
+        self.send(
+            OpMessage::Seal(SealOp {
+                number,
+                size,
+                digest,
+                attributes,
+            }),
+            96,
+        );
         if !still {
             self.try_later(object);
         }
@@ -751,7 +886,9 @@ impl<'a, 'c> Session<'a, 'c> {
         self.busy.remove(&object);
         let source = &mut *self.context.source;
         let entry = source.catalog.clone().update(false, |t| {
-            let Some(mut entry) = t.get(object)? else { return Ok(None) };
+            let Some(mut entry) = t.get(object)? else {
+                return Ok(None);
+            };
             if stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp)) {
                 entry.attributes = stat.attributes;
                 entry.size = stat.size;
@@ -761,10 +898,14 @@ impl<'a, 'c> Session<'a, 'c> {
             Ok(Some(entry))
         })?;
         let Some(entry) = entry else { return Ok(()) };
-        let (place, attributes, stamp, size) =
-            (entry.place.clone(), stat.attributes, Some(stat.stamp), stat.size);
-        let flight =
-            InFlight::Content { object, place: place.clone(), digest: Some(digest), stamp, attributes, size };
+        let (place, attributes, stamp) = (entry.place.clone(), stat.attributes, Some(stat.stamp));
+        let flight = InFlight::Content {
+            object,
+            place: place.clone(),
+            digest: Some(digest),
+            stamp,
+            attributes,
+        };
         let on_target = entry.flags & flags::ON_TARGET != 0;
         if on_target && entry.digest == Some(digest) {
             let number = self.emit_after(&place, object, OpBody::SetAttributes { object, attributes });
@@ -775,8 +916,16 @@ impl<'a, 'c> Session<'a, 'c> {
         match bytes.filter(|_| !delta_pays && entry.flags & flags::OFFER == 0) {
             Some(bytes) => {
                 let weight = bytes.len();
-                let content = Content::Inline { digest, bytes: InlineContent(bytes) };
-                let body = OpBody::PutFile { place: place.clone(), object, attributes, content };
+                let content = Content::Inline {
+                    digest,
+                    bytes: InlineContent(bytes),
+                };
+                let body = OpBody::PutFile {
+                    place: place.clone(),
+                    object,
+                    attributes,
+                    content,
+                };
                 let after = self.dependency(&place, object);
                 let number = self.emit(after, false, body, weight);
                 self.context.counters.files_sent += 1;
@@ -822,7 +971,15 @@ impl<'a, 'c> Session<'a, 'c> {
         self.number += 1;
         let number = self.number;
         self.context.counters.ops_total += 1;
-        self.send(OpMessage::Op(Op { number, after, barrier, body }), weight + 128);
+        self.send(
+            OpMessage::Op(Op {
+                number,
+                after,
+                barrier,
+                body,
+            }),
+            weight + 128,
+        );
         number
     }
 
@@ -839,7 +996,11 @@ impl<'a, 'c> Session<'a, 'c> {
             && self.reading == 0
             && !self.must_reconcile
             && self.context.pending.is_empty()
-            && (self.delayed.is_empty() || self.delayed.iter().all(|(_, object)| self.context.failed.contains_key(object)));
+            && (self.delayed.is_empty()
+                || self
+                    .delayed
+                    .iter()
+                    .all(|(_, object)| self.context.failed.contains_key(object)));
         let last = self.context.source.catalog.read(|view| view.last_sequence())?;
         if !quiet || self.scanned < last && self.has_more()? {
             return Ok(None);
@@ -855,7 +1016,14 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         if self.marked != Some(self.scanned) {
             self.marked = Some(self.scanned);
-            let number = self.emit(0, false, OpBody::Mark { sequence: self.scanned }, 0);
+            let number = self.emit(
+                0,
+                false,
+                OpBody::Mark {
+                    sequence: self.scanned,
+                },
+                0,
+            );
             self.in_flight.insert(number, InFlight::Other);
         }
         let Some(cursor) = self.cursor.filter(|cursor| {
@@ -878,7 +1046,11 @@ impl<'a, 'c> Session<'a, 'c> {
     }
 
     fn has_more(&self) -> Result<bool, StoreError> {
-        let more = self.context.source.catalog.read(|view| view.changed_after(self.scanned, 1))?;
+        let more = self
+            .context
+            .source
+            .catalog
+            .read(|view| view.changed_after(self.scanned, 1))?;
         Ok(!more.is_empty())
     }
 
@@ -898,7 +1070,10 @@ impl<'a, 'c> Session<'a, 'c> {
 pub fn failed_entries(source: &Source, failed: &HashMap<ObjectId, Failed>) -> Vec<FailedEntry> {
     let mut entries: Vec<_> = failed
         .values()
-        .map(|failed| FailedEntry { path: source.path_of(failed.object), error: failed.text.clone() })
+        .map(|failed| FailedEntry {
+            path: source.path_of(failed.object),
+            error: failed.text.clone(),
+        })
         .collect();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries

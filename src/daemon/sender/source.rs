@@ -3,6 +3,7 @@
 //! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
 //! journal (one slot per object); reading its content is the session's business.
 
+use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::kind_of;
 use crate::daemon::{DaemonError, SenderOptions};
@@ -63,7 +64,12 @@ struct Look {
     enter: Vec<(ObjectId, Arc<Directory>)>,
 }
 
-type Listed = (ObjectId, Arc<Directory>, Result<Listing, FsError>, Option<WatchError>);
+type Listed = (
+    ObjectId,
+    Arc<Directory>,
+    Result<Listing, FsError>,
+    Option<WatchError>,
+);
 
 impl Source {
     /// Opens the tree and its databases. Nothing is walked yet.
@@ -71,12 +77,13 @@ impl Source {
         let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
         let path = options.source.clone();
         let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
-        let key = format!("{} {}", path.display(), options.target.display);
+        let key = Home::mirror_key(&path, &options.target.display);
         let home = options.home.mirror_dir(&key);
         std::fs::create_dir_all(&home)
             .map_err(|error| DaemonError::failed(format!("cannot make {}: {error}", home.display())))?;
         let state = State::open(&home.join("state.redb")).map_err(|error| failed(&error))?;
-        let opened = Catalog::open(&home.join("catalog.redb"), Role::Sender).map_err(|error| failed(&error))?;
+        let opened =
+            Catalog::open(&home.join("catalog.redb"), Role::Sender).map_err(|error| failed(&error))?;
         let catalog = opened.catalog;
         // Numbers are never given out twice, whatever a crash or a lost catalog forgot.
         let reserve = state.object_reserve().map_err(|error| failed(&error))?;
@@ -86,10 +93,15 @@ impl Source {
                 t.next_object()
             })
             .map_err(|error| failed(&error))?;
-        state.raise_object_reserve(next.0 + NUMBERS_PER_RUN).map_err(|error| failed(&error))?;
+        state
+            .raise_object_reserve(next.0 + NUMBERS_PER_RUN)
+            .map_err(|error| failed(&error))?;
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
-            warnings.push(format!("the catalog of {} is rebuilt by a scan: {reason}", path.display()));
+            warnings.push(format!(
+                "the catalog of {} is rebuilt by a scan: {reason}",
+                path.display()
+            ));
         }
         Ok(Source {
             root: Arc::new(root),
@@ -126,28 +138,45 @@ impl Source {
                  nothing was sent and nothing deleted; if that is right, run once with --accept-root"
             )));
         }
-        let had_entries =
-            self.catalog.read(|view| view.has_children(ObjectId::ROOT)).map_err(|error| failed(&error))?;
-        let is_empty = self.root.list().map_err(|error| failed(&error))?.entries.is_empty();
+        let had_entries = self
+            .catalog
+            .read(|view| view.has_children(ObjectId::ROOT))
+            .map_err(|error| failed(&error))?;
+        let is_empty = self
+            .root
+            .list()
+            .map_err(|error| failed(&error))?
+            .entries
+            .is_empty();
         if is_empty && had_entries && !accept {
             return Err(DaemonError::failed(format!(
                 "{path} is empty, but was not at the last run (is a file system not mounted?): nothing was sent and \
                  nothing deleted; if that is right, run once with --accept-root"
             )));
         }
-        self.state.set_source_identity(&identity).map_err(|error| failed(&error))
+        self.state
+            .set_source_identity(&identity)
+            .map_err(|error| failed(&error))
     }
 
     /// Whether the source path still leads to the root that was opened.
     pub fn root_is_in_place(&self) -> bool {
-        let same = |stamp: &Stamp| self.root.stat_self().is_ok_and(|stat| stat.stamp.same_object(stamp));
-        Directory::open_root(&self.path).and_then(|root| root.stat_self()).is_ok_and(|stat| same(&stat.stamp))
+        let same = |stamp: &Stamp| {
+            self.root
+                .stat_self()
+                .is_ok_and(|stat| stat.stamp.same_object(stamp))
+        };
+        Directory::open_root(&self.path)
+            .and_then(|root| root.stat_self())
+            .is_ok_and(|stat| same(&stat.stamp))
     }
 
     /// Walks the whole tree: every directory is watched first and listed after.
     pub fn scan(&mut self) -> Result<Found, DaemonError> {
         let root = self.root.clone();
-        let stat = root.stat_self().map_err(|error| DaemonError::failed(error.to_string()))?;
+        let stat = root
+            .stat_self()
+            .map_err(|error| DaemonError::failed(error.to_string()))?;
         let catalog = self.catalog.clone();
         let outcome = catalog.update(true, |t| {
             let mut look = Look::default();
@@ -214,13 +243,17 @@ impl Source {
         let mut climb = Vec::new();
         let mut at = object;
         while at != ObjectId::ROOT {
-            let Some(entry) = catalog.get(at)?.filter(|_| climb.len() < 100_000) else { return Ok(None) };
+            let Some(entry) = catalog.get(at)?.filter(|_| climb.len() < 100_000) else {
+                return Ok(None);
+            };
             at = entry.place.directory;
             climb.push((entry.object, entry.place.name));
         }
         let mut handle = self.root.clone();
         for (object, name) in climb.into_iter().rev() {
-            let Ok(next) = handle.open_dir(&name) else { return Ok(None) };
+            let Ok(next) = handle.open_dir(&name) else {
+                return Ok(None);
+            };
             handle = Arc::new(next);
             self.remember(object, &handle);
         }
@@ -246,7 +279,9 @@ impl Source {
 
     /// Forgets an object and everything below it; the journal keeps a tombstone.
     fn bury(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
-        let Some(entry) = t.get(object)? else { return Ok(()) };
+        let Some(entry) = t.get(object)? else {
+            return Ok(());
+        };
         let mut gone = vec![entry.clone()];
         if entry.kind == Kind::Directory {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
@@ -266,7 +301,10 @@ impl Source {
 
     fn see_root(&mut self, t: &mut Tables<'_>, stat: &Stat, look: &mut Look) -> Result<(), StoreError> {
         let known = t.get(ObjectId::ROOT)?;
-        if known.as_ref().is_some_and(|known| known.attributes == stat.attributes) {
+        if known
+            .as_ref()
+            .is_some_and(|known| known.attributes == stat.attributes)
+        {
             return Ok(());
         }
         look.found.changed += 1;
@@ -294,7 +332,9 @@ impl Source {
         if name.is_reserved() {
             return Ok(());
         }
-        let Some(handle) = self.directory(t, directory)? else { return Ok(()) };
+        let Some(handle) = self.directory(t, directory)? else {
+            return Ok(());
+        };
         match handle.stat(name) {
             Ok(Some(stat)) => self.see(t, &handle, directory, name.clone(), &stat, look),
             Ok(None) => {
@@ -401,8 +441,12 @@ impl Source {
         place: &Place,
         stat: &Stat,
     ) -> Result<Option<Entry>, StoreError> {
-        let Some(object) = t.by_inode(stat.stamp.device, stat.stamp.inode)? else { return Ok(None) };
-        let Some(entry) = t.get(object)? else { return Ok(None) };
+        let Some(object) = t.by_inode(stat.stamp.device, stat.stamp.inode)? else {
+            return Ok(None);
+        };
+        let Some(entry) = t.get(object)? else {
+            return Ok(None);
+        };
         let same = entry.kind == kind
             && entry.place != *place
             && object != ObjectId::ROOT
@@ -430,7 +474,10 @@ impl Source {
         match entry.kind {
             Kind::Directory => {}
             Kind::Symlink => {
-                let digest = handle.read_link(&entry.place.name).ok().map(|text| Digest::of(&text));
+                let digest = handle
+                    .read_link(&entry.place.name)
+                    .ok()
+                    .map(|text| Digest::of(&text));
                 if digest.is_none() || digest != entry.digest {
                     entry.digest = digest;
                     entry.flags &= !flags::ON_TARGET;
@@ -476,7 +523,9 @@ impl Source {
                 if outstanding == 0 {
                     break Ok(());
                 }
-                let Ok(listed) = result_queue.recv() else { break Ok(()) };
+                let Ok(listed) = result_queue.recv() else {
+                    break Ok(());
+                };
                 outstanding -= 1;
                 if let Err(error) = self.take_listing(t, listed, look) {
                     break Err(error);
@@ -487,7 +536,12 @@ impl Source {
         })
     }
 
-    fn take_listing(&mut self, t: &mut Tables<'_>, listed: Listed, look: &mut Look) -> Result<(), StoreError> {
+    fn take_listing(
+        &mut self,
+        t: &mut Tables<'_>,
+        listed: Listed,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
         let (directory, handle, listing, unwatched) = listed;
         if let Some(error) = unwatched {
             self.degraded.get_or_insert_with(|| error.to_string());
@@ -566,8 +620,10 @@ fn list_directories(
 ) {
     use std::os::fd::AsFd;
     for (object, handle) in jobs {
-        let watched =
-            watcher.lock().unwrap_or_else(PoisonError::into_inner).watch(object, handle.as_fd());
+        let watched = watcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .watch(object, handle.as_fd());
         let listing = handle.list();
         if results.send((object, handle, listing, watched.err())).is_err() {
             return;

@@ -13,13 +13,23 @@ use driftless_protocol::{Attributes, Digest, Kind, ObjectId};
 #[derive(Debug, Clone)]
 pub enum InFlight {
     /// A directory is made.
-    Make { object: ObjectId, attributes: Attributes },
+    Make {
+        object: ObjectId,
+        attributes: Attributes,
+    },
     /// Attributes are set.
-    Attributes { object: ObjectId, attributes: Attributes },
+    Attributes {
+        object: ObjectId,
+        attributes: Attributes,
+    },
     /// An object moves.
     Move { object: ObjectId, place: Place },
     /// A symbolic link is put.
-    Link { object: ObjectId, digest: Digest, attributes: Attributes },
+    Link {
+        object: ObjectId,
+        digest: Digest,
+        attributes: Attributes,
+    },
     /// A file's content is put. Digest and stamp are those of the content as it was read.
     Content {
         object: ObjectId,
@@ -27,7 +37,6 @@ pub enum InFlight {
         digest: Option<Digest>,
         stamp: Option<Stamp>,
         attributes: Attributes,
-        size: u64,
     },
     /// An offer that came to nothing.
     Withdrawn { object: ObjectId },
@@ -85,7 +94,13 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
     let has = |flag: u8| entry.flags & flag != 0;
     let on_target = has(flags::ON_TARGET);
     if on_target && has(flags::MOVED) {
-        return Next::Op(OpBody::Move { object, to: place.clone() }, InFlight::Move { object, place });
+        return Next::Op(
+            OpBody::Move {
+                object,
+                to: place.clone(),
+            },
+            InFlight::Move { object, place },
+        );
     }
     let adjust = || {
         if has(flags::ATTRIBUTES) {
@@ -98,14 +113,21 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
     match entry.kind {
         _ if object == ObjectId::ROOT => adjust(),
         Kind::Directory if on_target => adjust(),
-        Kind::Directory => {
-            Next::Op(OpBody::MakeDirectory { place, object, attributes }, InFlight::Make { object, attributes })
-        }
+        Kind::Directory => Next::Op(
+            OpBody::MakeDirectory {
+                place,
+                object,
+                attributes,
+            },
+            InFlight::Make { object, attributes },
+        ),
         Kind::Symlink if on_target => adjust(),
         Kind::Symlink => Next::Link,
         Kind::File if on_target && !has(flags::STALE) && entry.digest.is_some() => adjust(),
         Kind::File if unstable => Next::Offer,
-        Kind::File if entry.size <= INLINE_CONTENT_BYTES_MAX as u64 && entry.size < BASIS_BYTES_MIN.max(1 << 20) => {
+        Kind::File
+            if entry.size <= INLINE_CONTENT_BYTES_MAX as u64 && entry.size < BASIS_BYTES_MIN.max(1 << 20) =>
+        {
             Next::Read
         }
         Kind::File if has(flags::OFFER) || (on_target && entry.digest.is_some()) => Next::Digest,
@@ -119,8 +141,12 @@ pub fn acknowledge(
     t: &mut Tables<'_>,
     flight: &InFlight,
 ) -> Result<Option<ObjectId>, StoreError> {
-    let Some(object) = flight.object() else { return Ok(None) };
-    let Some(mut entry) = t.get(object)? else { return Ok(Some(object)) };
+    let Some(object) = flight.object() else {
+        return Ok(None);
+    };
+    let Some(mut entry) = t.get(object)? else {
+        return Ok(Some(object));
+    };
     match flight {
         InFlight::Make { attributes, .. } => {
             entry.flags |= flags::ON_TARGET;
@@ -134,13 +160,21 @@ pub fn acknowledge(
             // A rename changes nothing else, but the directory's time moved.
             entry.flags |= flags::ATTRIBUTES;
         }
-        InFlight::Link { digest, attributes, .. } => {
+        InFlight::Link {
+            digest, attributes, ..
+        } => {
             if entry.digest == Some(*digest) {
                 entry.flags |= flags::ON_TARGET;
             }
             settle_attributes(&mut entry, attributes);
         }
-        InFlight::Content { digest, stamp, attributes, place, .. } => {
+        InFlight::Content {
+            digest,
+            stamp,
+            attributes,
+            place,
+            ..
+        } => {
             entry.flags |= flags::ON_TARGET;
             entry.flags &= !flags::OFFER;
             entry.digest = *digest;

@@ -3,12 +3,16 @@ use proptest::prelude::*;
 
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; bytes];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut out);
     out
 }
 
 fn signature(basis: &[u8]) -> Vec<u8> {
-    let mut builder = SignatureBuilder::new(basis.len() as u64).expect("the basis is of a size that is matched");
+    let mut builder =
+        SignatureBuilder::new(basis.len() as u64).expect("the basis is of a size that is matched");
     let step = builder.step();
     basis.chunks(step).for_each(|piece| builder.push(piece));
     builder.finish()
@@ -18,7 +22,13 @@ fn signature(basis: &[u8]) -> Vec<u8> {
 fn rebuild(basis: &[u8], ranges: &[RangeDelta]) -> Vec<u8> {
     let mut out = Vec::new();
     for range in ranges {
-        check_parts(&range.parts, range.length, range.literals.len(), basis.len() as u64).unwrap();
+        check_parts(
+            &range.parts,
+            range.length,
+            range.literals.len(),
+            basis.len() as u64,
+        )
+        .unwrap();
         let mut literals = &range.literals[..];
         for part in &range.parts {
             match *part {
@@ -39,7 +49,10 @@ fn rebuild(basis: &[u8], ranges: &[RangeDelta]) -> Vec<u8> {
 fn delta(basis: &[u8], target: &[u8]) -> Vec<RangeDelta> {
     let signature = parse_signature(signature(basis)).unwrap();
     let index = signature.index();
-    target.chunks(SEGMENT_BYTES).flat_map(|segment| diff(&index, segment).unwrap()).collect()
+    target
+        .chunks(SEGMENT_BYTES)
+        .flat_map(|segment| diff(&index, segment).unwrap())
+        .collect()
 }
 
 proptest! {
@@ -70,7 +83,11 @@ fn similar_data_costs_little_and_foreign_data_costs_itself() {
     let literals = |ranges: &[RangeDelta]| ranges.iter().map(|r| r.literals.len()).sum::<usize>();
     let ranges = delta(&basis, &target);
     assert!(literals(&ranges) < 3 * block_bytes(3 << 20) as usize);
-    assert!(ranges.iter().all(|range| range.length as usize <= RANGE_BYTES_MAX));
+    assert!(
+        ranges
+            .iter()
+            .all(|range| range.length as usize <= RANGE_BYTES_MAX)
+    );
     let foreign = noise(2 << 20, 2);
     assert_eq!(literals(&delta(&basis, &foreign)), foreign.len());
 }
@@ -81,7 +98,13 @@ fn a_run_of_copies_is_one_part() {
     let whole = basis.len() / block_bytes(1 << 20) as usize * block_bytes(1 << 20) as usize;
     let ranges = delta(&basis, &basis[..whole]);
     assert_eq!(ranges.len(), 1);
-    assert_eq!(ranges[0].parts, [DeltaPart::Copy { offset: 0, length: whole as u32 }]);
+    assert_eq!(
+        ranges[0].parts,
+        [DeltaPart::Copy {
+            offset: 0,
+            length: whole as u32
+        }]
+    );
 }
 
 /// S-08: hostile signatures are refused before fast_rsync sees them.
@@ -93,8 +116,20 @@ fn s08_hostile_signatures_are_refused() {
         bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
         parse_signature(bytes)
     };
-    for (at, word) in [(0, 0), (0, 0x7273_0137), (4, 0), (4, 511), (4, (1 << 20) + 1), (8, 0), (8, 8), (8, u32::MAX)] {
-        assert!(matches!(with(at, word), Err(DeltaFault::Signature(_))), "word {word} at {at}");
+    for (at, word) in [
+        (0, 0),
+        (0, 0x7273_0137),
+        (4, 0),
+        (4, 511),
+        (4, (1 << 20) + 1),
+        (8, 0),
+        (8, 8),
+        (8, u32::MAX),
+    ] {
+        assert!(
+            matches!(with(at, word), Err(DeltaFault::Signature(_))),
+            "word {word} at {at}"
+        );
     }
     assert!(parse_signature(good[..good.len() - 1].to_vec()).is_err());
     assert!(parse_signature(Vec::new()).is_err());
@@ -105,7 +140,14 @@ fn s08_hostile_signatures_are_refused() {
 fn lying_deltas_are_refused() {
     let copy = |offset, length| DeltaPart::Copy { offset, length };
     let past = check_parts(&[copy(90, 20)], 20, 0, 100);
-    assert_eq!(past, Err(DeltaFault::CopyPastBasis { offset: 90, length: 20, basis_bytes: 100 }));
+    assert_eq!(
+        past,
+        Err(DeltaFault::CopyPastBasis {
+            offset: 90,
+            length: 20,
+            basis_bytes: 100
+        })
+    );
     assert!(check_parts(&[copy(u64::MAX, 2)], 2, 0, 100).is_err());
     assert!(check_parts(&[copy(0, 10)], 11, 0, 100).is_err());
     assert!(check_parts(&[DeltaPart::Literal { length: 5 }], 5, 4, 100).is_err());

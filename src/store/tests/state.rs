@@ -364,27 +364,3 @@ fn a_failed_migration_changes_nothing() {
     assert!(!State::open(&home.path).unwrap().is_new());
     assert!(backup_of(&home.path).exists());
 }
-
-#[test]
-fn zz_probe_crashed_header() {
-    let home = Home::new();
-    let state = State::open(&home.path).unwrap();
-    state.set_acknowledged("a", cursor(5)).unwrap();
-    state.set_acknowledged("a", cursor(6)).unwrap();
-    let bytes = fs::read(&home.path).unwrap();
-    let mut refused = 0;
-    let mut older = vec![];
-    for at in 0..320 {
-        for bit in 0..8 {
-            let mut b = bytes.clone();
-            b[at] ^= 1 << bit;
-            let h = Home::new();
-            fs::write(&h.path, &b).unwrap();
-            match State::open(&h.path) {
-                Err(_) => refused += 1,
-                Ok(s) => match s.acknowledged("a").unwrap() { Some(c) if c == cursor(6) => {}, c => older.push((at, bit, c.map(|c| c.sequence))) },
-            }
-        }
-    }
-    println!("refused {refused} older {older:?}");
-}
