@@ -277,7 +277,7 @@ impl Replica {
         object: ObjectId,
     ) -> Result<Arc<Directory>, ApplyError> {
         let handle = self.directory(catalog, object)?;
-        if !self.carried.owner && !self.touched.contains(&object) {
+        if !self.carried.owner {
             let mut attributes = handle.stat_self()?.attributes;
             if attributes.mode & 0o700 != 0o700 {
                 attributes.mode |= 0o700;
@@ -324,9 +324,9 @@ impl Replica {
         Ok(())
     }
 
-    /// Sets the attributes of all touched directories again, deepest changes included.
-    pub fn finish_directories(&mut self) -> Result<(), StoreError> {
-        let touched: Vec<ObjectId> = self.touched.drain().collect();
+    /// Sets the attributes of all touched directories again, but for those in which something is still to be put.
+    pub fn finish_directories(&mut self, busy: &HashSet<ObjectId>) -> Result<(), StoreError> {
+        let touched: Vec<ObjectId> = self.touched.extract_if(|object| !busy.contains(object)).collect();
         let wanted = self.catalog.read(|view| {
             touched
                 .iter()

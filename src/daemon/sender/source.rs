@@ -51,6 +51,7 @@ pub struct Source {
     pub warnings: Vec<String>,
     /// Why some directories are not watched, if that is so.
     pub degraded: Option<String>,
+    is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
 }
@@ -111,6 +112,7 @@ impl Source {
             ledger: Ledger::default(),
             warnings,
             degraded: None,
+            is_summed: false,
             watcher: Arc::new(Mutex::new(watcher)),
             handles: HashMap::new(),
         })
@@ -118,7 +120,8 @@ impl Source {
 
     /// Sums up the catalog for these attributes, if that was not done already.
     pub fn set_carried(&mut self, carried: Carried) -> Result<(), StoreError> {
-        if self.ledger.carried() != carried {
+        if !self.is_summed || self.ledger.carried() != carried {
+            self.is_summed = true;
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
         }
         Ok(())
