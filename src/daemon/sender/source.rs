@@ -13,7 +13,7 @@ use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::unbounded;
 use driftless_protocol::message::Place;
 use driftless_protocol::{Carried, Digest, Kind, Name, ObjectId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,10 +65,11 @@ struct Look {
     enter: Vec<(ObjectId, Arc<Directory>)>,
 }
 
+/// What a thread found in a directory, and the directory's own `stat` from after it was watched.
 type Listed = (
     ObjectId,
     Arc<Directory>,
-    Result<Listing, FsError>,
+    Result<(Stat, Listing), FsError>,
     Option<WatchError>,
 );
 
@@ -224,6 +225,15 @@ impl Source {
             for &directory in directories.iter().chain(attributes) {
                 self.look_at_itself(t, directory, &mut look)?;
             }
+            // A name that came or went moved its directory's times, which raises no event of its own.
+            let parents: BTreeSet<ObjectId> = names.iter().map(|(directory, _)| *directory).collect();
+            for directory in parents {
+                if let Some(handle) = self.directory(t, directory)?
+                    && let Ok(stat) = handle.stat_self()
+                {
+                    self.see_itself(t, directory, &stat, &mut look)?;
+                }
+            }
             self.enter_directories(t, &mut look)?;
             self.settle_orphans(t, &mut look)?;
             Ok(look.found)
@@ -322,6 +332,32 @@ impl Source {
             sequence: t.next_sequence()?,
             flags: flags::ON_TARGET | flags::ATTRIBUTES,
         };
+        self.put(t, &entry)
+    }
+
+    /// A directory's own attributes, whatever happened to its names. Its inside is not looked at.
+    fn see_itself(
+        &mut self,
+        t: &mut Tables<'_>,
+        directory: ObjectId,
+        stat: &Stat,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        if directory == ObjectId::ROOT {
+            return self.see_root(t, stat, look);
+        }
+        let Some(mut entry) = t.get(directory)? else {
+            return Ok(());
+        };
+        let same = stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
+        if !same || entry.attributes == stat.attributes {
+            return Ok(());
+        }
+        look.found.changed += 1;
+        entry.attributes = stat.attributes;
+        entry.stamp = Some(stat.stamp.to_bytes());
+        entry.flags |= flags::ATTRIBUTES;
+        entry.sequence = t.next_sequence()?;
         self.put(t, &entry)
     }
 
@@ -549,14 +585,15 @@ impl Source {
         if let Some(error) = unwatched {
             self.degraded.get_or_insert_with(|| error.to_string());
         }
-        let listing = match listing {
-            Ok(listing) => listing,
+        let (stat, listing) = match listing {
+            Ok(listed) => listed,
             // Never read as empty: what is catalogued below stays as it is.
             Err(error) => {
                 self.note_unreadable(&error, look);
                 return Ok(());
             }
         };
+        self.see_itself(t, directory, &stat, look)?;
         let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
         for (name, error) in &listing.problems {
             if let Ok(name) = Name::new(name.as_slice()) {
@@ -627,7 +664,8 @@ fn list_directories(
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .watch(object, handle.as_fd());
-        let listing = handle.list();
+        // Its own times are read after it is watched: what changes them later raises an event.
+        let listing = handle.stat_self().and_then(|stat| Ok((stat, handle.list()?)));
         if results.send((object, handle, listing, watched.err())).is_err() {
             return;
         }

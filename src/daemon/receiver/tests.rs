@@ -1,0 +1,243 @@
+//! Ops on a replica, without a network: after each of them the sum must be that of the catalog, and the catalog that
+//! of the disk.
+
+use super::apply::StagedFile;
+use super::replica::{ApplyError, Replica};
+use crate::daemon::ledger::Ledger;
+use crate::fs::Staged;
+use crate::store::{CatalogRead, Tables};
+use driftless_protocol::message::Place;
+use driftless_protocol::{Attributes, Digest, Name, ObjectId, Timestamp};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+struct Bench {
+    directory: TempDir,
+    replica: Replica,
+}
+
+fn place(directory: u64, name: &str) -> Place {
+    Place { directory: ObjectId(directory), name: Name::new(name.as_bytes()).unwrap() }
+}
+
+fn attributes() -> Attributes {
+    // Whoever runs the tests may set these.
+    let meta = fs::metadata("/proc/self").unwrap();
+    let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta));
+    Attributes { mode: 0o755, uid, gid, mtime: Timestamp::new(1_000_000, 5).unwrap() }
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("root")).unwrap();
+        let (replica, _) = Replica::open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
+        Bench { directory, replica }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("root").join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Applies one op and checks the invariants.
+    fn apply(
+        &mut self,
+        op: impl FnOnce(&mut Replica, &mut Tables<'_>) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let catalog = self.replica.catalog.clone();
+        let outcome = catalog.update(false, |t| Ok(op(&mut self.replica, t))).unwrap();
+        let counted = catalog.read(|view| Ledger::of(view, self.replica.carried)).unwrap();
+        assert_eq!(self.replica.ledger.fold(), counted.fold(), "the sum left the catalog");
+        outcome
+    }
+
+    fn put(&mut self, object: u64, at: Place, text: &str) {
+        let catalog = self.replica.catalog.clone();
+        let parent = catalog.read(|view| Ok(self.replica.directory(view, at.directory))).unwrap().unwrap();
+        let staged = Staged::create(parent).unwrap();
+        staged.write_all_at(text.as_bytes(), 0).unwrap();
+        let file = StagedFile {
+            staged,
+            size: text.len() as u64,
+            digest: Digest::of(text.as_bytes()),
+            attributes: Attributes { mode: 0o644, ..attributes() },
+        };
+        self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file)).unwrap();
+    }
+
+    fn make(&mut self, object: u64, at: Place) {
+        self.apply(|replica, t| replica.make_directory(t, at, ObjectId(object), attributes())).unwrap();
+    }
+
+    fn shift(&mut self, object: u64, to: Place) -> Result<(), ApplyError> {
+        self.apply(|replica, t| replica.move_object(t, ObjectId(object), to))
+    }
+
+    fn remove(&mut self, object: u64, at: &Place) {
+        self.apply(|replica, t| replica.remove(t, ObjectId(object), at)).unwrap();
+    }
+
+    /// Everything below the root, our private names included.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut directories = vec![self.path("")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                names.push(path.strip_prefix(self.path("")).unwrap().to_str().unwrap().to_owned());
+                if path.is_dir() {
+                    directories.push(path);
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn two_files_swap_names() {
+    let mut bench = Bench::new();
+    bench.put(10, place(1, "a"), "A");
+    bench.put(11, place(1, "b"), "B");
+    bench.shift(10, place(1, "b")).unwrap();
+    assert_eq!(bench.read("b"), "A");
+    bench.shift(11, place(1, "a")).unwrap();
+    assert_eq!((bench.read("a"), bench.read("b"), bench.names().len()), ("B".into(), "A".into(), 2));
+}
+
+#[test]
+fn d06_a_chain_of_directories_rotates() {
+    let mut bench = Bench::new();
+    for (object, name) in [(10, "a"), (11, "b"), (12, "c")] {
+        bench.make(object, place(1, name));
+        bench.put(object + 10, place(object, "inside"), name);
+    }
+    for (object, to) in [(10, "b"), (11, "c"), (12, "a")] {
+        bench.shift(object, place(1, to)).unwrap();
+    }
+    assert_eq!((bench.read("a/inside"), bench.read("b/inside"), bench.read("c/inside")), ("c".into(), "a".into(), "b".into()));
+    assert_eq!(bench.names().len(), 6);
+}
+
+#[test]
+fn what_was_displaced_is_removed_by_its_own_op() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "x"));
+    bench.put(11, place(10, "inside"), "old");
+    bench.put(12, place(1, "x"), "a file now");
+    assert_eq!(bench.read("x"), "a file now");
+    assert_eq!(bench.names().len(), 3, "the directory is parked: its own op is still to come");
+    bench.remove(10, &place(1, "x"));
+    assert_eq!(bench.names(), ["x"]);
+    bench.remove(10, &place(1, "x"));
+    assert_eq!(bench.read("x"), "a file now", "redelivery is harmless");
+}
+
+#[test]
+fn a_removal_spares_what_moved_away() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "from"));
+    bench.put(11, place(10, "kept"), "kept");
+    bench.shift(11, place(1, "kept")).unwrap();
+    bench.remove(10, &place(1, "from"));
+    bench.remove(11, &place(10, "kept"));
+    assert_eq!(bench.names(), ["kept"]);
+}
+
+#[test]
+fn adoption_and_release_keep_the_disk_and_the_sum() {
+    let mut bench = Bench::new();
+    fs::create_dir(bench.path("theirs")).unwrap();
+    fs::write(bench.path("theirs/file"), "x").unwrap();
+    let (root, home) = (bench.path(""), bench.directory.path().join("home"));
+    let Bench { directory, replica } = bench;
+    drop(replica);
+    let (replica, report) = Replica::open(&root, &home).unwrap();
+    assert_eq!(report.entries, 2);
+    let mut bench = Bench { directory, replica };
+    let empty = bench.replica.ledger.fold();
+    bench.apply(|replica, t| replica.adopt(t, &place(1, "theirs"), ObjectId(50))).unwrap();
+    assert_ne!(bench.replica.ledger.fold(), empty);
+    bench.apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(51))).unwrap();
+    let taken = bench.apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(50)));
+    assert!(taken.is_err());
+    bench.apply(|replica, t| replica.release(t, ObjectId(50), &place(1, "theirs"))).unwrap();
+    assert_eq!(bench.replica.ledger.fold(), empty);
+    assert_eq!(bench.read("theirs/file"), "x");
+}
+
+#[test]
+fn an_op_on_something_unknown_fails_and_changes_nothing() {
+    let mut bench = Bench::new();
+    assert!(bench.shift(99, place(1, "x")).is_err());
+    assert!(bench.apply(|replica, t| replica.set_attributes(t, ObjectId(99), attributes())).is_err());
+    let nowhere = bench.apply(|replica, t| replica.make_directory(t, place(99, "x"), ObjectId(5), attributes()));
+    assert!(nowhere.is_err() && bench.names().is_empty());
+}
+
+#[test]
+fn s02_a_directory_that_somebody_swapped_is_not_written_into() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "d"));
+    fs::create_dir(bench.directory.path().join("outside")).unwrap();
+    fs::rename(bench.path("d"), bench.path("was-d")).unwrap();
+    std::os::unix::fs::symlink("../outside", bench.path("d")).unwrap();
+    // A fresh handle has to be found by name.
+    bench.replica.forget_handle(ObjectId(10));
+    let through = bench.apply(|replica, t| replica.make_directory(t, place(10, "x"), ObjectId(11), attributes()));
+    assert!(through.is_err());
+    assert_eq!(fs::read_dir(bench.directory.path().join("outside")).unwrap().count(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Any sequence of puts, moves and removals ends like the same sequence on a map.
+    #[test]
+    fn random_ops_end_as_a_model_does(ops in prop::collection::vec((0u8..3, 0u64..8, 0u8..5), 1..40)) {
+        let names = ["a", "b", "c", "d", "e"];
+        let mut bench = Bench::new();
+        // Object to name, for what stands at a public name.
+        let mut model: BTreeMap<u64, &str> = BTreeMap::new();
+        for (kind, object, name) in ops {
+            let (object, name) = (object + 10, names[name as usize]);
+            match kind {
+                0 => {
+                    model.retain(|_, at| *at != name);
+                    model.insert(object, name);
+                    bench.put(object, place(1, name), &format!("{object}"));
+                }
+                1 if model.contains_key(&object) => {
+                    model.retain(|other, at| *at != name || *other == object);
+                    model.insert(object, name);
+                    bench.shift(object, place(1, name)).unwrap();
+                }
+                2 if model.contains_key(&object) => {
+                    let at = model.remove(&object).unwrap();
+                    bench.remove(object, &place(1, at));
+                }
+                _ => {}
+            }
+        }
+        let on_disk: Vec<_> = bench.names().into_iter().filter(|name| !name.starts_with(".driftless")).collect();
+        let mut wanted: Vec<_> = model.values().map(|name| name.to_string()).collect();
+        wanted.sort();
+        prop_assert_eq!(on_disk, wanted);
+        for (object, name) in model {
+            prop_assert_eq!(bench.read(name), object.to_string());
+        }
+        let reserved = bench.replica.catalog.read(|view| {
+            let children = view.children(ObjectId::ROOT)?;
+            Ok(children.iter().filter(|(name, _)| name.is_reserved()).count())
+        }).unwrap();
+        let parked = bench.names().iter().filter(|name| name.starts_with(".driftless")).count();
+        prop_assert_eq!(reserved, parked, "every parked object is known");
+    }
+}
