@@ -1,7 +1,7 @@
 //! What peers and modules may be called. These names reach terminals, logs and files, some of them from other machines.
 
 /// The longest name of a peer or a module, in bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 128;
+pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 /// Why a text cannot be the name of a peer or a module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,8 +9,8 @@ pub enum NameError {
     /// There is nothing.
     #[error("a name cannot be empty")]
     Empty,
-    /// More than 128 bytes.
-    #[error("a name has at most 128 bytes, this one has {found}")]
+    /// More than 64 bytes, the most that the protocol carries.
+    #[error("a name has at most 64 bytes, this one has {found}")]
     TooLong {
         /// Bytes found.
         found: usize,

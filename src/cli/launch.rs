@@ -6,8 +6,11 @@ use super::{CliError, output};
 use crate::daemon::control::{ControlServer, StatusSource};
 use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
-use crate::daemon::status::unix_now;
-use crate::daemon::{Deletes, ModuleOptions, ReceiverOptions, SenderOptions, Stop, TargetOptions};
+use crate::daemon::status::{StatusBoard, unix_now};
+use crate::daemon::{
+    DaemonError, Deletes, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary,
+    TargetOptions, sender,
+};
 use crate::net::LinkOptions;
 use clap::{Args, ValueEnum};
 use driftless_certs::{Identity, TrustStore};
@@ -17,6 +20,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -131,6 +135,24 @@ impl Session {
         ControlServer::start(&self.home, role, source)
             .map_err(|error| output::note(&format!("`driftless status` will not see this process: {error}")))
             .ok()
+    }
+
+    /// Runs a sender to its end. One that follows and is stopped while in sync has ended in sync.
+    pub(super) fn send(
+        &self,
+        options: &SenderOptions,
+        observer: Arc<dyn Observer>,
+        board: &StatusBoard,
+    ) -> Result<Summary, DaemonError> {
+        let mut summary = sender::run(options, &self.handle, observer, &self.stop)?;
+        if options.follow
+            && self.stop.is_requested()
+            && let Some(sequence) = board.in_sync()
+        {
+            summary.in_sync = true;
+            summary.sequence = sequence;
+        }
+        Ok(summary)
     }
 
     /// A failure together with who and where this is.

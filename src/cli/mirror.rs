@@ -5,7 +5,6 @@ use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, 
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
-use crate::daemon::sender;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
 use clap::Args;
 use std::ffi::OsString;
@@ -84,7 +83,7 @@ impl MirrorArgs {
         let printer = Arc::new(Printer::start(None));
         let narrator = Narrator::new(board.clone(), printer.clone(), style, target.clone());
         let began = Instant::now();
-        let outcome = sender::run(&options, session.handle(), narrator.clone(), &session.stop);
+        let outcome = session.send(&options, narrator.clone(), &board);
         // What was told so far comes out before the conclusion.
         drop((narrator, printer));
         conclude(

@@ -128,7 +128,8 @@ impl Observer for Narrator {
                     *last = Some(error.clone());
                 }
             }
-            Phase::Halted { error } => self.printer.note(format!("{}: stopped: {error}", self.target)),
+            // The sender returns this error, too, and who called it tells.
+            Phase::Halted { .. } => {}
             Phase::Scanning | Phase::Connecting | Phase::Comparing | Phase::Sending => {
                 if self.style.detail == Detail::All {
                     self.say(describe(phase).0);

@@ -5,7 +5,6 @@ use super::launch::{End, SendArgs, Session, existing_directory, target};
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
-use crate::daemon::sender;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
 use clap::Args;
 use std::ffi::OsString;
@@ -54,9 +53,9 @@ impl SeedArgs {
             follow: false,
             name_target: false,
         };
-        let narrator = Narrator::new(board, printer.clone(), silent, target.display.clone());
+        let narrator = Narrator::new(board.clone(), printer.clone(), silent, target.display.clone());
         let began = Instant::now();
-        let outcome = sender::run(&options, session.handle(), narrator.clone(), &session.stop);
+        let outcome = session.send(&options, narrator.clone(), &board);
         drop((narrator, printer));
         let style = Style {
             detail: Detail::Milestones,

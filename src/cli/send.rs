@@ -5,7 +5,6 @@ use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
 use super::{CliError, DONE, FAILED, USAGE, output};
-use crate::daemon::sender;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
 use crate::daemon::{Observer, SenderOptions, TargetOptions};
 use clap::Args;
@@ -136,7 +135,7 @@ fn run_one(
 ) -> u8 {
     let target = &options.target.display;
     let began = Instant::now();
-    let outcome = sender::run(options, session.handle(), narrator, &session.stop);
+    let outcome = session.send(options, narrator, board);
     match &outcome {
         Ok(summary) => board.finish(Ok(summary)),
         Err(error) => board.finish(Err(&error.to_string())),

@@ -63,9 +63,17 @@ pub(super) fn span(time: Duration) -> String {
     match seconds {
         0..10 => format!("{:.2} s", time.as_secs_f64()),
         10..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+        60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
+        3600..86400 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => two(seconds / 86400, "d", seconds % 86400 / 3600, "h"),
+    }
+}
+
+fn two(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
+    if small == 0 {
+        format!("{large} {unit}")
+    } else {
+        format!("{large} {unit} {small} {small_unit}")
     }
 }
 
@@ -119,8 +127,12 @@ mod tests {
             (count(1, "file", "files"), count(2, "file", "files")),
             ("1 file".into(), "2 files".into())
         );
-        let spans = [810, 12_000, 185_000, 7_440_000, 266_400_000].map(|ms| span(Duration::from_millis(ms)));
-        assert_eq!(spans, ["0.81 s", "12 s", "3 min 5 s", "2 h 4 min", "3 d 2 h"]);
+        let spans =
+            [810, 12_000, 185_000, 600_000, 7_440_000, 266_400_000].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(
+            spans,
+            ["0.81 s", "12 s", "3 min 5 s", "10 min", "2 h 4 min", "3 d 2 h"]
+        );
         assert_eq!(
             (ago(10, 5), ago(5, 10), ago(0, 90)),
             ("just now".into(), "5 s ago".into(), "1 min 30 s ago".into())

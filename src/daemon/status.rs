@@ -255,6 +255,15 @@ impl StatusBoard {
         }
     }
 
+    /// Where the trees are equal and durable, if the sender knows of nothing that is left to do.
+    pub fn in_sync(&self) -> Option<u64> {
+        let facts = lock(&self.facts);
+        match facts.phase {
+            Some(Phase::InSync { sequence }) if pending(&facts.counters) == 0 => Some(sequence),
+            _ => None,
+        }
+    }
+
     /// Everything, as it is now.
     pub fn status(&self) -> SenderStatus {
         let facts = lock(&self.facts);

@@ -21,7 +21,7 @@ pub struct SumState(Box<[u16; LANES]>);
 pub struct Element<'a> {
     /// The directory in which it stands; number 0 for the root itself.
     pub directory: ObjectId,
-    /// Its name; empty for the root itself.
+    /// Its name; the word `root` for the root itself.
     pub name: &'a [u8],
     /// Its number.
     pub object: ObjectId,

@@ -1,9 +1,8 @@
 //! A sender of our own making, which can say anything: quinn, the codec and zstd, and nothing of driftless's own ends.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use super::{PATIENCE, Pair, runtime};
+use crate::support::{PATIENCE, Pair, runtime};
 use crossbeam_channel::{Receiver, unbounded};
-use driftless::net::{LinkOptions, transport};
 use driftless_certs::{Identity, SERVER_NAME, sender_config};
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
@@ -16,7 +15,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 /// A finished handshake.
@@ -51,8 +50,7 @@ pub fn dial(address: SocketAddr, tls: rustls::ClientConfig) -> Result<Dialled, q
     let handle = runtime();
     let _inside = handle.enter();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    config.transport_config(transport(&LinkOptions::default(), 0, 0));
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let connecting = endpoint.connect_with(config, address, SERVER_NAME).unwrap();
     let connection = handle.block_on(async { tokio::time::timeout(PATIENCE, connecting).await.unwrap() })?;
     Ok(Dialled { connection, _endpoint: endpoint })
@@ -171,7 +169,7 @@ impl Peer {
                 Some(other) => panic!("{other:?} in place of an answer to the opening"),
                 None => match peer.closed() {
                     (CloseCode::Busy, text) if text.contains("is in use") && Instant::now() < deadline => {
-                        std::thread::sleep(Duration::from_millis(5));
+                        std::thread::sleep(std::time::Duration::from_millis(5));
                     }
                     closed => return Err(closed),
                 },

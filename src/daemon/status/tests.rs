@@ -30,7 +30,9 @@ fn a_board_follows_its_sender() {
         ops_done: 5,
         ..SendCounters::default()
     });
+    assert_eq!(board.in_sync(), None);
     board.phase(&Phase::InSync { sequence: 9 });
+    assert_eq!(board.in_sync(), Some(9));
     let status = board.status();
     assert_eq!(status.behind, Behind::default());
     assert_eq!(status.in_sync_at.unwrap().sequence, 9);
