@@ -4,7 +4,7 @@ use super::output::{self, Printer};
 use super::text;
 use super::{CliError, DONE, FAILED, SOME_FAILED};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard, describe};
-use crate::daemon::{Observer, Phase, SendCounters, Summary};
+use crate::daemon::{FailedEntry, Observer, Phase, SendCounters, Summary};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +99,14 @@ impl Narrator {
 }
 
 impl Observer for Narrator {
+    fn watcher(&self, name: &str, degradations: &[String]) {
+        self.board.set_watcher(name, degradations);
+    }
+
+    fn failed(&self, entries: &[FailedEntry]) {
+        self.board.failed(entries);
+    }
+
     fn phase(&self, phase: &Phase) {
         self.board.phase(phase);
         if self.style.json {
@@ -245,7 +253,6 @@ fn sentence(target: &str, summary: &Summary, time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::FailedEntry;
 
     #[test]
     fn status_0_means_in_sync_without_any_error() {

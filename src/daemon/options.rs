@@ -157,6 +157,10 @@ pub trait Observer: Send + Sync {
     fn applied(&self, _verb: &'static str, _path: &str) {}
     /// The whole tree is looked at again: events were lost, or directories cannot be watched.
     fn rescan(&self) {}
+    /// Which back end watches the source, and what it cannot see.
+    fn watcher(&self, _name: &str, _degradations: &[String]) {}
+    /// The entries that are in error now.
+    fn failed(&self, _entries: &[FailedEntry]) {}
     /// Something that the user should read: one line.
     fn warning(&self, _text: &str) {}
 }

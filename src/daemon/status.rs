@@ -299,6 +299,14 @@ impl StatusBoard {
 }
 
 impl Observer for StatusBoard {
+    fn watcher(&self, name: &str, degradations: &[String]) {
+        self.set_watcher(name, degradations);
+    }
+
+    fn failed(&self, entries: &[FailedEntry]) {
+        self.set_failed(entries);
+    }
+
     fn phase(&self, phase: &Phase) {
         let mut facts = lock(&self.facts);
         if let Phase::InSync { sequence } = phase {

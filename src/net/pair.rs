@@ -50,7 +50,11 @@ impl PairLink {
         let request = self
             .runtime
             .block_on(async { tokio::time::timeout(self.deadline, read).await });
-        request.ok().flatten()
+        let request = request.ok().flatten();
+        if request.is_none() {
+            self.shared.close(CloseCode::Violation, "no pairing request came");
+        }
+        request
     }
 
     /// Accepts, and ends the connection once the peer has the reply.

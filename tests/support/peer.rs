@@ -6,7 +6,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use driftless_certs::{Identity, SERVER_NAME, sender_config};
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
-    BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, SealOp, ToReceiver, ToSender,
+    BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, SealOp,
+    ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
 use driftless_protocol::{Carried, CloseCode, RelPath};
@@ -53,7 +54,10 @@ pub fn dial(address: SocketAddr, tls: rustls::ClientConfig) -> Result<Dialled, q
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let connecting = endpoint.connect_with(config, address, SERVER_NAME).unwrap();
     let connection = handle.block_on(async { tokio::time::timeout(PATIENCE, connecting).await.unwrap() })?;
-    Ok(Dialled { connection, _endpoint: endpoint })
+    Ok(Dialled {
+        connection,
+        _endpoint: endpoint,
+    })
 }
 
 /// The configuration of an honest sender.
@@ -141,12 +145,22 @@ impl Peer {
             Hello::from_bytes(&bytes).unwrap();
             Some((send, receive))
         });
-        let Some((send, receive)) = greeted else { return Err(closed(&connection)) };
+        let Some((send, receive)) = greeted else {
+            return Err(closed(&connection));
+        };
         let (messages, incoming) = unbounded();
         runtime().spawn(read(receive, messages));
         let control = Packed::new(send, 20);
         let (failed, needs) = (HashMap::new(), Vec::new());
-        Ok(Peer { dialled, control, incoming, failed, applied: 0, durable: 0, needs })
+        Ok(Peer {
+            dialled,
+            control,
+            incoming,
+            failed,
+            applied: 0,
+            durable: 0,
+            needs,
+        })
     }
 
     /// Opens a session of an allowed peer; waits while the session before it still holds the module.
@@ -208,12 +222,22 @@ impl Peer {
     }
 
     /// Sends ops, numbered from `first`, on a stream.
-    pub fn send_ops(&mut self, stream: &mut Packed, first: u64, bodies: impl IntoIterator<Item = OpBody>) -> u64 {
+    pub fn send_ops(
+        &mut self,
+        stream: &mut Packed,
+        first: u64,
+        bodies: impl IntoIterator<Item = OpBody>,
+    ) -> u64 {
         let mut number = first;
         let mut frame = Vec::new();
         for body in bodies {
             // Each after all before it, so that what the test says is what is done.
-            frame.push(OpMessage::Op(Op { number, after: 0, barrier: true, body }));
+            frame.push(OpMessage::Op(Op {
+                number,
+                after: 0,
+                barrier: true,
+                body,
+            }));
             number += 1;
         }
         stream.send_message(&encode(&OpFrame(frame)).unwrap());

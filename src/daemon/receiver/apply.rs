@@ -4,8 +4,8 @@
 //! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
-use super::replica::{ApplyError, Replica, local_entry};
-use crate::fs::{Directory, FsError, FsErrorKind, RenameMode, Staged, Stat, private_name};
+use super::replica::{ApplyError, Replica, kind_of, link_digest, local_entry};
+use crate::fs::{Directory, FsError, FsErrorKind, RenameMode, Staged, Stamp, Stat, private_name};
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
 use driftless_protocol::{Attributes, Digest, EntrySum, Kind, Name, ObjectId};
@@ -161,6 +161,17 @@ impl Replica {
             self.root.set_self_attributes(&attributes, self.carried)?;
         } else {
             let parent = self.directory(t, entry.place.directory)?;
+            let stat = self.fresh_stat(&parent, &entry.place.name)?;
+            let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
+            if known.is_some_and(|known| !known.same_object(&stat.stamp)) {
+                let text = format!("{}/{} was replaced by another", parent.shown(), entry.place.name);
+                if kind_of(stat.file_type) == Some(entry.kind) && entry.kind != Kind::Directory {
+                    // Its content is unknown until the sender compares again.
+                    let link = link_digest(&parent, &entry.place.name, entry.kind)?;
+                    self.put(t, &local_entry(object, entry.kind, entry.place, &stat, link))?;
+                }
+                return Err(ApplyError::mismatch(text));
+            }
             parent.set_attributes(&entry.place.name, entry.kind, &attributes, self.carried)?;
             entry.stamp = Some(self.fresh_stat(&parent, &entry.place.name)?.stamp.to_bytes());
         }

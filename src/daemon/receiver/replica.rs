@@ -5,7 +5,9 @@
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
 use crate::daemon::ledger::Ledger;
-use crate::fs::{Directory, FileType, FsError, FsErrorKind, Stamp, Stat, TreeLock};
+use crate::fs::{
+    Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, read_whole,
+};
 use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
 use driftless_protocol::message::{Cursor, FailureKind, Place};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
@@ -19,7 +21,6 @@ use thiserror::Error;
 
 /// Directory handles kept open at a time.
 const HANDLES_MAX: usize = 1_024;
-const GENERATION_FILE: &[u8] = b".driftless-generation";
 const META_CURSOR: &str = "cursor";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
@@ -338,9 +339,8 @@ impl Replica {
             .flatten()
             .filter(|entry| entry.kind == Kind::Directory)
         {
-            let handle = self
-                .catalog
-                .read(|view| Ok(self.directory_in(view, entry.object)))?;
+            let catalog = self.catalog.clone();
+            let handle = catalog.read(|view| Ok(self.directory(view, entry.object)))?;
             let outcome =
                 handle.and_then(|handle| Ok(handle.set_self_attributes(&entry.attributes, self.carried)?));
             if let Err(error) = outcome {
@@ -348,28 +348,6 @@ impl Replica {
             }
         }
         Ok(())
-    }
-
-    /// `directory` for callers that hold a catalog view and only a shared reference.
-    fn directory_in(
-        &self,
-        catalog: &impl CatalogRead,
-        object: ObjectId,
-    ) -> Result<Arc<Directory>, ApplyError> {
-        if let Some(handle) = self.handles.get(&object) {
-            return Ok(handle.clone());
-        }
-        let Some(names) = catalog.path_of(object)? else {
-            return Err(ApplyError::mismatch(format!(
-                "there is no directory of number {}",
-                object.0
-            )));
-        };
-        let mut handle = self.root.clone();
-        for name in &names {
-            handle = Arc::new(handle.open_dir(name)?);
-        }
-        Ok(handle)
     }
 
     /// A directory by its path, as it is on the disk now.
@@ -382,43 +360,46 @@ impl Replica {
     }
 
     /// The module's own generation is stored in the tree, too: if the disk was put back from an older image, what the
-    /// catalog says about contents is not believed.
+    /// catalog says about contents is not believed. A tree without any is not the one that the mirror was bound to.
     fn check_generation(&mut self) -> Result<(), ReplicaError> {
         let known = self.state.generation()?;
-        let path = self.path.join(std::ffi::OsStr::new(
-            std::str::from_utf8(GENERATION_FILE).unwrap_or(".driftless-generation"),
-        ));
-        let in_use = self.binding()?.is_some();
-        let on_disk = fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok());
-        if in_use && on_disk != Some(known) {
+        if self.binding()?.is_none() {
+            return Ok(());
+        }
+        let on_disk = self.generation_on_disk()?;
+        if on_disk != Some(known) {
             tracing::warn!(path = %self.path.display(),
                 "the tree is of generation {on_disk:?}, the state of {known}: all contents will be compared again");
             self.catalog.update(true, |tables| tables.clear())?;
         }
-        if in_use {
-            self.write_generation()?;
+        if on_disk.is_none() {
+            self.state.unbind()?;
+            return Ok(());
         }
-        Ok(())
+        self.write_generation()
+    }
+
+    fn generation_on_disk(&self) -> Result<Option<u64>, ReplicaError> {
+        let text = match read_whole(&self.root, &generation_file(), 64) {
+            Ok(ReadOutcome::Content(bytes, _)) => bytes,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == FsErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.trim().parse().ok()))
     }
 
     /// Begins a new generation; called when a mirror is bound, and at every start.
     pub fn write_generation(&mut self) -> Result<(), ReplicaError> {
-        let home = |source| ReplicaError::Home {
-            path: self.path.clone(),
-            source,
-        };
         let next = self.state.bump_generation()?;
-        let name = String::from_utf8_lossy(GENERATION_FILE).into_owned();
-        let aside = self.path.join(format!("{name}.new"));
-        let before = self.root.stat_self()?.attributes.mtime;
-        fs::write(&aside, format!("{next}\n")).map_err(home)?;
-        fs::File::open(&aside)
-            .and_then(|file| file.sync_all())
-            .map_err(home)?;
         // The root's own time is the sender's to set.
-        fs::rename(&aside, self.path.join(&name)).map_err(home)?;
+        let before = self.root.stat_self()?.attributes.mtime;
+        let staged = Staged::create(self.root.clone())?;
+        staged.write_all_at(format!("{next}\n").as_bytes(), 0)?;
+        staged.sync()?;
+        staged.publish(&generation_file())?;
         self.root.set_self_mtime(before)?;
         self.root.sync()?;
         Ok(())
@@ -436,6 +417,12 @@ impl Replica {
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
         Ok(report)
     }
+}
+
+/// The name of the file with the generation, at the root.
+fn generation_file() -> Name {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    Name::new(&b".driftless-generation"[..]).expect("a plain word is a name")
 }
 
 /// What this process may set on a file system: owners, if it is root.

@@ -632,7 +632,11 @@ impl<'a> Session<'a> {
     /// Brings everything that is visible to stable storage.
     fn reach_durable(&mut self) -> Result<(), SessionError> {
         let prefix = self.order.prefix();
-        let busy = self.pending.values().map(|pending| pending.place.directory).collect();
+        let busy = self
+            .pending
+            .values()
+            .map(|pending| pending.place.directory)
+            .collect();
         self.replica.finish_directories(&busy)?;
         let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
         let unsynced: Vec<ObjectId> = self.replica.unsynced.drain().collect();

@@ -20,21 +20,33 @@ struct Bench {
 }
 
 fn place(directory: u64, name: &str) -> Place {
-    Place { directory: ObjectId(directory), name: Name::new(name.as_bytes()).unwrap() }
+    Place {
+        directory: ObjectId(directory),
+        name: Name::new(name.as_bytes()).unwrap(),
+    }
 }
 
 fn attributes() -> Attributes {
     // Whoever runs the tests may set these.
     let meta = fs::metadata("/proc/self").unwrap();
-    let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta));
-    Attributes { mode: 0o755, uid, gid, mtime: Timestamp::new(1_000_000, 5).unwrap() }
+    let (uid, gid) = (
+        std::os::unix::fs::MetadataExt::uid(&meta),
+        std::os::unix::fs::MetadataExt::gid(&meta),
+    );
+    Attributes {
+        mode: 0o755,
+        uid,
+        gid,
+        mtime: Timestamp::new(1_000_000, 5).unwrap(),
+    }
 }
 
 impl Bench {
     fn new() -> Bench {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("root")).unwrap();
-        let (replica, _) = Replica::open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
+        let (replica, _) =
+            Replica::open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
         Bench { directory, replica }
     }
 
@@ -53,27 +65,41 @@ impl Bench {
     ) -> Result<(), ApplyError> {
         let catalog = self.replica.catalog.clone();
         let outcome = catalog.update(false, |t| Ok(op(&mut self.replica, t))).unwrap();
-        let counted = catalog.read(|view| Ledger::of(view, self.replica.carried)).unwrap();
-        assert_eq!(self.replica.ledger.fold(), counted.fold(), "the sum left the catalog");
+        let counted = catalog
+            .read(|view| Ledger::of(view, self.replica.carried))
+            .unwrap();
+        assert_eq!(
+            self.replica.ledger.fold(),
+            counted.fold(),
+            "the sum left the catalog"
+        );
         outcome
     }
 
     fn put(&mut self, object: u64, at: Place, text: &str) {
         let catalog = self.replica.catalog.clone();
-        let parent = catalog.read(|view| Ok(self.replica.directory(view, at.directory))).unwrap().unwrap();
+        let parent = catalog
+            .read(|view| Ok(self.replica.directory(view, at.directory)))
+            .unwrap()
+            .unwrap();
         let staged = Staged::create(parent).unwrap();
         staged.write_all_at(text.as_bytes(), 0).unwrap();
         let file = StagedFile {
             staged,
             size: text.len() as u64,
             digest: Digest::of(text.as_bytes()),
-            attributes: Attributes { mode: 0o644, ..attributes() },
+            attributes: Attributes {
+                mode: 0o644,
+                ..attributes()
+            },
         };
-        self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file)).unwrap();
+        self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))
+            .unwrap();
     }
 
     fn make(&mut self, object: u64, at: Place) {
-        self.apply(|replica, t| replica.make_directory(t, at, ObjectId(object), attributes())).unwrap();
+        self.apply(|replica, t| replica.make_directory(t, at, ObjectId(object), attributes()))
+            .unwrap();
     }
 
     fn shift(&mut self, object: u64, to: Place) -> Result<(), ApplyError> {
@@ -81,7 +107,8 @@ impl Bench {
     }
 
     fn remove(&mut self, object: u64, at: &Place) {
-        self.apply(|replica, t| replica.remove(t, ObjectId(object), at)).unwrap();
+        self.apply(|replica, t| replica.remove(t, ObjectId(object), at))
+            .unwrap();
     }
 
     /// Everything below the root, our private names included.
@@ -91,7 +118,13 @@ impl Bench {
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
-                names.push(path.strip_prefix(self.path("")).unwrap().to_str().unwrap().to_owned());
+                names.push(
+                    path.strip_prefix(self.path(""))
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                );
                 if path.is_dir() {
                     directories.push(path);
                 }
@@ -110,7 +143,10 @@ fn two_files_swap_names() {
     bench.shift(10, place(1, "b")).unwrap();
     assert_eq!(bench.read("b"), "A");
     bench.shift(11, place(1, "a")).unwrap();
-    assert_eq!((bench.read("a"), bench.read("b"), bench.names().len()), ("B".into(), "A".into(), 2));
+    assert_eq!(
+        (bench.read("a"), bench.read("b"), bench.names().len()),
+        ("B".into(), "A".into(), 2)
+    );
 }
 
 #[test]
@@ -123,7 +159,14 @@ fn d06_a_chain_of_directories_rotates() {
     for (object, to) in [(10, "b"), (11, "c"), (12, "a")] {
         bench.shift(object, place(1, to)).unwrap();
     }
-    assert_eq!((bench.read("a/inside"), bench.read("b/inside"), bench.read("c/inside")), ("c".into(), "a".into(), "b".into()));
+    assert_eq!(
+        (
+            bench.read("a/inside"),
+            bench.read("b/inside"),
+            bench.read("c/inside")
+        ),
+        ("c".into(), "a".into(), "b".into())
+    );
     assert_eq!(bench.names().len(), 6);
 }
 
@@ -134,7 +177,11 @@ fn what_was_displaced_is_removed_by_its_own_op() {
     bench.put(11, place(10, "inside"), "old");
     bench.put(12, place(1, "x"), "a file now");
     assert_eq!(bench.read("x"), "a file now");
-    assert_eq!(bench.names().len(), 3, "the directory is parked: its own op is still to come");
+    assert_eq!(
+        bench.names().len(),
+        3,
+        "the directory is parked: its own op is still to come"
+    );
     bench.remove(10, &place(1, "x"));
     assert_eq!(bench.names(), ["x"]);
     bench.remove(10, &place(1, "x"));
@@ -154,7 +201,7 @@ fn a_removal_spares_what_moved_away() {
 
 #[test]
 fn adoption_and_release_keep_the_disk_and_the_sum() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     fs::create_dir(bench.path("theirs")).unwrap();
     fs::write(bench.path("theirs/file"), "x").unwrap();
     let (root, home) = (bench.path(""), bench.directory.path().join("home"));
@@ -164,12 +211,18 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
     assert_eq!(report.entries, 2);
     let mut bench = Bench { directory, replica };
     let empty = bench.replica.ledger.fold();
-    bench.apply(|replica, t| replica.adopt(t, &place(1, "theirs"), ObjectId(50))).unwrap();
+    bench
+        .apply(|replica, t| replica.adopt(t, &place(1, "theirs"), ObjectId(50)))
+        .unwrap();
     assert_ne!(bench.replica.ledger.fold(), empty);
-    bench.apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(51))).unwrap();
+    bench
+        .apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(51)))
+        .unwrap();
     let taken = bench.apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(50)));
     assert!(taken.is_err());
-    bench.apply(|replica, t| replica.release(t, ObjectId(50), &place(1, "theirs"))).unwrap();
+    bench
+        .apply(|replica, t| replica.release(t, ObjectId(50), &place(1, "theirs")))
+        .unwrap();
     assert_eq!(bench.replica.ledger.fold(), empty);
     assert_eq!(bench.read("theirs/file"), "x");
 }
@@ -178,8 +231,13 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
 fn an_op_on_something_unknown_fails_and_changes_nothing() {
     let mut bench = Bench::new();
     assert!(bench.shift(99, place(1, "x")).is_err());
-    assert!(bench.apply(|replica, t| replica.set_attributes(t, ObjectId(99), attributes())).is_err());
-    let nowhere = bench.apply(|replica, t| replica.make_directory(t, place(99, "x"), ObjectId(5), attributes()));
+    assert!(
+        bench
+            .apply(|replica, t| replica.set_attributes(t, ObjectId(99), attributes()))
+            .is_err()
+    );
+    let nowhere =
+        bench.apply(|replica, t| replica.make_directory(t, place(99, "x"), ObjectId(5), attributes()));
     assert!(nowhere.is_err() && bench.names().is_empty());
 }
 
@@ -192,9 +250,15 @@ fn s02_a_directory_that_somebody_swapped_is_not_written_into() {
     std::os::unix::fs::symlink("../outside", bench.path("d")).unwrap();
     // A fresh handle has to be found by name.
     bench.replica.forget_handle(ObjectId(10));
-    let through = bench.apply(|replica, t| replica.make_directory(t, place(10, "x"), ObjectId(11), attributes()));
+    let through =
+        bench.apply(|replica, t| replica.make_directory(t, place(10, "x"), ObjectId(11), attributes()));
     assert!(through.is_err());
-    assert_eq!(fs::read_dir(bench.directory.path().join("outside")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(bench.directory.path().join("outside"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 proptest! {

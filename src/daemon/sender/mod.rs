@@ -90,6 +90,9 @@ pub fn run(
     let retry: Vec<_> = context.failed.keys().copied().collect();
     touch(context.source, &retry)?;
     tell_warnings(&mut context);
+    let degradations: Vec<String> = context.source.degraded.iter().cloned().collect();
+    observer.watcher("inotify", &degradations);
+    context.tell_failed();
     let ended = connect_and_serve(&mut context, runtime)?;
     let mut summary = Summary {
         counters: context.counters,

@@ -87,6 +87,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Tells which entries are in error.
+    pub fn tell_failed(&self) {
+        self.observer.failed(&failed_entries(self.source, &self.failed));
+    }
+
     /// When something has to be looked at, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         let due = self.pending.poll_deadline();
@@ -221,7 +226,7 @@ impl<'a, 'c> Session<'a, 'c> {
             Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
             _ => false,
         };
-        let first = source.state.value(FIRST_CONTACT_DONE)?.is_none();
+        let first = !opened.bound || source.state.value(FIRST_CONTACT_DONE)?.is_none();
         if equal && !first {
             tracing::debug!("sums are equal");
             self.scanned = last;
@@ -277,7 +282,8 @@ impl<'a, 'c> Session<'a, 'c> {
             ..
         } = outcome;
         let count: u64 = extras.iter().chain(&replaced).map(|extra| extra.entries).sum();
-        let first = self.context.source.state.value(FIRST_CONTACT_DONE)?.is_none();
+        // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
+        let first = !opened.bound || self.context.source.state.value(FIRST_CONTACT_DONE)?.is_none();
         let deletes = self.context.options.deletes;
         if first && count > 0 && deletes == Deletes::Ask {
             let text = format!(
@@ -536,6 +542,8 @@ impl<'a, 'c> Session<'a, 'c> {
                         .source
                         .state
                         .clear_failed(&self.context.options.target.display, object)?;
+                    self.context.counters.failed = self.context.failed.len() as u64;
+                    self.context.tell_failed();
                 }
             }
         }
@@ -623,6 +631,7 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         self.context.failed.insert(object, failed);
         self.context.counters.failed = self.context.failed.len() as u64;
+        self.context.tell_failed();
         let delay = FIRST_RETRY * 2u32.saturating_pow(tries.min(5) - 1);
         if self.context.options.follow {
             self.delayed.insert((Instant::now() + delay, object));
