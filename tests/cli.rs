@@ -330,11 +330,9 @@ fn receivers_that_do_not_answer_or_refuse() {
     let receiver = machine.receive("");
     for command in ["seed", "verify"] {
         let ended = sender.run(&format!("{command} src {}", receiver.url));
-        ended.complains(1, &["not allowed"]);
-        assert!(
-            ended.err.contains(&sender.fingerprint()),
-            "who it is to be let in is not said: {ended:#?}"
-        );
+        // With all that the user of the receiver has to type.
+        let command = format!("driftless peers add {} --module m", sender.fingerprint());
+        ended.complains(1, &["does not allow", &command, "driftless invite"]);
     }
     let wrong = receiver.url.replace(&fingerprint, &sender.fingerprint());
     sender
@@ -473,7 +471,7 @@ fn status_tells_of_a_running_sender() {
     let mut child = Stopped(child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let told = sender.run("status --json").succeeds().out;
+        let told = sender.run("status --json").out;
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         let found = told["daemons"].as_array().unwrap();
         if found.iter().any(|daemon| daemon["in_sync_at"].is_object()) {
@@ -520,7 +518,7 @@ fn an_unreadable_entry_is_an_error_of_its_own() {
     let ended = end(command);
     assert_eq!(ended.status, Some(3), "{ended:#?}");
     assert!(
-        ended.err.contains("a/f7") && ended.err.contains("Permission denied"),
+        ended.err.contains("a/f7") && ended.err.contains("permission denied"),
         "{ended:#?}"
     );
     fs::remove_file(closed).unwrap();

@@ -202,3 +202,46 @@ fn one_unreadable_or_odd_entry_does_not_stop_the_rest() {
     assert!(summary.in_sync);
     pair.assert_equal();
 }
+
+/// The module's name leads to another directory than before: that is a first contact again, whatever the sender
+/// remembers.
+#[test]
+fn another_tree_behind_the_same_module_loses_nothing() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    fs::rename(pair.dst(), pair.path("former")).unwrap();
+    write(&pair.dst().join("precious"), b"somebody's");
+    let refused = pair.seed().unwrap_err().to_string();
+    assert!(
+        refused.contains("1 entry") && refused.contains("--delete"),
+        "{refused}"
+    );
+    assert_eq!(fs::read(pair.dst().join("precious")).unwrap(), b"somebody's");
+    assert_equal(&pair.src(), &pair.path("former"));
+}
+
+/// C-15: the receiver's disk is put back to an older state; both ends believe in a newer one.
+#[test]
+fn c15_a_receiver_put_back_to_an_older_state_is_compared_and_repaired() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "dst", "old"])
+        .current_dir(pair.directory.path())
+        .status();
+    assert!(copied.unwrap().success());
+    write(&pair.src().join("d1/new"), b"arrives twice");
+    fs::remove_file(pair.src().join("empty")).unwrap();
+    pair.seed().unwrap();
+    fs::rename(pair.dst(), pair.path("newer")).unwrap();
+    fs::rename(pair.path("old"), pair.dst()).unwrap();
+    let again = pair.seed().unwrap();
+    assert!(again.in_sync && again.failed.is_empty(), "{again:?}");
+    pair.assert_equal();
+    assert!(
+        again.counters.wire_bytes_sent < 400_000,
+        "contents that are there were sent again: {again:?}"
+    );
+}

@@ -253,17 +253,14 @@ pub fn open_link(
             ConnectError::WrongPeer { .. } => false,
             _ => true,
         };
-        let who = options.identity.fingerprint();
         let text = match &error {
-            ConnectError::Refused { code: CloseCode::NotAllowed, .. } => format!(
-                "{target}: the receiver does not allow this sender; on the receiver run `driftless peers add {who}` \
-                 or `driftless invite`"
-            ),
+            ConnectError::Refused { code: CloseCode::NotAllowed, .. } => not_allowed(options),
             error => about(error),
         };
         (text, is_temporary)
     })?;
     let refused = |link: &SenderLink| match link.wait_ended() {
+        LinkEnd::Closed { code: CloseCode::NotAllowed, .. } => (not_allowed(options), false),
         LinkEnd::Closed { code, text, .. } => (about(&text), code.is_temporary()),
         LinkEnd::Lost { text } => (about(&text), true),
     };
@@ -275,6 +272,15 @@ pub fn open_link(
         Ok(_) => Err((about(&"the receiver broke the protocol"), false)),
         Err(_) => Err(refused(&link)),
     }
+}
+
+/// A receiver says the same to unknown keys and to keys without a right to the module; one command mends both.
+fn not_allowed(options: &SenderOptions) -> String {
+    let (target, who, module) = (&options.target, options.identity.fingerprint(), &options.target.module);
+    format!(
+        "{target}: the receiver does not allow this sender; on the receiver run `driftless peers add {who} --module \
+         {module}` or `driftless invite`"
+    )
 }
 
 /// Waits for a deadline or for a message, and meanwhile keeps the catalog along with the tree. False when asked to
