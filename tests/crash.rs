@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -85,6 +86,8 @@ struct Rig {
     now: BTreeMap<String, usize>,
     sender: String,
     receiver: String,
+    /// The port that the first receiver was given. A target is known by what the user wrote, so it has to stay.
+    listen: OnceCell<String>,
 }
 
 impl Rig {
@@ -110,6 +113,7 @@ impl Rig {
             now: BTreeMap::new(),
             sender,
             receiver,
+            listen: OnceCell::new(),
         };
         for n in 0..FILES {
             rig.put(format!("d{}/e{}/f{n}", n % 6, n % 4));
@@ -143,19 +147,21 @@ impl Rig {
             }
         }
         for n in 0..4 {
-            self.put(format!("d{}/new{}/f{n}", self.random.below(6), self.version));
+            let directory = self.random.below(6);
+            self.put(format!("d{directory}/new{}/f{n}", self.version));
         }
     }
 
     /// Starts a receiver and waits until it says where it listens.
     fn receive(&self) -> (Running, String) {
         let mut command = driftless(&self.path("home-r"));
-        command.arg("receive").arg(self.path("dst")).args([
-            "--json",
+        command
+            .arg("receive")
+            .arg(self.path("dst"))
+            .args(["--json", "--allow", &self.sender]);
+        command.args([
             "--listen",
-            "127.0.0.1:0",
-            "--allow",
-            &self.sender,
+            self.listen.get().map_or("127.0.0.1:0", String::as_str),
         ]);
         let log = fs::File::create(self.path("receiver.log")).unwrap();
         let mut child = Running(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
@@ -167,18 +173,13 @@ impl Rig {
         let ready: serde_json::Value =
             serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}, {}", log()));
         let address = ready["address"].as_str().unwrap().to_owned();
-        (child, address)
+        (child, self.listen.get_or_init(|| address).clone())
     }
 
     fn seed(&self, address: &str) -> Running {
         let target = format!("driftless://{}@{address}/dst", self.receiver);
         let mut command = driftless(&self.path("home-s"));
-        // The receiver's port is another one after each start, and a target is known by what the user wrote.
-        command
-            .arg("seed")
-            .arg(self.path("src"))
-            .arg(target)
-            .args(["--delete", "always"]);
+        command.arg("seed").arg(self.path("src")).arg(target);
         let log = fs::File::create(self.path("sender.log")).unwrap();
         Running(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }

@@ -5,12 +5,14 @@ use super::session::SessionError;
 use super::staging::digest_of;
 use crate::daemon::ledger::entry_sum;
 use crate::engine::sum::BelowSum;
+use crate::fs::Directory;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, Entry, StoreError};
 use driftless_protocol::limits::LISTING_ROWS_MAX;
 use driftless_protocol::message::{Row, Rows, ToSender};
 use driftless_protocol::{Carried, Kind, ObjectId, RelPath, TreeSum};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Sums and entry counts below each directory of a catalog.
 pub type BelowSums = HashMap<ObjectId, (TreeSum, u64)>;
@@ -109,8 +111,8 @@ fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
 }
 
 /// Sends the listing of a directory as it is on the disk now, contents read and digested.
-pub fn send_disk_listing(replica: &Replica, link: &ReceiverLink, path: &RelPath) {
-    match disk_rows(replica, path) {
+pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelPath) {
+    match disk_rows(root, path) {
         Ok(rows) => send_rows(link, rows),
         Err(text) => {
             let _ = link.control().send(ToSender::ListingFailed(text.as_str().into()));
@@ -118,10 +120,11 @@ pub fn send_disk_listing(replica: &Replica, link: &ReceiverLink, path: &RelPath)
     }
 }
 
-fn disk_rows(replica: &Replica, path: &RelPath) -> Result<Vec<Row>, String> {
-    let directory = replica
-        .directory_by_path(path)
-        .map_err(|error| error.to_string())?;
+fn disk_rows(root: &Arc<Directory>, path: &RelPath) -> Result<Vec<Row>, String> {
+    let mut directory = root.clone();
+    for name in path.names() {
+        directory = Arc::new(directory.open_dir(name).map_err(|error| error.to_string())?);
+    }
     let listing = directory.list().map_err(|error| error.to_string())?;
     let mut rows = Vec::with_capacity(listing.entries.len());
     for (name, stat) in listing.entries {

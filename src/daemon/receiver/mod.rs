@@ -5,6 +5,7 @@ mod listing;
 mod replica;
 mod session;
 mod staging;
+mod verify;
 
 pub use listing::{BelowSums, below_sums};
 pub use replica::{kind_of, own_carried};
@@ -12,6 +13,7 @@ pub use staging::digest_of;
 
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
+use crate::fs::{Directory, FsErrorKind};
 use crate::net::{Accepted, Alpn, PairLink, ReceiverEndpoint, ReceiverLink};
 use crate::store::Binding;
 use driftless_certs::{Fingerprint, Invites, Peer, RedeemError, Secret, TrustStore, receiver_config};
@@ -21,8 +23,9 @@ use driftless_protocol::{Carried, CloseCode, ObjectId, RelPath};
 use replica::Replica;
 use session::Session;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -61,7 +64,7 @@ impl ReceiverDaemon {
         crate::fs::raise_descriptor_limit();
         let mut slots = HashMap::new();
         for module in &options.modules {
-            let replica = open_replica(&options, module, &RelPath::root(), Purpose::Mirror)?;
+            let replica = open_replica(&options, module, &RelPath::root())?;
             slots.insert(
                 (module.name.clone(), RelPath::root()),
                 Slot::Idle(Box::new(replica)),
@@ -168,6 +171,9 @@ impl Shared {
     fn serve_opened(&self, link: &ReceiverLink, open: &Open) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
         let module = self.authorised_module(&peer, &open.module)?;
+        if open.purpose == Purpose::Verify {
+            return verify::serve(link, module, open);
+        }
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::default());
         let source = open.source.to_string();
@@ -179,12 +185,11 @@ impl Shared {
                 source,
                 status: status.clone(),
             },
-            open.purpose,
         )?;
-        let outcome = begin(&mut replica, link, open, peer).and_then(|opened| {
+        let outcome = begin(&mut replica, open, peer).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
-            Session::run(link, &mut replica, status, open.purpose, open.incarnation)
+            Session::run(link, &mut replica, status, open.incarnation)
                 .map_err(|error| (error.close_code(), error.to_string()))
         });
         // A session that broke off may have left the sum out of step with the catalog.
@@ -231,7 +236,6 @@ impl Shared {
         key: &(String, RelPath),
         module: &ModuleOptions,
         taken: Slot,
-        purpose: Purpose,
     ) -> Result<Box<Replica>, (CloseCode, String)> {
         let mut slots = lock(&self.slots);
         for ((name, path), slot) in slots.iter() {
@@ -240,7 +244,12 @@ impl Shared {
                 continue;
             };
             if overlaps {
-                let text = format!("{name}/{path} is in use by the mirror of {source} from peer {peer}");
+                let place = if path.is_root() {
+                    name.clone()
+                } else {
+                    format!("{name}/{path}")
+                };
+                let text = format!("{place} is in use by the mirror of {source} from peer {peer}");
                 return Err((CloseCode::Busy, text));
             }
         }
@@ -248,9 +257,11 @@ impl Shared {
         let replica = match slots.remove(key) {
             Some(Slot::Idle(replica)) => replica,
             Some(Slot::Taken { .. }) | None => {
-                // The module's own lock covers everything below its root; it is given up for the part.
-                slots.remove(&(key.0.clone(), RelPath::root()));
-                Box::new(open_replica(&self.options, module, &key.1, purpose).map_err(unable)?)
+                // An idle path above or below this one gives its lock up.
+                slots.retain(|(name, path), _| {
+                    *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))
+                });
+                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
             }
         };
         slots.insert(key.clone(), taken);
@@ -332,36 +343,29 @@ impl Shared {
 }
 
 /// Checks the binding of a module path and answers the opening.
-fn begin(
-    replica: &mut Replica,
-    link: &ReceiverLink,
-    open: &Open,
-    peer: Fingerprint,
-) -> Result<Opened, (CloseCode, String)> {
+fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened, (CloseCode, String)> {
     let unable = |error: &dyn std::fmt::Display| (CloseCode::Unable, error.to_string());
     let carried = Carried {
         owner: open.carried.owner && own_carried().owner,
     };
-    replica.set_carried(carried).map_err(|error| unable(&error))?;
     let binding = replica.binding().map_err(|error| unable(&error))?;
     if let Some(other) = binding.as_ref().filter(|binding| binding.mirror != open.mirror) {
-        if open.purpose == Purpose::Mirror {
-            let text = format!(
-                "{} is kept by the mirror of {} from peer {}; give this one another module or path, or remove that \
-                 mirror on the receiver",
-                replica.path.display(),
-                other.source,
-                Fingerprint::from_bytes(other.peer),
-            );
-            return Err((CloseCode::Busy, text));
-        }
+        let text = format!(
+            "{} is kept by the mirror of {} from peer {}; give this one another module or path, or remove that \
+             mirror on the receiver",
+            replica.path.display(),
+            other.source,
+            Fingerprint::from_bytes(other.peer),
+        );
+        return Err((CloseCode::Busy, text));
     }
+    replica.set_carried(carried).map_err(|error| unable(&error))?;
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))
         .map_err(|error| unable(&error))
         .map(|has| !has)?;
-    if binding.is_none() && open.purpose == Purpose::Mirror {
+    if binding.is_none() {
         let source = open.source.to_string();
         let generation = replica.state.generation().map_err(|error| unable(&error))?;
         let binding = Binding {
@@ -375,7 +379,6 @@ fn begin(
         replica.state.bind(&binding).map_err(|error| unable(&error))?;
         replica.write_generation().map_err(|error| unable(&error))?;
     }
-    let _ = link;
     Ok(Opened {
         carried,
         bound: binding.is_some(),
@@ -391,28 +394,21 @@ fn open_replica(
     options: &ReceiverOptions,
     module: &ModuleOptions,
     path: &RelPath,
-    purpose: Purpose,
 ) -> Result<Replica, DaemonError> {
-    let mut place: PathBuf = module.path.clone();
-    if !path.is_root() {
-        let root = crate::fs::Directory::open_root(&module.path)
-            .map_err(|error| DaemonError::failed(error.to_string()))?;
-        walk_path(root, path, purpose == Purpose::Mirror)?;
-        place.extend(path.names().iter().map(|name| {
-            use std::os::unix::ffi::OsStrExt;
-            std::ffi::OsStr::from_bytes(name.as_bytes())
-        }));
-    }
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
+    let root = walk_path(root, path, true)?;
+    let mut place = module.path.clone();
+    place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
     let home = options.home.module_dir(&module.name, path);
-    let (replica, report) =
-        Replica::open(&place, &home).map_err(|error| DaemonError::failed(error.to_string()))?;
+    let (replica, report) = Replica::open(root, &place, &home).map_err(|error| failed(&error))?;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)
 }
 
 /// Looks for the directories of a path below the module's root, following no link, and makes them if that is wanted.
-fn walk_path(root: crate::fs::Directory, path: &RelPath, make: bool) -> Result<(), DaemonError> {
+fn walk_path(root: Directory, path: &RelPath, make: bool) -> Result<Directory, DaemonError> {
     let mut at = root;
     for name in path.names() {
         if !make {
@@ -423,13 +419,13 @@ fn walk_path(root: crate::fs::Directory, path: &RelPath, make: bool) -> Result<(
         }
         at = match at.make_dir(name) {
             Ok(made) => made,
-            Err(error) if error.kind() == crate::fs::FsErrorKind::Exists => at
+            Err(error) if error.kind() == FsErrorKind::Exists => at
                 .open_dir(name)
                 .map_err(|error| DaemonError::failed(error.to_string()))?,
             Err(error) => return Err(DaemonError::failed(error.to_string())),
         };
     }
-    Ok(())
+    Ok(at)
 }
 
 fn is_below(path: &RelPath, above: &RelPath) -> bool {

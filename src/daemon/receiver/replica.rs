@@ -10,7 +10,7 @@ use crate::fs::{
 };
 use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
 use driftless_protocol::message::{Cursor, FailureKind, Place};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
@@ -133,14 +133,14 @@ impl fmt::Debug for Replica {
 }
 
 impl Replica {
-    /// Opens the tree at `path`, whose databases are in `home`.
-    pub fn open(path: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
-        let lock = TreeLock::acquire(path).map_err(|error| ReplicaError::Locked(error.to_string()))?;
+    /// Opens the tree below `root`, whose databases are in `home`. `path` is for messages.
+    pub fn open(root: Directory, path: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
+        let lock = TreeLock::acquire_on(&root).map_err(|error| ReplicaError::Locked(error.to_string()))?;
         fs::create_dir_all(home).map_err(|source| ReplicaError::Home {
             path: home.to_owned(),
             source,
         })?;
-        let root = Arc::new(Directory::open_root(path)?);
+        let root = Arc::new(root);
         let state = State::open(&home.join("state.redb"))?;
         let opened = Catalog::open(&home.join("catalog.redb"), Role::Receiver)?;
         if let Some(reason) = opened.rebuilt {
@@ -348,15 +348,6 @@ impl Replica {
             }
         }
         Ok(())
-    }
-
-    /// A directory by its path, as it is on the disk now.
-    pub fn directory_by_path(&self, path: &RelPath) -> Result<Arc<Directory>, FsError> {
-        let mut handle = self.root.clone();
-        for name in path.names() {
-            handle = Arc::new(handle.open_dir(name)?);
-        }
-        Ok(handle)
     }
 
     /// The module's own generation is stored in the tree, too: if the disk was put back from an older image, what the

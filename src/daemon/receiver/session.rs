@@ -16,8 +16,8 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_protocol::limits::WANTED_FILES_MAX;
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Purpose,
-    ToReceiver, ToSender,
+    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver,
+    ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -80,7 +80,6 @@ pub struct Session<'a> {
     link: &'a ReceiverLink,
     replica: &'a mut Replica,
     status: Arc<SessionStatus>,
-    purpose: Purpose,
     incarnation: u128,
     order: OpOrder,
     pending: HashMap<u64, Pending>,
@@ -106,7 +105,6 @@ impl<'a> Session<'a> {
         link: &'a ReceiverLink,
         replica: &'a mut Replica,
         status: Arc<SessionStatus>,
-        purpose: Purpose,
         incarnation: u128,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
@@ -133,7 +131,6 @@ impl<'a> Session<'a> {
                 link,
                 replica,
                 status,
-                purpose,
                 incarnation,
                 order: OpOrder::default(),
                 pending: HashMap::new(),
@@ -229,11 +226,6 @@ impl<'a> Session<'a> {
     }
 
     fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
-        if self.purpose == Purpose::Verify {
-            return Err(SessionError::Violation(
-                "an op came on a connection that only verifies".to_owned(),
-            ));
-        }
         for message in frame.0 {
             match message {
                 OpMessage::Op(op) => {
@@ -265,10 +257,9 @@ impl<'a> Session<'a> {
         match message {
             ToReceiver::Open(_) => Err(SessionError::Violation("the session was opened twice".to_owned())),
             ToReceiver::List(directories) => listing::send_listings(self.replica, self.link, &directories.0),
-            ToReceiver::ListDisk(path) => {
-                listing::send_disk_listing(self.replica, self.link, &path);
-                Ok(())
-            }
+            ToReceiver::ListDisk(_) => Err(SessionError::Violation(
+                "a disk listing was asked for on a connection that mirrors".to_owned(),
+            )),
             ToReceiver::Flush { number } => {
                 self.flush_wanted = self.flush_wanted.max(number);
                 self.flush_if_wanted()

@@ -2,16 +2,16 @@
 //! of the disk.
 
 use super::apply::StagedFile;
-use super::replica::{ApplyError, Replica};
+use super::replica::{ApplyError, Replica, ReplicaError, WalkReport};
 use crate::daemon::ledger::Ledger;
-use crate::fs::Staged;
+use crate::fs::{Directory, Staged};
 use crate::store::{CatalogRead, Tables};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Attributes, Digest, Name, ObjectId, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 struct Bench {
@@ -41,12 +41,15 @@ fn attributes() -> Attributes {
     }
 }
 
+fn open(root: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
+    Replica::open(Directory::open_root(root)?, root, home)
+}
+
 impl Bench {
     fn new() -> Bench {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("root")).unwrap();
-        let (replica, _) =
-            Replica::open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
+        let (replica, _) = open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
         Bench { directory, replica }
     }
 
@@ -207,7 +210,7 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
     let (root, home) = (bench.path(""), bench.directory.path().join("home"));
     let Bench { directory, replica } = bench;
     drop(replica);
-    let (replica, report) = Replica::open(&root, &home).unwrap();
+    let (replica, report) = open(&root, &home).unwrap();
     assert_eq!(report.entries, 2);
     let mut bench = Bench { directory, replica };
     let empty = bench.replica.ledger.fold();

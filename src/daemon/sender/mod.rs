@@ -100,7 +100,7 @@ pub fn run(
     };
     summary.failed = failed_entries(context.source, &context.failed);
     summary.counters.failed = summary.failed.len() as u64;
-    if let Ended::InSync(sequence) = ended {
+    if let Ended::InSync(sequence) | Ended::Stopped(Some(sequence)) = ended {
         summary.in_sync = true;
         summary.sequence = sequence;
     }
@@ -133,7 +133,7 @@ fn connect_and_serve(
     loop {
         context.observer.phase(&Phase::Connecting);
         let error = match connect(context, runtime)? {
-            Connected::Stopped => return Ok(Ended::Stopped),
+            Connected::Stopped => return Ok(Ended::Stopped(None)),
             Connected::Link(link, opened) => {
                 was_connected = true;
                 let began = Instant::now();
@@ -172,7 +172,7 @@ fn connect_and_serve(
         let seconds = delay.as_secs();
         context.observer.phase(&Phase::Waiting { error, seconds });
         if !wait_following::<()>(context, None, Instant::now() + delay)? {
-            return Ok(Ended::Stopped);
+            return Ok(Ended::Stopped(None));
         }
     }
 }
@@ -254,13 +254,19 @@ pub fn open_link(
             _ => true,
         };
         let text = match &error {
-            ConnectError::Refused { code: CloseCode::NotAllowed, .. } => not_allowed(options),
+            ConnectError::Refused {
+                code: CloseCode::NotAllowed,
+                ..
+            } => not_allowed(options),
             error => about(error),
         };
         (text, is_temporary)
     })?;
     let refused = |link: &SenderLink| match link.wait_ended() {
-        LinkEnd::Closed { code: CloseCode::NotAllowed, .. } => (not_allowed(options), false),
+        LinkEnd::Closed {
+            code: CloseCode::NotAllowed,
+            ..
+        } => (not_allowed(options), false),
         LinkEnd::Closed { code, text, .. } => (about(&text), code.is_temporary()),
         LinkEnd::Lost { text } => (about(&text), true),
     };
@@ -276,7 +282,11 @@ pub fn open_link(
 
 /// A receiver says the same to unknown keys and to keys without a right to the module; one command mends both.
 fn not_allowed(options: &SenderOptions) -> String {
-    let (target, who, module) = (&options.target, options.identity.fingerprint(), &options.target.module);
+    let (target, who, module) = (
+        &options.target,
+        options.identity.fingerprint(),
+        &options.target.module,
+    );
     format!(
         "{target}: the receiver does not allow this sender; on the receiver run `driftless peers add {who} --module \
          {module}` or `driftless invite`"

@@ -35,15 +35,17 @@ const UNSTABLE_TRIES: u32 = 3;
 const RECONCILES_MAX: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
-const FIRST_CONTACT_DONE: &str = "first-contact-done";
+/// What the user decided at first contact, or `always` where nothing was in question.
+const DELETES: &str = "deletes";
+const EXTRAS_KEPT: &str = "extras-kept";
 
 /// How a session ended.
 #[derive(Debug)]
 pub enum Ended {
     /// In sync, and nothing more was asked.
     InSync(u64),
-    /// Asked to stop.
-    Stopped,
+    /// Asked to stop; in sync at this number, if it was.
+    Stopped(Option<u64>),
     /// The link is gone; connecting again is right.
     Lost(String),
     /// Somebody has to decide.
@@ -99,6 +101,15 @@ impl Context<'_> {
     }
 }
 
+/// Something that the target has and the source has not.
+#[derive(Debug)]
+struct Removal {
+    object: ObjectId,
+    place: Place,
+    /// Another object of the source takes its place: keeping it is no choice.
+    is_replaced: bool,
+}
+
 /// A connection at work.
 pub struct Session<'a, 'c> {
     context: &'a mut Context<'c>,
@@ -118,7 +129,7 @@ pub struct Session<'a, 'c> {
     again: VecDeque<ObjectId>,
     page: VecDeque<(u64, Change)>,
     scanned: u64,
-    removes: Vec<(ObjectId, Place)>,
+    removes: Vec<Removal>,
     reading: usize,
     signatures: HashMap<u64, Vec<u8>>,
     tries: HashMap<ObjectId, u32>,
@@ -226,7 +237,12 @@ impl<'a, 'c> Session<'a, 'c> {
             Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
             _ => false,
         };
-        let first = !opened.bound || source.state.value(FIRST_CONTACT_DONE)?.is_none();
+        let first = !opened.bound || source.state.value(DELETES)?.is_none();
+        let kept = source
+            .state
+            .value(EXTRAS_KEPT)?
+            .and_then(|bytes| bytes.try_into().ok());
+        self.context.counters.extras_kept = kept.map_or(0, u64::from_be_bytes);
         if equal && !first {
             tracing::debug!("sums are equal");
             self.scanned = last;
@@ -282,45 +298,75 @@ impl<'a, 'c> Session<'a, 'c> {
             ..
         } = outcome;
         let count: u64 = extras.iter().chain(&replaced).map(|extra| extra.entries).sum();
+        let blocked: u64 = replaced.iter().map(|extra| extra.entries - 1).sum();
+        let deletes = self.deletes()?;
         // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
-        let first = !opened.bound || self.context.source.state.value(FIRST_CONTACT_DONE)?.is_none();
-        let deletes = self.context.options.deletes;
-        if first && count > 0 && deletes == Deletes::Ask {
+        let first = !opened.bound || self.context.source.state.value(DELETES)?.is_none();
+        let asked = self.context.options.deletes != Deletes::Ask;
+        if (first && count > 0 && !asked) || (deletes == Deletes::Never && blocked > 0) {
             let text = format!(
-                "{} ({}) holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
-                 `--delete always` to delete, or `--delete never` to keep them",
+                "{} holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
+                 `--delete always` to delete{}",
                 self.context.options.target,
-                opened.root_path,
                 if count == 1 { "entry" } else { "entries" },
                 self.context.source.path.display(),
+                if blocked > 0 {
+                    " (directories stand where the source has something else, so they cannot be kept)"
+                } else {
+                    ", or `--delete never` to keep them"
+                },
             );
             return Err(Ended::Halted(DaemonError::failed(text)));
         }
-        self.context.source.state.put_value(FIRST_CONTACT_DONE, b"1")?;
+        let decided: &[u8] = if deletes == Deletes::Never {
+            b"never"
+        } else {
+            b"always"
+        };
+        let state = &self.context.source.state;
+        state.put_value(DELETES, decided)?;
+        let kept = if deletes == Deletes::Never {
+            extras.iter().map(|extra| extra.entries).sum()
+        } else {
+            0
+        };
+        state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
+        self.context.counters.extras_kept = kept;
         for (place, object) in adopt {
             let parent = self.placed.get(&place.directory).copied().unwrap_or(0);
             let number = self.emit(parent, false, OpBody::Adopt { place, object }, 0);
             self.placed.insert(object, number);
             self.in_flight.insert(number, InFlight::Other);
         }
-        self.context.counters.extras_kept = 0;
-        for Extra {
-            place,
-            object,
-            entries,
-        } in extras
-        {
-            if deletes == Deletes::Never {
-                self.context.counters.extras_kept += entries;
-                if object.is_local() {
-                    continue;
-                }
+        for Extra { place, object, .. } in extras {
+            if deletes != Deletes::Never || !object.is_local() {
+                self.removes.push(Removal {
+                    object,
+                    place,
+                    is_replaced: false,
+                });
             }
-            self.removes.push((object, place));
         }
-        self.removes
-            .extend(replaced.into_iter().map(|extra| (extra.object, extra.place)));
+        self.removes.extend(replaced.into_iter().map(|extra| {
+            let Extra { place, object, .. } = extra;
+            Removal {
+                object,
+                place,
+                is_replaced: true,
+            }
+        }));
         Ok(())
+    }
+
+    /// What was asked for now, or else what was decided at first contact.
+    fn deletes(&self) -> Result<Deletes, StoreError> {
+        Ok(match self.context.options.deletes {
+            Deletes::Ask => match self.context.source.state.value(DELETES)?.as_deref() {
+                Some(b"never") => Deletes::Never,
+                _ => Deletes::Always,
+            },
+            asked => asked,
+        })
     }
 
     fn serve(&mut self, opened: &Opened) -> Result<Ended, Ended> {
@@ -328,7 +374,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let stop = self.context.stop.channel();
         loop {
             if self.context.stop.is_requested() {
-                return Ok(Ended::Stopped);
+                return Ok(Ended::Stopped(self.in_sync.then_some(self.scanned)));
             }
             self.take_events()?;
             self.take_messages()?;
@@ -667,7 +713,13 @@ impl<'a, 'c> Session<'a, 'c> {
             self.scanned = sequence;
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
-                Change::Removed { object, place, .. } => self.removes.push((object, place)),
+                Change::Removed { object, place, .. } => {
+                    self.removes.push(Removal {
+                        object,
+                        place,
+                        is_replaced: false,
+                    });
+                }
             }
         }
         Ok(())
@@ -1015,9 +1067,19 @@ impl<'a, 'c> Session<'a, 'c> {
             return Ok(None);
         }
         self.scanned = self.scanned.max(last);
-        for (object, place) in std::mem::take(&mut self.removes) {
-            let body = match self.context.options.deletes {
-                Deletes::Never => OpBody::Release { object, place },
+        let deletes = if self.removes.is_empty() {
+            Deletes::Always
+        } else {
+            self.deletes()?
+        };
+        for Removal {
+            object,
+            place,
+            is_replaced,
+        } in std::mem::take(&mut self.removes)
+        {
+            let body = match deletes {
+                Deletes::Never if !is_replaced => OpBody::Release { object, place },
                 _ => OpBody::Remove { object, place },
             };
             let number = self.emit(0, true, body, 0);
