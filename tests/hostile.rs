@@ -566,6 +566,62 @@ fn s02_attributes_never_reach_a_hard_link_from_outside() {
 }
 
 #[test]
+fn an_edit_on_the_target_is_not_covered_up_by_the_next_op() {
+    let bench = Bench::new();
+    let mut peer = bench.open();
+    let mut ops = peer.op_stream();
+    let names = ["edited", "moved", "untouched", "untouched-moved"];
+    let files = names
+        .iter()
+        .zip(50..)
+        .map(|(name, object)| inline(place(1, name), object, "content"));
+    let next = peer.send_ops(&mut ops, 1, files);
+    peer.wait_applied(next - 1);
+    for name in ["edited", "moved"] {
+        fs::write(bench.dst(name), "CONTENT").unwrap();
+    }
+    let to = |object, name| OpBody::Move {
+        object: ObjectId(object),
+        to: place(1, name),
+    };
+    let last = peer.send_ops(
+        &mut ops,
+        next,
+        [
+            set(50, 0o600),
+            to(51, "m"),
+            set(51, 0o600),
+            set(52, 0o600),
+            to(53, "n"),
+        ],
+    );
+    peer.wait_applied(last - 1);
+    assert!(peer.failed.is_empty(), "{:?}", peer.failed);
+    peer.send(&ToReceiver::List(Directories(vec![ObjectId::ROOT])));
+    let rows = loop {
+        match peer.next().unwrap() {
+            ToSender::Listing { rows, .. } => break rows.0,
+            _ => {}
+        }
+    };
+    let known: Vec<_> = rows
+        .iter()
+        .map(|row| (row.name.as_bytes(), row.digest.is_some()))
+        .collect();
+    assert_eq!(
+        known,
+        [
+            (&b"edited"[..], false),
+            (b"m", false),
+            (b"n", true),
+            (b"untouched", true)
+        ]
+    );
+    peer.leave();
+    bench.check();
+}
+
+#[test]
 fn reserved_names_are_unsupported_in_every_position() {
     let bench = Bench::new();
     let mut peer = bench.open();

@@ -14,7 +14,7 @@ use crate::engine::order::OpOrder;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
-use driftless_protocol::limits::WANTED_FILES_MAX;
+use driftless_protocol::limits::{INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX};
 use driftless_protocol::message::{
     BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver,
     ToSender,
@@ -44,6 +44,9 @@ pub enum SessionError {
     /// The peer broke a rule.
     #[error("{0}")]
     Violation(String),
+    /// The peer went over a limit.
+    #[error("{0}")]
+    Limit(String),
     /// The databases or the disk.
     #[error("{0}")]
     Unable(String),
@@ -54,6 +57,7 @@ impl SessionError {
     pub fn close_code(&self) -> CloseCode {
         match self {
             SessionError::Violation(_) => CloseCode::Violation,
+            SessionError::Limit(_) => CloseCode::Limit,
             SessionError::Unable(_) => CloseCode::Unable,
         }
     }
@@ -90,6 +94,9 @@ pub struct Session<'a> {
     done: Receiver<Done>,
     batch: Vec<(u64, StagedFile)>,
     batch_bytes: u64,
+    /// Content inside ops that have arrived and are not staged yet, by op.
+    inline: HashMap<u64, usize>,
+    inline_bytes: usize,
     /// Jobs given to staging threads that have not reported.
     outstanding: usize,
     told: Progress,
@@ -140,6 +147,8 @@ impl<'a> Session<'a> {
                 done: done_queue,
                 batch: Vec::new(),
                 batch_bytes: 0,
+                inline: HashMap::new(),
+                inline_bytes: 0,
                 outstanding: 0,
                 told: Progress {
                     applied: 0,
@@ -229,6 +238,7 @@ impl<'a> Session<'a> {
         for message in frame.0 {
             match message {
                 OpMessage::Op(op) => {
+                    self.hold(&op)?;
                     self.order
                         .handle_op(op)
                         .map_err(|fault| SessionError::Violation(fault.to_string()))?;
@@ -251,6 +261,29 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Counts content that sits in memory. A sender knows the limit, too.
+    fn hold(&mut self, op: &Op) -> Result<(), SessionError> {
+        let OpBody::PutFile {
+            content: Content::Inline { bytes, .. },
+            ..
+        } = &op.body
+        else {
+            return Ok(());
+        };
+        self.inline_bytes += bytes.0.len();
+        self.inline.insert(op.number, bytes.0.len());
+        if self.inline_bytes > INLINE_IN_FLIGHT_BYTES_MAX {
+            let text =
+                format!("more than {INLINE_IN_FLIGHT_BYTES_MAX} bytes of content are in flight inside ops");
+            return Err(SessionError::Limit(text));
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, number: u64) {
+        self.inline_bytes -= self.inline.remove(&number).unwrap_or(0);
     }
 
     fn handle_control(&mut self, message: ToReceiver) -> Result<(), SessionError> {
@@ -442,6 +475,7 @@ impl<'a> Session<'a> {
     fn handle_done(&mut self, done: Done) -> Result<(), SessionError> {
         match done {
             Done::Staged(number, file) => {
+                self.release(number);
                 self.finish_job(number);
                 if self.pending.contains_key(&number) {
                     self.batch_bytes += file.size;
@@ -560,6 +594,7 @@ impl<'a> Session<'a> {
         } else {
             self.status.count_applied();
         }
+        self.release(number);
         self.order.handle_ended(number);
     }
 

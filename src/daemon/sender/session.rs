@@ -15,6 +15,7 @@ use crate::fs::Stat;
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
+use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, Op, OpBody, OpMessage, Opened, Place, Progress,
     SealOp, ToSender,
@@ -131,6 +132,9 @@ pub struct Session<'a, 'c> {
     scanned: u64,
     removes: Vec<Removal>,
     reading: usize,
+    /// Content inside ops that the target has not applied yet, by op.
+    inline: VecDeque<(u64, usize)>,
+    inline_bytes: usize,
     signatures: HashMap<u64, Vec<u8>>,
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
@@ -192,6 +196,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 scanned: 0,
                 removes: Vec::new(),
                 reading: 0,
+                inline: VecDeque::new(),
+                inline_bytes: 0,
                 signatures: HashMap::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
@@ -550,6 +556,12 @@ impl<'a, 'c> Session<'a, 'c> {
     }
 
     fn handle_progress(&mut self, progress: Progress) -> Result<(), Ended> {
+        while let Some((_, bytes)) = self
+            .inline
+            .pop_front_if(|(number, _)| *number <= progress.applied)
+        {
+            self.inline_bytes -= bytes;
+        }
         let ended = match self.in_flight.split_off(&(progress.durable + 1)) {
             later => std::mem::replace(&mut self.in_flight, later),
         };
@@ -688,6 +700,7 @@ impl<'a, 'c> Session<'a, 'c> {
     fn may_dispatch(&self) -> bool {
         self.reading < READS_MAX
             && self.in_flight.len() < IN_FLIGHT_MAX
+            && self.inline_bytes < INLINE_IN_FLIGHT_BYTES_MAX / 2
             && self.pump_bytes.load(Ordering::Acquire) < PUMP_BYTES_MAX
     }
 
@@ -1032,6 +1045,10 @@ impl<'a, 'c> Session<'a, 'c> {
         self.number += 1;
         let number = self.number;
         self.context.counters.ops_total += 1;
+        if weight > 0 {
+            self.inline_bytes += weight;
+            self.inline.push_back((number, weight));
+        }
         self.send(
             OpMessage::Op(Op {
                 number,
