@@ -493,7 +493,7 @@ fn an_unreadable_entry_is_an_error_of_its_own() {
     let machine = Machine::new();
     machine.fill();
     let closed = machine.path("src/a/f7");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = if is_root() {
         if !has("setpriv") {
             return skip("there is no setpriv to become another user");

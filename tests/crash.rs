@@ -4,7 +4,7 @@
 mod support;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -84,6 +84,8 @@ struct Rig {
     random: Random,
     version: usize,
     now: BTreeMap<String, usize>,
+    /// What each path may be on the receiver: every version since both were last equal; `None` is absent.
+    possible: BTreeMap<String, BTreeSet<Option<usize>>>,
     sender: String,
     receiver: String,
     /// The port that the first receiver was given. A target is known by what the user wrote, so it has to stay.
@@ -111,6 +113,7 @@ impl Rig {
             random: Random(seed),
             version: 0,
             now: BTreeMap::new(),
+            possible: BTreeMap::new(),
             sender,
             receiver,
             listen: OnceCell::new(),
@@ -132,6 +135,17 @@ impl Rig {
         self.now.insert(name, self.version);
     }
 
+    /// Adds what the source has now to what the receiver may have.
+    fn note_possible(&mut self) {
+        let names: BTreeSet<_> = self.now.keys().chain(self.possible.keys()).cloned().collect();
+        for name in names {
+            let version = self.now.get(&name).copied();
+            // A name that was unknown when both were last equal may still be absent.
+            let absent = || BTreeSet::from([None]);
+            self.possible.entry(name).or_insert_with(absent).insert(version);
+        }
+    }
+
     /// A third of the files becomes another version; a few come and go.
     fn change(&mut self) {
         self.version += 1;
@@ -150,6 +164,7 @@ impl Rig {
             let directory = self.random.below(6);
             self.put(format!("d{directory}/new{}/f{n}", self.version));
         }
+        self.note_possible();
     }
 
     /// Starts a receiver and waits until it says where it listens.
@@ -185,7 +200,7 @@ impl Rig {
     }
 
     /// One run that nobody disturbs.
-    fn converge(&self) {
+    fn converge(&mut self) {
         let (_receiver, address) = self.receive();
         let mut seed = self.seed(&address);
         let deadline = Instant::now() + RUN;
@@ -199,6 +214,8 @@ impl Rig {
         assert!(status.success(), "{status}: {}", self.logs());
         assert_equal(&self.path("src"), &self.path("dst"));
         assert_no_leftovers(&self.path("dst"));
+        let equal = |(name, version): (&String, &usize)| (name.clone(), BTreeSet::from([Some(*version)]));
+        self.possible = self.now.iter().map(equal).collect();
     }
 
     fn logs(&self) -> String {
@@ -212,7 +229,6 @@ impl Rig {
 
     /// Changes, a seed, and the end of one side or both in the middle of it.
     fn crash(&mut self, whom: Whom) {
-        let before = self.now.clone();
         self.change();
         let (mut receiver, address) = self.receive();
         let mut sender = self.seed(&address);
@@ -226,27 +242,26 @@ impl Rig {
         }
         // A receiver that lives on may finish what it has.
         drop((sender, receiver));
-        self.check_old_or_new(&before);
+        self.check_old_or_new();
     }
 
-    /// Every path of before and after is complete, and absent only where it was or shall be.
-    fn check_old_or_new(&self, before: &BTreeMap<String, usize>) {
-        let dst = self.path("dst");
-        for name in before.keys().chain(self.now.keys()) {
-            let (old, new) = (before.get(name), self.now.get(name));
-            match fs::read(dst.join(name)) {
+    /// Every path is complete, and absent only where it was or shall be.
+    fn check_old_or_new(&self) {
+        for (name, possible) in &self.possible {
+            match fs::read(self.path("dst").join(name)) {
                 Ok(bytes) => {
-                    let fits = [old, new]
-                        .into_iter()
+                    let fits = possible
+                        .iter()
                         .flatten()
                         .any(|&version| bytes == content(name, version));
+                    let size = bytes.len();
                     assert!(
                         fits,
-                        "{name} is neither version {old:?} nor {new:?}: {} bytes",
-                        bytes.len()
+                        "{name} is neither version of {possible:?}: {size} bytes\n{}",
+                        self.logs()
                     );
                 }
-                Err(_) => assert!(old.is_none() || new.is_none(), "{name} is missing"),
+                Err(_) => assert!(possible.contains(&None), "{name} is missing\n{}", self.logs()),
             }
         }
     }
@@ -319,5 +334,5 @@ fn the_check_notices_a_torn_file() {
         .clone();
     let bytes = content(&name, rig.version);
     fs::write(rig.path("dst").join(&name), &bytes[..bytes.len() / 2]).unwrap();
-    rig.check_old_or_new(&before);
+    rig.check_old_or_new();
 }

@@ -172,7 +172,6 @@ impl Replica {
                 }
                 return Err(ApplyError::mismatch(text));
             }
-            doubt(&mut entry, &stat);
             parent.set_attributes(&entry.place.name, entry.kind, &attributes, self.carried)?;
             entry.stamp = Some(self.fresh_stat(&parent, &entry.place.name)?.stamp.to_bytes());
         }
@@ -194,8 +193,6 @@ impl Replica {
         }
         let from_dir = self.writable_directory(t, entry.place.directory)?;
         let to_dir = self.writable_directory(t, to.directory)?;
-        let stat = self.fresh_stat(&from_dir, &entry.place.name)?;
-        doubt(&mut entry, &stat);
         match self.occupant(t, &to)? {
             None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
                 Err(error) if error.kind() == FsErrorKind::Exists => {
@@ -317,7 +314,6 @@ impl Replica {
                 Some(entry) if !entry.object.is_local() => {
                     let mut parked = entry.clone();
                     parked.place.name = aside.clone();
-                    parked.stamp = Some(self.fresh_stat(parent, aside)?.stamp.to_bytes());
                     self.put(t, &parked)?;
                 }
                 _ => {
@@ -403,15 +399,6 @@ impl Replica {
             kind: FailureKind::Mismatch,
             text: format!("{}/{name} vanished while it was changed", directory.shown()),
         })
-    }
-}
-
-/// A file that somebody else touched gets a new stamp from the op that comes next; its content must not be believed
-/// from then on.
-fn doubt(entry: &mut Entry, stat: &Stat) {
-    let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
-    if entry.kind == Kind::File && known.is_some_and(|known| known != stat.stamp) {
-        entry.digest = None;
     }
 }
 

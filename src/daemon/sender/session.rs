@@ -144,6 +144,8 @@ pub struct Session<'a, 'c> {
     cursor: Option<Cursor>,
     must_reconcile: bool,
     reconciles: u32,
+    /// Comparisons in this connection.
+    reconciles_ever: u32,
     in_sync: bool,
     was_in_sync: bool,
     last_report: Instant,
@@ -206,6 +208,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 cursor: None,
                 must_reconcile: false,
                 reconciles: 0,
+                reconciles_ever: 0,
                 in_sync: false,
                 was_in_sync: false,
                 last_report: Instant::now(),
@@ -273,6 +276,7 @@ impl<'a, 'c> Session<'a, 'c> {
     fn reconcile(&mut self, opened: &Opened) -> Result<(), Ended> {
         self.context.observer.phase(&Phase::Comparing);
         self.reconciles += 1;
+        self.reconciles_ever += 1;
         let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {
             ReconcileError::Store(error) => Ended::from(error),
             error => Ended::Lost(error.to_string()),
@@ -307,7 +311,9 @@ impl<'a, 'c> Session<'a, 'c> {
         let blocked: u64 = replaced.iter().map(|extra| extra.entries - 1).sum();
         let deletes = self.deletes()?;
         // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
-        let first = !opened.bound || self.context.source.state.value(DELETES)?.is_none();
+        // Later in the same connection, what is extra is what the source lost meanwhile.
+        let unknown = !opened.bound && self.reconciles_ever == 1;
+        let first = unknown || self.context.source.state.value(DELETES)?.is_none();
         let asked = self.context.options.deletes != Deletes::Ask;
         if (first && count > 0 && !asked) || (deletes == Deletes::Never && blocked > 0) {
             let text = format!(

@@ -349,8 +349,10 @@ impl Source {
         let Some(mut entry) = t.get(directory)? else {
             return Ok(());
         };
+        // Another object may have taken its name a moment ago: writing the entry would take the name back.
+        let named = t.lookup(entry.place.directory, &entry.place.name)? == Some(directory);
         let same = stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
-        if !same || entry.attributes == stat.attributes {
+        if !named || !same || entry.attributes == stat.attributes {
             return Ok(());
         }
         look.found.changed += 1;
