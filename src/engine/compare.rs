@@ -70,7 +70,7 @@ pub fn compare(source: &[SourceRow], receiver: &[Row], carried: Carried) -> Vec<
             (None, Some(row)) => Verdict::Extra {
                 object: row.object,
                 name: row.name.clone(),
-                entries: 1 + row.entries,
+                entries: row.entries.saturating_add(1),
             },
             (None, None) => unreachable!("one of the two lists was advanced"),
         });

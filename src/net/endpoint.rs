@@ -18,6 +18,8 @@ use thiserror::Error;
 const CONNECTIONS_MAX: usize = 256;
 /// Connections at a time of one identity.
 const CONNECTIONS_PER_PEER_MAX: usize = 8;
+/// How long a taken port is tried again.
+const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// With more handshakes than this under way, addresses have to prove themselves first.
 const UNPROVEN_MAX: usize = 32;
 
@@ -85,7 +87,7 @@ impl ReceiverEndpoint {
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
-        let endpoint = endpoint(listen, Some(config)).map_err(failed)?;
+        let endpoint = bind_patiently(listen, config).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
         let (accepting, accepted) = unbounded();
         let door = Door {
@@ -230,6 +232,21 @@ impl Door {
             connected: self.connected.clone(),
             peer,
         })
+    }
+}
+
+/// A daemon that was just stopped may hold its port for another moment.
+fn bind_patiently(listen: SocketAddr, config: quinn::ServerConfig) -> std::io::Result<quinn::Endpoint> {
+    let deadline = std::time::Instant::now() + BIND_PATIENCE;
+    loop {
+        match endpoint(listen, Some(config.clone())) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
     }
 }
 

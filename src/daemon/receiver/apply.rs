@@ -54,6 +54,9 @@ impl Replica {
         let parent = self.writable_directory(t, place.directory)?;
         let made = match parent.make_dir(&place.name) {
             Ok(made) => made,
+            Err(error) if error.kind() == FsErrorKind::Exists && occupant.is_none() => {
+                return self.admit(t, &parent, &place);
+            }
             Err(error) if error.kind() == FsErrorKind::Exists => {
                 let aside = private_name();
                 let made = parent.make_dir(&aside)?;
@@ -89,8 +92,8 @@ impl Replica {
             None => match file.staged.publish(&place.name) {
                 Ok(published) => published.stat,
                 Err(error) if error.kind() == FsErrorKind::Exists => {
-                    // A directory that came since the walk. The sender offers again after a reconcile.
-                    return Err(ApplyError::mismatch(format!("{error}: it is a directory now")));
+                    // A directory that came since the walk.
+                    return self.admit(t, &parent, &place);
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -172,6 +175,7 @@ impl Replica {
                 }
                 return Err(ApplyError::mismatch(text));
             }
+            doubt(&mut entry, &stat);
             parent.set_attributes(&entry.place.name, entry.kind, &attributes, self.carried)?;
             entry.stamp = Some(self.fresh_stat(&parent, &entry.place.name)?.stamp.to_bytes());
         }
@@ -192,13 +196,12 @@ impl Replica {
             return Ok(());
         }
         let from_dir = self.writable_directory(t, entry.place.directory)?;
+        let before = self.fresh_stat(&from_dir, &entry.place.name)?;
+        doubt(&mut entry, &before);
         let to_dir = self.writable_directory(t, to.directory)?;
         match self.occupant(t, &to)? {
             None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
-                Err(error) if error.kind() == FsErrorKind::Exists => {
-                    from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Exchange)?;
-                    from_dir.remove_tree(&entry.place.name)?;
-                }
+                Err(error) if error.kind() == FsErrorKind::Exists => return self.admit(t, &to_dir, &to),
                 outcome => outcome?,
             },
             Some(other)
@@ -237,6 +240,10 @@ impl Replica {
         if entry.place != *place && !parked {
             return Ok(());
         }
+        // Another object may have taken the name of one that somebody removed from the disk.
+        if t.lookup(entry.place.directory, &entry.place.name)? != Some(object) {
+            return Ok(self.drop_entry(t, object)?);
+        }
         let parent = self.writable_directory(t, entry.place.directory)?;
         let outcome = match entry.kind {
             Kind::Directory => parent.remove_tree(&entry.place.name).map(|_| ()),
@@ -259,17 +266,29 @@ impl Replica {
         if present == object {
             return Ok(());
         }
-        if object.is_local() || t.get(object)?.is_some() {
-            return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
+        if let Some(holder) = t.get(object)? {
+            if holder.kind == Kind::Directory {
+                return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
+            }
+            // Names were swapped: the holder gets its own number by an adoption that follows.
+            let local = t.next_local()?;
+            self.relabel(t, object, local)?;
         }
         self.relabel(t, present, object)
     }
 
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
-        let Some(entry) = t.get(object)?.filter(|entry| entry.place == *place) else {
+        let Some(entry) = t.get(object)? else {
             return Ok(());
         };
+        if entry.place.name.is_reserved() {
+            // Something of the source took its name: there is no place left to keep it at.
+            return self.remove(t, object, place);
+        }
+        if entry.place != *place {
+            return Ok(());
+        }
         let mut below = vec![entry];
         while let Some(entry) = below.pop() {
             if !entry.object.is_local() {
@@ -278,6 +297,57 @@ impl Replica {
                 if entry.kind == Kind::Directory {
                     below.extend(t.child_entries(local)?);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Something stands where the catalog has nothing: somebody made it since the walk. It is catalogued, and the op
+    /// fails, so that the sender compares again and decides.
+    fn admit(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Applied {
+        super::replica::catalogue(t, parent, place)?;
+        Err(ApplyError::mismatch(format!(
+            "{}/{} was made by somebody else",
+            parent.shown(),
+            place.name
+        )))
+    }
+
+    /// Removes what was displaced and whose own op will not come any more.
+    pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Applied {
+        for object in std::mem::take(&mut self.parked) {
+            if let Some(entry) = t.get(object)?.filter(|entry| entry.place.name.is_reserved()) {
+                self.remove(t, object, &entry.place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the catalog in step with the disk along the way to an object that an op did not find as believed.
+    pub fn mend(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
+        let mut way = Vec::new();
+        let mut at = object;
+        while let Some(entry) = t
+            .get(at)?
+            .filter(|entry| entry.object != ObjectId::ROOT && way.len() < 100_000)
+        {
+            at = entry.place.directory;
+            way.push(entry);
+        }
+        let mut handle = self.root.clone();
+        while let Some(entry) = way.pop() {
+            let found = handle.stat(&entry.place.name)?;
+            let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
+            let same = |stat: &Stat| known.is_none_or(|known| known.same_object(&stat.stamp));
+            if !found.as_ref().is_some_and(same) {
+                self.drop_entry(t, entry.object)?;
+                if found.is_some() {
+                    super::replica::catalogue(t, &handle, &entry.place)?;
+                }
+                return Ok(());
+            }
+            if entry.kind == Kind::Directory {
+                handle = Arc::new(handle.open_dir(&entry.place.name)?);
             }
         }
         Ok(())
@@ -314,6 +384,11 @@ impl Replica {
                 Some(entry) if !entry.object.is_local() => {
                     let mut parked = entry.clone();
                     parked.place.name = aside.clone();
+                    if let Some(stat) = parent.stat(aside)? {
+                        doubt(&mut parked, &stat);
+                        parked.stamp = Some(stat.stamp.to_bytes());
+                    }
+                    self.parked.insert(parked.object);
                     self.put(t, &parked)?;
                 }
                 _ => {
@@ -325,6 +400,10 @@ impl Replica {
             },
             Err(error) if error.kind() == FsErrorKind::NotFound => {
                 parent.rename(aside, parent, &place.name, RenameMode::NoReplace)?;
+                // What the catalog has here is gone from the disk.
+                if let Some(entry) = occupant {
+                    self.drop_entry(t, entry.object)?;
+                }
             }
             Err(error) => {
                 let _ = parent.remove_tree(aside);
@@ -417,5 +496,13 @@ fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
     match outcome {
         Err(error) if error.kind() != FsErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// A file that is not as it was catalogued was edited here: its content is not known until it is compared.
+fn doubt(entry: &mut Entry, stat: &Stat) {
+    let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
+    if entry.kind == Kind::File && known != Some(stat.stamp) {
+        entry.digest = None;
     }
 }

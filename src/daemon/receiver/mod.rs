@@ -360,6 +360,12 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
         return Err((CloseCode::Busy, text));
     }
     replica.set_carried(carried).map_err(|error| unable(&error))?;
+    // What an earlier connection displaced is compared anew, as if it were not there.
+    let catalog = replica.catalog.clone();
+    let parked = catalog.update(false, |tables| Ok(replica.remove_parked(tables)));
+    parked
+        .map_err(|error| unable(&error))?
+        .map_err(|error| unable(&error.text))?;
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))

@@ -120,6 +120,8 @@ pub struct Replica {
     /// Directories with names that are not on stable storage yet.
     pub unsynced: HashSet<ObjectId>,
     handles: HashMap<ObjectId, Arc<Directory>>,
+    /// Objects that were displaced in this run and wait for their own op under a private name.
+    pub parked: HashSet<ObjectId>,
     /// Whether intents were stored since the catalog was last committed durably.
     has_intents: bool,
     last_durable: Instant,
@@ -156,6 +158,7 @@ impl Replica {
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             handles: HashMap::new(),
+            parked: HashSet::new(),
             has_intents: false,
             last_durable: Instant::now(),
             _lock: lock,
@@ -436,7 +439,45 @@ fn walk_tree(
     if known.is_none_or(|known| known.attributes != entry.attributes) {
         tables.put(&entry)?;
     }
-    let mut directories = vec![(ObjectId::ROOT, root.clone())];
+    walk_below(tables, ObjectId::ROOT, root, intents, report)
+}
+
+/// Catalogues something that was found on the disk and is not known, with everything below it.
+pub fn catalogue(tables: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Result<(), ApplyError> {
+    let Some(stat) = parent.stat(&place.name)? else {
+        return Ok(());
+    };
+    let Some(kind) = kind_of(stat.file_type) else {
+        return Ok(());
+    };
+    let digest = link_digest(parent, &place.name, kind)?;
+    let entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
+    tables.put(&entry)?;
+    if kind == Kind::Directory {
+        let inner = Arc::new(parent.open_dir(&place.name)?);
+        let walked = walk_below(
+            tables,
+            entry.object,
+            &inner,
+            &HashMap::new(),
+            &mut WalkReport::default(),
+        );
+        walked.map_err(|error| ApplyError {
+            kind: FailureKind::Io,
+            text: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+fn walk_below(
+    tables: &mut Tables<'_>,
+    start: ObjectId,
+    handle: &Arc<Directory>,
+    intents: &HashMap<ObjectId, Digest>,
+    report: &mut WalkReport,
+) -> Result<(), ReplicaError> {
+    let mut directories = vec![(start, handle.clone())];
     while let Some((object, handle)) = directories.pop() {
         report.swept += handle.sweep()?.len() as u64;
         let listing = handle.list()?;

@@ -195,8 +195,16 @@ impl<'a> Session<'a> {
                 }
                 frames += 1;
             }
-            while let Ok(message) = incoming.try_recv() {
-                self.handle_control(message)?;
+            loop {
+                match incoming.try_recv() {
+                    Ok(message) => self.handle_control(message)?,
+                    Err(TryRecvError::Empty) => break,
+                    // A sender that ends its control stream has ended the session.
+                    Err(TryRecvError::Disconnected) => {
+                        ended = true;
+                        break;
+                    }
+                }
             }
             while let Ok(done) = self.done.try_recv() {
                 self.handle_done(done)?;
@@ -227,10 +235,7 @@ impl<'a> Session<'a> {
         let mut select = Select::new();
         select.recv(&self.done);
         select.recv(ops);
-        // A control stream that has ended would wake us for ever; the op streams end with it.
-        if !(incoming.is_empty() && self.link.ended().is_some()) {
-            select.recv(incoming);
-        }
+        select.recv(incoming);
         select.ready();
     }
 
@@ -327,6 +332,7 @@ impl<'a> Session<'a> {
     fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
         let number = op.number;
         let place = place_of(&op.body).cloned();
+        let about = object_of(&op.body);
         if let Err(refusal) = check(&op.body) {
             return self.end(tables, number, place.as_ref(), Err(refusal));
         }
@@ -366,6 +372,16 @@ impl<'a> Session<'a> {
             OpBody::Release { object, place } => self.replica.release(tables, object, &place),
             OpBody::Mark { .. } => Ok(()),
         };
+        if outcome
+            .as_ref()
+            .is_err_and(|error| error.kind == FailureKind::Mismatch)
+        {
+            for object in place.iter().map(|place| place.directory).chain(about) {
+                if let Err(error) = self.replica.mend(tables, object) {
+                    tracing::warn!("cannot bring the catalog in step with the disk: {}", error.text);
+                }
+            }
+        }
         self.end(tables, number, place.as_ref(), outcome);
     }
 
@@ -761,6 +777,13 @@ fn check(body: &OpBody) -> Result<(), ApplyError> {
         ));
     }
     Ok(())
+}
+
+fn object_of(body: &OpBody) -> Option<ObjectId> {
+    match body {
+        OpBody::SetAttributes { object, .. } | OpBody::Move { object, .. } => Some(*object),
+        _ => None,
+    }
 }
 
 fn place_of(body: &OpBody) -> Option<&Place> {

@@ -17,6 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Separate spans that a file may arrive in at a time; an honest sender leaves as many gaps as it has streams.
+const SPANS_MAX: usize = 4_096;
+
 /// A file whose content is on its way.
 #[derive(Debug)]
 pub struct Incoming {
@@ -287,6 +290,9 @@ impl Incoming {
         }
         if !self.lock().coverage.add(frame.offset, u64::from(frame.length)) {
             return Err(wrong("a range came twice".to_owned()));
+        }
+        if self.lock().coverage.span_count() > SPANS_MAX {
+            return Err(wrong("the ranges of a file are scattered".to_owned()));
         }
         Ok(())
     }

@@ -166,7 +166,7 @@ fn note(
     let mut updated = entry.clone();
     let Some(number) = present else {
         if let Some(other) = replaced {
-            let entries = 1 + theirs.get(&other).map_or(0, |row| row.entries);
+            let entries = theirs.get(&other).map_or(0, |row| row.entries).saturating_add(1);
             outcome.replaced.push(Extra {
                 place: entry.place.clone(),
                 object: other,

@@ -11,7 +11,7 @@ use super::work::{self, InFlight, Next};
 use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
 use crate::engine::pending::Pending;
-use crate::fs::Stat;
+use crate::fs::{Stamp, Stat};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
@@ -35,6 +35,8 @@ const UNSTABLE_TRIES: u32 = 3;
 /// How often sums may disagree before that is an error instead of another comparison.
 const RECONCILES_MAX: u32 = 3;
 const FIRST_RETRY: Duration = Duration::from_secs(30);
+/// Longest tick of a file system's clock: 100 Hz, and some.
+const CLOCK_TICK: Duration = Duration::from_millis(12);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 /// What the user decided at first contact, or `always` where nothing was in question.
 const DELETES: &str = "deletes";
@@ -130,12 +132,16 @@ pub struct Session<'a, 'c> {
     again: VecDeque<ObjectId>,
     page: VecDeque<(u64, Change)>,
     scanned: u64,
-    removes: Vec<Removal>,
+    /// Numbers to be given to what the target has, parents first.
+    adopts: VecDeque<(Place, ObjectId)>,
+    removes: VecDeque<Removal>,
     reading: usize,
     /// Content inside ops that the target has not applied yet, by op.
     inline: VecDeque<(u64, usize)>,
     inline_bytes: usize,
     signatures: HashMap<u64, Vec<u8>>,
+    /// Offers that the receiver asked about.
+    asked: BTreeSet<u64>,
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
@@ -196,11 +202,13 @@ impl<'a, 'c> Session<'a, 'c> {
                 again: VecDeque::new(),
                 page: VecDeque::new(),
                 scanned: 0,
-                removes: Vec::new(),
+                adopts: VecDeque::new(),
+                removes: VecDeque::new(),
                 reading: 0,
                 inline: VecDeque::new(),
                 inline_bytes: 0,
                 signatures: HashMap::new(),
+                asked: BTreeSet::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
                 delayed: BTreeSet::new(),
@@ -214,6 +222,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 last_report: Instant::now(),
                 last_durable: Instant::now(),
             };
+            session.retry_failed_later();
             let ended = session
                 .begin(opened)
                 .and_then(|()| session.serve(opened))
@@ -263,7 +272,7 @@ impl<'a, 'c> Session<'a, 'c> {
             Ok(())
         } else if let Some(cursor) = opened
             .cursor
-            .filter(|cursor| resumable && !first && valid(cursor))
+            .filter(|cursor| resumable && !first && valid(cursor) && cursor.sum == opened.sum)
         {
             tracing::debug!(cursor.sequence, "resuming at the cursor");
             self.scanned = cursor.sequence;
@@ -275,6 +284,9 @@ impl<'a, 'c> Session<'a, 'c> {
 
     fn reconcile(&mut self, opened: &Opened) -> Result<(), Ended> {
         self.context.observer.phase(&Phase::Comparing);
+        // Whatever this connection put in place is in the listings now.
+        self.placed.clear();
+        self.last_move = 0;
         self.reconciles += 1;
         self.reconciles_ever += 1;
         let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {
@@ -307,8 +319,11 @@ impl<'a, 'c> Session<'a, 'c> {
             replaced,
             ..
         } = outcome;
-        let count: u64 = extras.iter().chain(&replaced).map(|extra| extra.entries).sum();
-        let blocked: u64 = replaced.iter().map(|extra| extra.entries - 1).sum();
+        let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
+        let count = extras.iter().chain(&replaced).fold(0, add);
+        let blocked = replaced.iter().fold(0, |sum: u64, extra| {
+            sum.saturating_add(extra.entries.saturating_sub(1))
+        });
         let deletes = self.deletes()?;
         // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
         // Later in the same connection, what is extra is what the source lost meanwhile.
@@ -338,21 +353,16 @@ impl<'a, 'c> Session<'a, 'c> {
         let state = &self.context.source.state;
         state.put_value(DELETES, decided)?;
         let kept = if deletes == Deletes::Never {
-            extras.iter().map(|extra| extra.entries).sum()
+            extras.iter().fold(0, add)
         } else {
             0
         };
         state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
         self.context.counters.extras_kept = kept;
-        for (place, object) in adopt {
-            let parent = self.placed.get(&place.directory).copied().unwrap_or(0);
-            let number = self.emit(parent, false, OpBody::Adopt { place, object }, 0);
-            self.placed.insert(object, number);
-            self.in_flight.insert(number, InFlight::Other);
-        }
+        self.adopts.extend(adopt);
         for Extra { place, object, .. } in extras {
             if deletes != Deletes::Never || !object.is_local() {
-                self.removes.push(Removal {
+                self.removes.push_back(Removal {
                     object,
                     place,
                     is_replaced: false,
@@ -490,11 +500,12 @@ impl<'a, 'c> Session<'a, 'c> {
 
     fn handle_message(&mut self, message: ToSender) -> Result<(), Ended> {
         match message {
-            ToSender::Need { number, basis: false } => self.stream(number, None),
+            ToSender::Need { number, .. } if !self.is_offer(number) => Ok(()),
             ToSender::Need { number, basis: true } => {
                 self.signatures.insert(number, Vec::new());
                 Ok(())
             }
+            ToSender::Need { number, basis: false } => self.stream(number, None),
             ToSender::Signature { number, part, last } => {
                 let Some(signature) = self.signatures.get_mut(&number) else {
                     return Ok(());
@@ -520,6 +531,11 @@ impl<'a, 'c> Session<'a, 'c> {
             | ToSender::Listing { .. }
             | ToSender::ListingFailed(_) => Ok(()),
         }
+    }
+
+    /// Whether an op is an offer that nobody asked about yet.
+    fn is_offer(&mut self, number: u64) -> bool {
+        matches!(self.in_flight.get(&number), Some(InFlight::Content { .. })) && self.asked.insert(number)
     }
 
     /// The receiver wants the content of an offered file.
@@ -568,9 +584,10 @@ impl<'a, 'c> Session<'a, 'c> {
         {
             self.inline_bytes -= bytes;
         }
-        let ended = match self.in_flight.split_off(&(progress.durable + 1)) {
+        let ended = match self.in_flight.split_off(&progress.durable.saturating_add(1)) {
             later => std::mem::replace(&mut self.in_flight, later),
         };
+        self.asked = self.asked.split_off(&progress.durable.saturating_add(1));
         if !ended.is_empty() {
             self.context.counters.ops_done += ended.len() as u64;
             let mut cleared = Vec::new();
@@ -590,8 +607,7 @@ impl<'a, 'c> Session<'a, 'c> {
             })?;
             for flight in ended.values() {
                 let Some(object) = flight.object() else { continue };
-                self.busy.remove(&object);
-                self.deferred.remove(&object);
+                self.free(object);
                 self.again.push_back(object);
                 if self.was_in_sync {
                     let path = self.context.source.path_of(object);
@@ -639,11 +655,14 @@ impl<'a, 'c> Session<'a, 'c> {
         };
         self.signatures.remove(&number);
         self.context.counters.ops_done += 1;
+        if let InFlight::Remove { object, place } = &flight {
+            return self.fail_at(*object, place.clone(), kind as u8, text, held);
+        }
         let Some(object) = flight.object() else {
             self.must_reconcile |= kind == FailureKind::Mismatch;
             return Ok(());
         };
-        self.busy.remove(&object);
+        self.free(object);
         let tries = self.tries.entry(object).or_insert(0);
         *tries += 1;
         match kind {
@@ -669,17 +688,28 @@ impl<'a, 'c> Session<'a, 'c> {
         text: &str,
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
-        let source = &mut *self.context.source;
-        let Some(entry) = source.catalog.read(|view| view.get(object))? else {
+        let Some(entry) = self.context.source.catalog.read(|view| view.get(object))? else {
             return Ok(());
         };
+        self.fail_at(object, entry.place, kind, text, held)
+    }
+
+    fn fail_at(
+        &mut self,
+        object: ObjectId,
+        place: Place,
+        kind: u8,
+        text: &str,
+        held: Option<(ObjectId, driftless_protocol::EntrySum)>,
+    ) -> Result<(), Ended> {
+        let source = &mut *self.context.source;
         let tries = self.context.failed.get(&object).map_or(0, |failed| failed.tries) + 1;
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let failed = Failed {
             object,
-            place: entry.place,
+            place,
             kind,
             text: text.to_owned(),
             held,
@@ -703,6 +733,23 @@ impl<'a, 'c> Session<'a, 'c> {
         Ok(())
     }
 
+    /// What is in error is tried again in this connection, too.
+    fn retry_failed_later(&mut self) {
+        if self.context.options.follow {
+            let due = Instant::now() + FIRST_RETRY;
+            self.delayed
+                .extend(self.context.failed.keys().map(|&object| (due, object)));
+        }
+    }
+
+    /// Nothing is under way for an object any more; what changed meanwhile has its turn.
+    fn free(&mut self, object: ObjectId) {
+        self.busy.remove(&object);
+        if self.deferred.remove(&object) {
+            self.again.push_back(object);
+        }
+    }
+
     fn may_dispatch(&self) -> bool {
         self.reading < READS_MAX
             && self.in_flight.len() < IN_FLIGHT_MAX
@@ -717,6 +764,13 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         let catalog = self.context.source.catalog.clone();
         while self.may_dispatch() {
+            if let Some((place, object)) = self.adopts.pop_front() {
+                let parent = self.placed.get(&place.directory).copied().unwrap_or(0);
+                let number = self.emit(parent, false, OpBody::Adopt { place, object }, 0);
+                self.placed.insert(object, number);
+                self.in_flight.insert(number, InFlight::Other);
+                continue;
+            }
             if let Some(object) = self.again.pop_front() {
                 self.dispatch_object(object)?;
                 continue;
@@ -733,7 +787,7 @@ impl<'a, 'c> Session<'a, 'c> {
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
                 Change::Removed { object, place, .. } => {
-                    self.removes.push(Removal {
+                    self.removes.push_back(Removal {
                         object,
                         place,
                         is_replaced: false,
@@ -811,6 +865,10 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.offer(&entry, None, None);
                 return Ok(());
             }
+            Next::Read | Next::Digest if self.is_too_fresh(&entry) => {
+                self.delayed.insert((Instant::now() + CLOCK_TICK, object));
+                return Ok(());
+            }
             Next::Read => ReadJob::Whole as fn(FileRef) -> ReadJob,
             Next::Digest => ReadJob::Digest as fn(FileRef) -> ReadJob,
         };
@@ -821,6 +879,13 @@ impl<'a, 'c> Session<'a, 'c> {
             let _ = self.jobs.send(body(file));
         }
         Ok(())
+    }
+
+    /// A file that was sent before and changed within the same tick of its file system's clock looks the same after
+    /// the next write: it is read again when that cannot happen any more ("racily clean").
+    fn is_too_fresh(&self, entry: &Entry) -> bool {
+        let sent = entry.flags & flags::ON_TARGET != 0 && entry.digest.is_some();
+        sent && stamp_of(entry).is_some_and(|stamp| is_within_tick(&stamp))
     }
 
     fn fly(&mut self, number: u64, flight: InFlight) {
@@ -869,7 +934,7 @@ impl<'a, 'c> Session<'a, 'c> {
             }
             ReadDone::Digest(file, digest, stat) => self.send_content(file.object, digest, stat, None),
             ReadDone::TooLarge(file, stat) => {
-                self.busy.remove(&file.object);
+                self.free(file.object);
                 match self.context.source.catalog.read(|view| view.get(file.object))? {
                     Some(entry) => self.offer(&entry, None, Some(&stat)),
                     None => return Ok(()),
@@ -877,16 +942,16 @@ impl<'a, 'c> Session<'a, 'c> {
                 Ok(())
             }
             ReadDone::Moved(file) => {
-                self.busy.remove(&file.object);
+                self.free(file.object);
                 self.try_later(file.object);
                 Ok(())
             }
             ReadDone::Vanished(object) => {
-                self.busy.remove(&object);
+                self.free(object);
                 self.look_again(object)
             }
             ReadDone::Unreadable(object, text) => {
-                self.busy.remove(&object);
+                self.free(object);
                 self.fail(object, u8::MAX, &text, None)
             }
             ReadDone::Streamed(number, object, digest, size, stat, still) => {
@@ -963,7 +1028,7 @@ impl<'a, 'c> Session<'a, 'c> {
         stat: Stat,
         bytes: Option<Vec<u8>>,
     ) -> Result<(), Ended> {
-        self.busy.remove(&object);
+        self.free(object);
         let source = &mut *self.context.source;
         let entry = source.catalog.clone().update(false, |t| {
             let Some(mut entry) = t.get(object)? else {
@@ -978,7 +1043,9 @@ impl<'a, 'c> Session<'a, 'c> {
             Ok(Some(entry))
         })?;
         let Some(entry) = entry else { return Ok(()) };
-        let (place, attributes, stamp) = (entry.place.clone(), stat.attributes, Some(stat.stamp));
+        let (place, attributes) = (entry.place.clone(), stat.attributes);
+        // Read within a tick of its last change, it stays stale and is read once more.
+        let stamp = Some(stat.stamp).filter(|stamp| !is_within_tick(stamp));
         let flight = InFlight::Content {
             object,
             place: place.clone(),
@@ -1077,6 +1144,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let quiet = self.page.is_empty()
             && self.again.is_empty()
             && self.deferred.is_empty()
+            && self.adopts.is_empty()
             && self.reading == 0
             && !self.must_reconcile
             && self.context.pending.is_empty()
@@ -1090,23 +1158,31 @@ impl<'a, 'c> Session<'a, 'c> {
             return Ok(None);
         }
         self.scanned = self.scanned.max(last);
-        let deletes = if self.removes.is_empty() {
-            Deletes::Always
-        } else {
-            self.deletes()?
-        };
-        for Removal {
-            object,
-            place,
-            is_replaced,
-        } in std::mem::take(&mut self.removes)
-        {
-            let body = match deletes {
-                Deletes::Never if !is_replaced => OpBody::Release { object, place },
-                _ => OpBody::Remove { object, place },
-            };
-            let number = self.emit(0, true, body, 0);
-            self.in_flight.insert(number, InFlight::Other);
+        if !self.removes.is_empty() {
+            let deletes = self.deletes()?;
+            while self.in_flight.len() < IN_FLIGHT_MAX {
+                let Some(Removal {
+                    object,
+                    place,
+                    is_replaced,
+                }) = self.removes.pop_front()
+                else {
+                    break;
+                };
+                let flight = InFlight::Remove {
+                    object,
+                    place: place.clone(),
+                };
+                let body = match deletes {
+                    Deletes::Never if !is_replaced => OpBody::Release { object, place },
+                    _ => OpBody::Remove { object, place },
+                };
+                let number = self.emit(0, true, body, 0);
+                self.in_flight.insert(number, flight);
+            }
+            if !self.removes.is_empty() {
+                return Ok(None);
+            }
         }
         if self.marked != Some(self.scanned) {
             self.marked = Some(self.scanned);
@@ -1131,7 +1207,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let ledger = &self.context.source.ledger;
         // With entries in error the two sums differ by design; every one of them is reported.
         let equal = ledger.unknown() == 0 && ledger.fold() == cursor.sum;
-        if equal || !self.context.failed.is_empty() {
+        if equal || (!self.context.failed.is_empty() && self.reconciles_ever > 0) {
             return Ok(Some(cursor.sequence));
         }
         tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
@@ -1158,6 +1234,15 @@ impl<'a, 'c> Session<'a, 'c> {
             self.context.observer.counters(&counters);
         }
     }
+}
+
+/// Whether a file changed so lately that another write could carry the same time stamps.
+fn is_within_tick(stamp: &Stamp) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_nanos() as i128);
+    let changed = i128::from(stamp.ctime.seconds()) * 1_000_000_000 + i128::from(stamp.ctime.nanoseconds());
+    (0..CLOCK_TICK.as_nanos() as i128).contains(&(now - changed))
 }
 
 /// The failed set, for people.

@@ -54,6 +54,8 @@ pub struct Source {
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
+    /// Files with several names, by device and inode: a write through one name raises no event at the others.
+    linked: HashMap<(u64, u64), BTreeSet<ObjectId>>,
 }
 
 /// A look in progress: objects whose names were not found where the catalog has them.
@@ -61,6 +63,8 @@ pub struct Source {
 struct Look {
     found: Found,
     orphans: Vec<ObjectId>,
+    /// Other names of files that changed.
+    linked: Vec<ObjectId>,
     /// Directories that are new or came from elsewhere and have to be walked.
     enter: Vec<(ObjectId, Arc<Directory>)>,
 }
@@ -116,6 +120,7 @@ impl Source {
             is_summed: false,
             watcher: Arc::new(Mutex::new(watcher)),
             handles: HashMap::new(),
+            linked: HashMap::new(),
         })
     }
 
@@ -225,6 +230,7 @@ impl Source {
             for &directory in directories.iter().chain(attributes) {
                 self.look_at_itself(t, directory, &mut look)?;
             }
+            self.look_at_linked(t, &mut look)?;
             // A name that came or went moved its directory's times, which raises no event of its own.
             let parents: BTreeSet<ObjectId> = names.iter().map(|(directory, _)| *directory).collect();
             for directory in parents {
@@ -389,6 +395,17 @@ impl Source {
         }
     }
 
+    /// A file changed that has other names: they changed with it.
+    fn look_at_linked(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        // Each name is seen as changed once, so this ends.
+        while let Some(object) = look.linked.pop() {
+            if let Some(entry) = t.get(object)? {
+                self.look_at(t, entry.place.directory, &entry.place.name, look)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A directory's own attributes changed, or its inside has to be listed again.
     fn look_at_itself(
         &mut self,
@@ -428,6 +445,12 @@ impl Source {
             return Ok(());
         };
         let place = Place { directory, name };
+        let inode = (stat.stamp.device, stat.stamp.inode);
+        if stat.links > 1 && kind == Kind::File {
+            if let Some(old) = &old {
+                self.linked.entry(inode).or_default().insert(old.object);
+            }
+        }
         let mut entry = match old {
             Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
                 if is_unchanged(&old, stat) {
@@ -460,6 +483,12 @@ impl Source {
         entry.sequence = t.next_sequence()?;
         look.found.changed += 1;
         self.put(t, &entry)?;
+        if stat.links > 1 && kind == Kind::File {
+            let names = self.linked.entry(inode).or_default();
+            names.insert(entry.object);
+            look.linked
+                .extend(names.iter().copied().filter(|&object| object != entry.object));
+        }
         if kind == Kind::Directory {
             match handle.open_dir(&entry.place.name) {
                 Ok(inner) => {

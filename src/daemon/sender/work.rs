@@ -40,6 +40,8 @@ pub enum InFlight {
     },
     /// An offer that came to nothing.
     Withdrawn { object: ObjectId },
+    /// Something is removed, or left behind.
+    Remove { object: ObjectId, place: Place },
     /// Nothing to remember.
     Other,
 }
@@ -54,7 +56,7 @@ impl InFlight {
             | InFlight::Link { object, .. }
             | InFlight::Content { object, .. }
             | InFlight::Withdrawn { object } => Some(*object),
-            InFlight::Other => None,
+            InFlight::Remove { .. } | InFlight::Other => None,
         }
     }
 
@@ -66,6 +68,7 @@ impl InFlight {
             InFlight::Move { .. } => "moved to",
             InFlight::Link { .. } | InFlight::Content { .. } => "put",
             InFlight::Withdrawn { .. } => "gave up for now",
+            InFlight::Remove { .. } => "removed",
             InFlight::Other => "did",
         }
     }
@@ -189,7 +192,13 @@ pub fn acknowledge(
             }
             settle_attributes(&mut entry, attributes);
         }
-        InFlight::Withdrawn { .. } | InFlight::Other => return Ok(None),
+        // Read again: under a new number, so that a cursor never passes it by.
+        InFlight::Withdrawn { .. } => {
+            entry.sequence = t.next_sequence()?;
+            source.put(t, &entry)?;
+            return Ok(None);
+        }
+        InFlight::Remove { .. } | InFlight::Other => return Ok(None),
     }
     source.put(t, &entry)?;
     Ok(Some(object))
