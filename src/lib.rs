@@ -1,4 +1,5 @@
 //! driftless keeps directory trees on other machines identical to the one here, continuously, over any network.
+pub mod bench;
 pub mod cli;
 pub mod daemon;
 pub mod engine;

@@ -49,7 +49,11 @@ impl Tree {
             let (kind, size, content) = if meta.is_dir() {
                 (b'd', 0, [0; 32])
             } else if meta.is_symlink() {
-                (b'l', 0, *blake3::hash(fs::read_link(&path)?.as_os_str().as_bytes()).as_bytes())
+                (
+                    b'l',
+                    0,
+                    *blake3::hash(fs::read_link(&path)?.as_os_str().as_bytes()).as_bytes(),
+                )
             } else if meta.is_file() {
                 (b'f', meta.len(), digest(&path, buffer)?)
             } else {
@@ -121,8 +125,17 @@ impl Tree {
     /// Bytes in files of `later` whose content is not what it was here.
     #[cfg(test)]
     pub(super) fn changed_bytes(&self, later: &Tree) -> u64 {
-        let same = |path: &Vec<u8>, entry: &Entry| self.entries.get(path).is_some_and(|old| old.content == entry.content);
-        later.entries.iter().filter(|(path, entry)| !same(path, entry)).map(|(_, entry)| entry.size).sum()
+        let same = |path: &Vec<u8>, entry: &Entry| {
+            self.entries
+                .get(path)
+                .is_some_and(|old| old.content == entry.content)
+        };
+        later
+            .entries
+            .iter()
+            .filter(|(path, entry)| !same(path, entry))
+            .map(|(_, entry)| entry.size)
+            .sum()
     }
 }
 
@@ -152,7 +165,10 @@ pub fn sabotage(root: &Path) -> io::Result<()> {
             return file.set_modified(meta.modified()?);
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "there is no file to corrupt"))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "there is no file to corrupt",
+    ))
 }
 
 #[cfg(test)]
@@ -174,6 +190,11 @@ mod tests {
         sabotage(&b).unwrap();
         assert_eq!(wanted.difference(&Tree::read(&b).unwrap()), None);
         fs::write(b.join("more"), "").unwrap();
-        assert!(wanted.difference(&Tree::read(&b).unwrap()).unwrap().contains("too much"));
+        assert!(
+            wanted
+                .difference(&Tree::read(&b).unwrap())
+                .unwrap()
+                .contains("too much")
+        );
     }
 }

@@ -33,7 +33,9 @@ impl Owned {
         // Killed processes may write for another moment.
         for _ in 0..20 {
             match fs::remove_dir_all(&self.directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => std::thread::sleep(Duration::from_millis(50)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    std::thread::sleep(Duration::from_millis(50))
+                }
                 _ => break,
             }
         }
@@ -69,14 +71,22 @@ impl Workspace {
     /// When the directory cannot be made.
     pub fn create(parent: &Path) -> Result<Workspace, BenchError> {
         let mut number = [0; 4];
-        getrandom::fill(&mut number).map_err(|error| BenchError::new(format!("no random numbers: {error}")))?;
+        getrandom::fill(&mut number)
+            .map_err(|error| BenchError::new(format!("no random numbers: {error}")))?;
         let name = format!("driftless-bench-{}", data_encoding::HEXLOWER.encode(&number));
-        let parent = parent.canonicalize().map_err(|error| BenchError::io("use", parent, &error))?;
+        let parent = parent
+            .canonicalize()
+            .map_err(|error| BenchError::io("use", parent, &error))?;
         let directory = parent.join(name);
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&directory).map_err(|error| BenchError::io("make", &directory, &error))?;
-        let owned = Owned { directory: directory.clone(), ..Owned::default() };
+        builder
+            .create(&directory)
+            .map_err(|error| BenchError::io("make", &directory, &error))?;
+        let owned = Owned {
+            directory: directory.clone(),
+            ..Owned::default()
+        };
         let shared = Arc::new(Shared(Mutex::new(owned)));
         let workspace = Workspace { shared, directory };
         workspace.listen();
@@ -87,11 +97,16 @@ impl Workspace {
     fn listen(&self) {
         let shared = Arc::downgrade(&self.shared);
         let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
             let number = runtime.block_on(async {
                 use tokio::signal::unix::{SignalKind, signal};
-                let (mut interrupt, mut terminate) =
-                    (signal(SignalKind::interrupt()).ok()?, signal(SignalKind::terminate()).ok()?);
+                let (mut interrupt, mut terminate) = (
+                    signal(SignalKind::interrupt()).ok()?,
+                    signal(SignalKind::terminate()).ok()?,
+                );
                 let mut hangup = signal(SignalKind::hangup()).ok()?;
                 Some(tokio::select! {
                     _ = interrupt.recv() => 2,
@@ -107,7 +122,9 @@ impl Workspace {
             }
             Some(())
         };
-        let _ = std::thread::Builder::new().name("bench-signals".to_owned()).spawn(work);
+        let _ = std::thread::Builder::new()
+            .name("bench-signals".to_owned())
+            .spawn(work);
     }
 
     /// The directory.

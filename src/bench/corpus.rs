@@ -26,12 +26,12 @@ impl Rng {
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Rng {
         let mut rng = Rng(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        rng.next();
+        rng.number();
         rng
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -41,18 +41,18 @@ impl Rng {
 
     /// A number below `n`, or 0 for 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.number()) * u128::from(n)) >> 64) as u64
     }
 
     /// A number from 0 to 1.
     pub fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Fills a buffer with incompressible bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
+            let word = self.number().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
     }
@@ -66,11 +66,11 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn new(seed: u64) -> Text {
         const PARTS: [&str; 24] = [
-            "get", "set", "node", "buf", "len", "ctx", "dev", "page", "lock", "map", "list", "init", "state", "flag",
-            "mem", "reg", "irq", "queue", "entry", "hash", "net", "sock", "inode", "file",
+            "get", "set", "node", "buf", "len", "ctx", "dev", "page", "lock", "map", "list", "init", "state",
+            "flag", "mem", "reg", "irq", "queue", "entry", "hash", "net", "sock", "inode", "file",
         ];
         let mut rng = Rng::new(seed, 1);
-        let mut part = |rng: &mut Rng| PARTS[rng.below(PARTS.len() as u64) as usize];
+        let part = |rng: &mut Rng| PARTS[rng.below(PARTS.len() as u64) as usize];
         let words = (0..4096).map(|_| {
             let mut word = part(&mut rng).to_owned();
             for _ in 0..rng.below(3) {
@@ -82,7 +82,9 @@ impl Text {
             }
             word
         });
-        Text { words: words.collect() }
+        Text {
+            words: words.collect(),
+        }
     }
 
     fn word(&self, rng: &mut Rng) -> &str {
@@ -138,7 +140,11 @@ impl Text {
 
 /// The time of the `index`th entry in a `round`.
 pub(super) fn stamp(round: u64, index: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::new(EPOCH_SECONDS + round * 86_400 + index % 80_000, (index % 997) as u32 * 1_000_003)
+    SystemTime::UNIX_EPOCH
+        + Duration::new(
+            EPOCH_SECONDS + round * 86_400 + index % 80_000,
+            (index % 997) as u32 * 1_000_003,
+        )
 }
 
 /// Sets the modification time of a file or a directory.
@@ -159,14 +165,24 @@ pub fn source_tree(root: &Path, seed: u64, bytes: u64) -> io::Result<()> {
         if index % 12 == 0 {
             fs::create_dir_all(&directory)?;
         }
-        let path = directory.join(format!("{}_{index}.{}", text.word(&mut rng), ["c", "h", "rs", "txt"][rng.below(4) as usize]));
-        let content = text.block(&mut rng, source_size(bytes_left_scale(bytes, count), index, count));
+        let path = directory.join(format!(
+            "{}_{index}.{}",
+            text.word(&mut rng),
+            ["c", "h", "rs", "txt"][rng.below(4) as usize]
+        ));
+        let content = text.block(
+            &mut rng,
+            source_size(bytes_left_scale(bytes, count), index, count),
+        );
         fs::write(&path, content)?;
         if rng.below(50) == 0 {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         }
         if rng.below(100) == 0 {
-            symlink(path.file_name().unwrap_or_default(), directory.join(format!("link_{index}")))?;
+            symlink(
+                path.file_name().unwrap_or_default(),
+                directory.join(format!("link_{index}")),
+            )?;
         }
     }
     restamp(root, 0)
@@ -179,7 +195,10 @@ fn directory_of(root: &Path, mut number: u64) -> PathBuf {
         number /= 6;
         names.push(format!("d{number}"));
     }
-    names.iter().rev().fold(root.to_owned(), |path, name| path.join(name))
+    names
+        .iter()
+        .rev()
+        .fold(root.to_owned(), |path, name| path.join(name))
 }
 
 /// How much larger or smaller than usual files are, so that few files make up the size that was asked for.
@@ -249,13 +268,17 @@ pub fn file(path: &Path, seed: u64, kind: Kind, bytes: u64) -> io::Result<()> {
                 _ => rng.fill(&mut piece),
             },
             Kind::Log => log_lines(&mut piece, &text, &mut rng, written),
-            Kind::Database => piece.chunks_mut(PAGE).for_each(|page| database_page(page, &text, &mut rng)),
+            Kind::Database => piece
+                .chunks_mut(PAGE)
+                .for_each(|page| database_page(page, &text, &mut rng)),
         }
         let length = (piece.len() as u64).min(bytes - written);
         out.write_all(&piece[..length as usize])?;
         written += length;
     }
-    out.into_inner().map_err(|error| error.into_error())?.set_modified(stamp(0, 1))
+    out.into_inner()
+        .map_err(|error| error.into_error())?
+        .set_modified(stamp(0, 1))
 }
 
 /// Fills a piece of fixed length with lines of a log.
@@ -266,7 +289,8 @@ pub(super) fn log_lines(piece: &mut Vec<u8>, text: &Text, rng: &mut Rng, at: u64
     while piece.len() < length {
         clock += rng.below(5);
         let (a, b) = (rng.below(256), rng.below(65_536));
-        piece.extend_from_slice(format!("{clock} INFO peer=10.0.{a}.{} port={b} ", rng.below(256)).as_bytes());
+        piece
+            .extend_from_slice(format!("{clock} INFO peer=10.0.{a}.{} port={b} ", rng.below(256)).as_bytes());
         text.line(rng, piece);
     }
     piece.truncate(length);
@@ -274,7 +298,7 @@ pub(super) fn log_lines(piece: &mut Vec<u8>, text: &Text, rng: &mut Rng, at: u64
 
 fn database_page(page: &mut [u8], text: &Text, rng: &mut Rng) {
     page.fill(0);
-    let number = rng.next();
+    let number = rng.number();
     page[..8].copy_from_slice(&number.to_le_bytes());
     // Pages are two thirds full.
     let mut at = 24;
@@ -326,7 +350,10 @@ mod tests {
             fs::create_dir(&root).unwrap();
             source_tree(&root, seed, 1 << 20).unwrap();
             small_files(&root, seed, 20).unwrap();
-            for (index, kind) in [Kind::Media, Kind::Image, Kind::Log, Kind::Database].into_iter().enumerate() {
+            for (index, kind) in [Kind::Media, Kind::Image, Kind::Log, Kind::Database]
+                .into_iter()
+                .enumerate()
+            {
                 file(&root.join(format!("file{index}")), seed, kind, 100_000).unwrap();
             }
             restamp(&root, 0).unwrap();

@@ -64,11 +64,18 @@ pub fn measure(old: &Path, new: &Path) -> Result<Rates, BenchError> {
     let (ours_diff, ours_literals) = best(new.len(), || {
         new.chunks(SEGMENT).try_fold(0, |sum, segment| {
             let ranges = delta::diff(&index, segment).map_err(|error| fail(&error))?;
-            Ok(sum + ranges.iter().map(|range| range.literals.len() as u64).sum::<u64>())
+            Ok(sum
+                + ranges
+                    .iter()
+                    .map(|range| range.literals.len() as u64)
+                    .sum::<u64>())
         })
     })?;
     let block_size = delta::block_bytes(old.len() as u64);
-    let options = || SignatureOptions { block_size, crypto_hash_size: 16 };
+    let options = || SignatureOptions {
+        block_size,
+        crypto_hash_size: 16,
+    };
     let (plain_signature, signature) = best(old.len(), || Ok(Signature::calculate(&old, options())))?;
     let index = signature.index();
     let (plain_diff, made) = best(new.len(), || {
@@ -78,5 +85,13 @@ pub fn measure(old: &Path, new: &Path) -> Result<Rates, BenchError> {
     })?;
     let bytes = (old.len() as u64, new.len() as u64);
     let plain_delta = made.len() as u64;
-    Ok(Rates { bytes, ours_signature, ours_diff, ours_literals, plain_signature, plain_diff, plain_delta })
+    Ok(Rates {
+        bytes,
+        ours_signature,
+        ours_diff,
+        ours_literals,
+        plain_signature,
+        plain_diff,
+        plain_delta,
+    })
 }

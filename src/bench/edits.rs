@@ -89,7 +89,9 @@ pub fn insertions(path: &Path, seed: u64, round: u64, count: u64) -> io::Result<
         from = place;
     }
     out.write_all(&old[from..])?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.set_modified(stamp(round, 1))
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .set_modified(stamp(round, 1))
 }
 
 /// Appends log lines to a file.

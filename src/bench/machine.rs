@@ -36,14 +36,18 @@ impl Machine {
             let line = text.lines().find(|line| line.starts_with(name))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
-        let model = field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+        let model =
+            field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let tcp = match emulator.link() {
-            Link::Loop => read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
-            Link::Wan(_) => {
-                emulator.side(Side::A).tcp_settings().map_or_else(|_| "unknown".to_owned(), |tcp| tcp.congestion_control)
-            }
+            Link::Loop => read("/proc/sys/net/ipv4/tcp_congestion_control")
+                .trim()
+                .to_owned(),
+            Link::Wan(_) => emulator
+                .side(Side::A)
+                .tcp_settings()
+                .map_or_else(|_| "unknown".to_owned(), |tcp| tcp.congestion_control),
         };
         Machine {
             processor: format!("{cores} x {model}"),
@@ -64,7 +68,11 @@ fn file_system(directory: &Path) -> String {
     let above = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (point, kind) = (fields.next()?, fields.next()?);
-        directory.starts_with(point).then(|| (point.len(), kind.to_owned()))
+        directory
+            .starts_with(point)
+            .then(|| (point.len(), kind.to_owned()))
     });
-    above.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind)
+    above
+        .max_by_key(|(length, _)| *length)
+        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind)
 }

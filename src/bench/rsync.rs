@@ -39,7 +39,11 @@ impl Variant {
     /// Its name in the table.
     #[must_use]
     pub fn name(self) -> String {
-        let carrier = if self.carrier == Carrier::Ssh { "rsync+ssh" } else { "rsync daemon" };
+        let carrier = if self.carrier == Carrier::Ssh {
+            "rsync+ssh"
+        } else {
+            "rsync daemon"
+        };
         let compress = if self.compress { " -z" } else { "" };
         let fsync = if self.fsync { " --fsync" } else { "" };
         format!("{carrier}{compress}{fsync}")
@@ -48,8 +52,15 @@ impl Variant {
     /// The variants that a run compares with, the usual one first.
     #[must_use]
     pub fn all(quick: bool) -> Vec<Variant> {
-        let variant = |carrier, compress, fsync| Variant { carrier, compress, fsync };
-        let mut all = vec![variant(Carrier::Ssh, true, false), variant(Carrier::Ssh, true, true)];
+        let variant = |carrier, compress, fsync| Variant {
+            carrier,
+            compress,
+            fsync,
+        };
+        let mut all = vec![
+            variant(Carrier::Ssh, true, false),
+            variant(Carrier::Ssh, true, true),
+        ];
         if !quick {
             all.push(variant(Carrier::Ssh, false, false));
             all.push(variant(Carrier::Daemon, true, false));
@@ -74,8 +85,16 @@ impl Server {
     /// # Errors
     /// When the program is missing or does not come up.
     pub fn start(stage: &Stage, carrier: Carrier, copies: &Path) -> Result<Server, BenchError> {
-        let port = if stage.emulator.link() == Link::Loop { free_port()? } else { 2222 };
-        let port = if carrier == Carrier::Daemon && port == 2222 { 2223 } else { port };
+        let port = if stage.emulator.link() == Link::Loop {
+            free_port()?
+        } else {
+            2222
+        };
+        let port = if carrier == Carrier::Daemon && port == 2222 {
+            2223
+        } else {
+            port
+        };
         match carrier {
             Carrier::Ssh => Server::sshd(stage, port),
             Carrier::Daemon => Server::rsyncd(stage, port, copies),
@@ -91,10 +110,13 @@ impl Server {
         let address = stage.emulator.side(Side::B).address();
         for key in ["host", "user"] {
             let mut command = Command::new(&keygen);
-            command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(home.join(key));
+            command
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(home.join(key));
             stage.run(command)?;
         }
-        let read = |name: &str| fs::read_to_string(home.join(name)).map_err(|e| BenchError::io("read", &home, &e));
+        let read =
+            |name: &str| fs::read_to_string(home.join(name)).map_err(|e| BenchError::io("read", &home, &e));
         let write = |name: &str, text: &str| {
             let path = home.join(name);
             fs::write(&path, text)
@@ -130,25 +152,37 @@ impl Server {
         // Run by root, sshd wants an empty directory that only its package's service makes.
         let daemon = start().or_else(|error| {
             let text = error.to_string();
-            let directory = text.split_once("Missing privilege separation directory: ").map(|(_, rest)| rest.trim());
+            let directory = text
+                .split_once("Missing privilege separation directory: ")
+                .map(|(_, rest)| rest.trim());
             match directory {
                 Some(path) if stage.workspace.directory_outside(Path::new(path)).is_ok() => start(),
                 _ => Err(error),
             }
         })?;
         let shell = format!("ssh -F '{place}/config'");
-        let server = Server { daemon, port, shell: Some(shell.clone()) };
+        let server = Server {
+            daemon,
+            port,
+            shell: Some(shell.clone()),
+        };
         // A login that is refused is better found here.
         let mut command = Command::new("ssh");
         command.arg("-F").arg(home.join("config")).args(["bench", "true"]);
-        stage.run(command).map_err(|error| BenchError::new(format!("the private sshd lets nobody in: {error}")))?;
+        stage
+            .run(command)
+            .map_err(|error| BenchError::new(format!("the private sshd lets nobody in: {error}")))?;
         Ok(server)
     }
 
     fn rsyncd(stage: &Stage, port: u16, copies: &Path) -> Result<Server, BenchError> {
         let home = stage.workspace.directory("rsyncd")?;
         let address = stage.emulator.side(Side::B).address();
-        let root = if rustix::process::geteuid().is_root() { "uid = 0\ngid = 0\n" } else { "" };
+        let root = if rustix::process::geteuid().is_root() {
+            "uid = 0\ngid = 0\n"
+        } else {
+            ""
+        };
         let text = format!(
             "port = {port}\naddress = {address}\nuse chroot = no\nlog file = {}\n{root}[copies]\npath = {}\nread only = no\n",
             home.join("log").display(),
@@ -157,10 +191,16 @@ impl Server {
         let config = home.join("rsyncd.conf");
         fs::write(&config, text).map_err(|error| BenchError::io("write", &config, &error))?;
         let mut command = Command::new("rsync");
-        command.args(["--daemon", "--no-detach"]).arg(format!("--config={}", config.display()));
+        command
+            .args(["--daemon", "--no-detach"])
+            .arg(format!("--config={}", config.display()));
         let mut daemon = stage.daemon(Side::B, "rsyncd", command)?;
         daemon.wait_for_port(port)?;
-        Ok(Server { daemon, port, shell: None })
+        Ok(Server {
+            daemon,
+            port,
+            shell: None,
+        })
     }
 }
 
@@ -185,7 +225,14 @@ impl Rsync {
         let folder = name.replace([' ', '+'], "-");
         let copy = copies.join(&folder);
         fs::create_dir_all(&copy).map_err(|error| BenchError::io("make", &copy, &error))?;
-        Ok(Rsync { variant, name, server, copies: copies.to_owned(), folder, copy })
+        Ok(Rsync {
+            variant,
+            name,
+            server,
+            copies: copies.to_owned(),
+            folder,
+            copy,
+        })
     }
 }
 
@@ -213,7 +260,9 @@ impl Tool for Rsync {
 
     fn sync(&mut self, stage: &Stage, source: &Path) -> Result<Run, BenchError> {
         let mut command = Command::new("rsync");
-        command.args(["-aHAX", "--delete", "--stats"]).env_remove("RSYNC_RSH");
+        command
+            .args(["-aHAX", "--delete", "--stats"])
+            .env_remove("RSYNC_RSH");
         if self.variant.compress {
             command.args(["-z", "--zc=zstd"]);
         }
@@ -226,11 +275,16 @@ impl Tool for Rsync {
         match &self.server.shell {
             Some(shell) => {
                 let path = self.copies.join(&self.folder);
-                command.args(["-e", shell]).arg(format!("bench:{}/", path.display()));
+                command
+                    .args(["-e", shell])
+                    .arg(format!("bench:{}/", path.display()));
             }
             None => {
                 let address = stage.emulator.side(Side::B).address();
-                command.arg(format!("rsync://{address}:{}/copies/{}/", self.server.port, self.folder));
+                command.arg(format!(
+                    "rsync://{address}:{}/copies/{}/",
+                    self.server.port, self.folder
+                ));
             }
         }
         let (memory, before) = (self.server.daemon.watch_memory(), self.server.daemon.cpu());
@@ -246,10 +300,20 @@ impl Tool for Rsync {
             ..Run::default()
         };
         let total = |label: &str| {
-            let line = finished.output.lines().find_map(|line| line.strip_prefix(label))?;
-            line.chars().filter(char::is_ascii_digit).collect::<String>().parse().ok()
+            let line = finished
+                .output
+                .lines()
+                .find_map(|line| line.strip_prefix(label))?;
+            line.chars()
+                .filter(char::is_ascii_digit)
+                .collect::<String>()
+                .parse()
+                .ok()
         };
-        stage.finish_run(&mut run, (total("Total bytes sent:"), total("Total bytes received:")))?;
+        stage.finish_run(
+            &mut run,
+            (total("Total bytes sent:"), total("Total bytes received:")),
+        )?;
         Ok(run)
     }
 }

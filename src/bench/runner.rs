@@ -47,7 +47,10 @@ impl Stage {
     /// When it cannot be started or fails.
     pub fn run(&self, mut command: Command) -> Result<Finished, BenchError> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let (out, err) = (self.workspace.path().join("run.out"), self.workspace.path().join("run.err"));
+        let (out, err) = (
+            self.workspace.path().join("run.out"),
+            self.workspace.path().join("run.err"),
+        );
         redirect(&mut command, &out, &err)?;
         self.emulator.side(Side::A).attach(&mut command);
         let began = Instant::now();
@@ -62,9 +65,18 @@ impl Stage {
         let output = read(&out).unwrap_or_default();
         if status != 0 {
             let said = read(&err).unwrap_or_default();
-            return Err(BenchError::new(format!("{name} failed ({}): {}", describe(status), tail(&said))));
+            return Err(BenchError::new(format!(
+                "{name} failed ({}): {}",
+                describe(status),
+                tail(&said)
+            )));
         }
-        Ok(Finished { wall, cpu: usage.cpu, peak: usage.peak, output })
+        Ok(Finished {
+            wall,
+            cpu: usage.cpu,
+            peak: usage.peak,
+            output,
+        })
     }
 
     /// Starts a daemon on a side. What it says goes to files of that name.
@@ -72,21 +84,32 @@ impl Stage {
     /// # Errors
     /// When it cannot be started.
     pub fn daemon(&self, side: Side, name: &str, mut command: Command) -> Result<Daemon, BenchError> {
-        let (out, err) =
-            (self.workspace.path().join(format!("{name}.out")), self.workspace.path().join(format!("{name}.err")));
+        let (out, err) = (
+            self.workspace.path().join(format!("{name}.out")),
+            self.workspace.path().join(format!("{name}.err")),
+        );
         redirect(&mut command, &out, &err)?;
         self.emulator.side(side).attach(&mut command);
         let child = self
             .workspace
             .spawn(&mut command)
             .map_err(|error| BenchError::new(format!("cannot start {name}: {error}")))?;
-        Ok(Daemon { name: name.to_owned(), child, out, err, workspace: self.workspace.clone() })
+        Ok(Daemon {
+            name: name.to_owned(),
+            child,
+            out,
+            err,
+            workspace: self.workspace.clone(),
+        })
     }
 }
 
 fn redirect(command: &mut Command, out: &Path, err: &Path) -> Result<(), BenchError> {
     let create = |path: &Path| File::create(path).map_err(|error| BenchError::io("write", path, &error));
-    command.stdin(Stdio::null()).stdout(create(out)?).stderr(create(err)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(create(out)?)
+        .stderr(create(err)?);
     Ok(())
 }
 
@@ -112,7 +135,13 @@ fn wait(id: u32) -> Result<(i32, Usage), BenchError> {
         }
     }
     let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    Ok((status, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak: usage.ru_maxrss as u64 * 1024 }))
+    Ok((
+        status,
+        Usage {
+            cpu: time(usage.ru_utime) + time(usage.ru_stime),
+            peak: usage.ru_maxrss as u64 * 1024,
+        },
+    ))
 }
 
 fn describe(status: i32) -> String {
@@ -156,17 +185,29 @@ impl Daemon {
     ///
     /// # Errors
     /// When it ends before, or takes too long.
-    pub fn wait_until<T>(&mut self, patience: Duration, mut ready: impl FnMut(&str) -> Option<T>) -> Result<T, BenchError> {
+    pub fn wait_until<T>(
+        &mut self,
+        patience: Duration,
+        mut ready: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, BenchError> {
         let began = Instant::now();
         loop {
             if let Some(found) = ready(&fs::read_to_string(&self.out).unwrap_or_default()) {
                 return Ok(found);
             }
             if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Err(BenchError::new(format!("{} ended at once: {}", self.name, self.complaints())));
+                return Err(BenchError::new(format!(
+                    "{} ended at once: {}",
+                    self.name,
+                    self.complaints()
+                )));
             }
             if began.elapsed() > patience {
-                return Err(BenchError::new(format!("{} is not ready: {}", self.name, self.complaints())));
+                return Err(BenchError::new(format!(
+                    "{} is not ready: {}",
+                    self.name,
+                    self.complaints()
+                )));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -178,8 +219,13 @@ impl Daemon {
     /// When it ends before, or takes too long.
     pub fn wait_for_port(&mut self, port: u16) -> Result<(), BenchError> {
         // The table is that of the process's own network.
-        let (table, wanted) = (format!("/proc/{}/net/tcp", self.id()), format!(":{port:04X} 00000000:0000 0A"));
-        self.wait_until(PATIENCE, |_| fs::read_to_string(&table).ok()?.contains(&wanted).then_some(()))
+        let (table, wanted) = (
+            format!("/proc/{}/net/tcp", self.id()),
+            format!(":{port:04X} 00000000:0000 0A"),
+        );
+        self.wait_until(PATIENCE, |_| {
+            fs::read_to_string(&table).ok()?.contains(&wanted).then_some(())
+        })
     }
 
     /// Waits until nothing that it started is left.
@@ -196,7 +242,12 @@ impl Daemon {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         // The name, in parentheses, may hold anything.
         let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks: u64 = fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(4)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
@@ -223,7 +274,11 @@ fn family(id: u32) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", found[at]));
         for task in tasks.into_iter().flatten().flatten() {
             let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|id| id.parse::<u32>().ok()),
+            );
         }
         at += 1;
     }
@@ -241,7 +296,10 @@ pub struct MemoryWatch {
 
 impl MemoryWatch {
     fn start(root: u32) -> MemoryWatch {
-        let (peaks, stop) = (Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicBool::new(false)));
+        let (peaks, stop) = (
+            Arc::new(Mutex::new(BTreeMap::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let work = {
             let (peaks, stop) = (peaks.clone(), stop.clone());
             move || {
@@ -251,8 +309,16 @@ impl MemoryWatch {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("bench-memory".to_owned()).spawn(work).ok();
-        MemoryWatch { root, peaks, stop, thread }
+        let thread = std::thread::Builder::new()
+            .name("bench-memory".to_owned())
+            .spawn(work)
+            .ok();
+        MemoryWatch {
+            root,
+            peaks,
+            stop,
+            thread,
+        }
     }
 
     /// The peak of the largest process, in bytes.
@@ -263,7 +329,13 @@ impl MemoryWatch {
             let _ = thread.join();
         }
         look(self.root, &self.peaks);
-        self.peaks.lock().unwrap_or_else(PoisonError::into_inner).values().copied().max().unwrap_or_default()
+        self.peaks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .copied()
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -277,7 +349,10 @@ fn look(root: u32, peaks: &Mutex<BTreeMap<u32, u64>>) {
     for id in family(root) {
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or_default() * 1024;
+        let peak = line
+            .and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok())
+            .unwrap_or_default()
+            * 1024;
         let mut peaks = peaks.lock().unwrap_or_else(PoisonError::into_inner);
         let known = peaks.entry(id).or_default();
         *known = peak.max(*known);
@@ -288,15 +363,33 @@ fn look(root: u32, peaks: &Mutex<BTreeMap<u32, u64>>) {
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).map(|directory| directory.join(name)).find(|path| path.is_file())
+    let more = [
+        "/usr/sbin",
+        "/usr/local/sbin",
+        "/sbin",
+        "/usr/bin",
+        "/usr/local/bin",
+    ]
+    .map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 /// The first line a program prints when called with these arguments, for the report.
 #[must_use]
 pub fn version(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        output.stdout
+    };
     Some(String::from_utf8_lossy(&text).lines().next()?.trim().to_owned())
 }
 
@@ -307,5 +400,7 @@ pub fn version(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String>
 pub fn free_port() -> Result<u16, BenchError> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0");
     let address = listener.and_then(|listener| listener.local_addr());
-    address.map(|address| address.port()).map_err(|error| BenchError::new(format!("no free TCP port: {error}")))
+    address
+        .map(|address| address.port())
+        .map_err(|error| BenchError::new(format!("no free TCP port: {error}")))
 }

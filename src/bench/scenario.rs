@@ -74,23 +74,88 @@ pub struct Scenario {
 }
 
 const fn scenario(name: &'static str, what: &'static str, base: Base, step: Step) -> Scenario {
-    Scenario { name, what, base, step }
+    Scenario {
+        name,
+        what,
+        base,
+        step,
+    }
 }
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
-    scenario("seed", "source tree to an empty target, first contact", Base::Source, Step::Fresh),
-    scenario("nothing-changed", "the same tree again, both ends remember", Base::Source, Step::Nothing),
-    scenario("stranger", "equal trees, but neither end remembers", Base::Source, Step::Stranger),
-    scenario("new-mtimes", "every time is new, no content", Base::Source, Step::NewTimes),
-    scenario("next-release", "3 % of the content changed in place, every time new", Base::Source, Step::Release),
-    scenario("rename-folder", "the largest folder has another name", Base::Source, Step::Rename),
-    scenario("many-small", "files of 4 KiB to an empty target, first contact", Base::Small, Step::Fresh),
-    scenario("big-file", "one incompressible file to an empty target", Base::File(Kind::Media), Step::Fresh),
-    scenario("random-pages", "pages of a disk image rewritten", Base::File(Kind::Image), Step::Pages),
-    scenario("database", "pages of a database rewritten", Base::File(Kind::Database), Step::Pages),
-    scenario("insertions", "10 insertions into a file", Base::File(Kind::Image), Step::Insert),
-    scenario("append", "1 part in 256 appended to a log", Base::File(Kind::Log), Step::Append),
+    scenario(
+        "seed",
+        "source tree to an empty target, first contact",
+        Base::Source,
+        Step::Fresh,
+    ),
+    scenario(
+        "nothing-changed",
+        "the same tree again, both ends remember",
+        Base::Source,
+        Step::Nothing,
+    ),
+    scenario(
+        "stranger",
+        "equal trees, but neither end remembers",
+        Base::Source,
+        Step::Stranger,
+    ),
+    scenario(
+        "new-mtimes",
+        "every time is new, no content",
+        Base::Source,
+        Step::NewTimes,
+    ),
+    scenario(
+        "next-release",
+        "3 % of the content changed in place, every time new",
+        Base::Source,
+        Step::Release,
+    ),
+    scenario(
+        "rename-folder",
+        "the largest folder has another name",
+        Base::Source,
+        Step::Rename,
+    ),
+    scenario(
+        "many-small",
+        "files of 4 KiB to an empty target, first contact",
+        Base::Small,
+        Step::Fresh,
+    ),
+    scenario(
+        "big-file",
+        "one incompressible file to an empty target",
+        Base::File(Kind::Media),
+        Step::Fresh,
+    ),
+    scenario(
+        "random-pages",
+        "pages of a disk image rewritten",
+        Base::File(Kind::Image),
+        Step::Pages,
+    ),
+    scenario(
+        "database",
+        "pages of a database rewritten",
+        Base::File(Kind::Database),
+        Step::Pages,
+    ),
+    scenario(
+        "insertions",
+        "10 insertions into a file",
+        Base::File(Kind::Image),
+        Step::Insert,
+    ),
+    scenario(
+        "append",
+        "1 part in 256 appended to a log",
+        Base::File(Kind::Log),
+        Step::Append,
+    ),
 ];
 
 impl Scenario {
@@ -103,7 +168,11 @@ impl Scenario {
         let made = match (self.base, &plan.tree) {
             (Base::Source, Some(tree)) => copy_tree(tree, source),
             (Base::Source, None) => corpus::source_tree(source, plan.seed, plan.size),
-            (Base::Small, _) => corpus::small_files(source, plan.seed, (plan.size / corpus::SMALL_FILE_BYTES).clamp(20, 2000)),
+            (Base::Small, _) => corpus::small_files(
+                source,
+                plan.seed,
+                (plan.size / corpus::SMALL_FILE_BYTES).clamp(20, 2000),
+            ),
             (Base::File(kind), _) => corpus::file(&source.join("file"), plan.seed, kind, plan.size),
         };
         made.map_err(|error| BenchError::io("make the corpus in", source, &error))
@@ -128,12 +197,25 @@ impl Scenario {
 fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     let mut source = from.as_os_str().to_owned();
     source.push("/.");
-    let status = std::process::Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(source).arg(to).status()?;
-    if status.success() { Ok(()) } else { Err(std::io::Error::other("cp failed")) }
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--reflink=auto", "--"])
+        .arg(source)
+        .arg(to)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("cp failed"))
+    }
 }
 
 /// The tools that can run here, driftless first; what is missing is told.
-fn tools(plan: &Plan, stage: &Stage, copies: &Path, notes: &mut Vec<String>) -> Result<Vec<Box<dyn Tool>>, BenchError> {
+fn tools(
+    plan: &Plan,
+    stage: &Stage,
+    copies: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Box<dyn Tool>>, BenchError> {
     let mut tools: Vec<Box<dyn Tool>> = vec![Box::new(Ours::new(stage, copies)?)];
     if find_program("rsync").is_none() {
         notes.push(INSTALL.to_owned());
@@ -143,7 +225,10 @@ fn tools(plan: &Plan, stage: &Stage, copies: &Path, notes: &mut Vec<String>) -> 
         match Server::start(stage, carrier, copies) {
             Ok(server) => {
                 let server = Rc::new(server);
-                for variant in Variant::all(plan.quick).into_iter().filter(|variant| variant.carrier == carrier) {
+                for variant in Variant::all(plan.quick)
+                    .into_iter()
+                    .filter(|variant| variant.carrier == carrier)
+                {
                     tools.push(Box::new(Rsync::new(variant, server.clone(), copies)?));
                 }
             }
@@ -157,15 +242,26 @@ fn tools(plan: &Plan, stage: &Stage, copies: &Path, notes: &mut Vec<String>) -> 
 ///
 /// # Errors
 /// When the plan names what does not exist, or a tool cannot be prepared. A tool that fails in a scenario only voids its row.
-pub fn run(plan: &Plan, stage: &Stage, mut notes: Vec<String>, tell: &dyn Fn(&str)) -> Result<Report, BenchError> {
+pub fn run(
+    plan: &Plan,
+    stage: &Stage,
+    mut notes: Vec<String>,
+    tell: &dyn Fn(&str),
+) -> Result<Report, BenchError> {
     for name in &plan.scenarios {
         if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
             let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-            return Err(BenchError::new(format!("there is no scenario {name}; there are: {}", known.join(", "))));
+            return Err(BenchError::new(format!(
+                "there is no scenario {name}; there are: {}",
+                known.join(", ")
+            )));
         }
     }
     if let (Some(name), Link::Wan(_)) = (&plan.tcp, plan.link) {
-        stage.emulator.set_congestion_control(name).map_err(|error| BenchError::new(error.to_string()))?;
+        stage
+            .emulator
+            .set_congestion_control(name)
+            .map_err(|error| BenchError::new(error.to_string()))?;
     }
     let machine = Machine::look(&stage.emulator, stage.workspace.path());
     let copies = stage.workspace.directory("copies")?;
@@ -192,11 +288,18 @@ fn measure(
     scenario.make(plan, &source)?;
     let read = |path: &Path| Tree::read(path).map_err(|error| BenchError::io("read", path, &error));
     let mut wanted = read(&source)?;
-    let mut rows: Vec<Row> = tools.iter().map(|tool| Row::new(scenario, tool.as_ref(), &wanted)).collect();
+    let mut rows: Vec<Row> = tools
+        .iter()
+        .map(|tool| Row::new(scenario, tool.as_ref(), &wanted))
+        .collect();
     for (tool, row) in tools.iter_mut().zip(&mut rows) {
         tool.reset(stage)?;
         if scenario.needs_base() {
-            tell(&format!("{}: {}: making the first copy", scenario.name, tool.name()));
+            tell(&format!(
+                "{}: {}: making the first copy",
+                scenario.name,
+                tool.name()
+            ));
             if let Err(error) = tool.sync(stage, &source) {
                 row.spoil(error.to_string());
             }
@@ -211,7 +314,12 @@ fn measure(
             if row.void.is_some() {
                 continue;
             }
-            tell(&format!("{}: {}, run {round} of {}", scenario.name, tool.name(), plan.runs));
+            tell(&format!(
+                "{}: {}, run {round} of {}",
+                scenario.name,
+                tool.name(),
+                plan.runs
+            ));
             match scenario.step {
                 Step::Fresh => tool.reset(stage)?,
                 Step::Stranger => tool.forget(stage)?,
@@ -223,13 +331,17 @@ fn measure(
             }
             let outcome = tool.sync(stage, &source).and_then(|run| {
                 if plan.sabotage && tool.is_ours() && round == 1 {
-                    check::sabotage(tool.copy()).map_err(|error| BenchError::io("corrupt", tool.copy(), &error))?;
+                    check::sabotage(tool.copy())
+                        .map_err(|error| BenchError::io("corrupt", tool.copy(), &error))?;
                 }
                 Ok((run, read(tool.copy())?))
             });
             match outcome {
                 Ok((run, copy)) => match wanted.difference(&copy) {
-                    None => row.runs.push(Run { verified: true, ..run }),
+                    None => row.runs.push(Run {
+                        verified: true,
+                        ..run
+                    }),
                     Some(difference) => {
                         row.runs.push(run);
                         row.spoil(format!("the copy is wrong: {difference}"));
@@ -250,7 +362,9 @@ pub fn start_link(link: Link, notes: &mut Vec<String>) -> Result<(Emulator, Link
     match Emulator::start(link) {
         Ok(emulator) => Ok((emulator, link)),
         Err(error) => {
-            notes.push(format!("the link {link} is not to be had, so everything ran on loop: {error}"));
+            notes.push(format!(
+                "the link {link} is not to be had, so everything ran on loop: {error}"
+            ));
             let emulator = Emulator::start(Link::Loop).map_err(|error| BenchError::new(error.to_string()))?;
             Ok((emulator, Link::Loop))
         }

@@ -71,10 +71,19 @@ impl Stage {
     /// # Errors
     /// When the emulator failed.
     pub fn bytes(&self) -> Result<Option<(u64, u64, bool)>, BenchError> {
-        let super::link::Link::Wan(spec) = self.emulator.link() else { return Ok(None) };
+        let super::link::Link::Wan(spec) = self.emulator.link() else {
+            return Ok(None);
+        };
         std::thread::sleep(spec.rtt + Duration::from_millis(20));
-        let counters = self.emulator.counters().map_err(|error| BenchError::new(error.to_string()))?;
-        Ok(Some((counters.sent_by(Side::A).bytes_in, counters.sent_by(Side::B).bytes_in, counters.sound())))
+        let counters = self
+            .emulator
+            .counters()
+            .map_err(|error| BenchError::new(error.to_string()))?;
+        Ok(Some((
+            counters.sent_by(Side::A).bytes_in,
+            counters.sent_by(Side::B).bytes_in,
+            counters.sound(),
+        )))
     }
 
     /// Puts the bytes into a run: those of the link, or on loop those that the tool counted itself.

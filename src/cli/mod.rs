@@ -4,6 +4,7 @@
 //! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
 //! the last word of `driftless id`.
 
+mod bench;
 mod id;
 mod invite;
 mod launch;
@@ -77,6 +78,7 @@ enum Command {
     Peers(peers::PeersArgs),
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Why a command ended without having done its work.
@@ -182,6 +184,7 @@ impl Command {
             Command::Peers(args) => args.run(),
             Command::Invite(args) => args.run(),
             Command::Pair(args) => args.run(),
+            Command::Bench(args) => args.run(),
         }
     }
 

@@ -228,17 +228,14 @@ impl Replica {
         Ok(self.put(t, &entry)?)
     }
 
-    /// Removes an object with everything below it, unless it meanwhile stands elsewhere.
-    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
+    /// Removes an object with everything below it, wherever it stands: numbers are never used again, so an object that
+    /// the sender removes has no other place to be.
+    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
         if object == ObjectId::ROOT {
             return Err(ApplyError::mismatch("the root of a mirror is never removed"));
-        }
-        let parked = entry.place.name.is_reserved();
-        if entry.place != *place && !parked {
-            return Ok(());
         }
         // Another object may have taken the name of one that somebody removed from the disk.
         if t.lookup(entry.place.directory, &entry.place.name)? != Some(object) {
@@ -278,16 +275,13 @@ impl Replica {
     }
 
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
-    pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId, place: &Place) -> Applied {
+    pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
         if entry.place.name.is_reserved() {
             // Something of the source took its name: there is no place left to keep it at.
-            return self.remove(t, object, place);
-        }
-        if entry.place != *place {
-            return Ok(());
+            return self.remove(t, object);
         }
         let mut below = vec![entry];
         while let Some(entry) = below.pop() {
@@ -316,8 +310,8 @@ impl Replica {
     /// Removes what was displaced and whose own op will not come any more.
     pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Applied {
         for object in std::mem::take(&mut self.parked) {
-            if let Some(entry) = t.get(object)?.filter(|entry| entry.place.name.is_reserved()) {
-                self.remove(t, object, &entry.place)?;
+            if t.get(object)?.is_some_and(|entry| entry.place.name.is_reserved()) {
+                self.remove(t, object)?;
             }
         }
         Ok(())

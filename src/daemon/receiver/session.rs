@@ -294,7 +294,10 @@ impl<'a> Session<'a> {
     fn handle_control(&mut self, message: ToReceiver) -> Result<(), SessionError> {
         match message {
             ToReceiver::Open(_) => Err(SessionError::Violation("the session was opened twice".to_owned())),
-            ToReceiver::List(directories) => listing::send_listings(self.replica, self.link, &directories.0),
+            ToReceiver::List(directories) => {
+                self.remove_parked()?;
+                listing::send_listings(self.replica, self.link, &directories.0)
+            }
             ToReceiver::ListDisk(_) => Err(SessionError::Violation(
                 "a disk listing was asked for on a connection that mirrors".to_owned(),
             )),
@@ -303,6 +306,13 @@ impl<'a> Session<'a> {
                 self.flush_if_wanted()
             }
         }
+    }
+
+    /// A sender compares when nothing is under way: what is still parked then has lost its own op.
+    fn remove_parked(&mut self) -> Result<(), SessionError> {
+        let catalog = self.replica.catalog.clone();
+        let outcome = catalog.update(false, |tables| Ok(self.replica.remove_parked(tables)))?;
+        outcome.map_err(|error| SessionError::Unable(error.text))
     }
 
     /// A flush that was asked for ahead of its op waits until that op has ended.
@@ -367,9 +377,9 @@ impl<'a> Session<'a> {
                 self.replica.set_attributes(tables, object, attributes)
             }
             OpBody::Move { object, to } => self.replica.move_object(tables, object, to),
-            OpBody::Remove { object, place } => self.replica.remove(tables, object, &place),
+            OpBody::Remove { object, .. } => self.replica.remove(tables, object),
             OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
-            OpBody::Release { object, place } => self.replica.release(tables, object, &place),
+            OpBody::Release { object, .. } => self.replica.release(tables, object),
             OpBody::Mark { .. } => Ok(()),
         };
         if outcome

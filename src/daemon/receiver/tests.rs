@@ -109,8 +109,8 @@ impl Bench {
         self.apply(|replica, t| replica.move_object(t, ObjectId(object), to))
     }
 
-    fn remove(&mut self, object: u64, at: &Place) {
-        self.apply(|replica, t| replica.remove(t, ObjectId(object), at))
+    fn remove(&mut self, object: u64) {
+        self.apply(|replica, t| replica.remove(t, ObjectId(object)))
             .unwrap();
     }
 
@@ -185,9 +185,9 @@ fn what_was_displaced_is_removed_by_its_own_op() {
         3,
         "the directory is parked: its own op is still to come"
     );
-    bench.remove(10, &place(1, "x"));
+    bench.remove(10);
     assert_eq!(bench.names(), ["x"]);
-    bench.remove(10, &place(1, "x"));
+    bench.remove(10);
     assert_eq!(bench.read("x"), "a file now", "redelivery is harmless");
 }
 
@@ -197,8 +197,7 @@ fn a_removal_spares_what_moved_away() {
     bench.make(10, place(1, "from"));
     bench.put(11, place(10, "kept"), "kept");
     bench.shift(11, place(1, "kept")).unwrap();
-    bench.remove(10, &place(1, "from"));
-    bench.remove(11, &place(10, "kept"));
+    bench.remove(10);
     assert_eq!(bench.names(), ["kept"]);
 }
 
@@ -224,7 +223,7 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
     let taken = bench.apply(|replica, t| replica.adopt(t, &place(50, "file"), ObjectId(50)));
     assert!(taken.is_err());
     bench
-        .apply(|replica, t| replica.release(t, ObjectId(50), &place(1, "theirs")))
+        .apply(|replica, t| replica.release(t, ObjectId(50)))
         .unwrap();
     assert_eq!(bench.replica.ledger.fold(), empty);
     assert_eq!(bench.read("theirs/file"), "x");
@@ -287,8 +286,8 @@ proptest! {
                     bench.shift(object, place(1, name)).unwrap();
                 }
                 2 if model.contains_key(&object) => {
-                    let at = model.remove(&object).unwrap();
-                    bench.remove(object, &place(1, at));
+                    model.remove(&object);
+                    bench.remove(object);
                 }
                 _ => {}
             }

@@ -1169,6 +1169,16 @@ impl<'a, 'c> Session<'a, 'c> {
                 else {
                     break;
                 };
+                // What the listing showed at a former place is put, and so moved, by its own op.
+                if self
+                    .context
+                    .source
+                    .catalog
+                    .read(|view| view.get(object))?
+                    .is_some()
+                {
+                    continue;
+                }
                 let flight = InFlight::Remove {
                     object,
                     place: place.clone(),
@@ -1211,6 +1221,17 @@ impl<'a, 'c> Session<'a, 'c> {
             return Ok(Some(cursor.sequence));
         }
         tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
+        if ledger.unknown() > 0 && tracing::enabled!(tracing::Level::DEBUG) {
+            self.context.source.catalog.read(|view| {
+                view.for_each(&mut |entry: Entry| {
+                    if crate::daemon::ledger::counted(&entry, ledger.carried()).is_none() {
+                        let named = view.lookup(entry.place.directory, &entry.place.name)?;
+                        tracing::debug!(?entry, ?named, "content is not known");
+                    }
+                    Ok(())
+                })
+            })?;
+        }
         self.must_reconcile = true;
         Ok(None)
     }

@@ -313,8 +313,22 @@ impl Source {
                 self.handles.remove(&entry.object);
             }
         }
+        drop(watcher);
         let sequence = t.next_sequence()?;
         t.remove(object, Some(sequence))?;
+        // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record.
+        for moved in gone
+            .into_iter()
+            .skip(1)
+            .filter(|entry| entry.flags & flags::MOVED != 0)
+        {
+            let sequence = t.next_sequence()?;
+            t.put(&Entry {
+                sequence: 0,
+                ..moved.clone()
+            })?;
+            t.remove(moved.object, Some(sequence))?;
+        }
         Ok(())
     }
 
@@ -469,7 +483,10 @@ impl Source {
                 // content as basis.
                 None => match old.filter(|old| old.kind == kind && kind != Kind::Directory) {
                     Some(mut old) => {
-                        old.flags |= flags::STALE;
+                        // The text of a link is read at once, in `refresh`.
+                        if kind == Kind::File {
+                            old.flags |= flags::STALE;
+                        }
                         old
                     }
                     None => {
