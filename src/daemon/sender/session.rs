@@ -32,8 +32,13 @@ const READS_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 16_384;
 const PUMP_BYTES_MAX: usize = 16 << 20;
 const UNSTABLE_TRIES: u32 = 3;
+/// How often an op that met another state than believed is tried again, at growing distances, before it counts as
+/// failed.
+const ORDER_TRIES: u32 = 8;
 /// How often sums may disagree before that is an error instead of another comparison.
-const RECONCILES_MAX: u32 = 3;
+const RECONCILES_MAX: u32 = 5;
+/// Pause of a daemon after that many comparisons in a row.
+const RECONCILE_PAUSE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
 const CLOCK_TICK: Duration = Duration::from_millis(12);
@@ -149,6 +154,7 @@ pub struct Session<'a, 'c> {
     marked: Option<u64>,
     cursor: Option<Cursor>,
     must_reconcile: bool,
+    reconcile_due: Option<Instant>,
     reconciles: u32,
     /// Comparisons in this connection.
     reconciles_ever: u32,
@@ -215,6 +221,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 marked: None,
                 cursor: None,
                 must_reconcile: false,
+                reconcile_due: None,
                 reconciles: 0,
                 reconciles_ever: 0,
                 in_sync: false,
@@ -412,8 +419,20 @@ impl<'a, 'c> Session<'a, 'c> {
                         self.target(),
                         self.reconciles
                     );
-                    return Err(Ended::Halted(DaemonError::failed(text)));
+                    if !self.context.options.follow {
+                        return Err(Ended::Halted(DaemonError::failed(text)));
+                    }
+                    // A tree that changes all the time can differ for a while; a daemon goes on, at a distance.
+                    self.context.observer.warning(&text);
+                    self.reconciles = 0;
+                    self.reconcile_due = Some(Instant::now() + RECONCILE_PAUSE);
                 }
+                if self.reconcile_due.is_some_and(|due| Instant::now() < due) {
+                    self.report(false);
+                    self.wait(&stop);
+                    continue;
+                }
+                self.reconcile_due = None;
                 self.reconcile(opened)?;
                 self.context.observer.phase(&Phase::Sending);
                 continue;
@@ -440,7 +459,8 @@ impl<'a, 'c> Session<'a, 'c> {
     /// Blocks until there is something to do.
     fn wait(&self, stop: &Receiver<()>) {
         let due = !self.again.is_empty() && self.may_dispatch();
-        if due || (self.must_reconcile && self.in_flight.is_empty() && self.reading == 0) {
+        let reconcile = self.must_reconcile && self.reconcile_due.is_none();
+        if (due && !self.must_reconcile) || (reconcile && self.in_flight.is_empty() && self.reading == 0) {
             return;
         }
         let mut select = Select::new();
@@ -450,6 +470,9 @@ impl<'a, 'c> Session<'a, 'c> {
         select.recv(stop);
         let now = Instant::now();
         let mut deadline = self.context.deadline();
+        if let Some(due) = self.reconcile_due {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
         if let Some((due, _)) = self.delayed.first() {
             deadline = Some(deadline.map_or(*due, |deadline| deadline.min(*due)));
         }
@@ -671,9 +694,11 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.again.push_back(object);
                 Ok(())
             }
-            FailureKind::Mismatch if *tries < UNSTABLE_TRIES => {
+            // Often only the order of a moment: what is in the way has an op of its own coming.
+            FailureKind::Mismatch | FailureKind::Io if *tries < ORDER_TRIES => {
                 tracing::debug!(number, "the target is not as believed: {text}");
-                self.must_reconcile = true;
+                self.must_reconcile |= kind == FailureKind::Mismatch && *tries >= ORDER_TRIES / 2;
+                self.try_later(object);
                 Ok(())
             }
             _ => self.fail(object, kind as u8, text, held),
@@ -1034,7 +1059,7 @@ impl<'a, 'c> Session<'a, 'c> {
             let Some(mut entry) = t.get(object)? else {
                 return Ok(None);
             };
-            if stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp)) {
+            if stamp_of(&entry).is_some_and(|known| is_no_older(&stat.stamp, &known)) {
                 entry.attributes = stat.attributes;
                 entry.size = stat.size;
                 entry.stamp = Some(stat.stamp.to_bytes());
@@ -1257,6 +1282,12 @@ impl<'a, 'c> Session<'a, 'c> {
     }
 }
 
+/// Whether what a read saw is the state that the catalog knows, or a later one. A look that came after the read must
+/// not be overruled by it: the change that it saw would be lost.
+fn is_no_older(read: &Stamp, known: &Stamp) -> bool {
+    read.same_object(known) && read.ctime >= known.ctime
+}
+
 /// Whether a file changed so lately that another write could carry the same time stamps.
 fn is_within_tick(stamp: &Stamp) -> bool {
     let now = SystemTime::now()
@@ -1277,4 +1308,26 @@ pub fn failed_entries(source: &Source, failed: &HashMap<ObjectId, Failed>) -> Ve
         .collect();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_protocol::Timestamp;
+
+    #[test]
+    fn a_read_never_overrules_a_later_look() {
+        let at = |seconds| Timestamp::new(seconds, 0).unwrap();
+        let stamp = |ctime| Stamp {
+            device: 1,
+            inode: 2,
+            birth: None,
+            ctime: at(ctime),
+            mtime: at(1),
+            size: 3,
+        };
+        assert!(is_no_older(&stamp(5), &stamp(5)) && is_no_older(&stamp(6), &stamp(5)));
+        assert!(!is_no_older(&stamp(5), &stamp(6)));
+        assert!(!is_no_older(&Stamp { inode: 3, ..stamp(9) }, &stamp(5)));
+    }
 }

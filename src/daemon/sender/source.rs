@@ -461,9 +461,10 @@ impl Source {
         let place = Place { directory, name };
         let inode = (stat.stamp.device, stat.stamp.inode);
         if stat.links > 1 && kind == Kind::File {
-            if let Some(old) = &old {
-                self.linked.entry(inode).or_default().insert(old.object);
-            }
+            let known = t.by_inode(inode.0, inode.1)?;
+            let names = self.linked.entry(inode).or_default();
+            names.extend(known);
+            names.extend(old.as_ref().map(|old| old.object));
         }
         let mut entry = match old {
             Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
