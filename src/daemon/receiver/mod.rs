@@ -193,10 +193,10 @@ impl Shared {
                 .map_err(|error| (error.close_code(), error.to_string()))
         });
         // A session that broke off may have left the sum out of step with the catalog.
-        if outcome.is_err() {
-            if let Err(error) = replica.recount() {
-                tracing::error!("{error}");
-            }
+        if outcome.is_err()
+            && let Err(error) = replica.recount()
+        {
+            tracing::error!("{error}");
         }
         lock(&self.slots).insert(key, Slot::Idle(replica));
         if outcome.is_ok() {

@@ -474,15 +474,16 @@ impl<'a> Session<'a> {
                     self.finish_same(number, digest)?;
                     continue;
                 }
-                if entry.digest.is_none() && entry.size == size {
-                    if let Ok((basis, _)) = directory.open_file(&place.name) {
-                        self.give(Job::CompareBasis {
-                            number,
-                            basis,
-                            digest,
-                        });
-                        continue;
-                    }
+                if entry.digest.is_none()
+                    && entry.size == size
+                    && let Ok((basis, _)) = directory.open_file(&place.name)
+                {
+                    self.give(Job::CompareBasis {
+                        number,
+                        basis,
+                        digest,
+                    });
+                    continue;
                 }
             }
             let basis = present.and_then(|_| directory.open_file(&place.name).ok());

@@ -251,12 +251,11 @@ fn literal(bytes: &[u8]) -> RangeBody {
     let shrinks = |from: &[u8], to: usize| to * 100 < from.len() * WORTH_COMPRESSING_PERCENT;
     let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
     let sampled = zstd::bulk::compress(sample, 1).map_or(usize::MAX / 100, |packed| packed.len());
-    if shrinks(sample, sampled) {
-        if let Ok(packed) = zstd::bulk::compress(bytes, COMPRESSION_LEVEL) {
-            if shrinks(bytes, packed.len()) {
-                return RangeBody::Zstd(RangeBytes(packed));
-            }
-        }
+    if shrinks(sample, sampled)
+        && let Ok(packed) = zstd::bulk::compress(bytes, COMPRESSION_LEVEL)
+        && shrinks(bytes, packed.len())
+    {
+        return RangeBody::Zstd(RangeBytes(packed));
     }
     RangeBody::Raw(RangeBytes(bytes.to_vec()))
 }

@@ -607,9 +607,8 @@ impl<'a, 'c> Session<'a, 'c> {
         {
             self.inline_bytes -= bytes;
         }
-        let ended = match self.in_flight.split_off(&progress.durable.saturating_add(1)) {
-            later => std::mem::replace(&mut self.in_flight, later),
-        };
+        let later = self.in_flight.split_off(&progress.durable.saturating_add(1));
+        let ended = std::mem::replace(&mut self.in_flight, later);
         self.asked = self.asked.split_off(&progress.durable.saturating_add(1));
         if !ended.is_empty() {
             self.context.counters.ops_done += ended.len() as u64;
@@ -983,8 +982,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.handle_streamed(number, object, digest, size, &stat, still)
             }
             ReadDone::Abandoned(number, object, error) => {
-                if self.in_flight.contains_key(&number) {
-                    self.in_flight.insert(number, InFlight::Withdrawn { object });
+                if let Some(flight) = self.in_flight.get_mut(&number) {
+                    *flight = InFlight::Withdrawn { object };
                     self.send(OpMessage::Withdraw { number }, 16);
                     match error {
                         Some(text) => self.fail(object, u8::MAX, &text, None)?,

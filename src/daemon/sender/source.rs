@@ -655,10 +655,11 @@ impl Source {
             let known = missing.remove(&name);
             self.see(t, &handle, directory, name.clone(), &stat, look)?;
             // An unchanged directory still has to be walked.
-            if stat.file_type == crate::fs::FileType::Directory && look.enter.len() == before {
-                if let (Some(object), Ok(inner)) = (known, handle.open_dir(&name)) {
-                    look.enter.push((object, Arc::new(inner)));
-                }
+            if stat.file_type == crate::fs::FileType::Directory
+                && look.enter.len() == before
+                && let (Some(object), Ok(inner)) = (known, handle.open_dir(&name))
+            {
+                look.enter.push((object, Arc::new(inner)));
             }
         }
         look.orphans.extend(missing.into_values());

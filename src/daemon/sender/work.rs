@@ -76,6 +76,7 @@ impl InFlight {
 
 /// The next step for an object.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives for one match")]
 pub enum Next {
     /// The target has it as it is.
     Nothing,
