@@ -136,6 +136,14 @@ fn first_contact_deletes_nothing_unasked() {
         pair.dst().join("large").exists(),
         "with --delete never, what the source removes stays"
     );
+    // The decision is remembered: a run without the flag deletes nothing either.
+    pair.deletes = Deletes::Ask;
+    write(&pair.dst().join("later"), b"made on the receiver");
+    write(&pair.src().join("newer"), b"made in the source");
+    let again = pair.seed().unwrap();
+    assert!(again.in_sync, "{again:?}");
+    assert!(pair.dst().join("precious/data").exists() && pair.dst().join("later").exists());
+    assert!(pair.dst().join("newer").exists());
 }
 
 #[test]
