@@ -1,0 +1,181 @@
+//! Contents that were read: in which form they travel, and what happens when a file will not hold still.
+
+use super::*;
+
+impl Session<'_, '_> {
+    pub(super) fn handle_read(&mut self, done: ReadDone) -> Result<(), Ended> {
+        if !matches!(done, ReadDone::Streamed(..) | ReadDone::Abandoned(..)) {
+            self.reading -= 1;
+        }
+        match done {
+            ReadDone::Whole(file, bytes, stat) => {
+                let digest = Digest::of(&bytes);
+                self.context.counters.content_bytes += bytes.len() as u64;
+                self.send_content(file.object, digest, stat, Some(bytes))
+            }
+            ReadDone::Digest(file, digest, stat) => self.send_content(file.object, digest, stat, None),
+            ReadDone::TooLarge(file, stat) => {
+                self.free(file.object);
+                match self.context.source.catalog.read(|view| view.get(file.object))? {
+                    Some(entry) => self.offer(&entry, None, Some(&stat)),
+                    None => return Ok(()),
+                }
+                Ok(())
+            }
+            ReadDone::Moved(file) => {
+                self.free(file.object);
+                self.try_later(file.object);
+                Ok(())
+            }
+            ReadDone::Vanished(object) => {
+                self.free(object);
+                self.look_again(object)
+            }
+            ReadDone::Unreadable(object, text) => {
+                self.free(object);
+                self.fail(object, u8::MAX, &text, None)
+            }
+            ReadDone::Streamed(number, object, digest, size, stat, still) => {
+                self.handle_streamed(number, object, digest, size, &stat, still)
+            }
+            ReadDone::Abandoned(number, object, error) => {
+                if let Some(flight) = self.in_flight.get_mut(&number) {
+                    *flight = InFlight::Withdrawn { object };
+                    self.send(OpMessage::Withdraw { number }, 16);
+                    match error {
+                        Some(text) => self.fail(object, u8::MAX, &text, None)?,
+                        None => self.look_again(object)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn handle_streamed(
+        &mut self,
+        number: u64,
+        object: ObjectId,
+        digest: Digest,
+        size: u64,
+        stat: &Stat,
+        still: bool,
+    ) -> Result<(), Ended> {
+        let Some(InFlight::Content { place, .. }) = self.in_flight.get(&number) else {
+            return Ok(());
+        };
+        let place = place.clone();
+        let tries = self.tries.entry(object).or_insert(0);
+        if !still && *tries < UNSTABLE_TRIES {
+            *tries += 1;
+            self.in_flight.insert(number, InFlight::Withdrawn { object });
+            self.send(OpMessage::Withdraw { number }, 16);
+            self.try_later(object);
+            return Ok(());
+        }
+        self.context.counters.content_bytes += size;
+        let attributes = stat.attributes;
+        // A file that never holds still is published as it was read and stays stale: it is read again.
+        let stamp = still.then_some(stat.stamp);
+        let digest_known = Some(digest);
+        let flight = InFlight::Content {
+            object,
+            place,
+            digest: digest_known,
+            stamp,
+            attributes,
+        };
+        self.in_flight.insert(number, flight);
+        self.send(
+            OpMessage::Seal(SealOp {
+                number,
+                size,
+                digest,
+                attributes,
+            }),
+            96,
+        );
+        if !still {
+            self.try_later(object);
+        }
+        Ok(())
+    }
+
+    /// The content of a file was read: decides in which form it travels, if at all.
+    pub(super) fn send_content(
+        &mut self,
+        object: ObjectId,
+        digest: Digest,
+        stat: Stat,
+        bytes: Option<Vec<u8>>,
+    ) -> Result<(), Ended> {
+        self.free(object);
+        let source = &mut *self.context.source;
+        let entry = source.catalog.clone().update(false, |t| {
+            let Some(mut entry) = t.get(object)? else {
+                return Ok(None);
+            };
+            if stamp_of(&entry).is_some_and(|known| is_no_older(&stat.stamp, &known)) {
+                entry.attributes = stat.attributes;
+                entry.size = stat.size;
+                entry.stamp = Some(stat.stamp.to_bytes());
+                source.put(t, &entry)?;
+            }
+            Ok(Some(entry))
+        })?;
+        let Some(entry) = entry else { return Ok(()) };
+        let (place, attributes) = (entry.place.clone(), stat.attributes);
+        // Read within a tick of its last change, it stays stale and is read once more.
+        let stamp = Some(stat.stamp).filter(|stamp| !is_within_tick(stamp));
+        let flight = InFlight::Content {
+            object,
+            place: place.clone(),
+            digest: Some(digest),
+            stamp,
+            attributes,
+        };
+        let on_target = entry.flags & flags::ON_TARGET != 0;
+        if on_target && entry.digest == Some(digest) {
+            let number = self.emit_after(&place, object, OpBody::SetAttributes { object, attributes });
+            self.fly(number, flight);
+            return Ok(());
+        }
+        let delta_pays = on_target && stat.size >= crate::engine::delta::BASIS_BYTES_MIN;
+        match bytes.filter(|_| !delta_pays && entry.flags & flags::OFFER == 0) {
+            Some(bytes) => {
+                let weight = bytes.len();
+                let content = Content::Inline {
+                    digest,
+                    bytes: InlineContent(bytes),
+                };
+                let body = OpBody::PutFile {
+                    place: place.clone(),
+                    object,
+                    attributes,
+                    content,
+                };
+                let after = self.dependency(&place, object);
+                let number = self.emit(after, false, body, weight);
+                self.context.counters.files_sent += 1;
+                self.fly(number, flight);
+            }
+            None => self.offer(&entry, Some(digest), Some(&stat)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn try_later(&mut self, object: ObjectId) {
+        let tries = self.tries.entry(object).or_insert(0);
+        *tries += 1;
+        let delay = Duration::from_millis(50) * 2u32.saturating_pow((*tries).min(6));
+        self.delayed.insert((Instant::now() + delay, object));
+    }
+
+    pub(super) fn look_again(&mut self, object: ObjectId) -> Result<(), Ended> {
+        if let Some(entry) = self.context.source.catalog.read(|view| view.get(object))? {
+            let Place { directory, name } = entry.place;
+            self.context.source.look(&[(directory, name)], &[], &[])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! How a connection begins: what does the target lack, and what does it have that the source has not?
+
+use super::*;
+
+impl Session<'_, '_> {
+    /// Finds out what the target lacks: nothing, what came after its cursor, or whatever a comparison finds.
+    pub(super) fn begin(&mut self, opened: &Opened) -> Result<(), Ended> {
+        let source = &mut *self.context.source;
+        source.set_carried(opened.carried)?;
+        let last = source.catalog.read(|view| view.last_sequence())?;
+        let target = &self.context.options.target.display;
+        let equal = source.ledger.unknown() == 0 && source.ledger.fold() == opened.sum;
+        let acknowledged = source.state.acknowledged(target)?;
+        let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
+        let valid = |cursor: &Cursor| match source.state.incarnation_end(cursor.incarnation) {
+            Ok(Some(IncarnationEnd::Running)) => true,
+            Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
+            _ => false,
+        };
+        let first = !opened.bound || source.state.value(DELETES)?.is_none();
+        let kept = source
+            .state
+            .value(EXTRAS_KEPT)?
+            .and_then(|bytes| bytes.try_into().ok());
+        self.context.counters.extras_kept = kept.map_or(0, u64::from_be_bytes);
+        if equal && !first {
+            tracing::debug!("sums are equal");
+            self.scanned = last;
+            // What is flagged is on the target all the same; a later change finds out.
+            self.scanned = opened
+                .cursor
+                .filter(|_| resumable)
+                .map_or(0, |cursor| cursor.sequence);
+            Ok(())
+        } else if let Some(cursor) = opened
+            .cursor
+            .filter(|cursor| resumable && !first && valid(cursor) && cursor.sum == opened.sum)
+        {
+            tracing::debug!(cursor.sequence, "resuming at the cursor");
+            self.scanned = cursor.sequence;
+            Ok(())
+        } else {
+            self.reconcile(opened)
+        }
+    }
+
+    pub(super) fn reconcile(&mut self, opened: &Opened) -> Result<(), Ended> {
+        self.context.observer.phase(&Phase::Comparing);
+        // Whatever this connection put in place is in the listings now.
+        self.placed.clear();
+        self.last_move = 0;
+        self.reconciles += 1;
+        self.reconciles_ever += 1;
+        let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {
+            ReconcileError::Store(error) => Ended::from(error),
+            error => Ended::Lost(error.to_string()),
+        })?;
+        self.decide_on_extras(opened, outcome)?;
+        // The root's own attributes are in no listing.
+        let source = &mut *self.context.source;
+        source.catalog.clone().update(false, |t| {
+            let Some(mut root) = t.get(ObjectId::ROOT)? else {
+                return Ok(());
+            };
+            root.flags |= flags::ATTRIBUTES;
+            root.sequence = t.next_sequence()?;
+            source.put(t, &root)
+        })?;
+        self.scanned = 0;
+        self.page.clear();
+        self.marked = None;
+        self.must_reconcile = false;
+        Ok(())
+    }
+
+    /// First contact deletes nothing unasked.
+    pub(super) fn decide_on_extras(&mut self, opened: &Opened, outcome: Reconciled) -> Result<(), Ended> {
+        let Reconciled {
+            adopt,
+            extras,
+            replaced,
+            ..
+        } = outcome;
+        let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
+        let count = extras.iter().chain(&replaced).fold(0, add);
+        let blocked = replaced.iter().fold(0, |sum: u64, extra| {
+            sum.saturating_add(extra.entries.saturating_sub(1))
+        });
+        let deletes = self.deletes()?;
+        // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
+        // Later in the same connection, what is extra is what the source lost meanwhile.
+        let unknown = !opened.bound && self.reconciles_ever == 1;
+        let first = unknown || self.context.source.state.value(DELETES)?.is_none();
+        let asked = self.context.options.deletes != Deletes::Ask;
+        if (first && count > 0 && !asked) || (deletes == Deletes::Never && blocked > 0) {
+            let text = format!(
+                "{} holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
+                 `--delete always` to delete{}",
+                self.context.options.target,
+                if count == 1 { "entry" } else { "entries" },
+                self.context.source.path.display(),
+                if blocked > 0 {
+                    " (directories stand where the source has something else, so they cannot be kept)"
+                } else {
+                    ", or `--delete never` to keep them"
+                },
+            );
+            return Err(Ended::Halted(DaemonError::failed(text)));
+        }
+        let decided: &[u8] = if deletes == Deletes::Never {
+            b"never"
+        } else {
+            b"always"
+        };
+        let state = &self.context.source.state;
+        state.put_value(DELETES, decided)?;
+        let kept = if deletes == Deletes::Never {
+            extras.iter().fold(0, add)
+        } else {
+            0
+        };
+        state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
+        self.context.counters.extras_kept = kept;
+        self.adopts.extend(adopt);
+        for Extra { place, object, .. } in extras {
+            if deletes != Deletes::Never || !object.is_local() {
+                self.removes.push_back(Removal {
+                    object,
+                    place,
+                    is_replaced: false,
+                });
+            }
+        }
+        self.removes.extend(replaced.into_iter().map(|extra| {
+            let Extra { place, object, .. } = extra;
+            Removal {
+                object,
+                place,
+                is_replaced: true,
+            }
+        }));
+        Ok(())
+    }
+
+    /// What was asked for now, or else what was decided at first contact.
+    pub(super) fn deletes(&self) -> Result<Deletes, StoreError> {
+        Ok(match self.context.options.deletes {
+            Deletes::Ask => match self.context.source.state.value(DELETES)?.as_deref() {
+                Some(b"never") => Deletes::Never,
+                _ => Deletes::Always,
+            },
+            asked => asked,
+        })
+    }
+}
