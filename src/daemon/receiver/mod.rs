@@ -5,6 +5,7 @@ mod listing;
 mod replica;
 mod session;
 mod staging;
+mod subject;
 mod verify;
 
 pub use listing::{BelowSums, below_sums};

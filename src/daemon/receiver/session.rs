@@ -9,6 +9,7 @@ use super::apply::StagedFile;
 use super::listing;
 use super::replica::{ApplyError, Replica};
 use super::staging::{Done, Job, Staging, Wanted};
+use super::subject::{check, object_of, place_of};
 use crate::daemon::status::SessionStatus;
 use crate::engine::order::OpOrder;
 use crate::net::ReceiverLink;
@@ -738,74 +739,4 @@ impl<'a> Session<'a> {
 
 fn staging_thread(staging: &Staging, jobs: &Receiver<Job>) {
     staging.work(jobs);
-}
-
-/// What no op may do, whatever stands on the disk.
-fn check(body: &OpBody) -> Result<(), ApplyError> {
-    if let Some(place) = place_of(body) {
-        if place.name.is_reserved() {
-            let text = format!("{} is a name that driftless keeps for itself", place.name);
-            return Err(ApplyError {
-                kind: FailureKind::Unsupported,
-                text,
-            });
-        }
-        // The catalog holds the root as an entry of directory 0. `MakeDirectory` names the root by its number alone.
-        if place.directory == ObjectId(0)
-            && !matches!(
-                body,
-                OpBody::MakeDirectory {
-                    object: ObjectId::ROOT,
-                    ..
-                }
-            )
-        {
-            return Err(ApplyError::mismatch(
-                "the root is never replaced, moved or removed",
-            ));
-        }
-    }
-    let (given, rest) = match body {
-        OpBody::MakeDirectory {
-            object: ObjectId::ROOT,
-            ..
-        } => return Ok(()),
-        OpBody::MakeDirectory { object, .. }
-        | OpBody::PutFile { object, .. }
-        | OpBody::PutSymlink { object, .. }
-        | OpBody::Adopt { object, .. } => (Some(*object), None),
-        OpBody::Move { object, .. } | OpBody::Remove { object, .. } | OpBody::Release { object, .. } => {
-            (None, Some(*object))
-        }
-        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => return Ok(()),
-    };
-    if given.is_some_and(|object| object.is_local() || object == ObjectId(0)) {
-        return Err(ApplyError::mismatch("a sender may not give that number"));
-    }
-    if given.or(rest) == Some(ObjectId::ROOT) {
-        return Err(ApplyError::mismatch(
-            "the root is never replaced, moved or removed",
-        ));
-    }
-    Ok(())
-}
-
-fn object_of(body: &OpBody) -> Option<ObjectId> {
-    match body {
-        OpBody::SetAttributes { object, .. } | OpBody::Move { object, .. } => Some(*object),
-        _ => None,
-    }
-}
-
-fn place_of(body: &OpBody) -> Option<&Place> {
-    match body {
-        OpBody::MakeDirectory { place, .. }
-        | OpBody::PutFile { place, .. }
-        | OpBody::PutSymlink { place, .. }
-        | OpBody::Remove { place, .. }
-        | OpBody::Release { place, .. }
-        | OpBody::Adopt { place, .. } => Some(place),
-        OpBody::Move { to, .. } => Some(to),
-        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => None,
-    }
 }
