@@ -52,6 +52,9 @@ pub const SIGNATURE_BYTES_MAX: usize = 64 << 20;
 /// Ops that a sender may have in flight (sent, not yet ended by an outcome).
 pub const OPS_IN_FLIGHT_MAX: usize = 65_536;
 
+/// Runs of op numbers in one `Ended` message.
+pub const ENDED_RUNS_MAX: usize = 512;
+
 /// Bytes of content inside ops in flight: what a receiver has to hold in memory. A sender stays below half of it.
 pub const INLINE_IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 

@@ -93,6 +93,10 @@ bounded! {
     DeltaParts, DeltaPart, DELTA_PARTS_MAX
 }
 bounded! {
+    /// Op numbers, as runs in rising order that neither touch nor overlap.
+    Runs, Run, ENDED_RUNS_MAX
+}
+bounded! {
     /// What one frame of an op stream holds.
     OpFrame, OpMessage, OPS_PER_FRAME_MAX
 }
@@ -251,6 +255,23 @@ pub struct Progress {
     pub cursor: Option<Cursor>,
 }
 
+/// A run of consecutive op numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first; not 0.
+    pub first: u64,
+    /// The last; not below the first.
+    pub last: u64,
+}
+
+checked!(Run { first, last }, |run: &Run| {
+    if run.first == 0 || run.last < run.first {
+        Err("a run of op numbers is empty or begins at 0")
+    } else {
+        Ok(())
+    }
+});
+
 /// Why an op failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, DeriveDecode)]
 pub enum FailureKind {
@@ -313,6 +334,9 @@ pub enum ToSender {
         /// The sum of what stands at the place instead, so that the sender's sum can allow for it.
         held: Option<(ObjectId, EntrySum)>,
     },
+    /// Ops above [`Progress::applied`] that have an outcome and are visible, each told once: a large file on its way
+    /// does not hold back the acknowledgement of what overtook it.
+    Ended(Runs),
 }
 
 /// One instruction.
@@ -323,7 +347,8 @@ pub struct Op {
     pub number: u64,
     /// An op that must have ended first; 0 for none.
     pub after: u64,
-    /// Whether all ops with lower numbers must have ended first.
+    /// Whether all ops with lower numbers must have ended first, but for offered files: these have only to be known,
+    /// so that a large file holds nothing up.
     pub barrier: bool,
     /// The deed.
     pub body: OpBody,

@@ -1,11 +1,12 @@
 //! The order in which a receiver carries out ops.
 //!
 //! Ops arrive on several streams, so in almost any order. An op is ready when the op it names has ended, and, if it
-//! is a barrier, when all ops with lower numbers have. [`OpOrder`] also knows the contiguous prefix of ended ops,
-//! which is what is acknowledged.
+//! is a barrier, when all ops with lower numbers have, but for offered files: these need only be known, so that a file
+//! of any size holds up nothing behind it. [`OpOrder`] also knows which ops have ended, which is what is acknowledged.
 
+use super::numbers::{NumberSet, RunSet};
 use driftless_protocol::limits::OPS_IN_FLIGHT_MAX;
-use driftless_protocol::message::{Op, OpBody};
+use driftless_protocol::message::{Content, Op, OpBody, Run};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use thiserror::Error;
 
@@ -31,8 +32,12 @@ pub enum OrderFault {
 /// The ops of one connection that have arrived and not yet ended.
 #[derive(Debug, Default)]
 pub struct OpOrder {
-    prefix: u64,
-    ended: BTreeSet<u64>,
+    ended: NumberSet,
+    /// What a barrier does not wait for: ops that have ended, and offered files that have arrived.
+    passable: NumberSet,
+    /// Ops that ended above the prefix and were not told.
+    untold: RunSet,
+    highest: u64,
     ready: VecDeque<Op>,
     started: BTreeSet<u64>,
     /// Ops that wait for another op, by that op's number.
@@ -40,14 +45,14 @@ pub struct OpOrder {
     barriers: BTreeMap<u64, Op>,
     marks: BTreeMap<u64, u64>,
     passed_mark: Option<u64>,
-    waiting_count: usize,
 }
 
 impl OpOrder {
     /// An op arrived.
     pub fn handle_op(&mut self, op: Op) -> Result<(), OrderFault> {
         let number = op.number;
-        if number == 0 || number > self.prefix + OPS_IN_FLIGHT_MAX as u64 {
+        let highest = self.highest.max(number);
+        if number == 0 || highest - self.ended.count() > OPS_IN_FLIGHT_MAX as u64 {
             return Err(OrderFault::OutsideWindow(number));
         }
         if op.after >= number {
@@ -59,11 +64,22 @@ impl OpOrder {
         if self.has_ended(number) || !self.started.insert(number) {
             return Err(OrderFault::Repeated(number));
         }
+        self.highest = highest;
         if let OpBody::Mark { sequence } = op.body {
             self.marks.insert(number, sequence);
             self.handle_ended(number);
-        } else {
-            self.place(op);
+            return Ok(());
+        }
+        let is_offer = matches!(
+            &op.body,
+            OpBody::PutFile {
+                content: Content::Offer { .. },
+                ..
+            }
+        );
+        self.place(op);
+        if is_offer {
+            self.pass(number);
         }
         Ok(())
     }
@@ -76,29 +92,33 @@ impl OpOrder {
     /// An op ended, whatever its outcome.
     pub fn handle_ended(&mut self, number: u64) {
         self.started.remove(&number);
-        self.ended.insert(number);
-        while self.ended.remove(&(self.prefix + 1)) {
-            self.prefix += 1;
+        if self.ended.insert(number) {
+            self.untold.insert(number);
         }
-        while let Some(entry) = self.marks.first_entry().filter(|mark| *mark.key() <= self.prefix) {
+        let prefix = self.prefix();
+        while let Some(entry) = self.marks.first_entry().filter(|mark| *mark.key() <= prefix) {
             self.passed_mark = Some(entry.remove());
         }
         for op in self.waiting.remove(&number).unwrap_or_default() {
-            self.waiting_count -= 1;
             self.place(op);
         }
-        if let Some(entry) = self
-            .barriers
-            .first_entry()
-            .filter(|b| *b.key() == self.prefix + 1)
-        {
-            self.ready.push_back(entry.remove());
-        }
+        self.pass(number);
     }
 
     /// Every op up to this number has ended.
     pub fn prefix(&self) -> u64 {
-        self.prefix
+        self.ended.prefix()
+    }
+
+    /// How many ops have ended.
+    pub fn ended(&self) -> u64 {
+        self.ended.count()
+    }
+
+    /// Up to `most` runs of ops that ended above [`OpOrder::prefix`], each op once.
+    pub fn take_ended_above_prefix(&mut self, most: usize) -> Vec<Run> {
+        self.untold.remove_through(self.ended.prefix());
+        self.untold.take(most)
     }
 
     /// The number of the journal that the last passed mark named.
@@ -108,7 +128,7 @@ impl OpOrder {
 
     /// Whether an op of this number has ended.
     pub fn has_ended(&self, number: u64) -> bool {
-        number <= self.prefix || self.ended.contains(&number)
+        self.ended.contains(number)
     }
 
     /// Whether nothing has arrived that has not ended.
@@ -117,13 +137,24 @@ impl OpOrder {
     }
 
     fn place(&mut self, op: Op) {
-        if op.after != 0 && !self.has_ended(op.after) {
-            self.waiting_count += 1;
+        if !self.has_ended(op.after) {
             self.waiting.entry(op.after).or_default().push(op);
-        } else if op.barrier && self.prefix + 1 != op.number {
+        } else if op.barrier && self.passable.prefix() + 1 < op.number {
             self.barriers.insert(op.number, op);
         } else {
             self.ready.push_back(op);
+        }
+    }
+
+    fn pass(&mut self, number: u64) {
+        self.passable.insert(number);
+        let open = self.passable.prefix() + 1;
+        while let Some(entry) = self
+            .barriers
+            .first_entry()
+            .filter(|barrier| *barrier.key() <= open)
+        {
+            self.ready.push_back(entry.remove());
         }
     }
 }
@@ -131,7 +162,8 @@ impl OpOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftless_protocol::{Attributes, ObjectId};
+    use driftless_protocol::message::Place;
+    use driftless_protocol::{Attributes, Name, ObjectId};
     use proptest::prelude::*;
 
     fn op(number: u64, after: u64, barrier: bool) -> Op {
@@ -139,6 +171,27 @@ mod tests {
             object: ObjectId(number),
             attributes: Attributes::default(),
         };
+        with_body(number, after, barrier, body)
+    }
+
+    fn offer(number: u64, after: u64) -> Op {
+        let place = Place {
+            directory: ObjectId::ROOT,
+            name: Name::new(number.to_string().into_bytes()).unwrap(),
+        };
+        let body = OpBody::PutFile {
+            place,
+            object: ObjectId(number),
+            attributes: Attributes::default(),
+            content: Content::Offer {
+                size: 1,
+                digest: None,
+            },
+        };
+        with_body(number, after, false, body)
+    }
+
+    fn with_body(number: u64, after: u64, barrier: bool, body: OpBody) -> Op {
         Op {
             number,
             after,
@@ -151,17 +204,22 @@ mod tests {
         /// Whatever the order of arrival and of ending: each op starts once, after what it waits for.
         #[test]
         fn dependencies_and_barriers_hold(
-            shape in prop::collection::vec((0u64..100, prop::bool::weighted(0.2)), 1..60),
+            shape in prop::collection::vec((0u64..100, prop::bool::weighted(0.2), prop::bool::weighted(0.2)), 1..60),
             arrival in prop::collection::vec(any::<u16>(), 60),
             picks in prop::collection::vec(any::<u16>(), 60),
         ) {
-            let ops: Vec<Op> = shape.iter().enumerate()
-                .map(|(at, &(after, barrier))| op(at as u64 + 1, after % (at as u64 + 1), barrier)).collect();
+            let make = |at: u64, after: u64, barrier: bool, is_offer: bool| match is_offer {
+                true => offer(at + 1, after % (at + 1)),
+                false => op(at + 1, after % (at + 1), barrier),
+            };
+            let ops: Vec<Op> = (0..).zip(&shape)
+                .map(|(at, &(after, barrier, is_offer))| make(at, after, barrier, is_offer)).collect();
+            let is_offer = |number: u64| shape[number as usize - 1].2;
             let mut arriving: Vec<usize> = (0..ops.len()).collect();
             arriving.sort_by_key(|&at| arrival[at]);
             let mut order = OpOrder::default();
             let mut running: Vec<u64> = Vec::new();
-            let mut done = BTreeSet::new();
+            let (mut done, mut told) = (BTreeSet::new(), BTreeSet::new());
             let mut arriving = arriving.into_iter();
             let mut pick = picks.iter().cycle();
             loop {
@@ -172,7 +230,7 @@ mod tests {
                 while let Some(op) = order.poll() {
                     prop_assert!(op.after == 0 || done.contains(&op.after));
                     if op.barrier {
-                        prop_assert!((1..op.number).all(|n| done.contains(&n)));
+                        prop_assert!((1..op.number).all(|n| done.contains(&n) || is_offer(n)));
                     }
                     running.push(op.number);
                 }
@@ -183,6 +241,11 @@ mod tests {
                 let ending = running.swap_remove(*pick.next().unwrap() as usize % running.len());
                 prop_assert!(done.insert(ending));
                 order.handle_ended(ending);
+                for run in order.take_ended_above_prefix(2) {
+                    for number in run.first..=run.last {
+                        prop_assert!(done.contains(&number) && number > order.prefix() && told.insert(number));
+                    }
+                }
             }
             prop_assert_eq!(done.len(), ops.len());
             prop_assert_eq!(order.prefix(), ops.len() as u64);
@@ -210,6 +273,43 @@ mod tests {
         );
         order.handle_ended(1);
         assert_eq!(order.handle_op(op(1, 0, false)), Err(OrderFault::Repeated(1)));
+    }
+
+    #[test]
+    fn an_offered_file_holds_up_nothing_but_what_names_it() {
+        let mut order = OpOrder::default();
+        order.handle_op(op(3, 0, true)).unwrap();
+        order.handle_op(op(4, 1, false)).unwrap();
+        order.handle_op(offer(1, 0)).unwrap();
+        assert_eq!(order.poll().map(|op| op.number), Some(1));
+        assert!(
+            order.poll().is_none(),
+            "op 2 is not known: the barrier waits for it"
+        );
+        order.handle_op(op(2, 0, false)).unwrap();
+        assert_eq!(order.poll().map(|op| op.number), Some(2));
+        order.handle_ended(2);
+        assert_eq!(order.poll().map(|op| op.number), Some(3));
+        order.handle_ended(3);
+        assert_eq!(order.take_ended_above_prefix(9), [Run { first: 2, last: 3 }]);
+        assert!(order.poll().is_none(), "op 4 waits for the file");
+        order.handle_ended(1);
+        assert_eq!(order.poll().map(|op| op.number), Some(4));
+        assert!(order.take_ended_above_prefix(9).is_empty());
+    }
+
+    #[test]
+    fn what_overtakes_does_not_use_up_the_window() {
+        let mut order = OpOrder::default();
+        order.handle_op(offer(1, 0)).unwrap();
+        for number in 2..OPS_IN_FLIGHT_MAX as u64 + 100 {
+            order.handle_op(op(number, 0, false)).unwrap();
+            order.handle_ended(number);
+        }
+        assert_eq!(
+            (order.prefix(), order.ended()),
+            (0, OPS_IN_FLIGHT_MAX as u64 + 98)
+        );
     }
 
     #[test]

@@ -214,6 +214,16 @@ fn progress() {
          02           # durable
          00           # cursor: none",
     );
+    golden(
+        ToSender::Ended(Runs(vec![Run {
+            first: 302,
+            last: 400,
+        }])),
+        "07           # ToSender::Ended
+         01           # 1 run
+         fb 2e 01     # first: 302
+         fb 90 01     # last: 400",
+    );
     let kinds = [
         FailureKind::NoSpace,
         FailureKind::Permission,

@@ -312,8 +312,25 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
             cursor
         })),
         failed(reach),
+        list(
+            run(),
+            ENDED_RUNS_MAX,
+            Run {
+                first: u64::MAX,
+                last: u64::MAX
+            },
+            reach
+        )
+        .prop_map(|runs| ToSender::Ended(Runs(runs))),
     ]
     .boxed()
+}
+
+fn run() -> impl Strategy<Value = Run> + 'static {
+    (1..=u64::MAX, 1..=u64::MAX).prop_map(|(a, b)| Run {
+        first: a.min(b),
+        last: a.max(b),
+    })
 }
 
 fn content(reach: Reach) -> BoxedStrategy<Content> {

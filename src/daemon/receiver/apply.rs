@@ -24,6 +24,8 @@ pub struct StagedFile {
     pub digest: Digest,
     /// The attributes it was given.
     pub attributes: Attributes,
+    /// Whether its content is on stable storage already.
+    pub is_flushed: bool,
 }
 
 impl Replica {

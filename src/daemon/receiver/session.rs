@@ -15,10 +15,10 @@ use crate::engine::order::OpOrder;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
-use driftless_protocol::limits::{INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX};
+use driftless_protocol::limits::{ENDED_RUNS_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX};
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, ToReceiver,
-    ToSender,
+    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs,
+    ToReceiver, ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -36,7 +36,10 @@ const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 {
 } else {
     32
 };
-const STAGING_THREADS: usize = 3;
+/// Threads that stage contents that came inside ops.
+const STAGING_THREADS: usize = 2;
+/// Threads that sign, compare, check and flush whole files, which may take long.
+const FILE_THREADS: usize = 2;
 const RANGE_THREADS: usize = 2;
 
 /// Why a session cannot go on.
@@ -98,10 +101,14 @@ pub struct Session<'a> {
     /// Content inside ops that have arrived and are not staged yet, by op.
     inline: HashMap<u64, usize>,
     inline_bytes: usize,
-    /// Jobs given to staging threads that have not reported.
+    /// Jobs on contents inside ops that have not reported.
     outstanding: usize,
+    /// Present files that are being compared with what was offered.
+    comparing: usize,
     told: Progress,
     durable: u64,
+    /// How many ops had ended at the last flush.
+    flushed: u64,
     /// The highest op that the sender wants durable soon.
     flush_wanted: u64,
     cursor: Option<Cursor>,
@@ -116,19 +123,24 @@ impl<'a> Session<'a> {
         incarnation: u128,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
+        let (file_jobs, file_queue) = unbounded();
         let (done, done_queue) = unbounded();
         let control = link.control().clone();
         let staging = Staging {
             wanted: Wanted::default(),
             done,
             jobs,
+            file_jobs,
             control,
             carried: replica.carried,
         };
         std::thread::scope(|scope| {
-            for _ in 0..STAGING_THREADS {
-                let (staging, job_queue) = (staging.clone(), job_queue.clone());
-                scope.spawn(move || staging_thread(&staging, &job_queue));
+            let queues = [&job_queue; STAGING_THREADS]
+                .into_iter()
+                .chain([&file_queue; FILE_THREADS]);
+            for queue in queues {
+                let (staging, queue) = (staging.clone(), queue.clone());
+                scope.spawn(move || staging.work(&queue));
             }
             for _ in 0..RANGE_THREADS {
                 let (staging, ranges): (Staging, Receiver<BulkFrame>) =
@@ -151,12 +163,14 @@ impl<'a> Session<'a> {
                 inline: HashMap::new(),
                 inline_bytes: 0,
                 outstanding: 0,
+                comparing: 0,
                 told: Progress {
                     applied: 0,
                     durable: 0,
                     cursor: None,
                 },
                 durable: 0,
+                flushed: 0,
                 flush_wanted: 0,
                 cursor: None,
             };
@@ -176,6 +190,9 @@ impl<'a> Session<'a> {
     fn stop_threads(&self) {
         for _ in 0..STAGING_THREADS {
             let _ = self.staging.jobs.send(Job::Stop);
+        }
+        for _ in 0..FILE_THREADS {
+            let _ = self.staging.file_jobs.send(Job::Stop);
         }
     }
 
@@ -223,7 +240,7 @@ impl<'a> Session<'a> {
             if ended {
                 return Ok(());
             }
-            if self.outstanding == 0 && ops.is_empty() && self.durable < self.order.prefix() {
+            if self.outstanding == 0 && ops.is_empty() && self.flushed < self.order.ended() {
                 self.reach_durable()?;
                 continue;
             }
@@ -424,7 +441,8 @@ impl<'a> Session<'a> {
                         offer: None,
                     },
                 );
-                self.give(job);
+                self.outstanding += 1;
+                let _ = self.staging.jobs.send(job);
             }
             Content::Offer { size, digest } => {
                 self.pending.insert(
@@ -442,14 +460,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn give(&mut self, job: Job) {
-        self.outstanding += 1;
-        let _ = self.staging.jobs.send(job);
-    }
-
     /// Asks for the next offered contents, as many as may be on their way at a time.
     fn want_more(&mut self) -> Result<(), SessionError> {
-        while self.asked.len() + self.outstanding < WANTED_MAX {
+        while self.asked.len() + self.comparing < WANTED_MAX {
             let Some(number) = self.offers.pop_front() else {
                 break;
             };
@@ -479,7 +492,8 @@ impl<'a> Session<'a> {
                     && entry.size == size
                     && let Ok((basis, _)) = directory.open_file(&place.name)
                 {
-                    self.give(Job::CompareBasis {
+                    self.comparing += 1;
+                    let _ = self.staging.file_jobs.send(Job::CompareBasis {
                         number,
                         basis,
                         digest,
@@ -490,7 +504,7 @@ impl<'a> Session<'a> {
             let basis = present.and_then(|_| directory.open_file(&place.name).ok());
             let basis = basis.map(|(file, stat)| (file, stat.size));
             self.asked.insert(number);
-            let _ = self.staging.jobs.send(Job::Want {
+            let _ = self.staging.file_jobs.send(Job::Want {
                 number,
                 directory,
                 basis,
@@ -516,7 +530,7 @@ impl<'a> Session<'a> {
                 self.end_failed(number, Err(error))
             }
             Done::Compared(number, same) => {
-                self.outstanding -= 1;
+                self.comparing -= 1;
                 let Some(pending) = self.pending.get_mut(&number) else {
                     return Ok(());
                 };
@@ -647,7 +661,11 @@ impl<'a> Session<'a> {
         } else {
             for (number, file) in batch {
                 // A file whose flush failed is given up, never flushed again: the kernel may have dropped its pages.
-                match file.staged.sync() {
+                match if file.is_flushed {
+                    Ok(())
+                } else {
+                    file.staged.sync()
+                } {
                     Ok(()) => flushed.push((number, file)),
                     Err(error) => failed.push((number, ApplyError::from(error))),
                 }
@@ -685,7 +703,7 @@ impl<'a> Session<'a> {
 
     /// Brings everything that is visible to stable storage.
     fn reach_durable(&mut self) -> Result<(), SessionError> {
-        let prefix = self.order.prefix();
+        let (prefix, ended) = (self.order.prefix(), self.order.ended());
         let busy = self
             .pending
             .values()
@@ -718,7 +736,7 @@ impl<'a> Session<'a> {
             });
         }
         self.replica.commit_durably(self.cursor)?;
-        self.durable = prefix;
+        (self.durable, self.flushed) = (prefix, ended);
         self.tell_progress();
         Ok(())
     }
@@ -734,9 +752,12 @@ impl<'a> Session<'a> {
             self.status.set_progress(&now);
             let _ = self.link.control().send(ToSender::Progress(now));
         }
+        loop {
+            let runs = self.order.take_ended_above_prefix(ENDED_RUNS_MAX);
+            if runs.is_empty() {
+                return;
+            }
+            let _ = self.link.control().send(ToSender::Ended(Runs(runs)));
+        }
     }
-}
-
-fn staging_thread(staging: &Staging, jobs: &Receiver<Job>) {
-    staging.work(jobs);
 }

@@ -20,6 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Separate spans that a file may arrive in at a time; an honest sender leaves as many gaps as it has streams.
 const SPANS_MAX: usize = 4_096;
 
+/// A larger file is flushed by the thread that checks it.
+const FLUSH_HERE_BYTES_MIN: u64 = 1 << 20;
+
 /// A file whose content is on its way.
 #[derive(Debug)]
 pub struct Incoming {
@@ -103,8 +106,10 @@ pub struct Staging {
     pub wanted: Wanted,
     /// Results for the session.
     pub done: Sender<Done>,
-    /// Work.
+    /// Work that is soon done.
     pub jobs: Sender<Job>,
+    /// Work on whole files of any size: a queue of its own, so that small changes never wait behind it.
+    pub file_jobs: Sender<Job>,
     /// To the sender.
     pub control: Sender<ToSender>,
     /// The attributes carried.
@@ -163,7 +168,7 @@ impl Staging {
                     // A range thread still holds it for an instant; look again after the others.
                     Err(incoming) => {
                         std::thread::yield_now();
-                        if self.jobs.send(Job::Verify { seal, incoming }).is_err() {
+                        if self.file_jobs.send(Job::Verify { seal, incoming }).is_err() {
                             return;
                         }
                         continue;
@@ -210,7 +215,7 @@ impl Staging {
         drop(arrival);
         if !incoming.closed.swap(true, Ordering::AcqRel) {
             self.wanted.lock().remove(&number);
-            let _ = self.jobs.send(Job::Verify { seal, incoming });
+            let _ = self.file_jobs.send(Job::Verify { seal, incoming });
         }
     }
 
@@ -356,6 +361,7 @@ fn stage_inline(
         size: bytes.len() as u64,
         digest,
         attributes,
+        is_flushed: false,
     })
 }
 
@@ -375,11 +381,17 @@ fn verify(incoming: Incoming, seal: &SealOp, carried: Carried) -> Result<StagedF
         });
     }
     staged.set_attributes(&seal.attributes, carried)?;
+    // Here, and not where batches are committed: small changes must not wait for a large file's flush.
+    let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
+    if is_flushed {
+        staged.sync()?;
+    }
     Ok(StagedFile {
         staged,
         size: seal.size,
         digest: seal.digest,
         attributes: seal.attributes,
+        is_flushed,
     })
 }
 

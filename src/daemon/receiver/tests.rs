@@ -95,6 +95,7 @@ impl Bench {
                 mode: 0o644,
                 ..attributes()
             },
+            is_flushed: false,
         };
         self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))
             .unwrap();

@@ -67,6 +67,20 @@ pub enum ReadDone {
     Abandoned(u64, ObjectId, Option<String>),
 }
 
+impl ReadDone {
+    /// The object of a job that was not asked for by the receiver.
+    pub fn read_ahead(&self) -> Option<ObjectId> {
+        match self {
+            ReadDone::Whole(file, ..)
+            | ReadDone::Digest(file, ..)
+            | ReadDone::TooLarge(file, _)
+            | ReadDone::Moved(file) => Some(file.object),
+            ReadDone::Vanished(object) | ReadDone::Unreadable(object, _) => Some(*object),
+            ReadDone::Streamed(..) | ReadDone::Abandoned(..) => None,
+        }
+    }
+}
+
 /// Works until the job channel closes.
 pub fn read_files(jobs: &Receiver<ReadJob>, done: &Sender<ReadDone>, bulk: &BulkSender, stop: &Stop) {
     for job in jobs {

@@ -8,6 +8,7 @@ mod content;
 mod dispatch;
 mod opening;
 mod outcome;
+mod window;
 
 use super::reader::{FileRef, ReadDone, ReadJob, read_files};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
@@ -22,19 +23,24 @@ use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreErro
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
-    Content, Cursor, FailureKind, InlineContent, LinkTarget, Op, OpBody, OpMessage, Opened, Place, Progress,
-    SealOp, ToSender,
+    Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Run, SealOp,
+    ToSender,
 };
 use driftless_protocol::{Digest, ObjectId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use window::{Offer, Window};
 
 const READER_THREADS: usize = 2;
 const STREAM_THREADS: usize = 2;
 const READS_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 16_384;
+/// Offered files on their way. A receiver asks for some tens of them at a time.
+const OFFERS_MAX: usize = 256;
+/// Files up to this size are read in the lane of small files.
+const SMALL_BYTES_MAX: u64 = 8 << 20;
 const PUMP_BYTES_MAX: usize = 16 << 20;
 const UNSTABLE_TRIES: u32 = 3;
 /// How often an op that met another state than believed is tried again, at growing distances, before it counts as
@@ -123,6 +129,31 @@ struct Removal {
     is_replaced: bool,
 }
 
+/// Objects that wait for their turn, each once, first come first served.
+#[derive(Debug, Default)]
+struct BulkLane {
+    queue: VecDeque<ObjectId>,
+    queued: HashSet<ObjectId>,
+}
+
+impl BulkLane {
+    fn push(&mut self, object: ObjectId) {
+        if self.queued.insert(object) {
+            self.queue.push_back(object);
+        }
+    }
+
+    fn pop(&mut self) -> Option<ObjectId> {
+        let object = self.queue.pop_front()?;
+        self.queued.remove(&object);
+        Some(object)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
 /// A connection at work.
 pub struct Session<'a, 'c> {
     context: &'a mut Context<'c>,
@@ -132,26 +163,24 @@ pub struct Session<'a, 'c> {
     jobs: Sender<ReadJob>,
     streams: Sender<ReadJob>,
     done: Receiver<ReadDone>,
-    number: u64,
-    last_move: u64,
-    /// The op of this session that put a directory in place.
-    placed: HashMap<ObjectId, u64>,
-    in_flight: BTreeMap<u64, InFlight>,
+    window: Window,
+    /// Objects that are being read, or have an op in the window.
     busy: HashSet<ObjectId>,
+    /// Busy objects that changed again.
     deferred: BTreeSet<ObjectId>,
     again: VecDeque<ObjectId>,
+    /// Large files that wait for their turn: few are on their way at a time, so that they hold up nothing else.
+    bulk: BulkLane,
     page: VecDeque<(u64, Change)>,
     scanned: u64,
     /// Numbers to be given to what the target has, parents first.
     adopts: VecDeque<(Place, ObjectId)>,
     removes: VecDeque<Removal>,
+    /// Small files that are being read.
     reading: usize,
-    /// Content inside ops that the target has not applied yet, by op.
-    inline: VecDeque<(u64, usize)>,
-    inline_bytes: usize,
+    /// Large files that are being read for their digest.
+    digesting: HashSet<ObjectId>,
     signatures: HashMap<u64, Vec<u8>>,
-    /// Offers that the receiver asked about.
-    asked: BTreeSet<u64>,
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
@@ -204,22 +233,18 @@ impl<'a, 'c> Session<'a, 'c> {
                 jobs,
                 streams,
                 done: done_queue,
-                number: 0,
-                last_move: 0,
-                placed: HashMap::new(),
-                in_flight: BTreeMap::new(),
+                window: Window::default(),
                 busy: HashSet::new(),
                 deferred: BTreeSet::new(),
                 again: VecDeque::new(),
+                bulk: BulkLane::default(),
                 page: VecDeque::new(),
                 scanned: 0,
                 adopts: VecDeque::new(),
                 removes: VecDeque::new(),
                 reading: 0,
-                inline: VecDeque::new(),
-                inline_bytes: 0,
+                digesting: HashSet::new(),
                 signatures: HashMap::new(),
-                asked: BTreeSet::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
                 delayed: BTreeSet::new(),
@@ -266,7 +291,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.handle_read(done)?;
             }
             self.dispatch()?;
-            if self.must_reconcile && self.in_flight.is_empty() && self.reading == 0 {
+            if self.must_reconcile && self.window.is_empty() && self.is_done_reading() {
                 if self.reconciles >= RECONCILES_MAX {
                     let text = format!(
                         "{} and {} still differ after {} comparisons; run `driftless verify` to see where",
@@ -311,11 +336,15 @@ impl<'a, 'c> Session<'a, 'c> {
         }
     }
 
+    fn is_done_reading(&self) -> bool {
+        self.reading == 0 && self.digesting.is_empty()
+    }
+
     /// Blocks until there is something to do.
     fn wait(&self, stop: &Receiver<()>) {
         let due = !self.again.is_empty() && self.may_dispatch();
         let reconcile = self.must_reconcile && self.reconcile_due.is_none();
-        if (due && !self.must_reconcile) || (reconcile && self.in_flight.is_empty() && self.reading == 0) {
+        if (due && !self.must_reconcile) || (reconcile && self.window.is_empty() && self.is_done_reading()) {
             return;
         }
         let mut select = Select::new();
@@ -357,77 +386,38 @@ impl<'a, 'c> Session<'a, 'c> {
 
     /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
     fn settle(&mut self) -> Result<Option<u64>, Ended> {
-        let quiet = self.page.is_empty()
+        let calm = self.page.is_empty()
             && self.again.is_empty()
-            && self.deferred.is_empty()
             && self.adopts.is_empty()
             && self.reading == 0
             && !self.must_reconcile
-            && self.context.pending.is_empty()
-            && (self.delayed.is_empty()
-                || self
-                    .delayed
-                    .iter()
-                    .all(|(_, object)| self.context.failed.contains_key(object)));
+            && self.context.pending.is_empty();
         let last = self.context.source.catalog.read(|view| view.last_sequence())?;
-        if !quiet || self.scanned < last && self.has_more()? {
+        if !calm || self.scanned < last && self.has_more()? {
             return Ok(None);
         }
         self.scanned = self.scanned.max(last);
-        if !self.removes.is_empty() {
-            let deletes = self.deletes()?;
-            while self.in_flight.len() < IN_FLIGHT_MAX {
-                let Some(Removal {
-                    object,
-                    place,
-                    is_replaced,
-                }) = self.removes.pop_front()
-                else {
-                    break;
-                };
-                // What the listing showed at a former place is put, and so moved, by its own op.
-                if self
-                    .context
-                    .source
-                    .catalog
-                    .read(|view| view.get(object))?
-                    .is_some()
-                {
-                    continue;
-                }
-                let flight = InFlight::Remove {
-                    object,
-                    place: place.clone(),
-                };
-                let body = match deletes {
-                    Deletes::Never if !is_replaced => OpBody::Release { object, place },
-                    _ => OpBody::Remove { object, place },
-                };
-                let number = self.emit(0, true, body, 0);
-                self.in_flight.insert(number, flight);
-            }
-            if !self.removes.is_empty() {
-                return Ok(None);
-            }
+        self.send_removals()?;
+        let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
+        if !self.removes.is_empty()
+            || !self.deferred.is_empty()
+            || !self.bulk.is_empty()
+            || !self.digesting.is_empty()
+            || self.delayed.iter().any(|(_, object)| is_waiting(object))
+        {
+            return Ok(None);
         }
         if self.marked != Some(self.scanned) {
             self.marked = Some(self.scanned);
-            let number = self.emit(
-                0,
-                false,
-                OpBody::Mark {
-                    sequence: self.scanned,
-                },
-                0,
-            );
-            self.in_flight.insert(number, InFlight::Other);
+            let sequence = self.scanned;
+            self.submit(OpBody::Mark { sequence }, InFlight::Mark);
         }
         let Some(cursor) = self.cursor.filter(|cursor| {
             cursor.sequence == self.scanned && cursor.incarnation == self.context.incarnation
         }) else {
             return Ok(None);
         };
-        if !self.in_flight.is_empty() {
+        if !self.window.is_empty() {
             return Ok(None);
         }
         let ledger = &self.context.source.ledger;
@@ -450,6 +440,60 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         self.must_reconcile = true;
         Ok(None)
+    }
+
+    /// Sends removals, when everything that may have left the removed directories is on its way.
+    fn send_removals(&mut self) -> Result<(), Ended> {
+        if self.removes.is_empty() || self.is_a_move_waiting()? {
+            return Ok(());
+        }
+        let deletes = self.deletes()?;
+        self.withdraw_removed()?;
+        while self.window.len() < IN_FLIGHT_MAX {
+            let Some(removal) = self.removes.pop_front() else {
+                break;
+            };
+            let Removal {
+                object,
+                place,
+                is_replaced,
+            } = removal;
+            // What the listing showed at a former place is put, and so moved, by its own op.
+            let catalog = &self.context.source.catalog;
+            if catalog.read(|view| view.get(object))?.is_some() {
+                continue;
+            }
+            let flight = InFlight::Remove {
+                object,
+                place: place.clone(),
+            };
+            let body = match deletes {
+                Deletes::Never if !is_replaced => OpBody::Release { object, place },
+                _ => OpBody::Remove { object, place },
+            };
+            self.submit(body, flight);
+        }
+        Ok(())
+    }
+
+    /// Whether an object has moved whose move cannot be sent yet: the removal of its old directory would take it along.
+    fn is_a_move_waiting(&self) -> Result<bool, StoreError> {
+        let failed = &self.context.failed;
+        let delayed = self.delayed.iter().map(|(_, object)| object);
+        let waiting = delayed
+            .filter(|object| !failed.contains_key(object))
+            .chain(&self.deferred);
+        self.context.source.catalog.read(|view| {
+            for &object in waiting {
+                if view
+                    .get(object)?
+                    .is_some_and(|entry| entry.flags & flags::MOVED != 0)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     fn has_more(&self) -> Result<bool, StoreError> {

@@ -9,7 +9,7 @@ use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
 use driftless_protocol::message::{OpBody, Place};
 use driftless_protocol::{Attributes, Digest, Kind, ObjectId};
 
-/// An op that was sent and is not durable yet.
+/// What an op that was sent does.
 #[derive(Debug, Clone)]
 pub enum InFlight {
     /// A directory is made.
@@ -42,8 +42,10 @@ pub enum InFlight {
     Withdrawn { object: ObjectId },
     /// Something is removed, or left behind.
     Remove { object: ObjectId, place: Place },
-    /// Nothing to remember.
-    Other,
+    /// What the target has gets its number.
+    Adopt { object: ObjectId },
+    /// A mark.
+    Mark,
 }
 
 impl InFlight {
@@ -56,7 +58,7 @@ impl InFlight {
             | InFlight::Link { object, .. }
             | InFlight::Content { object, .. }
             | InFlight::Withdrawn { object } => Some(*object),
-            InFlight::Remove { .. } | InFlight::Other => None,
+            InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => None,
         }
     }
 
@@ -69,7 +71,8 @@ impl InFlight {
             InFlight::Link { .. } | InFlight::Content { .. } => "put",
             InFlight::Withdrawn { .. } => "gave up for now",
             InFlight::Remove { .. } => "removed",
-            InFlight::Other => "did",
+            InFlight::Adopt { .. } => "recognised",
+            InFlight::Mark => "marked",
         }
     }
 }
@@ -139,7 +142,7 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
     }
 }
 
-/// An op is on stable storage: writes down what the target holds now. Returns the object if all is well with it.
+/// An op was applied: writes down what the target holds now. Returns the object if all is well with it.
 pub fn acknowledge(
     source: &mut Source,
     t: &mut Tables<'_>,
@@ -199,7 +202,7 @@ pub fn acknowledge(
             source.put(t, &entry)?;
             return Ok(None);
         }
-        InFlight::Remove { .. } | InFlight::Other => return Ok(None),
+        InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => return Ok(None),
     }
     source.put(t, &entry)?;
     Ok(Some(object))

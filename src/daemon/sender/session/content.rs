@@ -4,7 +4,9 @@ use super::*;
 
 impl Session<'_, '_> {
     pub(super) fn handle_read(&mut self, done: ReadDone) -> Result<(), Ended> {
-        if !matches!(done, ReadDone::Streamed(..) | ReadDone::Abandoned(..)) {
+        if let Some(object) = done.read_ahead()
+            && !self.digesting.remove(&object)
+        {
             self.reading -= 1;
         }
         match done {
@@ -39,9 +41,8 @@ impl Session<'_, '_> {
                 self.handle_streamed(number, object, digest, size, &stat, still)
             }
             ReadDone::Abandoned(number, object, error) => {
-                if let Some(flight) = self.in_flight.get_mut(&number) {
-                    *flight = InFlight::Withdrawn { object };
-                    self.send(OpMessage::Withdraw { number }, 16);
+                if self.window.get_mut(number).is_some() {
+                    self.withdraw(number, object);
                     match error {
                         Some(text) => self.fail(object, u8::MAX, &text, None)?,
                         None => self.look_again(object)?,
@@ -61,15 +62,15 @@ impl Session<'_, '_> {
         stat: &Stat,
         still: bool,
     ) -> Result<(), Ended> {
-        let Some(InFlight::Content { place, .. }) = self.in_flight.get(&number) else {
+        let sent = self.window.get_mut(number);
+        let Some(InFlight::Content { place, .. }) = sent.as_ref().map(|sent| &sent.flight) else {
             return Ok(());
         };
         let place = place.clone();
         let tries = self.tries.entry(object).or_insert(0);
         if !still && *tries < UNSTABLE_TRIES {
             *tries += 1;
-            self.in_flight.insert(number, InFlight::Withdrawn { object });
-            self.send(OpMessage::Withdraw { number }, 16);
+            self.withdraw(number, object);
             self.try_later(object);
             return Ok(());
         }
@@ -85,7 +86,9 @@ impl Session<'_, '_> {
             stamp,
             attributes,
         };
-        self.in_flight.insert(number, flight);
+        if let Some(sent) = self.window.get_mut(number) {
+            (sent.flight, sent.offer) = (flight, Some(Offer::Closed));
+        }
         self.send(
             OpMessage::Seal(SealOp {
                 number,
@@ -136,14 +139,12 @@ impl Session<'_, '_> {
         };
         let on_target = entry.flags & flags::ON_TARGET != 0;
         if on_target && entry.digest == Some(digest) {
-            let number = self.emit_after(&place, object, OpBody::SetAttributes { object, attributes });
-            self.fly(number, flight);
+            self.submit(OpBody::SetAttributes { object, attributes }, flight);
             return Ok(());
         }
         let delta_pays = on_target && stat.size >= crate::engine::delta::BASIS_BYTES_MIN;
         match bytes.filter(|_| !delta_pays && entry.flags & flags::OFFER == 0) {
             Some(bytes) => {
-                let weight = bytes.len();
                 let content = Content::Inline {
                     digest,
                     bytes: InlineContent(bytes),
@@ -154,10 +155,8 @@ impl Session<'_, '_> {
                     attributes,
                     content,
                 };
-                let after = self.dependency(&place, object);
-                let number = self.emit(after, false, body, weight);
                 self.context.counters.files_sent += 1;
-                self.fly(number, flight);
+                self.submit(body, flight);
             }
             None => self.offer(&entry, Some(digest), Some(&stat)),
         }

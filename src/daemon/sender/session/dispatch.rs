@@ -13,8 +13,8 @@ impl Session<'_, '_> {
 
     pub(super) fn may_dispatch(&self) -> bool {
         self.reading < READS_MAX
-            && self.in_flight.len() < IN_FLIGHT_MAX
-            && self.inline_bytes < INLINE_IN_FLIGHT_BYTES_MAX / 2
+            && self.window.len() < IN_FLIGHT_MAX
+            && self.window.inline_bytes() < INLINE_IN_FLIGHT_BYTES_MAX / 2
             && self.pump_bytes.load(Ordering::Acquire) < PUMP_BYTES_MAX
     }
 
@@ -26,10 +26,7 @@ impl Session<'_, '_> {
         let catalog = self.context.source.catalog.clone();
         while self.may_dispatch() {
             if let Some((place, object)) = self.adopts.pop_front() {
-                let parent = self.placed.get(&place.directory).copied().unwrap_or(0);
-                let number = self.emit(parent, false, OpBody::Adopt { place, object }, 0);
-                self.placed.insert(object, number);
-                self.in_flight.insert(number, InFlight::Other);
+                self.submit(OpBody::Adopt { place, object }, InFlight::Adopt { object });
                 continue;
             }
             if let Some(object) = self.again.pop_front() {
@@ -42,6 +39,13 @@ impl Session<'_, '_> {
                     .into();
             }
             let Some((sequence, change)) = self.page.pop_front() else {
+                // Bulk goes when nothing else is to be done, and only so much of it.
+                if self.bulk_has_room()
+                    && let Some(object) = self.bulk.pop()
+                {
+                    self.dispatch_object(object)?;
+                    continue;
+                }
                 break;
             };
             self.scanned = sequence;
@@ -67,7 +71,7 @@ impl Session<'_, '_> {
             let mut at = object;
             while let Some(entry) = view.get(at)?.filter(|_| climb.len() < 100_000) {
                 at = entry.place.directory;
-                let here = entry.flags & flags::ON_TARGET != 0 || self.placed.contains_key(&entry.object);
+                let here = entry.flags & flags::ON_TARGET != 0 || self.window.is_being_placed(entry.object);
                 let settled = here && entry.object != object;
                 if settled {
                     break;
@@ -92,11 +96,7 @@ impl Session<'_, '_> {
         let body = match work::next(&entry, retry) {
             Next::Nothing => return Ok(()),
             Next::Op(body, flight) => {
-                let number = self.emit_after(&entry.place, object, body);
-                if matches!(flight, InFlight::Move { .. }) {
-                    self.last_move = number;
-                }
-                self.fly(number, flight);
+                self.submit(body, flight);
                 return Ok(());
             }
             Next::Link => {
@@ -118,8 +118,11 @@ impl Session<'_, '_> {
                     attributes,
                     target: LinkTarget(target),
                 };
-                let number = self.emit_after(&entry.place, object, body);
-                self.fly(number, flight);
+                self.submit(body, flight);
+                return Ok(());
+            }
+            Next::Offer | Next::Digest if !self.bulk_has_room() => {
+                self.bulk.push(object);
                 return Ok(());
             }
             Next::Offer => {
@@ -135,9 +138,15 @@ impl Session<'_, '_> {
         };
         if let Some(file) = self.file_ref(object)? {
             self.busy.insert(object);
-            self.reading += 1;
             self.context.counters.files_read += 1;
-            let _ = self.jobs.send(body(file));
+            // A large file is read where it keeps no small one waiting.
+            if entry.size > SMALL_BYTES_MAX {
+                self.digesting.insert(object);
+                let _ = self.streams.send(body(file));
+            } else {
+                self.reading += 1;
+                let _ = self.jobs.send(body(file));
+            }
         }
         Ok(())
     }
@@ -149,11 +158,9 @@ impl Session<'_, '_> {
         sent && stamp_of(entry).is_some_and(|stamp| is_within_tick(&stamp))
     }
 
-    pub(super) fn fly(&mut self, number: u64, flight: InFlight) {
-        if let Some(object) = flight.object() {
-            self.busy.insert(object);
-        }
-        self.in_flight.insert(number, flight);
+    /// Whether another large file may be offered or read.
+    fn bulk_has_room(&self) -> bool {
+        self.window.offers() + self.digesting.len() < OFFERS_MAX
     }
 
     pub(super) fn offer(&mut self, entry: &Entry, digest: Option<Digest>, stat: Option<&Stat>) {
@@ -167,56 +174,64 @@ impl Session<'_, '_> {
             attributes,
             content,
         };
-        let number = self.emit_after(&entry.place, object, body);
         let stamp = stat.map(|stat| stat.stamp);
         self.context.counters.files_sent += 1;
         self.context.counters.content_bytes_total += size;
-        self.fly(
-            number,
-            InFlight::Content {
-                object,
-                place: entry.place.clone(),
-                digest,
-                stamp,
-                attributes,
-            },
-        );
+        let flight = InFlight::Content {
+            object,
+            place: entry.place.clone(),
+            digest,
+            stamp,
+            attributes,
+        };
+        self.submit(body, flight);
     }
 
-    pub(super) fn dependency(&self, place: &Place, object: ObjectId) -> u64 {
-        let placed = |object: &ObjectId| self.placed.get(object).copied().unwrap_or(0);
-        placed(&place.directory).max(placed(&object)).max(self.last_move)
-    }
-
-    pub(super) fn emit_after(&mut self, place: &Place, object: ObjectId, body: OpBody) -> u64 {
-        let after = self.dependency(place, object);
-        let barrier = matches!(body, OpBody::Move { .. });
-        let makes = matches!(body, OpBody::MakeDirectory { .. });
-        let number = self.emit(after, barrier, body, 0);
-        if makes {
-            self.placed.insert(object, number);
+    /// Sends an op. What it does is remembered until it has ended.
+    pub(super) fn submit(&mut self, body: OpBody, flight: InFlight) {
+        if let OpBody::Move { to: place, .. }
+        | OpBody::MakeDirectory { place, .. }
+        | OpBody::PutFile { place, .. }
+        | OpBody::PutSymlink { place, .. } = &body
+            && let Some((number, object)) = self.window.sending_to(place)
+            && flight.object() != Some(object)
+        {
+            self.withdraw(number, object);
         }
-        number
-    }
-
-    pub(super) fn emit(&mut self, after: u64, barrier: bool, body: OpBody, weight: usize) -> u64 {
-        self.number += 1;
-        let number = self.number;
         self.context.counters.ops_total += 1;
-        if weight > 0 {
-            self.inline_bytes += weight;
-            self.inline.push_back((number, weight));
+        self.busy.extend(flight.object());
+        let weight = match &body {
+            OpBody::PutFile {
+                content: Content::Inline { bytes, .. },
+                ..
+            } => bytes.0.len(),
+            _ => 0,
+        };
+        let op = self.window.issue(body, flight);
+        self.send(OpMessage::Op(op), weight + 128);
+    }
+
+    /// Gives up the transfer of a file whose place is another's now, or that is gone.
+    pub(super) fn withdraw(&mut self, number: u64, object: ObjectId) {
+        if self.window.withdraw(number, object) {
+            self.send(OpMessage::Withdraw { number }, 16);
         }
-        self.send(
-            OpMessage::Op(Op {
-                number,
-                after,
-                barrier,
-                body,
-            }),
-            weight + 128,
-        );
-        number
+    }
+
+    /// Withdraws what is being sent and is not there any more.
+    pub(super) fn withdraw_removed(&mut self) -> Result<(), StoreError> {
+        for (number, object) in self.window.sending() {
+            if self
+                .context
+                .source
+                .catalog
+                .read(|view| view.get(object))?
+                .is_none()
+            {
+                self.withdraw(number, object);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn send(&self, message: OpMessage, bytes: usize) {

@@ -46,9 +46,6 @@ impl Session<'_, '_> {
 
     pub(super) fn reconcile(&mut self, opened: &Opened) -> Result<(), Ended> {
         self.context.observer.phase(&Phase::Comparing);
-        // Whatever this connection put in place is in the listings now.
-        self.placed.clear();
-        self.last_move = 0;
         self.reconciles += 1;
         self.reconciles_ever += 1;
         let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {

@@ -4,10 +4,11 @@ use super::*;
 
 impl Session<'_, '_> {
     pub(super) fn take_messages(&mut self) -> Result<(), Ended> {
-        let mut progress = None;
+        let (mut progress, mut runs) = (None, Vec::new());
         loop {
             match self.link.incoming().try_recv() {
                 Ok(ToSender::Progress(now)) => progress = Some(now),
+                Ok(ToSender::Ended(now)) => runs.extend(now.0),
                 Ok(message) => self.handle_message(message)?,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => {
@@ -18,15 +19,13 @@ impl Session<'_, '_> {
                 }
             }
         }
-        match progress {
-            Some(progress) => self.handle_progress(progress),
-            None => Ok(()),
-        }
+        self.handle_ended(progress.map_or(0, |progress| progress.applied), &runs)?;
+        progress.map_or(Ok(()), |progress| self.handle_cursor(progress.cursor))
     }
 
     pub(super) fn handle_message(&mut self, message: ToSender) -> Result<(), Ended> {
         match message {
-            ToSender::Need { number, .. } if !self.is_offer(number) => Ok(()),
+            ToSender::Need { number, .. } if !self.is_new_need(number) => Ok(()),
             ToSender::Need { number, basis: true } => {
                 self.signatures.insert(number, Vec::new());
                 Ok(())
@@ -53,20 +52,28 @@ impl Session<'_, '_> {
                 held,
             } => self.handle_failed(number, kind, &text.to_string(), held),
             ToSender::Progress(_)
+            | ToSender::Ended(_)
             | ToSender::Opened(_)
             | ToSender::Listing { .. }
             | ToSender::ListingFailed(_) => Ok(()),
         }
     }
 
-    /// Whether an op is an offer that nobody asked about yet.
-    pub(super) fn is_offer(&mut self, number: u64) -> bool {
-        matches!(self.in_flight.get(&number), Some(InFlight::Content { .. })) && self.asked.insert(number)
+    /// Notes that the content of an offer is wanted; false if it is no offer, or was wanted before.
+    fn is_new_need(&mut self, number: u64) -> bool {
+        match self.window.get_mut(number) {
+            Some(sent) if sent.offer == Some(Offer::Made) => {
+                sent.offer = Some(Offer::Asked);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The receiver wants the content of an offered file.
     pub(super) fn stream(&mut self, number: u64, signature: Option<Vec<u8>>) -> Result<(), Ended> {
-        let Some(InFlight::Content { object, .. }) = self.in_flight.get(&number) else {
+        let sent = self.window.get_mut(number);
+        let Some(InFlight::Content { object, .. }) = sent.map(|sent| &sent.flight) else {
             return Ok(());
         };
         let object = *object;
@@ -80,8 +87,7 @@ impl Session<'_, '_> {
                 });
             }
             None => {
-                self.in_flight.insert(number, InFlight::Withdrawn { object });
-                self.send(OpMessage::Withdraw { number }, 16);
+                self.withdraw(number, object);
             }
         }
         Ok(())
@@ -103,16 +109,10 @@ impl Session<'_, '_> {
         })
     }
 
-    pub(super) fn handle_progress(&mut self, progress: Progress) -> Result<(), Ended> {
-        while let Some((_, bytes)) = self
-            .inline
-            .pop_front_if(|(number, _)| *number <= progress.applied)
-        {
-            self.inline_bytes -= bytes;
-        }
-        let later = self.in_flight.split_off(&progress.durable.saturating_add(1));
-        let ended = std::mem::replace(&mut self.in_flight, later);
-        self.asked = self.asked.split_off(&progress.durable.saturating_add(1));
+    /// Ops ended: their objects may change again. What is not on stable storage there yet is forgotten by a receiver
+    /// that crashes, and found by the comparison of sums.
+    fn handle_ended(&mut self, through: u64, runs: &[Run]) -> Result<(), Ended> {
+        let ended = self.window.end_all(through, runs);
         if !ended.is_empty() {
             self.context.counters.ops_done += ended.len() as u64;
             let mut cleared = Vec::new();
@@ -123,14 +123,14 @@ impl Session<'_, '_> {
             }
             let source = &mut *self.context.source;
             source.catalog.clone().update(durable, |t| {
-                for flight in ended.values() {
+                for flight in &ended {
                     if let Some(object) = work::acknowledge(source, t, flight)? {
                         cleared.push(object);
                     }
                 }
                 Ok(())
             })?;
-            for flight in ended.values() {
+            for flight in &ended {
                 let Some(object) = flight.object() else { continue };
                 self.free(object);
                 self.again.push_back(object);
@@ -152,7 +152,11 @@ impl Session<'_, '_> {
                 }
             }
         }
-        if let Some(cursor) = progress.cursor.filter(|cursor| Some(*cursor) != self.cursor) {
+        Ok(())
+    }
+
+    fn handle_cursor(&mut self, cursor: Option<Cursor>) -> Result<(), Ended> {
+        if let Some(cursor) = cursor.filter(|cursor| Some(*cursor) != self.cursor) {
             self.cursor = Some(cursor);
             if cursor.incarnation == self.context.incarnation {
                 let source = &mut *self.context.source;
@@ -175,7 +179,7 @@ impl Session<'_, '_> {
         text: &str,
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
-        let Some(flight) = self.in_flight.remove(&number) else {
+        let Some(flight) = self.window.end(number).map(|sent| sent.flight) else {
             return Ok(());
         };
         self.signatures.remove(&number);
