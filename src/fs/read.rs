@@ -77,6 +77,13 @@ impl StableRead {
             .map_err(|errno| FsError::new("read", self.shown.as_str(), errno))
     }
 
+    /// Takes the file's stat anew, for another read of all of it.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stat =
+            stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
+        Ok(())
+    }
+
     /// The stat of everything that was read, or `None` if the file has changed since it was opened.
     pub fn finish(self) -> Result<Option<Stat>> {
         self.check()

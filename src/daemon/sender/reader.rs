@@ -138,7 +138,7 @@ fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
 /// Reads a file once: digest, delta and ranges come from the same bytes.
 fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSender) -> ReadDone {
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
-    let read = match StableRead::open(&file.directory, &file.name) {
+    let mut read = match StableRead::open(&file.directory, &file.name) {
         Ok(read) => read,
         Err(error) if error.kind() == FsErrorKind::NotFound => return abandoned(None),
         Err(error) => return abandoned(Some(error.to_string())),
@@ -173,20 +173,32 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
         }
         at += count as u64;
     }
-    match read.finish() {
-        Ok(after) => {
-            let still = after.is_some() && at == before.size;
-            ReadDone::Streamed(
-                number,
-                file.object,
-                Digest(hasher.finalize().into()),
-                at,
-                before,
-                still,
-            )
-        }
-        Err(error) => abandoned(Some(error.to_string())),
+    let digest = Digest(hasher.finalize().into());
+    match held_still(&mut read, digest, at) {
+        Ok(still) => ReadDone::Streamed(number, file.object, digest, at, *read.stat(), still),
+        Err(error) => abandoned(Some(error)),
     }
+}
+
+/// Whether what was sent is what the file held at one moment. Size and mtime alone do not tell, because mtime can be
+/// set back; but a rename or a change of mode in the course of a long transfer is no reason to send it all again: then
+/// the file is read once more.
+fn held_still(read: &mut StableRead, sent: Digest, sent_bytes: u64) -> Result<bool, String> {
+    let text = |error: FsError| error.to_string();
+    let before = *read.stat();
+    if sent_bytes != before.size {
+        return Ok(false);
+    }
+    if read.check().map_err(text)?.is_some() {
+        return Ok(true);
+    }
+    read.restart().map_err(text)?;
+    let now = read.stat();
+    if (now.size, now.stamp.mtime) != (before.size, before.stamp.mtime) {
+        return Ok(false);
+    }
+    let found = crate::daemon::receiver::digest_of(read.file()).map_err(|error| error.to_string())?;
+    Ok(found == sent && read.check().map_err(text)?.is_some())
 }
 
 fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {

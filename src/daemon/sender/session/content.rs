@@ -67,6 +67,7 @@ impl Session<'_, '_> {
             return Ok(());
         };
         let place = place.clone();
+        tracing::debug!(number, object = object.0, size, still, "all of a file was sent");
         let tries = self.tries.entry(object).or_insert(0);
         if !still && *tries < UNSTABLE_TRIES {
             *tries += 1;

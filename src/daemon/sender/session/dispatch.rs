@@ -214,6 +214,11 @@ impl Session<'_, '_> {
     /// Gives up the transfer of a file whose place is another's now, or that is gone.
     pub(super) fn withdraw(&mut self, number: u64, object: ObjectId) {
         if self.window.withdraw(number, object) {
+            tracing::debug!(
+                number,
+                object = object.0,
+                "the transfer of a file is given up for now"
+            );
             self.send(OpMessage::Withdraw { number }, 16);
         }
     }
