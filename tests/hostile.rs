@@ -2,8 +2,6 @@
 //!
 //! Beside the module stands a *canary*, a tree that links, names and numbers of the peer point to. It must never change.
 
-#[path = "support/peer.rs"]
-mod peer;
 mod support;
 
 use driftless::daemon::receiver::ReceiverDaemon;
@@ -14,7 +12,6 @@ use driftless_protocol::limits::*;
 use driftless_protocol::message::*;
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, HELLO_BYTES, Hello};
 use driftless_protocol::{Attributes, CloseCode, Digest, Name, ObjectId, RelPath, Timestamp};
-use peer::{Closed, Packed, Peer, closed, dial, opening, tls};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +19,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use support::peer::{Closed, Packed, Peer, closed, dial, opening, tls};
 use support::{Pair, Seen, assert_equal, runtime, tree};
 
 const MIRROR: u128 = 77;
@@ -708,7 +706,7 @@ fn knock(bench: &Bench, tls: rustls::ClientConfig) -> Result<Closed, quinn::Conn
         assert!(matches!(read, Err(_) | Ok(None)), "a byte came: {read:?}");
     });
     match runtime().block_on(dialled.connection.closed()) {
-        error @ quinn::ConnectionError::ApplicationClosed(_) => Ok(peer::reason(&error)),
+        error @ quinn::ConnectionError::ApplicationClosed(_) => Ok(support::peer::reason(&error)),
         error => Err(error),
     }
 }

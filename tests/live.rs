@@ -551,6 +551,33 @@ fn renaming_a_directory_costs_next_to_nothing() {
 }
 
 #[test]
+fn no_rename_is_taken_for_a_new_file() {
+    let pair = Pair::new();
+    let receiver = pair.receive();
+    for directory in ["a", "b"] {
+        fs::create_dir(pair.src().join(directory)).unwrap();
+    }
+    for n in 0..50 {
+        fs::write(pair.src().join(format!("a/{n}")), Random(n).bytes()).unwrap();
+    }
+    assert!(pair.seed_to(receiver.address()).unwrap().in_sync);
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")] {
+        for n in 0..50 {
+            let name = |directory: &str| pair.src().join(format!("{directory}/{n}"));
+            fs::rename(name(from), name(to)).unwrap();
+            // The two halves of a rename reach the sender apart from each other, now and then.
+            std::thread::yield_now();
+        }
+        wait_settled(&pair, &following);
+    }
+    let counters = following.stop().unwrap().counters;
+    assert_eq!((counters.files_sent, counters.files_read), (0, 0));
+    receiver.stop();
+}
+
+#[test]
 fn deletes_never_keeps_what_the_source_removes() {
     let mut pair = Pair::new();
     pair.deletes = Deletes::Never;

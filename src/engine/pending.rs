@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | writing | a file was created, or written while its writer has it open | `settle` after the last such hint, `max_delay` after the first |
 //! | asked | [`Pending::handle_look`] | at the time that was asked for |
+//! | asked | a name vanished | `pairing` later: if it was renamed, its new name is heard of first, and the object is recognised there instead of being buried here |
 //! | ready | any other hint, or the time above has come | at once |
 //!
 //! What is ready stays ready until it leaves; a hint after that opens a new slot. An event overrules the time that
@@ -45,6 +46,8 @@ pub struct PendingOptions {
     pub settle: Duration,
     /// How long a file that is written all the time waits at most.
     pub max_delay: Duration,
+    /// How long a name that vanished waits for the other half of a rename.
+    pub pairing: Duration,
     /// How long changes are gathered into a batch, counted from the first; zero for not at all.
     pub delay: Duration,
     /// How many ready places end the gathering early. Looked at when something is handled or polled: files that
@@ -59,6 +62,7 @@ impl Default for PendingOptions {
         PendingOptions {
             settle: Duration::from_millis(50),
             max_delay: Duration::from_secs(1),
+            pairing: Duration::from_millis(5),
             delay: Duration::ZERO,
             batch_max: 1_000,
             capacity: 100_000,
@@ -164,7 +168,16 @@ impl Pending {
                 self.open_window(now);
                 let (number, old) = self.slot(now, *directory, name);
                 let state = match (old, writing) {
-                    (Some(State::Ready), _) | (_, false) => State::Ready,
+                    (Some(State::Ready), _) => State::Ready,
+                    (old, false) if *hint == Hint::Vanished => {
+                        let pairing = later(now, self.options.pairing);
+                        let due = match old {
+                            Some(State::Asked { due }) => due.min(pairing),
+                            _ => pairing,
+                        };
+                        State::Asked { due }
+                    }
+                    (_, false) => State::Ready,
                     (Some(State::Writing { first, .. }), true) => self.writing(first, now),
                     (Some(State::Asked { .. }) | None, true) => self.writing(now, now),
                 };

@@ -10,12 +10,15 @@ use driftless_certs::{Fingerprint, SERVER_NAME};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
 use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX};
-use driftless_protocol::message::{BulkFrame, Content, OpBody, OpFrame, OpMessage, ToReceiver, ToSender};
+use driftless_protocol::message::{
+    BulkFrame, Content, OpBody, OpFrame, OpMessage, Runs, ToReceiver, ToSender,
+};
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 const OP_STREAM: u8 = 1;
@@ -580,6 +583,45 @@ impl ReceiverLink {
     /// Why the link ended, if it did.
     pub fn ended(&self) -> Option<LinkEnd> {
         self.shared.ended()
+    }
+
+    /// What another thread may know of the link, and do to it.
+    pub fn handle(&self) -> LinkHandle {
+        LinkHandle {
+            shared: self.shared.clone(),
+            control: self.control.clone(),
+        }
+    }
+}
+
+/// A hold on a receiver's link for those who do not serve it. It keeps the link from nothing but its memory.
+#[derive(Debug, Clone)]
+pub struct LinkHandle {
+    shared: Shared,
+    control: Sender<ToSender>,
+}
+
+impl LinkHandle {
+    /// Ends the link.
+    pub fn close(&self, code: CloseCode, text: &str) {
+        self.shared.close(code, text);
+    }
+
+    /// Whether the peer still answers. Blocks for `patience`, or four round trips if that is longer, when it does not.
+    pub fn is_alive(&self, patience: Duration) -> bool {
+        let before = self.shared.connection.stats();
+        // Says nothing, but has to be acknowledged.
+        if self.control.try_send(ToSender::Ended(Runs::default())).is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + patience.max(4 * before.path.rtt);
+        while self.shared.connection.close_reason().is_none() && Instant::now() < deadline {
+            if self.shared.connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
+                return true;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        false
     }
 }
 

@@ -13,6 +13,6 @@ mod pair;
 mod transport;
 
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
-pub use link::{BulkSender, Ended, LinkEnd, LinkStatistics, OpSender, ReceiverLink, SenderLink};
+pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, ReceiverLink, SenderLink};
 pub use pair::{PairLink, pair};
 pub use transport::{Congestion, ConnectError, LinkOptions, resolve};

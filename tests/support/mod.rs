@@ -1,6 +1,7 @@
 //! What the whole-program tests share: pairs of daemons in this process, trees, and an independent comparison.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod peer;
 pub mod relay;
 
 use driftless::daemon::home::Home;

@@ -15,7 +15,7 @@ pub use staging::digest_of;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::fs::{Directory, FsErrorKind};
-use crate::net::{Accepted, Alpn, PairLink, ReceiverEndpoint, ReceiverLink};
+use crate::net::{Accepted, Alpn, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
 use crate::store::Binding;
 use driftless_certs::{Fingerprint, Invites, Peer, RedeemError, Secret, TrustStore, receiver_config};
 use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
@@ -27,9 +27,14 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a peer may take to answer before its connection counts as dead.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a session may take to flush what it did, once its connection is gone.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running receiver.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ struct Shared {
     stop: Stop,
     /// Module paths in use or used before, by module and path. A replica is taken out while a session works on it.
     slots: Mutex<HashMap<(String, RelPath), Slot>>,
+    /// A replica was put back.
+    released: Condvar,
     sessions: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -52,11 +59,28 @@ struct Shared {
 #[derive(Debug)]
 enum Slot {
     Idle(Box<Replica>),
-    Taken {
-        peer: Fingerprint,
-        source: String,
-        status: Arc<SessionStatus>,
-    },
+    Taken(Tenant),
+}
+
+/// Who works on a module path.
+#[derive(Debug, Clone)]
+struct Tenant {
+    peer: Fingerprint,
+    mirror: u128,
+    incarnation: u128,
+    source: String,
+    status: Arc<SessionStatus>,
+    link: LinkHandle,
+}
+
+impl Tenant {
+    /// Whether a new connection is that of the same mirror, and this one is dead. The loss of a last packet or a crash
+    /// would else keep a sender out until the idle timeout. Blocks for a moment.
+    fn is_succeeded_by(&self, next: &Tenant) -> bool {
+        let same = self.peer == next.peer && self.mirror == next.mirror;
+        // One run of a sender has one connection. Another run may be a copied machine's, so the present one is asked.
+        same && (self.incarnation == next.incarnation || !self.link.is_alive(PROBE_PATIENCE))
+    }
 }
 
 impl ReceiverDaemon {
@@ -90,6 +114,7 @@ impl ReceiverDaemon {
             options,
             stop: Stop::default(),
             slots: Mutex::new(slots),
+            released: Condvar::new(),
             sessions: Mutex::default(),
         });
         let acceptor = std::thread::Builder::new()
@@ -178,15 +203,15 @@ impl Shared {
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::default());
         let source = open.source.to_string();
-        let mut replica = self.take(
-            &key,
-            module,
-            Slot::Taken {
-                peer,
-                source,
-                status: status.clone(),
-            },
-        )?;
+        let tenant = Tenant {
+            peer,
+            mirror: open.mirror,
+            incarnation: open.incarnation,
+            source,
+            status: status.clone(),
+            link: link.handle(),
+        };
+        let mut replica = self.take(&key, module, tenant)?;
         let outcome = begin(&mut replica, open, peer).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
@@ -200,6 +225,7 @@ impl Shared {
             tracing::error!("{error}");
         }
         lock(&self.slots).insert(key, Slot::Idle(replica));
+        self.released.notify_all();
         if outcome.is_ok() {
             tracing::info!(%peer, module = %module.name, "the connection ended");
         }
@@ -236,12 +262,13 @@ impl Shared {
         &self,
         key: &(String, RelPath),
         module: &ModuleOptions,
-        taken: Slot,
+        tenant: Tenant,
     ) -> Result<Box<Replica>, (CloseCode, String)> {
+        self.retire_predecessor(key, &tenant);
         let mut slots = lock(&self.slots);
         for ((name, path), slot) in slots.iter() {
             let overlaps = *name == key.0 && (is_below(path, &key.1) || is_below(&key.1, path));
-            let Slot::Taken { peer, source, .. } = slot else {
+            let Slot::Taken(Tenant { peer, source, .. }) = slot else {
                 continue;
             };
             if overlaps {
@@ -257,7 +284,7 @@ impl Shared {
         let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
         let replica = match slots.remove(key) {
             Some(Slot::Idle(replica)) => replica,
-            Some(Slot::Taken { .. }) | None => {
+            Some(Slot::Taken(_)) | None => {
                 // An idle path above or below this one gives its lock up.
                 slots.retain(|(name, path), _| {
                     *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))
@@ -265,8 +292,29 @@ impl Shared {
                 Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
             }
         };
-        slots.insert(key.clone(), taken);
+        slots.insert(key.clone(), Slot::Taken(tenant));
         Ok(replica)
+    }
+
+    /// Ends the connection that a sender had here before, if it is dead, and waits until its session has flushed.
+    fn retire_predecessor(&self, key: &(String, RelPath), next: &Tenant) {
+        let present = match lock(&self.slots).get(key) {
+            Some(Slot::Taken(tenant)) => tenant.clone(),
+            _ => return,
+        };
+        if !present.is_succeeded_by(next) {
+            return;
+        }
+        tracing::info!(peer = %present.peer, "a connection that has died is replaced by a new one");
+        present.link.close(
+            CloseCode::Busy,
+            "replaced by a newer connection of the same mirror",
+        );
+        let taken = |slots: &mut HashMap<_, Slot>| matches!(slots.get(key), Some(Slot::Taken(_)));
+        let wait = self
+            .released
+            .wait_timeout_while(lock(&self.slots), RETIRE_PATIENCE, taken);
+        drop(wait);
     }
 
     fn pair(&self, mut link: PairLink) {
@@ -327,9 +375,11 @@ impl Shared {
                 .filter(|((name, _), _)| *name == module.name)
                 .filter_map(|((_, path), slot)| match slot {
                     Slot::Idle(_) => None,
-                    Slot::Taken { peer, source, status } => {
-                        Some(status.report(path.to_string(), peer.to_string(), source.clone()))
-                    }
+                    Slot::Taken(tenant) => Some(tenant.status.report(
+                        path.to_string(),
+                        tenant.peer.to_string(),
+                        tenant.source.clone(),
+                    )),
                 })
                 .collect();
             ModuleStatus {

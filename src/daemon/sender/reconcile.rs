@@ -295,7 +295,12 @@ pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
                     return Ok(rows);
                 }
             }
-            ToSender::Progress(_) => {}
+            // About ops that have ended: a withdrawn file's signature may still be coming in behind its outcome.
+            ToSender::Progress(_)
+            | ToSender::Ended(_)
+            | ToSender::Need { .. }
+            | ToSender::Signature { .. }
+            | ToSender::Failed { .. } => {}
             ToSender::ListingFailed(text) => return Err(ReconcileError::Unlisted(text.to_string())),
             _ => return Err(ReconcileError::Violation),
         }

@@ -122,8 +122,17 @@ fn without_a_window() {
             &[Do::Hint(0, "a", MovedIn), Do::Leaves(0, &["a"])],
         ),
         (
-            "removal is at once",
-            &[Do::Hint(0, "a", Vanished), Do::Leaves(0, &["a"])],
+            "removal waits for the other half of a rename",
+            &[Do::Hint(0, "a", Vanished), Do::Leaves(5, &["a"])],
+        ),
+        (
+            "both halves of a rename: the new name is first",
+            &[
+                Do::Hint(0, "old", Vanished),
+                Do::Hint(1, "new", MovedIn),
+                Do::Leaves(1, &["new"]),
+                Do::Leaves(5, &["old"]),
+            ],
         ),
         (
             "attributes are at once",
@@ -184,7 +193,7 @@ fn without_a_window() {
             &[
                 Do::Hint(0, "a", Created),
                 Do::Hint(1, "a", Vanished),
-                Do::Leaves(1, &["a"]),
+                Do::Leaves(6, &["a"]),
             ],
         ),
         (
@@ -272,7 +281,7 @@ fn with_a_window() {
             "one batch, `delay` after the first change",
             &[
                 Do::Hint(0, "b", Closed),
-                Do::Hint(4_999, "a", Vanished),
+                Do::Hint(4_995, "a", Vanished),
                 Do::Leaves(5_000, &["b", "a"]),
             ],
         ),

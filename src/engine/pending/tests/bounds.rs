@@ -100,6 +100,7 @@ fn absurd_options_do_no_harm() {
     let mut pending = Pending::new(PendingOptions {
         settle: Duration::MAX,
         max_delay: Duration::MAX,
+        pairing: Duration::MAX,
         delay: Duration::MAX,
         batch_max: 0,
         capacity: 0,

@@ -82,8 +82,14 @@ impl Model {
                 is_directory,
             }) => {
                 let waits = *hint == Hint::Modified || *hint == Hint::Created && !is_directory;
+                let pairing = now + self.options.pairing;
                 let slot = self.slot(*directory, name);
-                if waits {
+                if *hint == Hint::Vanished {
+                    // What was asked for while it was written is forgotten: the write decided.
+                    let asked = slot.asked.filter(|_| slot.writes.is_none());
+                    slot.writes = None;
+                    slot.asked = Some(asked.map_or(pairing, |asked| asked.min(pairing)));
+                } else if waits {
                     slot.writes = Some((slot.writes.map_or(now, |(first, _)| first), now));
                 } else {
                     slot.ready = true;

@@ -1,0 +1,61 @@
+//! A connection that died without a word does not keep its own sender out; one that lives keeps a copy out.
+
+mod support;
+
+use driftless_protocol::CloseCode;
+use driftless_protocol::message::{Open, ToReceiver, ToSender};
+use std::time::{Duration, Instant};
+use support::Pair;
+use support::peer::{Peer, dial, opening, tls};
+use support::relay::Relay;
+
+/// Below the idle timeout of a connection (30 s), which would end it in any case.
+const SOON: Duration = Duration::from_secs(15);
+
+fn open(incarnation: u128) -> Open {
+    Open {
+        incarnation,
+        ..opening(b"dst", 7)
+    }
+}
+
+#[test]
+fn a_sender_whose_last_connection_died_unheard_gets_in() {
+    let pair = Pair::new();
+    let receiver = pair.receive();
+    for next in [1, 2] {
+        let relay = Relay::start(receiver.address(), 100 << 20);
+        let (silenced, _) = Peer::open(&pair, relay.address(), &open(1)).unwrap();
+        drop(relay);
+        let began = Instant::now();
+        let (peer, _) = Peer::open(&pair, receiver.address(), &open(next)).unwrap();
+        assert!(
+            began.elapsed() < SOON,
+            "incarnation {next}: {:?}",
+            began.elapsed()
+        );
+        peer.leave();
+        drop(silenced);
+    }
+    receiver.stop();
+}
+
+#[test]
+fn a_copy_of_a_running_sender_is_refused() {
+    let pair = Pair::new();
+    let receiver = pair.receive();
+    let (running, _) = Peer::open(&pair, receiver.address(), &open(1)).unwrap();
+    let mut copy = Peer::greet(dial(receiver.address(), tls(&pair, &pair.sender)).unwrap()).unwrap();
+    copy.send(&ToReceiver::Open(open(2)));
+    assert_eq!(copy.next(), None, "the copy was let in");
+    let (code, text) = copy.closed();
+    assert_eq!(code, CloseCode::Busy);
+    assert!(
+        text.contains("in use by the mirror of the peer of the tests"),
+        "{text}"
+    );
+    // What the running one was asked is no message to act upon.
+    assert!(matches!(running.incoming.try_recv(), Ok(ToSender::Ended(runs)) if runs.0.is_empty()));
+    running.leave();
+    receiver.stop();
+}
