@@ -9,7 +9,7 @@ use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
     DaemonError, Deletes, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary,
-    TargetOptions, sender,
+    TargetOptions, WatchChoice, WatchOptions, sender,
 };
 use crate::net::LinkOptions;
 use clap::{Args, ValueEnum};
@@ -35,6 +35,16 @@ pub(super) struct SendArgs {
     /// Go on although the source is empty, or another directory than before
     #[arg(long)]
     accept_root: bool,
+    /// How changes are noticed: `fanotify` (for root), `inotify`, or `poll` (everything is looked at again and again);
+    /// `auto` takes the best that works
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    watch: WatchHow,
     #[command(flatten)]
     port: PortArg,
 }
@@ -51,6 +61,15 @@ pub(super) struct PortArg {
 enum DeleteWhen {
     Always,
     Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum WatchHow {
+    #[default]
+    Auto,
+    Fanotify,
+    Inotify,
+    Poll,
 }
 
 impl SendArgs {
@@ -72,6 +91,12 @@ impl SendArgs {
             Some(DeleteWhen::Always) => Deletes::Always,
             Some(DeleteWhen::Never) => Deletes::Never,
         };
+        let choice = match self.watch {
+            WatchHow::Auto => WatchChoice::Auto,
+            WatchHow::Fanotify => WatchChoice::Fanotify,
+            WatchHow::Inotify => WatchChoice::Inotify,
+            WatchHow::Poll => WatchChoice::Poll,
+        };
         SenderOptions {
             home: session.home.clone(),
             identity: end.identity.clone(),
@@ -79,6 +104,10 @@ impl SendArgs {
             target: end.target.clone(),
             follow,
             deletes,
+            watch: WatchOptions {
+                choice,
+                ..WatchOptions::default()
+            },
             accept_root: self.accept_root,
             link: LinkOptions::default(),
         }

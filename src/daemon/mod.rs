@@ -14,6 +14,8 @@ pub use options::{
     Silent, Summary, TargetOptions,
 };
 
+pub use crate::watch::{WatchChoice, WatchOptions};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;

@@ -1,6 +1,7 @@
 //! What the daemons are told to do, and how they tell what they did.
 
 use crate::net::LinkOptions;
+use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
 use driftless_protocol::RelPath;
 use serde::Serialize;
@@ -78,6 +79,8 @@ pub struct SenderOptions {
     pub follow: bool,
     /// What happens to entries that the source lacks.
     pub deletes: Deletes,
+    /// What watches the tree.
+    pub watch: WatchOptions,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
     /// Windows, timeouts and the like.

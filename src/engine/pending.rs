@@ -183,6 +183,7 @@ impl Pending {
                 };
                 self.set_state(now, number, old, state);
             }
+            WatchEvent::Listing { directory } => self.mark(now, *directory, |marks| &mut marks.listing),
             WatchEvent::Itself { directory } => self.mark(now, *directory, |marks| &mut marks.attributes),
             WatchEvent::Gone { directory } => self.mark(now, *directory, |marks| &mut marks.gone),
             WatchEvent::Overflow => {

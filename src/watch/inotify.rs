@@ -30,19 +30,18 @@ mod reader;
 mod tests;
 
 use super::outgoing::Outgoing;
-use super::{Limit, WatchError, WatchEvent, Watcher};
+use super::table::Table;
+use super::{Limit, WatchError, WatchEvent, Watcher, shown};
 use crossbeam_channel::Receiver;
 use driftless_protocol::ObjectId;
-use driftless_protocol::name::escape;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify::{self as sys, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::{fs, io};
 
 /// How an [`Inotify`] is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +72,10 @@ struct Shared {
     watches: Mutex<Watches>,
 }
 
-/// Which watch is which directory. Both maps always agree.
+/// Which watch is which directory.
 #[derive(Default)]
 struct Watches {
-    directories: HashMap<i32, ObjectId>,
-    descriptors: HashMap<ObjectId, i32>,
+    table: Table<i32>,
     /// While a watch is being added, the watches that ended meanwhile: perhaps the one being added.
     ended: Option<HashSet<i32>>,
 }
@@ -90,28 +88,40 @@ impl Inotify {
 
     /// Starts watching nothing.
     pub fn start_with(options: &InotifyOptions) -> Result<Inotify, WatchError> {
-        let start = |errno: Errno| WatchError::Start { source: errno.into() };
+        let (outgoing, receiver) = Outgoing::new(options.queue_events);
+        Inotify::start_into(outgoing, receiver)
+    }
+
+    /// Starts watching nothing, and tells what happens through a queue that others may use as well.
+    pub(super) fn start_into(
+        outgoing: Outgoing,
+        receiver: Receiver<WatchEvent>,
+    ) -> Result<Inotify, WatchError> {
+        let start = |source: io::Error| WatchError::Start {
+            name: "inotify",
+            source,
+        };
         let inotify =
             sys::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
                 Errno::MFILE => WatchError::InstancesReached {
                     limit: lower("fs.inotify.max_user_instances", "user.max_inotify_instances"),
                 },
-                errno => start(errno),
+                errno => start(errno.into()),
             })?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(start)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| start(errno.into()))?;
         let shared = Arc::new(Shared {
             inotify,
             stop,
             watches: Mutex::default(),
         });
-        let (outgoing, receiver) = Outgoing::new(options.queue_events);
         let reader = thread::Builder::new()
             .name("inotify".to_owned())
             .spawn({
                 let shared = shared.clone();
-                move || reader::run(&shared, outgoing)
+                move || reader::run(&shared, &outgoing)
             })
-            .map_err(|source| WatchError::Start { source })?;
+            .map_err(start)?;
         Ok(Inotify {
             shared,
             receiver,
@@ -130,11 +140,11 @@ impl Watcher for Inotify {
         let added = sys::add_watch(&self.shared.inotify, &*link, mask());
         let mut watches = self.shared.watches();
         let ended = watches.ended.take().unwrap_or_default();
-        let descriptor = added.map_err(|errno| failed(errno, &link))?;
+        let descriptor = added.map_err(|errno| failed(errno, handle))?;
         if ended.contains(&descriptor) {
-            return Err(WatchError::Removed { path: shown(&link) });
+            return Err(WatchError::Removed { path: shown(handle) });
         }
-        let former = watches.insert(descriptor, directory);
+        let former = watches.table.insert(descriptor, directory);
         drop(watches);
         if let Some(former) = former {
             let _ = sys::remove_watch(&self.shared.inotify, former);
@@ -143,7 +153,7 @@ impl Watcher for Inotify {
     }
 
     fn unwatch(&mut self, directory: ObjectId) {
-        let removed = self.shared.watches().remove(directory);
+        let removed = self.shared.watches().table.remove(directory);
         if let Some(descriptor) = removed {
             // Fails when the kernel has ended the watch already, and we have not read so yet.
             let _ = sys::remove_watch(&self.shared.inotify, descriptor);
@@ -155,7 +165,7 @@ impl Watcher for Inotify {
     }
 
     fn watched(&self) -> usize {
-        self.shared.watches().directories.len()
+        self.shared.watches().table.len()
     }
 
     fn events(&self) -> Receiver<WatchEvent> {
@@ -181,32 +191,9 @@ impl Shared {
 }
 
 impl Watches {
-    /// Notes a watch. Returns the one that the number had before, on another directory.
-    fn insert(&mut self, descriptor: i32, directory: ObjectId) -> Option<i32> {
-        if let Some(former) = self.directories.insert(descriptor, directory)
-            && former != directory
-        {
-            self.descriptors.remove(&former);
-        }
-        let former = self
-            .descriptors
-            .insert(directory, descriptor)
-            .filter(|&former| former != descriptor)?;
-        self.directories.remove(&former);
-        Some(former)
-    }
-
-    fn remove(&mut self, directory: ObjectId) -> Option<i32> {
-        let descriptor = self.descriptors.remove(&directory)?;
-        self.directories.remove(&descriptor);
-        Some(descriptor)
-    }
-
     /// Notes that the kernel ended a watch.
     fn end(&mut self, descriptor: i32) {
-        if let Some(directory) = self.directories.remove(&descriptor) {
-            self.descriptors.remove(&directory);
-        }
+        self.table.remove_key(&descriptor);
         if let Some(ended) = &mut self.ended {
             ended.insert(descriptor);
         }
@@ -227,8 +214,8 @@ fn mask() -> WatchFlags {
         | WatchFlags::EXCL_UNLINK
 }
 
-fn failed(errno: Errno, link: &str) -> WatchError {
-    let path = shown(link);
+fn failed(errno: Errno, handle: BorrowedFd<'_>) -> WatchError {
+    let path = shown(handle);
     match errno {
         Errno::NOSPC => WatchError::LimitReached {
             path,
@@ -238,19 +225,6 @@ fn failed(errno: Errno, link: &str) -> WatchError {
             path,
             source: errno.into(),
         },
-    }
-}
-
-/// Where a handle leads, for messages only.
-fn shown(link: &str) -> String {
-    match fs::read_link(link) {
-        Ok(path) => {
-            let mut text = String::new();
-            // Writing to a string does not fail.
-            let _ = escape(path.as_os_str().as_bytes(), &mut text);
-            text
-        }
-        Err(_) => format!("{link} (is /proc mounted?)"),
     }
 }
 

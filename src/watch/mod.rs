@@ -9,22 +9,38 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | `combined` | [`open`]: the best of these for each directory |
+//! | [`fanotify`] | one mark for a whole file system, for root |
 //! | [`inotify`] | one watch for each directory, no privilege needed |
+//! | [`poll`] | listings by turns, where nothing is told |
 //! | [`scripted`] | a watcher that says what a test tells it to |
 
+mod combined;
+pub mod fanotify;
 pub mod inotify;
 mod outgoing;
+pub mod poll;
 pub mod scripted;
+mod table;
+#[cfg(test)]
+mod tests;
+mod unsupported;
 
+pub use combined::{Combined, WatchChoice, WatchOptions, open};
+pub use fanotify::Fanotify;
 pub use inotify::Inotify;
+pub use poll::Poll;
 pub use scripted::Scripted;
+pub use unsupported::Unsupported;
 
 pub use crate::engine::pending::WatchEvent;
 
 use crossbeam_channel::Receiver;
 use driftless_protocol::ObjectId;
-use std::os::fd::BorrowedFd;
-use std::{fmt, io};
+use driftless_protocol::name::escape;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::{fmt, fs, io};
 use thiserror::Error;
 
 /// Something that tells about changes in the directories that it was given.
@@ -44,6 +60,11 @@ pub trait Watcher: Send {
 
     /// How many directories are watched.
     fn watched(&self) -> usize;
+
+    /// What is watched less well than it could be, and why; one line each.
+    fn degradations(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Where events come out. Every event comes out once, whichever receiver takes it. A channel that is
     /// disconnected says that the watcher no longer works.
@@ -84,9 +105,19 @@ pub enum WatchError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// This back end cannot do it; another one may.
+    #[error("cannot watch {path}: {reason}")]
+    Unsupported {
+        /// The directory, escaped.
+        path: String,
+        /// Why not.
+        reason: Unsupported,
+    },
     /// The watcher could not be started.
-    #[error("cannot start inotify: {source}")]
+    #[error("cannot start {name}: {source}")]
     Start {
+        /// Which.
+        name: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -105,5 +136,19 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.sysctl)?;
         self.value.map_or(Ok(()), |value| write!(f, ", which is {value}"))
+    }
+}
+
+/// Where a handle leads, escaped, for messages only.
+fn shown(handle: BorrowedFd<'_>) -> String {
+    let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    match fs::read_link(&link) {
+        Ok(path) => {
+            let mut text = String::new();
+            // Writing to a string does not fail.
+            let _ = escape(path.as_os_str().as_bytes(), &mut text);
+            text
+        }
+        Err(_) => format!("{link} (is /proc mounted?)"),
     }
 }

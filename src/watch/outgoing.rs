@@ -1,39 +1,81 @@
-//! The bounded queue between a reader thread, which must never wait, and whoever takes the events.
+//! The bounded queue between reader threads, which must never wait, and whoever takes the events.
 
 use super::WatchEvent;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The sending end. When the queue is full, events are dropped and one [`WatchEvent::Overflow`] takes the place of
-/// all of them.
+/// The sending end, shared by the threads that say something. When the queue is full, events are dropped and one
+/// [`WatchEvent::Overflow`] takes the place of all of them.
+///
+/// Nobody holds the lock while it waits for anything, so taking it is not waiting.
+#[derive(Clone)]
+pub(super) struct Outgoing(Arc<Mutex<Option<Queue>>>);
+
+/// The queue itself, while somebody has it to themselves.
 ///
 /// The channel has one place more than ordinary events may fill, so an overflow never waits for room: it stands in
 /// the queue where the first loss happened. While it stands there unread, further losses need no other: the rescan
 /// that it asks for begins after it was read, and so after those events happened. Whether it is unread is known
 /// without asking, because the queue is in order: it is, while the queue holds more than what was sent after it.
-pub(super) struct Outgoing {
+pub(super) struct Queue {
     sender: Sender<WatchEvent>,
     capacity: usize,
     /// How many events were sent after the last overflow; `None` when there was none.
     after_overflow: Option<usize>,
 }
 
+/// One thread's turn at the queue.
+pub(super) struct Turn<'a>(MutexGuard<'a, Option<Queue>>);
+
 impl Outgoing {
     /// A queue for `capacity` events, at least one.
     pub(super) fn new(capacity: usize) -> (Outgoing, Receiver<WatchEvent>) {
-        let capacity = capacity.max(1);
-        let (sender, receiver) = bounded(capacity + 1);
-        (
-            Outgoing {
-                sender,
-                capacity,
-                after_overflow: None,
-            },
-            receiver,
-        )
+        let (queue, receiver) = Queue::new(capacity);
+        (Outgoing(Arc::new(Mutex::new(Some(queue)))), receiver)
     }
 
+    /// Takes the queue for a batch of events.
+    pub(super) fn turn(&self) -> Turn<'_> {
+        // The queue is whole after every statement that changes it.
+        Turn(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that events were lost, and that no more will come: the channel is disconnected.
+    pub(super) fn close(&self) {
+        let mut turn = self.turn();
+        turn.send(WatchEvent::Overflow);
+        *turn.0 = None;
+    }
+}
+
+impl Turn<'_> {
     /// Sends an event, or tells that it was lost. Never waits.
     pub(super) fn send(&mut self, event: WatchEvent) {
+        if let Some(queue) = &mut *self.0 {
+            queue.send(event);
+        }
+    }
+
+    /// Whether events of others would still find room after this many more.
+    pub(super) fn has_room(&self, events: usize) -> bool {
+        let room = |queue: &Queue| queue.capacity.saturating_sub(queue.sender.len());
+        self.0.as_ref().is_none_or(|queue| room(queue) > events)
+    }
+}
+
+impl Queue {
+    fn new(capacity: usize) -> (Queue, Receiver<WatchEvent>) {
+        let capacity = capacity.max(1);
+        let (sender, receiver) = bounded(capacity + 1);
+        let queue = Queue {
+            sender,
+            capacity,
+            after_overflow: None,
+        };
+        (queue, receiver)
+    }
+
+    fn send(&mut self, event: WatchEvent) {
         // RACE: the taker may make room after this look. Then an event is dropped that had room: an early overflow.
         if event == WatchEvent::Overflow || self.sender.len() >= self.capacity {
             self.overflow();
@@ -70,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_ends_with_one_overflow_and_goes_on_when_there_is_room() {
-        let (mut queue, events) = Outgoing::new(2);
+        let (mut queue, events) = Queue::new(2);
         (0..100).for_each(|number| queue.send(event(number)));
         let taken: Vec<_> = events.try_iter().collect();
         assert_eq!(taken, [event(0), event(1), WatchEvent::Overflow]);
@@ -81,7 +123,7 @@ mod tests {
 
     #[test]
     fn losses_after_the_overflow_was_read_are_told_again() {
-        let (mut queue, events) = Outgoing::new(1);
+        let (mut queue, events) = Queue::new(1);
         queue.send(event(0));
         queue.send(event(1));
         assert_eq!(events.try_recv(), Ok(event(0)));
@@ -94,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_overflow_of_the_kernel_is_told_once_while_it_is_unread() {
-        let (mut queue, events) = Outgoing::new(3);
+        let (mut queue, events) = Queue::new(3);
         queue.send(WatchEvent::Overflow);
         queue.send(WatchEvent::Overflow);
         queue.send(event(0));
@@ -105,12 +147,25 @@ mod tests {
         assert_eq!(events.try_recv(), Ok(WatchEvent::Overflow));
     }
 
+    #[test]
+    fn a_closed_queue_tells_the_loss_and_takes_no_more() {
+        let (queue, events) = Outgoing::new(4);
+        let other = queue.clone();
+        queue.turn().send(event(0));
+        assert!(queue.turn().has_room(2) && !queue.turn().has_room(3));
+        queue.close();
+        other.turn().send(event(1));
+        let taken: Vec<_> = events.try_iter().collect();
+        assert_eq!(taken, [event(0), WatchEvent::Overflow]);
+        assert!(events.try_recv().is_err_and(|error| error.is_disconnected()));
+    }
+
     proptest! {
         /// Whatever the pace of the taker: for each event, either it comes out, or an overflow comes out after it was
         /// sent.
         #[test]
         fn no_loss_is_silent(capacity in 1usize..5, steps in prop::collection::vec(any::<bool>(), 0..200)) {
-            let (mut queue, events) = Outgoing::new(capacity);
+            let (mut queue, events) = Queue::new(capacity);
             let mut unseen = VecDeque::new();
             let take = |unseen: &mut VecDeque<u64>| match events.try_recv() {
                 Ok(WatchEvent::Overflow) => unseen.clear(),

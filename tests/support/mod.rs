@@ -8,7 +8,7 @@ use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
     DaemonError, Deletes, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent, Stop,
-    Summary, TargetOptions, sender,
+    Summary, TargetOptions, WatchOptions, sender,
 };
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -47,6 +47,7 @@ pub struct Pair {
     pub receiver: Identity,
     pub deletes: Deletes,
     pub accept_root: bool,
+    pub watch: WatchOptions,
 }
 
 impl Pair {
@@ -72,6 +73,7 @@ impl Pair {
             receiver,
             deletes: Deletes::Ask,
             accept_root: false,
+            watch: WatchOptions::default(),
         }
     }
 
@@ -120,6 +122,7 @@ impl Pair {
             },
             follow,
             deletes: self.deletes,
+            watch: self.watch.clone(),
             accept_root: self.accept_root,
             link: LinkOptions::default(),
         }

@@ -14,7 +14,6 @@ use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Sum
 use crate::engine::pending::{Pending, PendingOptions};
 use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
 use crate::store::CatalogRead;
-use crate::watch::{Inotify, Watcher};
 use crossbeam_channel::{Receiver, bounded};
 use driftless_certs::sender_config;
 use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, ToReceiver, ToSender};
@@ -39,9 +38,8 @@ pub fn run(
     stop: &Stop,
 ) -> Result<Summary, DaemonError> {
     crate::fs::raise_descriptor_limit();
-    let watcher = Inotify::start().map_err(|error| DaemonError::failed(error.to_string()))?;
-    let events = watcher.events();
-    let mut source = Source::open(options, Box::new(watcher))?;
+    let mut source = Source::open(options)?;
+    let events = source.events();
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     observer.phase(&Phase::Scanning);
     source.check_root(options.accept_root)?;
@@ -80,6 +78,7 @@ pub fn run(
         incarnation,
         stop: stop.clone(),
         next_rescan: None,
+        watching: None,
     };
     context.counters.entries = context
         .source
@@ -90,8 +89,7 @@ pub fn run(
     let retry: Vec<_> = context.failed.keys().copied().collect();
     touch(context.source, &retry)?;
     tell_warnings(&mut context);
-    let degradations: Vec<String> = context.source.degraded.iter().cloned().collect();
-    observer.watcher("inotify", &degradations);
+    tell_watching(&mut context);
     context.tell_failed();
     let ended = connect_and_serve(&mut context, runtime)?;
     let mut summary = Summary {
@@ -363,8 +361,21 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
         context.source.look(&ready.names, &ready.directories, &looks)?;
     }
+    tell_watching(context);
     tell_warnings(context);
     Ok(())
+}
+
+/// Tells which back end watches, when that is news.
+fn tell_watching(context: &mut Context<'_>) {
+    let (name, degradations) = context.source.watching();
+    let watching = Some((name, degradations));
+    if context.watching != watching {
+        if let Some((name, degradations)) = &watching {
+            context.observer.watcher(name, degradations);
+        }
+        context.watching = watching;
+    }
 }
 
 fn tell_warnings(context: &mut Context<'_>) {

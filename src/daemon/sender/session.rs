@@ -105,6 +105,8 @@ pub struct Context<'a> {
     pub stop: Stop,
     /// When to look at everything, because not everything can be watched.
     pub next_rescan: Option<Instant>,
+    /// What was last told of the watcher.
+    pub watching: Option<(&'static str, Vec<String>)>,
 }
 
 impl Context<'_> {

@@ -9,13 +9,13 @@ use crate::daemon::receiver::kind_of;
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat};
 use crate::store::{Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
-use crate::watch::{WatchError, Watcher};
-use crossbeam_channel::unbounded;
+use crate::watch::{WatchError, WatchEvent, Watcher};
+use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Carried, Digest, Kind, Name, ObjectId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const HANDLES_MAX: usize = 1_024;
 const LISTING_THREADS: usize = 2;
@@ -67,6 +67,8 @@ struct Look {
     linked: Vec<ObjectId>,
     /// Directories that are new or came from elsewhere and have to be walked.
     enter: Vec<(ObjectId, Arc<Directory>)>,
+    /// Directories of which the names are to be looked at, and not what is below them.
+    shallow: HashSet<ObjectId>,
 }
 
 /// What a thread found in a directory, and the directory's own `stat` from after it was watched.
@@ -79,10 +81,12 @@ type Listed = (
 
 impl Source {
     /// Opens the tree and its databases. Nothing is walked yet.
-    pub fn open(options: &SenderOptions, watcher: Box<dyn Watcher>) -> Result<Source, DaemonError> {
+    pub fn open(options: &SenderOptions) -> Result<Source, DaemonError> {
+        use std::os::fd::AsFd;
         let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
         let path = options.source.clone();
         let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
+        let watcher = crate::watch::open(&options.watch, root.as_fd()).map_err(|error| failed(&error))?;
         let key = Home::mirror_key(&path, &options.target.display);
         let home = options.home.mirror_dir(&key);
         std::fs::create_dir_all(&home)
@@ -118,10 +122,27 @@ impl Source {
             warnings,
             degraded: None,
             is_summed: false,
-            watcher: Arc::new(Mutex::new(watcher)),
+            watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
             linked: HashMap::new(),
         })
+    }
+
+    /// Where the watcher's events come out.
+    pub fn events(&self) -> Receiver<WatchEvent> {
+        self.watcher().events()
+    }
+
+    /// Which back end watches, and what it does less well than it could.
+    pub fn watching(&self) -> (&'static str, Vec<String>) {
+        let watcher = self.watcher();
+        let degraded = self.degraded.iter().cloned();
+        let degradations = watcher.degradations().into_iter().chain(degraded).collect();
+        (watcher.name(), degradations)
+    }
+
+    fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sums up the catalog for these attributes, if that was not done already.
@@ -225,6 +246,7 @@ impl Source {
             for &directory in directories {
                 if let Some(handle) = self.directory(t, directory)? {
                     look.enter.push((directory, handle));
+                    look.shallow.insert(directory);
                 }
             }
             for &directory in directories.iter().chain(attributes) {
@@ -643,6 +665,8 @@ impl Source {
             }
         };
         self.see_itself(t, directory, &stat, look)?;
+        // If it is also one that came from elsewhere, it is entered twice, and the other time walks below it.
+        let is_walk = !look.shallow.remove(&directory);
         let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
         for (name, error) in &listing.problems {
             if let Ok(name) = Name::new(name.as_slice()) {
@@ -654,8 +678,9 @@ impl Source {
             let before = look.enter.len();
             let known = missing.remove(&name);
             self.see(t, &handle, directory, name.clone(), &stat, look)?;
-            // An unchanged directory still has to be walked.
-            if stat.file_type == crate::fs::FileType::Directory
+            // In a walk an unchanged directory is entered, too.
+            if is_walk
+                && stat.file_type == crate::fs::FileType::Directory
                 && look.enter.len() == before
                 && let (Some(object), Ok(inner)) = (known, handle.open_dir(&name))
             {

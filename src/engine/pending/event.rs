@@ -34,6 +34,11 @@ pub enum WatchEvent {
         /// Whether the kernel called the object a directory.
         is_directory: bool,
     },
+    /// A directory has to be listed: nothing tells what happens in it, or nobody can tell what did.
+    Listing {
+        /// The directory.
+        directory: ObjectId,
+    },
     /// The attributes of a watched directory itself changed.
     Itself {
         /// The watched directory.

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected afterwards.
-pub(super) fn run(shared: &Shared, mut outgoing: Outgoing) {
+pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
     loop {
         let mut waiting = [
@@ -23,32 +23,29 @@ pub(super) fn run(shared: &Shared, mut outgoing: Outgoing) {
         ];
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return outgoing.send(WatchEvent::Overflow),
+            Err(_) => return outgoing.close(),
         }
         if !waiting[1].revents().is_empty() {
             return;
         }
-        match read_buffer(shared, &mut buffer, &mut outgoing) {
+        match read_buffer(shared, &mut buffer, outgoing) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return outgoing.send(WatchEvent::Overflow),
+            Err(_) => return outgoing.close(),
         }
     }
 }
 
 /// Reads once, and passes on what came.
-fn read_buffer(
-    shared: &Shared,
-    buffer: &mut [MaybeUninit<u8>],
-    outgoing: &mut Outgoing,
-) -> Result<(), Errno> {
+fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], outgoing: &Outgoing) -> Result<(), Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
     let mut event = events.next()?;
     let mut watches = shared.watches();
+    let mut turn = outgoing.turn();
     loop {
         if let Some(event) = translate(&event, &mut watches) {
-            outgoing.send(event);
+            turn.send(event);
         }
         if events.is_buffer_empty() {
             return Ok(());
@@ -67,7 +64,7 @@ fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {
         watches.end(event.wd());
         return None;
     }
-    let directory = *watches.directories.get(&event.wd())?;
+    let directory = watches.table.get(&event.wd())?;
     match event.file_name() {
         // A name that can't be a `Name` (longer than 255 bytes) can't be mirrored either.
         Some(name) => at(directory, Name::new(name.to_bytes()).ok()?, happened),

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -348,7 +349,7 @@ fn the_reader_ends_with_its_owner() {
     );
 }
 
-/// While others write, watches come and go: nothing hangs, and the maps agree in the end.
+/// While others write, watches come and go: nothing hangs, and no more than the last number of each is kept.
 #[test]
 fn watches_come_and_go_under_load() {
     let mut bench = Bench::with(&InotifyOptions { queue_events: 16 });
@@ -382,14 +383,7 @@ fn watches_come_and_go_under_load() {
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     writer.join().unwrap();
-    let watches = bench.watcher.shared.watches();
-    assert_eq!(watches.directories.len(), watches.descriptors.len());
-    assert!(
-        watches
-            .directories
-            .iter()
-            .all(|(descriptor, object)| watches.descriptors[object] == *descriptor)
-    );
+    assert!(bench.watcher.watched() <= 65);
 }
 
 /// RACE: the directory is removed, and the reader has read so, before the watch is in the map.
@@ -401,7 +395,7 @@ fn a_watch_that_ends_while_it_is_added_leaves_nothing() {
     };
     watches.end(5);
     assert!(watches.ended.unwrap().contains(&5));
-    assert!(watches.directories.is_empty());
+    assert_eq!(watches.table.len(), 0);
 }
 
 #[test]
@@ -419,7 +413,7 @@ fn errors_say_what_to_do() {
     );
     assert_eq!(bench.watcher.watched(), 1);
 
-    let WatchError::LimitReached { limit, .. } = failed(Errno::NOSPC, "/proc/self/fd/0") else {
+    let WatchError::LimitReached { limit, .. } = failed(Errno::NOSPC, file.as_fd()) else {
         panic!("ENOSPC is the limit")
     };
     let system = value("fs.inotify.max_user_watches");

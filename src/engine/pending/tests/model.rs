@@ -95,6 +95,7 @@ impl Model {
                     slot.ready = true;
                 }
             }
+            Action::Event(WatchEvent::Listing { directory }) => once(&mut self.listing, *directory),
             Action::Event(WatchEvent::Itself { directory }) => once(&mut self.attributes, *directory),
             Action::Event(WatchEvent::Gone { directory }) => once(&mut self.gone, *directory),
             Action::Event(WatchEvent::Overflow) => self.rescan = true,
@@ -194,6 +195,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
         20 => at,
         4 => (directory(), name(), ms(0..200)).prop_map(|(directory, name, wait)| Action::Look(directory, name, wait)),
+        1 => directory().prop_map(|directory| Action::Event(WatchEvent::Listing { directory })),
         1 => directory().prop_map(|directory| Action::Event(WatchEvent::Itself { directory })),
         1 => directory().prop_map(|directory| Action::Event(WatchEvent::Gone { directory })),
         1 => Just(Action::Event(WatchEvent::Overflow)),

@@ -1,0 +1,255 @@
+//! The best back end for each directory: fanotify, where that cannot be inotify, and where that cannot be polling.
+//!
+//! What decides is tried, never guessed from names or versions: a file system is marked, or it is not. If that of the
+//! root cannot be marked, fanotify is not used at all; another file system further down that cannot (a FUSE mount, a
+//! subvolume) is watched by inotify. A directory that not even inotify can watch is listed again and again, and each
+//! time watching it is tried again, so a raised limit mends itself. Directories on file systems that other machines
+//! write to are watched for what this machine does and listed for the rest.
+//!
+//! So every directory is covered, and [`Combined::degradations`] tells what is covered less well, and why.
+
+use super::fanotify::{FanotifyOptions, sys};
+use super::outgoing::Outgoing;
+use super::poll::PollOptions;
+use super::unsupported::remote;
+use super::{Fanotify, Inotify, Poll, Unsupported, WatchError, WatchEvent, Watcher, shown};
+use crossbeam_channel::Receiver;
+use driftless_protocol::ObjectId;
+use std::os::fd::BorrowedFd;
+
+/// Which back end to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WatchChoice {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// fanotify, or fail. Directories on other file systems than the root's may still be watched by inotify.
+    Fanotify,
+    /// inotify.
+    Inotify,
+    /// None: list all directories again and again.
+    Poll,
+}
+
+/// How a [`Combined`] is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WatchOptions {
+    /// Which back end to use.
+    pub choice: WatchChoice,
+    /// For fanotify; its queue is that of all.
+    pub fanotify: FanotifyOptions,
+    /// For what cannot be watched.
+    pub poll: PollOptions,
+}
+
+/// Several back ends as one. See the [module](self).
+pub struct Combined {
+    options: WatchOptions,
+    fanotify: Option<Fanotify>,
+    /// Started when it is needed, like the next.
+    inotify: Option<Inotify>,
+    poll: Option<Poll>,
+    outgoing: Outgoing,
+    receiver: Receiver<WatchEvent>,
+    /// Why the root is not watched by fanotify.
+    refused: Option<Unsupported>,
+    /// The first other directory that is not, and why.
+    refused_below: Option<(String, Unsupported)>,
+    /// The first directory that is polled, and why.
+    polled: Option<(String, String)>,
+}
+
+/// Starts the back end that is chosen, or the best for the tree whose root is `root`. Nothing is watched yet.
+///
+/// Fails when fanotify is asked for and cannot watch the root, and when inotify is asked for and cannot be started.
+pub fn open(options: &WatchOptions, root: BorrowedFd<'_>) -> Result<Combined, WatchError> {
+    let (outgoing, receiver) = Outgoing::new(options.fanotify.queue_events);
+    let mut combined = Combined {
+        options: options.clone(),
+        fanotify: None,
+        inotify: None,
+        poll: None,
+        outgoing,
+        receiver,
+        refused: None,
+        refused_below: None,
+        polled: None,
+    };
+    if matches!(options.choice, WatchChoice::Auto | WatchChoice::Fanotify) {
+        match combined.start_fanotify(root) {
+            Ok(fanotify) => combined.fanotify = Some(fanotify),
+            Err(reason) if options.choice == WatchChoice::Fanotify => {
+                let path = shown(root);
+                return Err(WatchError::Unsupported { path, reason });
+            }
+            Err(reason) => combined.refused = Some(reason),
+        }
+    }
+    match options.choice {
+        WatchChoice::Inotify => {
+            combined.inotify()?;
+        }
+        // If it cannot be started, each directory will say so.
+        WatchChoice::Auto if combined.fanotify.is_none() => {
+            let _ = combined.inotify();
+        }
+        _ => {}
+    }
+    Ok(combined)
+}
+
+impl Combined {
+    fn start_fanotify(&self, root: BorrowedFd<'_>) -> Result<Fanotify, Unsupported> {
+        let fanotify = Fanotify::start_into(
+            &self.options.fanotify,
+            self.outgoing.clone(),
+            self.receiver.clone(),
+        )?;
+        fanotify.try_file_system(root)?;
+        Ok(fanotify)
+    }
+
+    fn inotify(&mut self) -> Result<&mut Inotify, WatchError> {
+        match &mut self.inotify {
+            Some(inotify) => Ok(inotify),
+            missing => {
+                let started = Inotify::start_into(self.outgoing.clone(), self.receiver.clone())?;
+                Ok(missing.insert(started))
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Result<&mut Poll, WatchError> {
+        match &mut self.poll {
+            Some(poll) => Ok(poll),
+            missing => {
+                let options = self.options.poll.clone();
+                let started = Poll::start_into(options, self.outgoing.clone(), self.receiver.clone())?;
+                Ok(missing.insert(started))
+            }
+        }
+    }
+
+    /// Whether fanotify watches the directory now.
+    fn watch_by_fanotify(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> bool {
+        let Some(fanotify) = &mut self.fanotify else {
+            return false;
+        };
+        match fanotify.watch(directory, handle) {
+            Ok(()) => true,
+            Err(error) => {
+                fanotify.unwatch(directory);
+                if let WatchError::Unsupported { path, reason } = error {
+                    self.refused_below.get_or_insert((path, reason));
+                }
+                false
+            }
+        }
+    }
+
+    /// Why inotify does not see all that happens in the directory; `Ok` if it does.
+    fn watch_by_inotify(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), String> {
+        if self.options.choice == WatchChoice::Poll {
+            return Err("that was asked for".to_owned());
+        }
+        match self
+            .inotify()
+            .and_then(|inotify| inotify.watch(directory, handle))
+        {
+            Ok(()) => {}
+            // Nothing more can happen in it.
+            Err(WatchError::Removed { .. }) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        }
+        let kind = sys::file_system(handle)
+            .ok()
+            .and_then(|found| remote(found.magic));
+        match kind {
+            Some(kind) => Err(format!("what others change on {kind} is not told")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Watcher for Combined {
+    fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
+        // The new back end has it before the old one gives it up.
+        if self.watch_by_fanotify(directory, handle) {
+            if let Some(inotify) = &mut self.inotify {
+                inotify.unwatch(directory);
+            }
+            if let Some(poll) = &mut self.poll {
+                poll.unwatch(directory);
+            }
+            return Ok(());
+        }
+        match self.watch_by_inotify(directory, handle) {
+            Ok(()) => {
+                if let Some(poll) = &mut self.poll {
+                    poll.unwatch(directory);
+                }
+            }
+            Err(reason) => {
+                self.poll()?.watch(directory, handle)?;
+                self.polled.get_or_insert_with(|| (shown(handle), reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, directory: ObjectId) {
+        if let Some(fanotify) = &mut self.fanotify {
+            fanotify.unwatch(directory);
+        }
+        if let Some(inotify) = &mut self.inotify {
+            inotify.unwatch(directory);
+        }
+        if let Some(poll) = &mut self.poll {
+            poll.unwatch(directory);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match (&self.fanotify, &self.inotify) {
+            (Some(fanotify), _) => fanotify.name(),
+            (None, Some(inotify)) => inotify.name(),
+            (None, None) => "poll",
+        }
+    }
+
+    /// Directories that are watched and polled count twice.
+    fn watched(&self) -> usize {
+        let fanotify = self.fanotify.as_ref().map_or(0, Watcher::watched);
+        let inotify = self.inotify.as_ref().map_or(0, Watcher::watched);
+        let poll = self.poll.as_ref().map_or(0, Watcher::watched);
+        fanotify + inotify + poll
+    }
+
+    fn events(&self) -> Receiver<WatchEvent> {
+        self.receiver.clone()
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        told.extend(self.refused.map(|reason| reason.to_string()));
+        let inotify = self.inotify.as_ref().map_or(0, Watcher::watched);
+        if let (Some((path, reason)), 1..) = (&self.refused_below, inotify) {
+            told.push(format!(
+                "{path} and what is below it is watched by inotify: {reason}"
+            ));
+        }
+        if let (Some((path, reason)), Some(poll)) = (&self.polled, &self.poll)
+            && poll.watched() > 0
+        {
+            told.push(format!(
+                "{} are only looked at every {} s, the first is {path}: {reason}",
+                match poll.watched() {
+                    1 => "1 directory".to_owned(),
+                    count => format!("{count} directories"),
+                },
+                poll.round().as_secs().max(1),
+            ));
+        }
+        told
+    }
+}

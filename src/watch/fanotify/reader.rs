@@ -1,0 +1,141 @@
+//! The thread that reads events, and what it makes of them.
+
+use super::super::WatchEvent;
+use super::super::outgoing::{Outgoing, Turn};
+use super::Shared;
+use super::directories::{Directories, Key};
+use super::noise::{Counts, IGNORED};
+use super::records::{Event, Place, events};
+use crate::engine::pending::Hint;
+use crossbeam_channel::Sender;
+use driftless_protocol::{Name, ObjectId};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::sync::atomic::Ordering;
+
+/// Room for some 3,000 events in one call.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What happens at a name, and what it is called. A merged event has several bits; nobody knows in which order they
+/// came, and nobody has to, since the core looks.
+const HINTS: [(u64, Hint); 6] = [
+    (libc::FAN_CREATE, Hint::Created),
+    (libc::FAN_MOVED_TO, Hint::MovedIn),
+    (libc::FAN_MODIFY, Hint::Modified),
+    (libc::FAN_CLOSE_WRITE, Hint::Closed),
+    (libc::FAN_ATTRIB, Hint::Attributes),
+    (libc::FAN_DELETE | libc::FAN_MOVED_FROM, Hint::Vanished),
+];
+
+/// What can happen to the root of the tree, seen from the directory that it stands in.
+const LEAVES: u64 = libc::FAN_DELETE | libc::FAN_RENAME | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+
+/// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected in the latter case.
+pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noisy_events: u32) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut counts = Counts::new(noisy_events);
+    loop {
+        let mut waiting = [
+            PollFd::new(&shared.group, PollFlags::IN),
+            PollFd::new(&shared.stop, PollFlags::IN),
+        ];
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return outgoing.close(),
+        }
+        if !waiting[1].revents().is_empty() {
+            return;
+        }
+        match rustix::io::read(&shared.group, &mut buffer) {
+            Ok(length) => {
+                let mut batch = Batch {
+                    directories: &shared.directories(),
+                    turn: outgoing.turn(),
+                    counts: &mut counts,
+                    noisy,
+                    foreign: 0,
+                };
+                batch.take(&buffer[..length]);
+                shared.foreign.fetch_add(batch.foreign, Ordering::Relaxed);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return outgoing.close(),
+        }
+    }
+}
+
+/// One buffer of events, on its way out.
+struct Batch<'a> {
+    directories: &'a Directories,
+    turn: Turn<'a>,
+    counts: &'a mut Counts,
+    noisy: &'a Sender<Key>,
+    foreign: u64,
+}
+
+impl Batch<'_> {
+    fn take(&mut self, buffer: &[u8]) {
+        for event in events(buffer) {
+            match event {
+                Ok(event) if event.mask & libc::FAN_Q_OVERFLOW == 0 => self.translate(&event),
+                // The kernel's queue was full; or what it says is not understood, and so as good as lost.
+                Ok(_) | Err(_) => self.turn.send(WatchEvent::Overflow),
+            }
+        }
+    }
+
+    fn translate(&mut self, event: &Event<'_>) {
+        let sides = [
+            (event.place, event.mask),
+            (event.from, libc::FAN_MOVED_FROM),
+            (event.to, libc::FAN_MOVED_TO),
+        ];
+        let is_directory = event.mask & libc::FAN_ONDIR != 0;
+        let mut is_foreign = true;
+        for (place, mask) in sides {
+            let Some(place) = place else { continue };
+            let Some(key) = self.directories.key(&place.directory) else {
+                continue;
+            };
+            match self.directories.get(&key) {
+                Some(directory) => {
+                    is_foreign = false;
+                    self.tell(directory, &place, mask, is_directory);
+                }
+                None if is_directory && event.mask & LEAVES != 0 && self.directories.is_above_root(&key) => {
+                    is_foreign = false;
+                    let directory = ObjectId::ROOT;
+                    self.turn.send(WatchEvent::Gone { directory });
+                }
+                None if mask & IGNORED != 0 && !is_directory => {
+                    if let Some(key) = self.counts.note(key) {
+                        // Full when the other thread is behind: there will be a next window.
+                        let _ = self.noisy.try_send(key);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.foreign += u64::from(is_foreign);
+    }
+
+    /// Says what happened at a place in a watched directory.
+    fn tell(&mut self, directory: ObjectId, place: &Place<'_>, mask: u64, is_directory: bool) {
+        if matches!(place.name, b"." | b"") {
+            if mask & libc::FAN_ATTRIB != 0 {
+                self.turn.send(WatchEvent::Itself { directory });
+            }
+            return;
+        }
+        // A name that can't be a `Name` can't be mirrored either.
+        let Ok(name) = Name::new(place.name) else { return };
+        for (_, hint) in HINTS.into_iter().filter(|(bits, _)| mask & bits != 0) {
+            self.turn.send(WatchEvent::At {
+                directory,
+                name: name.clone(),
+                hint,
+                is_directory,
+            });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Which back end is taken for what, and what is told of it.
+
+use super::super::fanotify::FanotifyOptions;
+use super::super::poll::PollOptions;
+use super::*;
+
+fn options(choice: WatchChoice) -> WatchOptions {
+    WatchOptions {
+        choice,
+        fanotify: FanotifyOptions::default(),
+        poll: PollOptions {
+            interval: Duration::from_millis(10),
+            directories_per_second: 1_000,
+        },
+    }
+}
+
+fn start(choice: WatchChoice, directory: &Path) -> Combined {
+    open(&options(choice), File::open(directory).unwrap().as_fd()).unwrap()
+}
+
+fn watch(watcher: &mut Combined, object: u64, path: &Path) {
+    watcher
+        .watch(ObjectId(object), File::open(path).unwrap().as_fd())
+        .unwrap();
+}
+
+#[test]
+fn polling_asks_for_every_directory_in_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut watcher = start(WatchChoice::Poll, directory.path());
+    assert_eq!(watcher.name(), "poll");
+    for object in [1, 2, 3] {
+        watch(&mut watcher, object, directory.path());
+    }
+    watcher.unwatch(ObjectId(2));
+    let told = watcher.degradations();
+    assert!(
+        told.len() == 1 && told[0].starts_with("2 directories are only looked at every 1 s"),
+        "{told:?}"
+    );
+    let events = watcher.events();
+    let mut listed = Vec::new();
+    let mut gone = 0;
+    while listed.len() < 6 {
+        match events.recv_timeout(LONG).unwrap() {
+            WatchEvent::Listing { directory } => listed.push(directory.0),
+            WatchEvent::Gone { directory: ROOT } => gone += 1,
+            event => panic!("{event:?}"),
+        }
+    }
+    // One turn may have been taken before the second was given up.
+    listed.retain(|object| *object != 2);
+    assert!(listed.windows(2).all(|pair| pair[0] != pair[1]), "{listed:?}");
+    // Whether the root is in its place has to be looked at as well.
+    assert!(gone >= 2);
+}
+
+#[test]
+fn inotify_is_taken_when_it_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut watcher = start(WatchChoice::Inotify, directory.path());
+    watch(&mut watcher, 1, directory.path());
+    assert_eq!(watcher.name(), "inotify");
+    assert_eq!(watcher.degradations(), Vec::<String>::new());
+}
+
+/// D-12: what cannot be watched is looked at, and it is told; and when it can be watched again, that ends.
+#[test]
+fn what_cannot_be_watched_is_polled_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut watcher = start(WatchChoice::Inotify, directory.path());
+    watch(&mut watcher, 1, directory.path());
+    // No directory: inotify refuses it as it does a directory above the limit.
+    let file = tempfile::NamedTempFile::new_in(&directory).unwrap();
+    watch(&mut watcher, 2, file.path());
+    let told = watcher.degradations();
+    let reason = file.path().display().to_string();
+    assert!(
+        told.len() == 1 && told[0].contains("1 directory") && told[0].contains(&reason),
+        "{told:?}"
+    );
+    let events = watcher.events();
+    while events.recv_timeout(LONG).unwrap()
+        != (WatchEvent::Listing {
+            directory: ObjectId(2),
+        })
+    {}
+    watch(&mut watcher, 2, directory.path());
+    assert_eq!(watcher.degradations(), Vec::<String>::new());
+    assert_eq!(watcher.watched(), 1);
+}
+
+/// Where fanotify refuses the root, inotify watches, and the reason is told in words.
+#[test]
+fn a_refused_root_falls_back_and_says_why() {
+    // The kernel itself makes these files up: no handles, no events, for anybody.
+    let proc = File::open("/proc/self").unwrap();
+    let Err(WatchError::Unsupported { reason, .. }) = open(&options(WatchChoice::Fanotify), proc.as_fd())
+    else {
+        panic!("fanotify marks /proc")
+    };
+    let watcher = open(&options(WatchChoice::Auto), proc.as_fd()).unwrap();
+    assert_eq!(watcher.name(), "inotify");
+    assert_eq!(watcher.degradations(), [reason.to_string()]);
+}
+
+/// A file system below the root that cannot be marked is watched by inotify, the rest is not.
+#[test]
+fn a_refused_directory_falls_back_alone() {
+    let Some((probe, directory)) = super::fanotify(&FanotifyOptions::default()) else {
+        return;
+    };
+    drop(probe);
+    let mut watcher = start(WatchChoice::Auto, directory.path());
+    assert_eq!(watcher.name(), "fanotify");
+    watch(&mut watcher, 1, directory.path());
+    assert_eq!(watcher.degradations(), Vec::<String>::new());
+    watch(&mut watcher, 2, Path::new("/proc"));
+    assert_eq!(watcher.name(), "fanotify");
+    let told = watcher.degradations();
+    assert!(
+        told.len() == 1 && told[0].starts_with("/proc and what is below it is watched by inotify"),
+        "{told:?}"
+    );
+    assert_eq!(watcher.watched(), 2);
+    watcher.unwatch(ObjectId(2));
+    assert_eq!(watcher.degradations(), Vec::<String>::new());
+    // Both tell it through the one channel.
+    watch(&mut watcher, 2, Path::new("/proc"));
+    symlink("x", directory.path().join("a")).unwrap();
+    let event = watcher.events().recv_timeout(LONG).unwrap();
+    let created = WatchEvent::At {
+        directory: ROOT,
+        name: name(b"a"),
+        hint: Hint::Created,
+        is_directory: false,
+    };
+    assert_eq!(event, created);
+}
+
+#[test]
+fn reasons_are_sentences() {
+    let reasons = [
+        Unsupported::NotPermitted { capability: None },
+        Unsupported::NotPermitted {
+            capability: Some("CAP_SYS_ADMIN"),
+        },
+        Unsupported::Subvolume,
+        Unsupported::Remote { kind: "NFS" },
+        Unsupported::Other { errno: 5 },
+    ];
+    let texts: BTreeSet<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), reasons.len());
+    assert!(texts.contains("fanotify cannot mark btrfs subvolumes"));
+    assert!(
+        texts.iter().all(|text| text.starts_with("fanotify ")),
+        "{texts:?}"
+    );
+}
