@@ -8,7 +8,7 @@ use driftless_protocol::ObjectId;
 pub(super) const FILE_SYSTEMS_MAX: usize = 64;
 
 /// Handles up to this length are kept in place; those of ext4 have 8 bytes, of xfs and tmpfs 12, of btrfs 20.
-const INLINE_BYTES: usize = 26;
+const INLINE_BYTES: usize = 20;
 
 /// The watched directories by their handles.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct FileSystem {
     directories: usize,
 }
 
-/// A file handle and the place of its file system in [`Directories::file_systems`]. 32 bytes, since there is one (in
+/// A file handle and the place of its file system in [`Directories::file_systems`]. 24 bytes, since there is one (in
 /// each of the table's maps) for every directory of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(directories.get(&key), Some(ObjectId(1 + length as u64)));
             assert_eq!(key.handle(), (0x81, &bytes[..length]));
         }
-        assert_eq!(size_of::<Key>(), 32);
+        assert_eq!(size_of::<Key>(), 24);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::records::{Event, Place, events};
 use crate::engine::pending::Hint;
 use crossbeam_channel::Sender;
 use driftless_protocol::{Name, ObjectId};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
 
@@ -30,23 +30,19 @@ const HINTS: [(u64, Hint); 6] = [
 /// What can happen to the root of the tree, seen from the directory that it stands in.
 const LEAVES: u64 = libc::FAN_DELETE | libc::FAN_RENAME | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 
+/// How long foreign events gather. Most of what one costs is to be woken for it, so after a batch that was none of our
+/// business the next one is left to grow. An event of ours that comes in this time is late by as much.
+const GATHER: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
+
 /// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected in the latter case.
 pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noisy_events: u32) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut counts = Counts::new(noisy_events);
     loop {
-        let mut waiting = [
-            PollFd::new(&shared.group, PollFlags::IN),
-            PollFd::new(&shared.stop, PollFlags::IN),
-        ];
-        match poll(&mut waiting, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return outgoing.close(),
-        }
-        if !waiting[1].revents().is_empty() {
-            return;
-        }
-        match rustix::io::read(&shared.group, &mut buffer) {
+        let waited = match rustix::io::read(&shared.group, &mut buffer) {
             Ok(length) => {
                 let mut batch = Batch {
                     directories: &shared.directories(),
@@ -54,14 +50,41 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
                     counts: &mut counts,
                     noisy,
                     foreign: 0,
+                    ours: 0,
                 };
                 batch.take(&buffer[..length]);
-                shared.foreign.fetch_add(batch.foreign, Ordering::Relaxed);
+                let (foreign, ours) = (batch.foreign, batch.ours);
+                drop(batch);
+                shared.foreign.fetch_add(foreign, Ordering::Relaxed);
+                let wait = if ours == 0 { GATHER } else { Timespec::default() };
+                pause(shared, &wait)
             }
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_for_events(shared),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        match waited {
+            Ok(false) | Err(Errno::INTR) => {}
+            Ok(true) => return,
             Err(_) => return outgoing.close(),
         }
     }
+}
+
+/// Waits until there are events, or for the wish to stop. Whether it was that.
+fn wait_for_events(shared: &Shared) -> Result<bool, Errno> {
+    let mut waiting = [
+        PollFd::new(&shared.stop, PollFlags::IN),
+        PollFd::new(&shared.group, PollFlags::IN),
+    ];
+    poll(&mut waiting, None)?;
+    Ok(!waiting[0].revents().is_empty())
+}
+
+/// Waits for a time, or for the wish to stop. Whether it was that.
+fn pause(shared: &Shared, time: &Timespec) -> Result<bool, Errno> {
+    let mut waiting = [PollFd::new(&shared.stop, PollFlags::IN)];
+    Ok(poll(&mut waiting, Some(time))? > 0)
 }
 
 /// One buffer of events, on its way out.
@@ -71,6 +94,7 @@ struct Batch<'a> {
     counts: &'a mut Counts,
     noisy: &'a Sender<Key>,
     foreign: u64,
+    ours: u64,
 }
 
 impl Batch<'_> {
@@ -79,7 +103,10 @@ impl Batch<'_> {
             match event {
                 Ok(event) if event.mask & libc::FAN_Q_OVERFLOW == 0 => self.translate(&event),
                 // The kernel's queue was full; or what it says is not understood, and so as good as lost.
-                Ok(_) | Err(_) => self.turn.send(WatchEvent::Overflow),
+                Ok(_) | Err(_) => {
+                    self.ours += 1;
+                    self.turn.send(WatchEvent::Overflow);
+                }
             }
         }
     }
@@ -116,13 +143,18 @@ impl Batch<'_> {
                 None => {}
             }
         }
-        self.foreign += u64::from(is_foreign);
+        if is_foreign {
+            self.foreign += 1;
+        } else {
+            self.ours += 1;
+        }
     }
 
     /// Says what happened at a place in a watched directory.
     fn tell(&mut self, directory: ObjectId, place: &Place<'_>, mask: u64, is_directory: bool) {
         if matches!(place.name, b"." | b"") {
-            if mask & libc::FAN_ATTRIB != 0 {
+            // To set nothing but the time of change is a modification, also of a directory.
+            if mask & (libc::FAN_ATTRIB | libc::FAN_MODIFY) != 0 {
                 self.turn.send(WatchEvent::Itself { directory });
             }
             return;

@@ -192,3 +192,87 @@ fn refusals_say_what_and_why() {
     assert_eq!(bench.watcher.watched(), 1);
     assert!(bench.events.recv_timeout(LONG).is_ok());
 }
+
+/// Not a test but a measurement, printed: `cargo test --release --lib what_it_costs -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_it_costs() {
+    const EVENTS: u64 = 200_000;
+    const DIRECTORIES: u64 = 10_000;
+    let Some((watcher, directory)) = fanotify(&FanotifyOptions {
+        noisy_events: u32::MAX,
+        ..options()
+    }) else {
+        return;
+    };
+    let shared = watcher.shared.clone();
+    let mut bench = Bench::new(watcher, directory);
+    // Foreign events, spread over directories like those of a compiler at work.
+    for number in 0..20 {
+        fs::create_dir(bench.outside(number.to_string())).unwrap();
+    }
+    bench.told();
+    let (before, busy) = (shared.foreign.load(Ordering::Relaxed), cpu_of("fanotify"));
+    for number in 0..EVENTS / 2 {
+        let path = bench.outside(format!("{}/{number}", number % 20));
+        symlink("x", &path).unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+    let told = bench.told();
+    let foreign = shared.foreign.load(Ordering::Relaxed) - before;
+    let each = (cpu_of("fanotify") - busy) / foreign.max(1);
+    println!("{foreign} foreign events: {each} ns of the reader each; {told:?}");
+
+    // Watching, against inotify on the same directories.
+    let handles: Vec<File> = (0..DIRECTORIES)
+        .map(|number| {
+            fs::create_dir(bench.path(number.to_string())).unwrap();
+            if number % 1_000 == 0 {
+                bench.told();
+            }
+            File::open(bench.path(number.to_string())).unwrap()
+        })
+        .collect();
+    let mut inotify = super::super::Inotify::start().unwrap();
+    for round in 0..3 {
+        let watchers: [(&str, &mut dyn Watcher); 2] =
+            [("fanotify", bench.watcher.as_mut()), ("inotify", &mut inotify)];
+        for (name, watcher) in watchers {
+            let start = std::time::Instant::now();
+            for (number, handle) in (2..).zip(&handles) {
+                watcher.watch(ObjectId(number), handle.as_fd()).unwrap();
+            }
+            let each = start.elapsed().as_nanos() / u128::from(DIRECTORIES);
+            println!("round {round}: watching by {name}: {each} ns a directory");
+        }
+    }
+
+    let before = resident_bytes();
+    let mut directories = Directories::default();
+    for number in 0..1_000_000u64 {
+        let handle = HandleRef {
+            file_system: [1; 8],
+            kind: 1,
+            bytes: &number.to_ne_bytes(),
+        };
+        directories.insert(&handle, 1, ObjectId(number + 2)).unwrap();
+    }
+    let each = (resident_bytes() - before) / 1_000_000;
+    println!("{} directories: {each} bytes each", directories.len());
+}
+
+/// Nanoseconds of processor that this process's thread of this name has used.
+fn cpu_of(thread: &str) -> u64 {
+    fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .filter(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == thread)
+        .map(|task| fs::read_to_string(task.join("schedstat")).unwrap())
+        .map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+fn resident_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}

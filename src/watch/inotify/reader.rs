@@ -71,7 +71,10 @@ fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {
         None if happened.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) => {
             Some(WatchEvent::Gone { directory })
         }
-        None if happened.contains(ReadFlags::ATTRIB) => Some(WatchEvent::Itself { directory }),
+        // To set nothing but the time of change is a modification, also of a directory.
+        None if happened.intersects(ReadFlags::ATTRIB | ReadFlags::MODIFY) => {
+            Some(WatchEvent::Itself { directory })
+        }
         None => None,
     }
 }

@@ -141,13 +141,23 @@ pub(super) fn attributes_of_a_watched_directory(mut bench: Bench) {
     fs::create_dir(bench.path("d")).unwrap();
     bench.watch(2, "d");
     bench.told();
-    fs::set_permissions(bench.path("d"), Permissions::from_mode(0o700)).unwrap();
-    let told = bench.told();
-    assert!(told.is_itself(2), "{told:?}");
-    // Some say it at the name in its parent as well.
-    assert!(told.without(1, "d").shown().is_empty());
-    fs::set_permissions(bench.path(""), Permissions::from_mode(0o700)).unwrap();
-    assert!(bench.told().is_itself(1));
+    let mode = Permissions::from_mode(0o700);
+    let past = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+    for (number, below) in [(2, "d"), (1, "")] {
+        let path = bench.path(below);
+        let changes: [&dyn Fn(); 3] = [
+            &|| fs::set_permissions(&path, mode.clone()).unwrap(),
+            &|| rustix::fs::setxattr(&path, "user.a", b"b", XattrFlags::empty()).unwrap(),
+            &|| File::open(&path).unwrap().set_times(past).unwrap(),
+        ];
+        for change in changes {
+            change();
+            let told = bench.told();
+            assert!(told.is_itself(number), "{told:?}");
+            // Some say it at the name in its parent as well.
+            assert!(told.without(1, "d").shown().is_empty());
+        }
+    }
 }
 
 pub(super) fn removals(mut bench: Bench) {

@@ -66,7 +66,6 @@ pub(in crate::watch) struct Bench {
 pub(in crate::watch) struct Told {
     names: BTreeMap<(u64, Vec<u8>), BTreeSet<u8>>,
     itself: BTreeSet<u64>,
-    gone: BTreeSet<u64>,
     overflows: usize,
 }
 
@@ -134,7 +133,7 @@ impl Bench {
                     told.names.entry(place).or_default().insert(hint as u8);
                 }
                 WatchEvent::Itself { directory } => _ = told.itself.insert(directory.0),
-                WatchEvent::Gone { directory } => _ = told.gone.insert(directory.0),
+                WatchEvent::Gone { .. } => {}
                 WatchEvent::Listing { directory } => panic!("nobody polls {directory:?}"),
                 WatchEvent::Overflow => told.overflows += 1,
             }
@@ -168,10 +167,6 @@ impl Told {
                 (*directory, name.escape_ascii().to_string(), hints)
             })
             .collect()
-    }
-
-    pub(in crate::watch) fn is_gone(&self, directory: u64) -> bool {
-        self.gone.contains(&directory)
     }
 
     /// Whether anything was told of a name.
