@@ -3,7 +3,7 @@
 mod support;
 
 use driftless::daemon::receiver::ReceiverDaemon;
-use driftless::daemon::{Deletes, Phase, ReceiverOptions};
+use driftless::daemon::{Deletes, Phase, ReceiverOptions, WatchChoice};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
@@ -368,7 +368,15 @@ fn exchange(left: &Path, right: &Path) {
 
 /// A thousand operations, all kinds, under a sender that follows.
 fn churned(seed: u64) {
-    let pair = Pair::new();
+    churned_and_watched(seed, WatchChoice::Auto);
+}
+
+fn churned_and_watched(seed: u64, choice: WatchChoice) {
+    let mut pair = Pair::new();
+    pair.watch.choice = choice;
+    // For what is polled: many rounds within the time that trees have to become equal.
+    pair.watch.poll.interval = Duration::from_millis(200);
+    pair.watch.poll.directories_per_second = 5_000;
     let mut churn = Churn::new(&pair, seed);
     let mut guard = OnPanic(
         format!("seed {seed}, tree in {}", pair.directory.path().display()),
@@ -406,6 +414,18 @@ fn a_thousand_random_changes_arrive_seed_2() {
 #[test]
 fn a_thousand_random_changes_arrive_seed_3() {
     churned(3);
+}
+
+/// The others take the best watcher, which is fanotify for root.
+#[test]
+fn a_thousand_random_changes_arrive_by_inotify() {
+    churned_and_watched(4, WatchChoice::Inotify);
+}
+
+/// With nothing but listings: what changes between two of them, and changes back, need not be told.
+#[test]
+fn a_thousand_random_changes_arrive_by_polling() {
+    churned_and_watched(5, WatchChoice::Poll);
 }
 
 /// `DRIFTLESS_SOAK=n` runs n more seeds, from `DRIFTLESS_SEED` on.

@@ -4,7 +4,7 @@
 //! nothing else. An event names the directory by its file handle, so all that a watched directory costs is a place
 //! in a map; the kernel keeps nothing for it. The price is that everything on the file system is told, also
 //! what happens far from the tree: such *foreign* events are found by one look into that map, and directories where
-//! there are too many of them are silenced ([`noise`]).
+//! there are too many of them are silenced (`noise`).
 //!
 //! What has to be known about it:
 //!
