@@ -599,3 +599,47 @@ fn a_full_disk_publishes_nothing_half() {
     assert_rsync_agrees(&src, &dst);
     assert_no_leftovers(&dst);
 }
+
+/// D-12: with fewer watches than directories the rest is looked at instead, and that is said.
+#[test]
+fn a_limit_of_watches_is_told_and_nothing_is_left_out() {
+    let machine = Machine::new();
+    for number in 0..40 {
+        fs::create_dir(machine.path(&format!("src/{number}"))).unwrap();
+        fs::write(machine.path(&format!("src/{number}/file")), "text").unwrap();
+    }
+    // The limit of a user namespace is its own.
+    let script = "echo 10 > /proc/sys/user/max_inotify_watches && exec \"$0\" mirror --once src dst";
+    let mut command = Command::new("unshare");
+    machine.prepare(&mut command);
+    command.args(["-Ur", "sh", "-c", script, env!("CARGO_BIN_EXE_driftless")]);
+    let possible = Command::new("unshare").args(["-Ur", "true"]).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        return skip("no user namespaces");
+    }
+    let ended = end(command);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    for words in [
+        "directories are only looked at every",
+        "max_inotify_watches, which is 10",
+    ] {
+        assert!(ended.err.contains(words), "{ended:?}");
+    }
+    for number in 0..40 {
+        assert!(machine.path(&format!("dst/{number}/file")).exists());
+    }
+}
+
+#[test]
+fn the_watcher_can_be_chosen() {
+    let machine = Machine::new();
+    machine.fill();
+    for how in ["auto", "inotify", "poll"] {
+        machine
+            .run(&format!("mirror --once --watch {how} src dst"))
+            .succeeds();
+    }
+    machine
+        .run("mirror --once --watch sometimes src dst")
+        .complains(2, &["--watch"]);
+}

@@ -42,7 +42,7 @@ pub struct WatchOptions {
     pub poll: PollOptions,
 }
 
-/// Several back ends as one. See the [module](self).
+/// Several back ends as one: the best for each directory.
 pub struct Combined {
     options: WatchOptions,
     fanotify: Option<Fanotify>,
@@ -128,6 +128,20 @@ impl Combined {
                 Ok(missing.insert(started))
             }
         }
+    }
+
+    /// Which directories are polled, and why.
+    fn polling(&self) -> Option<String> {
+        let ((path, reason), poll) = (self.polled.as_ref()?, self.poll.as_ref()?);
+        let count = match poll.watched() {
+            0 => return None,
+            1 => "1 directory is".to_owned(),
+            count => format!("{count} directories are"),
+        };
+        let seconds = poll.round().as_secs().max(1);
+        Some(format!(
+            "{count} only looked at every {seconds} s, the first is {path}: {reason}"
+        ))
     }
 
     /// Whether fanotify watches the directory now.
@@ -229,6 +243,11 @@ impl Watcher for Combined {
         self.receiver.clone()
     }
 
+    fn shortfall(&self) -> Option<String> {
+        let is_wanted = self.options.choice == WatchChoice::Poll;
+        self.polling().filter(|_| !is_wanted)
+    }
+
     fn degradations(&self) -> Vec<String> {
         let mut told = Vec::new();
         told.extend(self.refused.map(|reason| reason.to_string()));
@@ -238,18 +257,7 @@ impl Watcher for Combined {
                 "{path} and what is below it is watched by inotify: {reason}"
             ));
         }
-        if let (Some((path, reason)), Some(poll)) = (&self.polled, &self.poll)
-            && poll.watched() > 0
-        {
-            told.push(format!(
-                "{} are only looked at every {} s, the first is {path}: {reason}",
-                match poll.watched() {
-                    1 => "1 directory".to_owned(),
-                    count => format!("{count} directories"),
-                },
-                poll.round().as_secs().max(1),
-            ));
-        }
+        told.extend(self.polling());
         told
     }
 }

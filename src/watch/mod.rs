@@ -66,6 +66,12 @@ pub trait Watcher: Send {
         Vec::new()
     }
 
+    /// That some directories are only looked at now and then, although that was not asked for, and why: users should be
+    /// told this aloud. It is one of the degradations.
+    fn shortfall(&self) -> Option<String> {
+        None
+    }
+
     /// Where events come out. Every event comes out once, whichever receiver takes it. A channel that is
     /// disconnected says that the watcher no longer works.
     fn events(&self) -> Receiver<WatchEvent>;

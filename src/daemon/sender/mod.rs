@@ -79,6 +79,7 @@ pub fn run(
         stop: stop.clone(),
         next_rescan: None,
         watching: None,
+        is_shortfall_told: false,
     };
     context.counters.entries = context
         .source
@@ -376,6 +377,11 @@ fn tell_watching(context: &mut Context<'_>) {
         }
         context.watching = watching;
     }
+    let shortfall = context.source.shortfall();
+    if let Some(text) = shortfall.as_ref().filter(|_| !context.is_shortfall_told) {
+        context.observer.warning(text);
+    }
+    context.is_shortfall_told = shortfall.is_some();
 }
 
 fn tell_warnings(context: &mut Context<'_>) {

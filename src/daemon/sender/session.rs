@@ -107,6 +107,8 @@ pub struct Context<'a> {
     pub next_rescan: Option<Instant>,
     /// What was last told of the watcher.
     pub watching: Option<(&'static str, Vec<String>)>,
+    /// Whether it was told aloud that a part of the tree is only looked at now and then.
+    pub is_shortfall_told: bool,
 }
 
 impl Context<'_> {

@@ -141,6 +141,11 @@ impl Source {
         (watcher.name(), degradations)
     }
 
+    /// That a part of the tree is only looked at now and then, although that was not asked for.
+    pub fn shortfall(&self) -> Option<String> {
+        self.watcher().shortfall()
+    }
+
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }

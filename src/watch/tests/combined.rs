@@ -35,6 +35,7 @@ fn polling_asks_for_every_directory_in_turn() {
     }
     watcher.unwatch(ObjectId(2));
     let told = watcher.degradations();
+    assert_eq!(watcher.shortfall(), None);
     assert!(
         told.len() == 1 && told[0].starts_with("2 directories are only looked at every 1 s"),
         "{told:?}"
@@ -80,6 +81,7 @@ fn what_cannot_be_watched_is_polled_until_it_can() {
         told.len() == 1 && told[0].contains("1 directory") && told[0].contains(&reason),
         "{told:?}"
     );
+    assert_eq!(watcher.shortfall(), told.first().cloned());
     let events = watcher.events();
     while events.recv_timeout(LONG).unwrap()
         != (WatchEvent::Listing {
