@@ -7,14 +7,17 @@ use proptest::prelude::*;
 struct Model {
     options: PendingOptions,
     slots: Vec<ModelSlot>,
-    listing: Vec<ObjectId>,
+    /// Each with the number of what made it pending.
+    listing: Vec<(u64, ObjectId)>,
     attributes: Vec<ObjectId>,
     gone: Vec<ObjectId>,
     rescan: bool,
     window: Option<Instant>,
+    next: u64,
 }
 
 struct ModelSlot {
+    number: u64,
     place: (ObjectId, Name),
     /// First and last write, while it is being written.
     writes: Option<(Instant, Instant)>,
@@ -45,7 +48,9 @@ impl Model {
             .iter()
             .position(|slot| slot.place == place)
             .unwrap_or_else(|| {
+                self.next += 1;
                 self.slots.push(ModelSlot {
+                    number: self.next,
                     place,
                     writes: None,
                     asked: None,
@@ -54,6 +59,23 @@ impl Model {
                 self.slots.len() - 1
             });
         &mut self.slots[at]
+    }
+
+    fn is_listed(&self, directory: ObjectId) -> bool {
+        self.listing.iter().any(|(_, listed)| *listed == directory)
+    }
+
+    fn list(&mut self, number: u64, directory: ObjectId) {
+        if !self.is_listed(directory) {
+            self.listing.push((number, directory));
+        }
+    }
+
+    /// What became pending first comes first.
+    fn take_listing(&mut self) -> Vec<ObjectId> {
+        let mut listing = std::mem::take(&mut self.listing);
+        listing.sort();
+        listing.into_iter().map(|(_, directory)| directory).collect()
     }
 
     fn handle(&mut self, now: Instant, action: &Action) {
@@ -67,7 +89,7 @@ impl Model {
         };
         match action {
             Action::Event(WatchEvent::At { directory, .. }) | Action::Look(directory, ..)
-                if self.listing.contains(directory) =>
+                if self.is_listed(*directory) =>
             {
                 return;
             }
@@ -95,7 +117,10 @@ impl Model {
                     slot.ready = true;
                 }
             }
-            Action::Event(WatchEvent::Listing { directory }) => once(&mut self.listing, *directory),
+            Action::Event(WatchEvent::Listing { directory }) => {
+                self.next += 1;
+                self.list(self.next, *directory);
+            }
             Action::Event(WatchEvent::Itself { directory }) => once(&mut self.attributes, *directory),
             Action::Event(WatchEvent::Gone { directory }) => once(&mut self.gone, *directory),
             Action::Event(WatchEvent::Overflow) => self.rescan = true,
@@ -105,7 +130,7 @@ impl Model {
         self.settle(now);
         if self.slots.len() > self.options.capacity {
             for slot in std::mem::take(&mut self.slots) {
-                once(&mut self.listing, slot.place.0);
+                self.list(slot.number, slot.place.0);
             }
         }
         if self.listing.len() + self.attributes.len() + self.gone.len() > self.options.capacity || self.rescan
@@ -139,7 +164,7 @@ impl Model {
         let ready: Vec<ModelSlot> = ready;
         Ready {
             names: ready.into_iter().map(|slot| slot.place).collect(),
-            directories: std::mem::take(&mut self.listing),
+            directories: self.take_listing(),
             attributes: std::mem::take(&mut self.attributes),
             gone: std::mem::take(&mut self.gone),
             rescan: std::mem::take(&mut self.rescan),
@@ -251,6 +276,7 @@ proptest! {
             gone: Vec::new(),
             rescan: false,
             window: None,
+            next: 0,
         };
         for action in &actions {
             match action {
