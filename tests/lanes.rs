@@ -3,9 +3,13 @@
 
 mod support;
 
+use driftless::daemon::receiver::ReceiverDaemon;
+use driftless::daemon::{LargeFiles, Phase, Summary};
+use driftless::engine::pending::Writes;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::relay::Relay;
 use support::{Following, PATIENCE, Pair};
 
@@ -29,7 +33,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(std::time::Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -84,6 +88,110 @@ fn small_changes_overtake_a_large_file() {
     following.stop().unwrap();
     receiver.stop();
     pair.assert_equal();
+}
+
+/// Starts a pair that is in sync, with small files in it.
+fn following(pair: &Pair) -> (ReceiverDaemon, Following) {
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    (receiver, following)
+}
+
+fn end(pair: &Pair, receiver: ReceiverDaemon, following: Following) -> Summary {
+    following.watching.wait_in_sync();
+    let summary = following.stop().unwrap();
+    receiver.stop();
+    pair.assert_equal();
+    summary
+}
+
+#[test]
+fn with_a_delay_changes_leave_together() {
+    let mut pair = Pair::new();
+    pair.pending.delay = Duration::from_secs(1);
+    let (receiver, following) = following(&pair);
+    let began = Instant::now();
+    for name in ["one", "two", "three"] {
+        fs::write(pair.src().join(name), name).unwrap();
+    }
+    for name in ["one", "two", "three"] {
+        wait_until(name, || holds(&pair.dst().join(name), name.as_bytes()));
+    }
+    assert!(began.elapsed() >= pair.pending.delay);
+    end(&pair, receiver, following);
+}
+
+#[test]
+fn a_full_batch_leaves_early() {
+    let mut pair = Pair::new();
+    pair.pending.delay = Duration::from_secs(3_600);
+    pair.pending.batch_max = 3;
+    let (receiver, following) = following(&pair);
+    for name in ["one", "two", "three"] {
+        place(&pair, name, name.as_bytes());
+    }
+    wait_until("a full batch", || pair.dst().join("three").exists());
+    let summary = following.stop().unwrap();
+    assert_eq!(summary.counters.files_sent, 3);
+    receiver.stop();
+    pair.assert_equal();
+}
+
+#[test]
+fn large_files_have_a_rhythm_of_their_own() {
+    let mut pair = Pair::new();
+    let delay = Duration::from_secs(2);
+    pair.large_files = Some(LargeFiles {
+        bytes: 1 << 20,
+        delay,
+    });
+    let (receiver, following) = following(&pair);
+    let before = following.watching.wait_for(|_| true);
+    assert!(matches!(before, Phase::InSync { .. }));
+    let began = Instant::now();
+    let (mut first, last) = (incompressible(2 << 20), incompressible(2 << 20));
+    first[0] ^= 1;
+    place(&pair, "large", &first);
+    place(&pair, "small", b"small");
+    wait_until("the small file", || holds(&pair.dst().join("small"), b"small"));
+    place(&pair, "large", &last);
+    wait_until("the large file as it is now", || {
+        holds(&pair.dst().join("large"), &last)
+    });
+    assert!(began.elapsed() >= delay, "it left after {:?}", began.elapsed());
+    let summary = end(&pair, receiver, following);
+    assert_eq!(
+        summary.counters.files_sent, 2,
+        "the first version was sent as well"
+    );
+}
+
+#[test]
+fn a_file_that_stays_open_is_left_alone_when_asked() {
+    let mut pair = Pair::new();
+    pair.pending.writes = Writes::Closed;
+    let (receiver, following) = following(&pair);
+    fs::write(pair.src().join("log"), b"first\n").unwrap();
+    wait_until("the log", || holds(&pair.dst().join("log"), b"first\n"));
+    // A file that was read within a tick of its last change is read once more.
+    following.watching.wait_in_sync();
+    let mut log = fs::OpenOptions::new()
+        .append(true)
+        .open(pair.src().join("log"))
+        .unwrap();
+    log.write_all(b"second\n").unwrap();
+    // What comes after two rounds of other changes would have come after the open file's, had that been sent.
+    for name in ["one", "two"] {
+        place(&pair, name, name.as_bytes());
+        wait_until(name, || holds(&pair.dst().join(name), name.as_bytes()));
+    }
+    assert!(holds(&pair.dst().join("log"), b"first\n"));
+    drop(log);
+    wait_until("the closed log", || {
+        holds(&pair.dst().join("log"), b"first\nsecond\n")
+    });
+    end(&pair, receiver, following);
 }
 
 #[test]

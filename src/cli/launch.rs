@@ -2,6 +2,7 @@
 
 use super::target::{Target, is_target};
 use super::text::escaped;
+use super::timing::TimingArgs;
 use super::{CliError, output};
 use crate::daemon::control::{ControlServer, StatusSource};
 use crate::daemon::home::Home;
@@ -45,6 +46,8 @@ pub(super) struct SendArgs {
         hide_possible_values = true
     )]
     watch: WatchHow,
+    #[command(flatten)]
+    timing: TimingArgs,
     #[command(flatten)]
     port: PortArg,
 }
@@ -106,8 +109,11 @@ impl SendArgs {
             deletes,
             watch: WatchOptions {
                 choice,
+                audit: self.timing.audit(),
                 ..WatchOptions::default()
             },
+            pending: self.timing.pending(),
+            large_files: self.timing.large_files(),
             accept_root: self.accept_root,
             link: LinkOptions::default(),
         }

@@ -18,6 +18,7 @@ mod send;
 mod status;
 mod target;
 mod text;
+mod timing;
 mod verify;
 
 use crate::daemon::DaemonError;

@@ -86,31 +86,69 @@ pub(super) fn ago(at: u64, now: u64) -> String {
     }
 }
 
-/// `10m`, `90s`, `2h`, `1d`, or a number of seconds.
+/// `10m`, `90s`, `50ms`, `2h`, `1d`, or a number of seconds.
 pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time span: write a number with s, m, h or d, as in 10m");
+    let wrong = || format!("{text:?} is not a time span: write a number with ms, s, m, h or d, as in 10m");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86400,
+    let milliseconds = match &text[digits.len()..] {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    let seconds = digits
+    let span = digits
         .parse::<u64>()
         .ok()
-        .and_then(|number| number.checked_mul(unit))
+        .and_then(|number| number.checked_mul(milliseconds))
         .ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
+    Ok(Duration::from_millis(span))
+}
+
+/// A number of bytes, with K, M, G or T (also KiB and so on) for powers of 1024, or kB, MB, GB or TB for those of 1000.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size: write a number with K, M, G or T, as in 64M");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let power = match unit.chars().next() {
+        None | Some('b') if unit.len() < 2 => 0,
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        _ => return Err(wrong()),
+    };
+    let base: u64 = match unit.get(1..).unwrap_or_default() {
+        "" | "ib" => 1024,
+        "b" => 1000,
+        _ => return Err(wrong()),
+    };
+    let number = digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    number
+        .and_then(|number| number.checked_mul(base.pow(power)))
+        .ok_or_else(wrong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_in_both_bases() {
+        let sizes = ["0", "7b", "2K", "2kB", "3MiB", "1g", "1TB"].map(parse_bytes);
+        let bytes = [0, 7, 2048, 2000, 3 << 20, 1 << 30, 1_000_000_000_000];
+        assert_eq!(sizes, bytes.map(Ok));
+        for wrong in ["", "K", "1X", "1KiX", "-1", "+1", "99999999999T", "1.5G"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

@@ -10,8 +10,8 @@ pub mod status;
 pub mod verify;
 
 pub use options::{
-    Deletes, FailedEntry, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters, SenderOptions,
-    Silent, Summary, TargetOptions,
+    Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
+    SenderOptions, Silent, Summary, TargetOptions,
 };
 
 pub use crate::watch::{WatchChoice, WatchOptions};

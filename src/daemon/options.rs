@@ -1,5 +1,6 @@
 //! What the daemons are told to do, and how they tell what they did.
 
+use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A directory that a receiver offers under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +83,24 @@ pub struct SenderOptions {
     pub deletes: Deletes,
     /// What watches the tree.
     pub watch: WatchOptions,
+    /// How changes settle and gather before they leave.
+    pub pending: PendingOptions,
+    /// A slower rhythm for large files.
+    pub large_files: Option<LargeFiles>,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
+}
+
+/// A rhythm for files that are large: a change of one leaves this long after it was first seen, with all that came
+/// meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LargeFiles {
+    /// From this size on, in bytes.
+    pub bytes: u64,
+    /// How long.
+    pub delay: Duration,
 }
 
 /// What a sender has done so far. Grows only, but for `entries_total` and `bytes_total`, which are estimates until

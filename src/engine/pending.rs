@@ -55,6 +55,20 @@ pub struct PendingOptions {
     pub batch_max: usize,
     /// How many names, and how many directories, may be pending one by one.
     pub capacity: usize,
+    /// Which events say that a file's content may leave.
+    pub writes: Writes,
+}
+
+/// Which events count for files that are written in place (lsyncd's `inotifyMode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writes {
+    /// Both: at once when it is closed, and while it stays open after `settle` or `max_delay`.
+    #[default]
+    Both,
+    /// Only that it was closed: a file that stays open is left alone.
+    Closed,
+    /// Only the writes themselves, settled; that it was closed says no more than another write.
+    Settled,
 }
 
 impl Default for PendingOptions {
@@ -66,6 +80,7 @@ impl Default for PendingOptions {
             delay: Duration::ZERO,
             batch_max: 1_000,
             capacity: 100_000,
+            writes: Writes::Both,
         }
     }
 }
@@ -157,13 +172,16 @@ impl Pending {
                 hint,
                 is_directory,
             } => {
-                if self.marks.listing.contains_key(directory) {
+                if self.marks.listing.contains_key(directory)
+                    || (*hint == Hint::Modified && self.options.writes == Writes::Closed)
+                {
                     return;
                 }
                 let writing = match hint {
                     Hint::Created => !is_directory,
                     Hint::Modified => true,
-                    Hint::MovedIn | Hint::Vanished | Hint::Closed | Hint::Attributes => false,
+                    Hint::Closed => self.options.writes == Writes::Settled,
+                    Hint::MovedIn | Hint::Vanished | Hint::Attributes => false,
                 };
                 self.open_window(now);
                 let (number, old) = self.slot(now, *directory, name);

@@ -16,6 +16,7 @@ use super::{Fanotify, Inotify, Poll, Unsupported, WatchError, WatchEvent, Watche
 use crossbeam_channel::Receiver;
 use driftless_protocol::ObjectId;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// Which back end to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +41,9 @@ pub struct WatchOptions {
     pub fanotify: FanotifyOptions,
     /// For what cannot be watched.
     pub poll: PollOptions,
+    /// How often everything that is watched is looked at all the same, for what no back end is told of (stores through
+    /// a mapping, the kernel's own omissions); `None` for never.
+    pub audit: Option<Duration>,
 }
 
 /// Several back ends as one: the best for each directory.
@@ -49,6 +53,8 @@ pub struct Combined {
     /// Started when it is needed, like the next.
     inotify: Option<Inotify>,
     poll: Option<Poll>,
+    /// Looks at what is watched, slowly.
+    audit: Option<Poll>,
     outgoing: Outgoing,
     receiver: Receiver<WatchEvent>,
     /// Why the root is not watched by fanotify.
@@ -69,6 +75,7 @@ pub fn open(options: &WatchOptions, root: BorrowedFd<'_>) -> Result<Combined, Wa
         fanotify: None,
         inotify: None,
         poll: None,
+        audit: None,
         outgoing,
         receiver,
         refused: None,
@@ -94,6 +101,14 @@ pub fn open(options: &WatchOptions, root: BorrowedFd<'_>) -> Result<Combined, Wa
             let _ = combined.inotify();
         }
         _ => {}
+    }
+    if let Some(interval) = options.audit {
+        let pace = PollOptions {
+            interval,
+            ..options.poll.clone()
+        };
+        let (outgoing, receiver) = (combined.outgoing.clone(), combined.receiver.clone());
+        combined.audit = Some(Poll::start_into(pace, outgoing, receiver)?);
     }
     Ok(combined)
 }
@@ -187,6 +202,9 @@ impl Combined {
 
 impl Watcher for Combined {
     fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
+        if let Some(audit) = &mut self.audit {
+            audit.watch(directory, handle)?;
+        }
         // The new back end has it before the old one gives it up.
         if self.watch_by_fanotify(directory, handle) {
             if let Some(inotify) = &mut self.inotify {
@@ -218,7 +236,7 @@ impl Watcher for Combined {
         if let Some(inotify) = &mut self.inotify {
             inotify.unwatch(directory);
         }
-        if let Some(poll) = &mut self.poll {
+        for poll in [&mut self.poll, &mut self.audit].into_iter().flatten() {
             poll.unwatch(directory);
         }
     }

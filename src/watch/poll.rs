@@ -16,8 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Looks that are due within this time of each other are asked for together: a processor that sleeps is woken less.
-const TICK: Duration = Duration::from_millis(100);
+/// Looks that are due within this time of each other are asked for together, unless the round is short: a processor that
+/// sleeps is woken less.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A watcher that says [`WatchEvent::Listing`] of every directory in turn.
 pub struct Poll {
@@ -130,10 +131,10 @@ fn run(shared: &Shared, outgoing: &Outgoing) {
     while !state.is_stopped {
         let now = Instant::now();
         ask(&mut state.plan, now, outgoing);
-        let wait = state
-            .plan
-            .poll_deadline()
-            .map(|due| due.saturating_duration_since(now).max(TICK));
+        let wait = state.plan.poll_deadline().map(|due| {
+            due.saturating_duration_since(now)
+                .max(TICK.min(state.plan.round() / 10))
+        });
         state = match wait {
             Some(wait) => match shared.changed.wait_timeout(state, wait) {
                 Ok((state, _)) => state,

@@ -7,9 +7,10 @@ pub mod relay;
 use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
-    DaemonError, Deletes, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent, Stop,
-    Summary, TargetOptions, WatchOptions, sender,
+    DaemonError, Deletes, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent,
+    Stop, Summary, TargetOptions, WatchOptions, sender,
 };
+use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
 use driftless_protocol::RelPath;
@@ -48,6 +49,8 @@ pub struct Pair {
     pub deletes: Deletes,
     pub accept_root: bool,
     pub watch: WatchOptions,
+    pub pending: PendingOptions,
+    pub large_files: Option<LargeFiles>,
 }
 
 impl Pair {
@@ -74,6 +77,8 @@ impl Pair {
             deletes: Deletes::Ask,
             accept_root: false,
             watch: WatchOptions::default(),
+            pending: PendingOptions::default(),
+            large_files: None,
         }
     }
 
@@ -123,6 +128,8 @@ impl Pair {
             follow,
             deletes: self.deletes,
             watch: self.watch.clone(),
+            pending: self.pending.clone(),
+            large_files: self.large_files,
             accept_root: self.accept_root,
             link: LinkOptions::default(),
         }

@@ -11,14 +11,14 @@ pub use source::Source;
 
 use super::ledger::flags;
 use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
-use crate::engine::pending::{Pending, PendingOptions};
+use crate::engine::pending::Pending;
 use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
 use crate::store::CatalogRead;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
 use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, ToReceiver, ToSender};
 use driftless_protocol::version::ALPN_MIRROR;
-use driftless_protocol::{CloseCode, Kind};
+use driftless_protocol::{CloseCode, Kind, ObjectId};
 use session::{Context, Ended, Session, failed_entries};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How often a one-shot run connects again before it gives up.
 const ONE_SHOT_TRIES: u32 = 8;
-/// Where directories could not be watched, the whole tree is looked at this often.
-const DEGRADED_RESCAN: Duration = Duration::from_secs(60);
 
 /// Keeps a target like a source. Without `follow`, ends when in sync.
 pub fn run(
@@ -59,7 +57,7 @@ pub fn run(
         .state
         .failed(&options.target.display)
         .map_err(|error| failed(&error))?;
-    let mut pending = Pending::new(PendingOptions::default());
+    let mut pending = Pending::new(options.pending.clone());
     let mut context = Context {
         options,
         source: &mut source,
@@ -77,7 +75,6 @@ pub fn run(
             .collect(),
         incarnation,
         stop: stop.clone(),
-        next_rescan: None,
         watching: None,
         is_shortfall_told: false,
     };
@@ -322,28 +319,30 @@ fn wait_following<T>(
 
 /// Takes what the watcher reported and looks where it points.
 fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
-    while let Ok(event) = context.events.try_recv() {
-        context.pending.handle_event(now, &event);
-    }
-    let mut ready = context.pending.poll_ready(now);
-    if let Some(reason) = &context.source.degraded {
-        let first = context.next_rescan.is_none();
-        if first {
-            let seconds = DEGRADED_RESCAN.as_secs();
-            context.observer.warning(&format!(
-                "{reason}; the whole tree is looked at every {seconds} s instead"
-            ));
-        }
-        if first || context.next_rescan.is_some_and(|due| due <= now) {
-            context.next_rescan = Some(now + DEGRADED_RESCAN);
-            ready.rescan |= !first;
+    loop {
+        match context.events.try_recv() {
+            Ok(event) => context.pending.handle_event(now, &event),
+            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Disconnected) => {
+                return Err(DaemonError::failed(format!(
+                    "{} is no longer watched: the thread that reads the kernel's events has ended (this is a defect, \
+                     please report it); start again, nothing is lost",
+                    context.source.path.display()
+                )));
+            }
         }
     }
+    let ready = context.pending.poll_ready(now);
     if ready.is_empty() {
         return Ok(());
     }
-    let root_gone = ready.gone.contains(&driftless_protocol::ObjectId::ROOT);
-    if root_gone && !context.source.root_is_in_place() {
+    // A root that another directory was renamed over is only said to have other attributes.
+    let told_of_root = ready
+        .gone
+        .iter()
+        .chain(&ready.attributes)
+        .any(|&told| told == ObjectId::ROOT);
+    if told_of_root && !context.source.root_is_in_place() {
         return Err(DaemonError::failed(format!(
             "{} was moved, removed or unmounted while it was mirrored: nothing more was sent and nothing deleted; put \
              it back and start again",
@@ -352,11 +351,9 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     }
     if ready.rescan {
         context.observer.rescan();
-        if context.source.degraded.is_none() {
-            context
-                .observer
-                .warning("events were lost; the whole tree is looked at again");
-        }
+        context
+            .observer
+            .warning("events were lost; the whole tree is looked at again");
         context.source.scan()?;
     } else {
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();

@@ -103,8 +103,6 @@ pub struct Context<'a> {
     pub incarnation: u128,
     /// When to end.
     pub stop: Stop,
-    /// When to look at everything, because not everything can be watched.
-    pub next_rescan: Option<Instant>,
     /// What was last told of the watcher.
     pub watching: Option<(&'static str, Vec<String>)>,
     /// Whether it was told aloud that a part of the tree is only looked at now and then.
@@ -119,8 +117,7 @@ impl Context<'_> {
 
     /// When something has to be looked at, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let due = self.pending.poll_deadline();
-        due.into_iter().chain(self.next_rescan).min()
+        self.pending.poll_deadline()
     }
 }
 
@@ -189,6 +186,8 @@ pub struct Session<'a, 'c> {
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
     delayed: BTreeSet<(Instant, ObjectId)>,
+    /// Large files that changed, and when they may go.
+    large_due: HashMap<ObjectId, Instant>,
     marked: Option<u64>,
     cursor: Option<Cursor>,
     must_reconcile: bool,
@@ -252,6 +251,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 tries: HashMap::new(),
                 whole: HashSet::new(),
                 delayed: BTreeSet::new(),
+                large_due: HashMap::new(),
                 marked: None,
                 cursor: None,
                 must_reconcile: false,

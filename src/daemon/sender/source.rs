@@ -49,8 +49,6 @@ pub struct Source {
     pub ledger: Ledger,
     /// Lines for the user that have not been shown yet.
     pub warnings: Vec<String>,
-    /// Why some directories are not watched, if that is so.
-    pub degraded: Option<String>,
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
@@ -120,7 +118,6 @@ impl Source {
             state,
             ledger: Ledger::default(),
             warnings,
-            degraded: None,
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
@@ -136,9 +133,7 @@ impl Source {
     /// Which back end watches, and what it does less well than it could.
     pub fn watching(&self) -> (&'static str, Vec<String>) {
         let watcher = self.watcher();
-        let degraded = self.degraded.iter().cloned();
-        let degradations = watcher.degradations().into_iter().chain(degraded).collect();
-        (watcher.name(), degradations)
+        (watcher.name(), watcher.degradations())
     }
 
     /// That a part of the tree is only looked at now and then, although that was not asked for.
@@ -659,7 +654,7 @@ impl Source {
     ) -> Result<(), StoreError> {
         let (directory, handle, listing, unwatched) = listed;
         if let Some(error) = unwatched {
-            self.degraded.get_or_insert_with(|| error.to_string());
+            self.warnings.push(error.to_string());
         }
         let (stat, listing) = match listing {
             Ok(listed) => listed,

@@ -12,6 +12,7 @@ fn options(choice: WatchChoice) -> WatchOptions {
             interval: Duration::from_millis(10),
             directories_per_second: 1_000,
         },
+        audit: None,
     }
 }
 
@@ -159,4 +160,24 @@ fn reasons_are_sentences() {
         texts.iter().all(|text| text.starts_with("fanotify ")),
         "{texts:?}"
     );
+}
+
+#[test]
+fn an_audit_lists_what_is_watched_and_is_no_shortfall() {
+    let directory = tempfile::tempdir().unwrap();
+    let audited = WatchOptions {
+        audit: Some(Duration::from_millis(10)),
+        ..options(WatchChoice::Inotify)
+    };
+    let root = File::open(directory.path()).unwrap();
+    let mut watcher = open(&audited, root.as_fd()).unwrap();
+    watcher.watch(ObjectId(5), root.as_fd()).unwrap();
+    let listing = WatchEvent::Listing {
+        directory: ObjectId(5),
+    };
+    let events = watcher.events();
+    assert!(std::iter::from_fn(|| events.recv_timeout(LONG).ok()).any(|event| event == listing));
+    assert_eq!((watcher.shortfall(), watcher.degradations()), (None, Vec::new()));
+    watcher.unwatch(ObjectId(5));
+    assert_eq!(watcher.watched(), 0);
 }

@@ -121,6 +121,7 @@ impl Session<'_, '_> {
                 self.submit(body, flight);
                 return Ok(());
             }
+            Next::Read | Next::Digest | Next::Offer if self.has_to_wait(&entry) => return Ok(()),
             Next::Offer | Next::Digest if !self.bulk_has_room() => {
                 self.bulk.push(object);
                 return Ok(());
@@ -149,6 +150,25 @@ impl Session<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Large files may have a slower rhythm than the rest, so that one which changes all the time is not sent all the time.
+    /// Not before everything was in sync once.
+    fn has_to_wait(&mut self, entry: &Entry) -> bool {
+        let Some(large) = self.context.options.large_files.filter(|_| self.was_in_sync) else {
+            return false;
+        };
+        if entry.size < large.bytes {
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.large_due.entry(entry.object).or_insert(now + large.delay);
+        if due <= now {
+            self.large_due.remove(&entry.object);
+            return false;
+        }
+        self.delayed.insert((due, entry.object));
+        true
     }
 
     /// A file that was sent before and changed within the same tick of its file system's clock looks the same after

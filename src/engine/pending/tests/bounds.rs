@@ -104,6 +104,7 @@ fn absurd_options_do_no_harm() {
         delay: Duration::MAX,
         batch_max: 0,
         capacity: 0,
+        writes: Writes::Both,
     });
     pending.handle_event(now, &at("a", Modified));
     assert!(pending.poll_ready(now).rescan);

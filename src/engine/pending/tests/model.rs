@@ -103,7 +103,14 @@ impl Model {
                 hint,
                 is_directory,
             }) => {
-                let waits = *hint == Hint::Modified || *hint == Hint::Created && !is_directory;
+                let writes = self.options.writes;
+                let waits = match hint {
+                    Hint::Modified if writes == Writes::Closed => return,
+                    Hint::Modified => true,
+                    Hint::Created => !is_directory,
+                    Hint::Closed => writes == Writes::Settled,
+                    _ => false,
+                };
                 let pairing = now + self.options.pairing;
                 let slot = self.slot(*directory, name);
                 if *hint == Hint::Vanished {
@@ -236,8 +243,10 @@ fn options() -> impl Strategy<Value = PendingOptions> {
         delay,
         prop::sample::select(vec![2, 5, usize::MAX]),
         prop::sample::select(vec![1, 3, 100]),
+        prop::sample::select(vec![Writes::Both, Writes::Both, Writes::Closed, Writes::Settled]),
     )
-        .prop_map(|(delay, batch_max, capacity)| PendingOptions {
+        .prop_map(|(delay, batch_max, capacity, writes)| PendingOptions {
+            writes,
             max_delay: Duration::from_millis(150),
             delay: Duration::from_millis(delay),
             batch_max,
