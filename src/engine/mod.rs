@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod delta;
+pub mod filter;
 pub mod numbers;
 pub mod order;
 pub mod pending;
