@@ -125,6 +125,12 @@ impl Pattern {
         if self.extent == Extent::Name {
             return self.test.matches(&[subject.name], Start::Beginning, step);
         }
+        // Most rules that fail do so at the name, which is where a literal path ends.
+        if let Test::Literal(path) = &self.test
+            && !path.ends_with(subject.name)
+        {
+            return false;
+        }
         let (directory, above) = match &self.origin {
             Origin::Root => (subject.directory, &[][..]),
             Origin::Below(base) => (below(subject.directory, *base), &[][..]),
