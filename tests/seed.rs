@@ -2,11 +2,13 @@
 
 mod support;
 
-use driftless::daemon::Deletes;
+use driftless::daemon::receiver::ReceiverDaemon;
+use driftless::daemon::{Deletes, ReceiverOptions};
+use driftless::engine::delta::Engine;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use support::{Pair, assert_equal, assert_no_leftovers};
+use support::{Pair, assert_equal, assert_no_leftovers, runtime};
 
 fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -81,6 +83,45 @@ fn edits_between_seeds_arrive() {
     assert_no_leftovers(&pair.dst());
     let sent = second.counters.wire_bytes_sent;
     assert!(sent < 200_000, "a delta and a rename took {sent} bytes");
+}
+
+/// Whichever engine the receiver signs with, the sender matches with the same.
+#[test]
+fn either_delta_engine_carries_only_what_changed() {
+    for delta_engine in [Engine::Driftless, Engine::FastRsync] {
+        let pair = Pair::new();
+        let image = pair.src().join("image");
+        let mut bytes = noise(20 << 20, 5);
+        write(&image, &bytes);
+        let seed = || {
+            let options = ReceiverOptions {
+                delta_engine,
+                ..pair.receiver_options()
+            };
+            let receiver = ReceiverDaemon::start(options, &runtime()).unwrap();
+            let outcome = pair.seed_to(receiver.address()).unwrap();
+            receiver.stop();
+            outcome
+        };
+        assert!(seed().in_sync);
+        // Moves all that follows, leaves a range that is new from end to end, cuts and appends.
+        bytes.splice(1_000_000..1_000_000, noise(2_500_000, 6));
+        bytes.drain(9_000_000..9_000_077);
+        bytes[12_345_678] ^= 1;
+        bytes.extend_from_slice(&noise(1_000, 7));
+        write(&image, &bytes);
+        let second = seed();
+        assert!(
+            second.in_sync && second.failed.is_empty(),
+            "{delta_engine}: {second:?}"
+        );
+        pair.assert_equal();
+        let sent = second.counters.wire_bytes_sent;
+        assert!(
+            sent < 2_700_000,
+            "{delta_engine}: {sent} bytes were sent for 2.5 MB"
+        );
+    }
 }
 
 #[test]

@@ -26,8 +26,8 @@ const MAGIC: [u8; 8] = *b"drftless";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Feature {
-    /// Deltas made by fast_rsync: signatures in librsync's MD4 format.
-    DeltaFastRsync = 1 << 0,
+    /// Deltas: signatures of either format, which tells who made them.
+    Deltas = 1 << 0,
     /// `verify`: listings that are read from the disk, with fresh digests.
     Verify = 1 << 1,
 }
@@ -38,7 +38,7 @@ pub struct Features(pub u64);
 
 impl Features {
     /// What this version supports.
-    pub const OURS: Features = Features(Feature::DeltaFastRsync as u64 | Feature::Verify as u64);
+    pub const OURS: Features = Features(Feature::Deltas as u64 | Feature::Verify as u64);
 
     /// Whether the set holds `feature`.
     pub fn supports(self, feature: Feature) -> bool {
@@ -141,7 +141,7 @@ mod tests {
             b'd', b'r', b'f', b't', b'l', b'e', b's', b's', // magic, never changes
             0, 1,                                           // version
             0, 1,                                           // oldest understood
-            0, 0, 0, 0, 0, 0, 0, 3,                         // features: fast_rsync deltas, verify
+            0, 0, 0, 0, 0, 0, 0, 3,                         // features: deltas, verify
             0, 0, 0, 0,                                     // reserved
         ];
         assert_eq!(Hello::OURS.to_bytes(), pinned);

@@ -12,6 +12,7 @@ use crate::daemon::{
     DaemonError, Deletes, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary,
     TargetOptions, WatchChoice, WatchOptions, sender,
 };
+use crate::engine::delta::Engine;
 use crate::net::LinkOptions;
 use clap::{Args, ValueEnum};
 use driftless_certs::{Identity, TrustStore};
@@ -310,6 +311,7 @@ impl LocalEnd {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions::default(),
+            delta_engine: Engine::default(),
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
         let target = TargetOptions {

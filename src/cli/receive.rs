@@ -7,6 +7,7 @@ use super::{CliError, DONE, output};
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
 use crate::daemon::{ModuleOptions, ReceiverOptions};
+use crate::engine::delta::Engine;
 use crate::net::LinkOptions;
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
@@ -31,6 +32,9 @@ pub(super) struct ReceiveArgs {
     /// Let this peer write, whatever the trust store says; may be repeated
     #[arg(long, value_name = "FINGERPRINT")]
     allow: Vec<Fingerprint>,
+    /// Which engine makes deltas of changed files: driftless or fast_rsync
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    delta_engine: Engine,
     /// Print the line as JSON
     #[arg(long)]
     json: bool,
@@ -63,6 +67,7 @@ impl ReceiveArgs {
             listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address(),
             allow: self.allow.clone(),
             link: LinkOptions::default(),
+            delta_engine: self.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
         let source = daemon.status_source();

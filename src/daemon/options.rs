@@ -1,5 +1,6 @@
 //! What the daemons are told to do, and how they tell what they did.
 
+use crate::engine::delta::Engine;
 use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
@@ -35,6 +36,8 @@ pub struct ReceiverOptions {
     pub allow: Vec<Fingerprint>,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
+    /// Who makes the signatures of present files. Senders match with the engine that made a signature.
+    pub delta_engine: Engine,
 }
 
 /// Where a sender sends to.

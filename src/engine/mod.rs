@@ -7,4 +7,5 @@ pub mod filter;
 pub mod numbers;
 pub mod order;
 pub mod pending;
+pub mod rangesum;
 pub mod sum;

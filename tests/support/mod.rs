@@ -10,6 +10,7 @@ use driftless::daemon::{
     DaemonError, Deletes, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent,
     Stop, Summary, TargetOptions, WatchOptions, sender,
 };
+use driftless::engine::delta::Engine;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -105,6 +106,7 @@ impl Pair {
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],
             link: LinkOptions::default(),
+            delta_engine: Engine::default(),
         }
     }
 

@@ -215,8 +215,14 @@ impl Shared {
         let outcome = begin(&mut replica, open, peer).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
-            Session::run(link, &mut replica, status, open.incarnation)
-                .map_err(|error| (error.close_code(), error.to_string()))
+            Session::run(
+                link,
+                &mut replica,
+                status,
+                open.incarnation,
+                self.options.delta_engine,
+            )
+            .map_err(|error| (error.close_code(), error.to_string()))
         });
         // A session that broke off may have left the sum out of step with the catalog.
         if outcome.is_err()

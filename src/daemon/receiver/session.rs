@@ -11,6 +11,7 @@ use super::replica::{ApplyError, Replica};
 use super::staging::{Done, Job, Staging, Wanted};
 use super::subject::{check, object_of, place_of};
 use crate::daemon::status::SessionStatus;
+use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
@@ -121,6 +122,7 @@ impl<'a> Session<'a> {
         replica: &'a mut Replica,
         status: Arc<SessionStatus>,
         incarnation: u128,
+        engine: Engine,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
         let (file_jobs, file_queue) = unbounded();
@@ -133,6 +135,7 @@ impl<'a> Session<'a> {
             file_jobs,
             control,
             carried: replica.carried,
+            engine,
         };
         std::thread::scope(|scope| {
             let queues = [&job_queue; STAGING_THREADS]

@@ -3,7 +3,7 @@
 
 use super::apply::StagedFile;
 use super::replica::ApplyError;
-use crate::engine::delta::{self, Coverage, SignatureBuilder};
+use crate::engine::delta::{self, BasisSigner, Coverage, Engine};
 use crate::fs::{Directory, Staged};
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SIGNATURE_PART_BYTES_MAX};
@@ -114,6 +114,8 @@ pub struct Staging {
     pub control: Sender<ToSender>,
     /// The attributes carried.
     pub carried: Carried,
+    /// Who makes signatures.
+    pub engine: Engine,
 }
 
 impl Wanted {
@@ -232,7 +234,7 @@ impl Staging {
         basis: Option<(File, u64)>,
     ) -> Result<(), ApplyError> {
         let signature = match &basis {
-            Some((file, size)) => signature_of(file, *size),
+            Some((file, size)) => signature_of(file, *size, self.engine),
             None => None,
         };
         let incoming = Incoming {
@@ -414,17 +416,20 @@ pub fn digest_of(file: &File) -> std::io::Result<Digest> {
 }
 
 /// The signature of a basis; none if it is of no use, shrank, or cannot be read.
-fn signature_of(basis: &File, size: u64) -> Option<Vec<u8>> {
-    let mut builder = SignatureBuilder::new(size)?;
-    let mut buffer = vec![0; builder.step()];
+fn signature_of(basis: &File, size: u64, engine: Engine) -> Option<Vec<u8>> {
+    // Under a key that nobody knew before, so that nobody could prepare blocks that look alike.
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).ok()?;
+    let mut signer = BasisSigner::new(engine, size, key)?;
+    let mut buffer = vec![0; signer.step().min(size as usize)];
     let mut at = 0;
     while at < size {
         let want = (size - at).min(buffer.len() as u64) as usize;
         basis.read_exact_at(&mut buffer[..want], at).ok()?;
-        builder.push(&buffer[..want]);
+        signer.push(&buffer[..want]);
         at += want as u64;
     }
-    Some(builder.finish())
+    signer.finish().ok().map(|(signature, _)| signature)
 }
 
 /// One zstd frame of at most a range's bytes, whatever it claims.

@@ -1,7 +1,7 @@
 //! Reading contents: small files whole, large ones as a run of ranges. Runs on plain threads beside the session.
 
 use crate::daemon::Stop;
-use crate::engine::delta::{self, SEGMENT_BYTES};
+use crate::engine::delta::{PeerSignature, RangeDelta, TargetMatcher};
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat, read_whole};
 use crate::net::BulkSender;
 use crossbeam_channel::{Receiver, Sender};
@@ -16,6 +16,8 @@ const COMPRESSION_LEVEL: i32 = 3;
 /// A range is compressed if its first bytes shrink below this share (in percent).
 const WORTH_COMPRESSING_PERCENT: usize = 90;
 const SAMPLE_BYTES: usize = 16 << 10;
+/// How much of a file is read at a time when it is matched against a basis.
+const MATCHED_BYTES: usize = 4 << 20;
 
 /// A file of the source.
 #[derive(Debug, Clone)]
@@ -144,13 +146,17 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
         Err(error) => return abandoned(Some(error.to_string())),
     };
     // A signature that does not parse is a receiver's mistake; the whole file is always an answer.
-    let signature = signature.and_then(|bytes| delta::parse_signature(bytes).ok());
-    let index = signature.as_ref().map(fast_rsync::Signature::index);
-    let mut sender = RangeSender { number, bulk, index };
+    let signature = signature.and_then(|bytes| PeerSignature::parse(bytes).ok());
+    let mut sender = RangeSender {
+        number,
+        bulk,
+        matcher: signature.as_ref().map(PeerSignature::matcher),
+        at: 0,
+    };
     let mut hasher = blake3::Hasher::new();
     let size = read.stat().size;
-    let step = if sender.index.is_some() {
-        SEGMENT_BYTES
+    let step = if sender.matcher.is_some() {
+        MATCHED_BYTES
     } else {
         RANGE_BYTES_MAX
     };
@@ -168,10 +174,13 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
             break;
         }
         hasher.update(&buffer[..count]);
-        if sender.send(&buffer[..count], at).is_err() {
+        if sender.send(&buffer[..count]).is_err() {
             return abandoned(None);
         }
         at += count as u64;
+    }
+    if sender.finish().is_err() {
+        return abandoned(None);
     }
     let digest = Digest(hasher.finalize().into());
     match held_still(&mut read, digest, at) {
@@ -217,51 +226,55 @@ fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> 
 struct RangeSender<'a> {
     number: u64,
     bulk: &'a BulkSender,
-    index: Option<fast_rsync::IndexedSignature<'a>>,
+    matcher: Option<TargetMatcher<'a>>,
+    /// Where the next range begins. What the matcher has not decided lies behind.
+    at: u64,
 }
 
 impl RangeSender<'_> {
-    fn send(&mut self, bytes: &[u8], at: u64) -> Result<(), crate::net::Ended> {
-        let ranges = self
-            .index
-            .as_ref()
-            .and_then(|index| delta::diff(index, bytes).ok());
-        let Some(ranges) = ranges else {
-            let mut offset = at;
-            for range in bytes.chunks(RANGE_BYTES_MAX) {
-                self.send_range(offset, range.len() as u32, literal(range))?;
-                offset += range.len() as u64;
-            }
-            return Ok(());
+    fn send(&mut self, bytes: &[u8]) -> Result<(), crate::net::Ended> {
+        let Some(matcher) = &mut self.matcher else {
+            let mut ranges = bytes.chunks(RANGE_BYTES_MAX);
+            return ranges.try_for_each(|range| self.send_range(range.len() as u32, literal(range)));
         };
-        let mut offset = at;
-        for range in ranges {
-            let literals = if range.literals.is_empty() {
-                Vec::new()
-            } else {
-                zstd::bulk::compress(&range.literals, COMPRESSION_LEVEL).unwrap_or_default()
-            };
-            let length = range.length;
-            // Literals that zstd cannot hold in a range's bytes travel raw, without the copies.
-            let body = if literals.len() > RANGE_BYTES_MAX || literals.is_empty() != range.literals.is_empty()
-            {
-                let from = (offset - at) as usize;
-                literal(&bytes[from..from + length as usize])
-            } else {
-                RangeBody::Delta {
-                    parts: DeltaParts(range.parts),
-                    literals: RangeBytes(literals),
-                }
-            };
-            self.send_range(offset, length, body)?;
-            offset += u64::from(length);
-        }
-        Ok(())
+        let ranges = matcher.push(bytes);
+        ranges.into_iter().try_for_each(|range| self.send_delta(range))
     }
 
-    fn send_range(&self, offset: u64, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
+    fn finish(mut self) -> Result<(), crate::net::Ended> {
+        let ranges = self.matcher.take().map(TargetMatcher::finish);
+        let mut ranges = ranges.into_iter().flatten();
+        ranges.try_for_each(|range| self.send_delta(range))
+    }
+
+    fn send_delta(&mut self, range: RangeDelta) -> Result<(), crate::net::Ended> {
+        if range.is_literal() {
+            return self.send_range(range.length, literal(&range.literals));
+        }
+        let mut literals = Vec::new();
+        if !range.literals.is_empty() {
+            let packed = zstd::bulk::compress(&range.literals, COMPRESSION_LEVEL);
+            match packed.ok().filter(|packed| packed.len() <= RANGE_BYTES_MAX) {
+                Some(packed) => literals = packed,
+                // What zstd cannot hold in a range's bytes travels raw, without the copies.
+                None => {
+                    let mut alone = range.into_single_parts().into_iter();
+                    return alone.try_for_each(|part| self.send_delta(part));
+                }
+            }
+        }
+        let body = RangeBody::Delta {
+            parts: DeltaParts(range.parts),
+            literals: RangeBytes(literals),
+        };
+        self.send_range(range.length, body)
+    }
+
+    fn send_range(&mut self, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
+        let (number, offset) = (self.number, self.at);
+        self.at += u64::from(length);
         self.bulk.send(BulkFrame {
-            number: self.number,
+            number,
             offset,
             length,
             body,

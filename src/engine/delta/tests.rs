@@ -1,5 +1,12 @@
+//! What a signature, a matcher and their output must be, on any data.
+
+mod cost;
+mod format;
+mod properties;
+
 use super::*;
-use proptest::prelude::*;
+use driftless_protocol::limits::{DELTA_PARTS_MAX, RANGE_BYTES_MAX};
+use driftless_protocol::message::DeltaPart;
 
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; bytes];
@@ -10,25 +17,32 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-fn signature(basis: &[u8]) -> Vec<u8> {
-    let mut builder =
-        SignatureBuilder::new(basis.len() as u64).expect("the basis is of a size that is matched");
-    let step = builder.step();
-    basis.chunks(step).for_each(|piece| builder.push(piece));
-    builder.finish()
+/// Options of either kind, with blocks of a size.
+fn options(kind: StrongKind, block_bytes: u64) -> SignatureOptions {
+    SignatureOptions {
+        kind,
+        block_bytes: Some(block_bytes),
+        ..SignatureOptions::exchanged([7; 32])
+    }
+}
+
+fn sign(basis: &[u8], options: &SignatureOptions) -> Signed {
+    let mut builder = SignatureBuilder::new(basis.len() as u64, options).expect("the signature fits");
+    builder.push(basis);
+    builder.finish().expect("the basis has its length")
+}
+
+fn index(basis: &[u8], options: &SignatureOptions) -> Index {
+    Index::new(Signature::parse(sign(basis, options).signature).expect("our own signature is usable"))
 }
 
 /// What a receiver does, on slices.
 fn rebuild(basis: &[u8], ranges: &[RangeDelta]) -> Vec<u8> {
     let mut out = Vec::new();
     for range in ranges {
-        check_parts(
-            &range.parts,
-            range.length,
-            range.literals.len(),
-            basis.len() as u64,
-        )
-        .unwrap();
+        assert!(range.length as usize <= RANGE_BYTES_MAX && range.parts.len() <= DELTA_PARTS_MAX);
+        let basis_bytes = basis.len() as u64;
+        check_parts(&range.parts, range.length, range.literals.len(), basis_bytes).unwrap();
         let mut literals = &range.literals[..];
         for part in &range.parts {
             match *part {
@@ -46,94 +60,97 @@ fn rebuild(basis: &[u8], ranges: &[RangeDelta]) -> Vec<u8> {
     out
 }
 
-fn delta(basis: &[u8], target: &[u8]) -> Vec<RangeDelta> {
-    let signature = parse_signature(signature(basis)).unwrap();
-    let index = signature.index();
-    target
-        .chunks(SEGMENT_BYTES)
-        .flat_map(|segment| diff(&index, segment).unwrap())
-        .collect()
+fn delta(index: &Index, target: &[u8]) -> Vec<RangeDelta> {
+    let mut matcher = Matcher::new(index);
+    matcher.push(target);
+    matcher.finish()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-    #[test]
-    fn any_edit_is_rebuilt(
-        seed in any::<u64>(),
-        length in 20_000usize..400_000,
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..3_000, 0usize..3_000), 0..6),
-    ) {
-        let basis = noise(length, seed);
-        let mut target = basis.clone();
-        for (n, (at, cut, insert)) in edits.into_iter().enumerate() {
-            let at = at.index(target.len());
-            let end = (at + cut).min(target.len());
-            target.splice(at..end, noise(insert, seed ^ n as u64));
-            if target.is_empty() { target.push(1); }
+fn literal_bytes(ranges: &[RangeDelta]) -> usize {
+    ranges.iter().map(|range| range.literals.len()).sum()
+}
+
+fn part_count(ranges: &[RangeDelta]) -> usize {
+    ranges.iter().map(|range| range.parts.len()).sum()
+}
+
+#[test]
+fn the_same_file_is_one_copy_a_range() {
+    for bytes in [1, 1_023, 1_024, 1_025, 5_000, 1 << 20, (1 << 20) + 4_321] {
+        let basis = noise(bytes, 1);
+        for kind in [StrongKind::KeyedBlake3, StrongKind::SeededXxh3] {
+            let ranges = delta(&index(&basis, &options(kind, 1 << 10)), &basis);
+            assert_eq!(rebuild(&basis, &ranges), basis);
+            assert_eq!(literal_bytes(&ranges), 0, "{bytes} bytes, {kind:?}");
+            assert_eq!(part_count(&ranges), ranges.len());
         }
-        prop_assert_eq!(rebuild(&basis, &delta(&basis, &target)), target);
     }
 }
 
 #[test]
-fn similar_data_costs_little_and_foreign_data_costs_itself() {
-    let basis = noise(3 << 20, 1);
+fn the_short_last_block_is_found_before_an_append_and_at_the_end() {
+    let basis = noise(100_500, 3);
+    let index = index(&basis, &options(StrongKind::KeyedBlake3, 4 << 10));
+    let appended = [&basis[..], &noise(10_000, 4)].concat();
+    assert_eq!(literal_bytes(&delta(&index, &appended)), 10_000);
+    let shifted = [&noise(77, 5)[..], &basis].concat();
+    assert_eq!(literal_bytes(&delta(&index, &shifted)), 77);
+    let only_the_end = [&noise(50, 5)[..], &basis[98_304..]].concat();
+    assert_eq!(literal_bytes(&delta(&index, &only_the_end)), 50);
+}
+
+#[test]
+fn an_overwritten_page_costs_its_block() {
+    let basis = noise(4 << 20, 6);
     let mut target = basis.clone();
-    target[1_000_000] ^= 1;
-    let literals = |ranges: &[RangeDelta]| ranges.iter().map(|r| r.literals.len()).sum::<usize>();
-    let ranges = delta(&basis, &target);
-    assert!(literals(&ranges) < 3 * block_bytes(3 << 20) as usize);
-    assert!(
-        ranges
-            .iter()
-            .all(|range| range.length as usize <= RANGE_BYTES_MAX)
-    );
-    let foreign = noise(2 << 20, 2);
-    assert_eq!(literals(&delta(&basis, &foreign)), foreign.len());
-}
-
-#[test]
-fn a_run_of_copies_is_one_part() {
-    let basis = noise(1 << 20, 3);
-    let whole = basis.len() / block_bytes(1 << 20) as usize * block_bytes(1 << 20) as usize;
-    let ranges = delta(&basis, &basis[..whole]);
-    assert_eq!(ranges.len(), 1);
-    assert_eq!(
-        ranges[0].parts,
-        [DeltaPart::Copy {
-            offset: 0,
-            length: whole as u32
-        }]
-    );
-}
-
-/// S-08: hostile signatures are refused before fast_rsync sees them.
-#[test]
-fn s08_hostile_signatures_are_refused() {
-    let good = signature(&noise(100_000, 4));
-    let with = |at: usize, word: u32| {
-        let mut bytes = good.clone();
-        bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
-        parse_signature(bytes)
-    };
-    for (at, word) in [
-        (0, 0),
-        (0, 0x7273_0137),
-        (4, 0),
-        (4, 511),
-        (4, (1 << 20) + 1),
-        (8, 0),
-        (8, 8),
-        (8, u32::MAX),
-    ] {
-        assert!(
-            matches!(with(at, word), Err(DeltaFault::Signature(_))),
-            "word {word} at {at}"
-        );
+    for at in [0, 123_456, 2_000_000, (4 << 20) - 1] {
+        target[at] ^= 1;
     }
-    assert!(parse_signature(good[..good.len() - 1].to_vec()).is_err());
-    assert!(parse_signature(Vec::new()).is_err());
-    assert!(parse_signature(good).is_ok());
+    for kind in [StrongKind::KeyedBlake3, StrongKind::SeededXxh3] {
+        let signed = sign(&basis, &options(kind, 4 << 10));
+        for index in [
+            Index::new(Signature::parse(signed.signature.clone()).unwrap()),
+            Index::aligned(Signature::parse(signed.signature).unwrap()),
+        ] {
+            let ranges = delta(&index, &target);
+            assert_eq!(rebuild(&basis, &ranges), target);
+            assert_eq!(literal_bytes(&ranges), 4 * 4096);
+        }
+    }
+}
+
+#[test]
+fn without_a_search_only_equal_offsets_match() {
+    let basis = noise(1 << 20, 8);
+    let signed = sign(&basis, &options(StrongKind::SeededXxh3, 4 << 10));
+    let index = Index::aligned(Signature::parse(signed.signature).unwrap());
+    let mut target = basis.clone();
+    target.insert(500_000, 1);
+    let ranges = delta(&index, &target);
+    assert_eq!(rebuild(&basis, &ranges), target);
+    let kept = 500_000 / 4096 * 4096;
+    assert_eq!(literal_bytes(&ranges), target.len() - kept);
+    let mut matcher = Matcher::new(&index);
+    matcher.push(&target);
+    assert_eq!(matcher.work().rolled, 0);
+}
+
+#[test]
+fn a_range_taken_apart_is_the_same_range() {
+    let basis = noise(300_000, 9);
+    let mut target = basis.clone();
+    target.splice(100_000..100_010, noise(5_000, 10));
+    let ranges = delta(
+        &index(&basis, &options(StrongKind::KeyedBlake3, 1 << 10)),
+        &target,
+    );
+    let apart: Vec<_> = ranges
+        .into_iter()
+        .flat_map(RangeDelta::into_single_parts)
+        .collect();
+    assert!(apart.len() > 2 && apart.iter().all(|range| range.parts.len() == 1));
+    assert!(apart.iter().any(RangeDelta::is_literal));
+    assert_eq!(rebuild(&basis, &apart), target);
 }
 
 #[test]
