@@ -307,7 +307,7 @@ impl Replica {
 
     /// Drops an entry and everything below it.
     pub fn drop_entry(&mut self, tables: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
-        let Some(entry) = tables.get(object)? else {
+        let Some(entry) = tables.remove(object, None)? else {
             return Ok(());
         };
         if entry.kind == Kind::Directory {
@@ -324,7 +324,6 @@ impl Replica {
             self.unsynced.remove(&object);
         }
         self.ledger.replace(Some(&entry), None);
-        tables.remove(object, None)?;
         Ok(())
     }
 

@@ -323,6 +323,10 @@ impl Source {
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
+        let sequence = t.next_sequence()?;
+        // The object itself first: half-seen renames can place two directories in each other for a moment, and what is
+        // below this one may then lead back to it.
+        t.remove(object, Some(sequence))?;
         let mut gone = vec![entry.clone()];
         if entry.kind == Kind::Directory {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
@@ -336,8 +340,6 @@ impl Source {
             }
         }
         drop(watcher);
-        let sequence = t.next_sequence()?;
-        t.remove(object, Some(sequence))?;
         // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record.
         for moved in gone
             .into_iter()
@@ -784,3 +786,6 @@ fn root_identity(stamp: &Stamp) -> Vec<u8> {
     }
     identity
 }
+
+#[cfg(test)]
+mod tests;
