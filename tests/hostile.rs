@@ -1275,7 +1275,11 @@ fn verify_changes_nothing() {
 fn a_second_mirror_is_told_who_has_the_module() {
     let bench = Bench::new();
     bench.open().leave();
-    let (code, text) = bench.try_open(&opening(b"dst", MIRROR + 1)).err().unwrap();
+    let other = Open {
+        source: "another tree of the same peer".into(),
+        ..opening(b"dst", MIRROR + 1)
+    };
+    let (code, text) = bench.try_open(&other).err().unwrap();
     assert_eq!(code, CloseCode::Busy);
     let owner = bench.pair.sender.fingerprint().to_string();
     assert!(

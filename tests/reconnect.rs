@@ -4,10 +4,11 @@ mod support;
 
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{Open, ToReceiver, ToSender};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
-use support::Pair;
 use support::peer::{Peer, dial, opening, tls};
 use support::relay::Relay;
+use support::{Following, Pair};
 
 /// Below the idle timeout of a connection (30 s), which would end it in any case.
 const SOON: Duration = Duration::from_secs(15);
@@ -38,6 +39,27 @@ fn a_sender_whose_last_connection_died_unheard_gets_in() {
         drop(silenced);
     }
     receiver.stop();
+}
+
+#[test]
+fn a_receiver_that_died_and_came_back_is_found_at_once() {
+    let pair = Pair::new();
+    let first = pair.receive();
+    let relay = Relay::start(first.address(), 100 << 20);
+    let following = Following::start(pair.sender_options(relay.address(), true));
+    following.watching.wait_in_sync();
+    // Nobody hears the last words of the first.
+    let nowhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    relay.retarget(nowhere.local_addr().unwrap());
+    first.stop();
+    let second = pair.receive();
+    relay.retarget(second.address());
+    let began = Instant::now();
+    std::fs::write(pair.src().join("file"), b"content").unwrap();
+    support::wait_equal(&pair.src(), &pair.dst());
+    assert!(began.elapsed() < SOON, "found after {:?}", began.elapsed());
+    following.stop().unwrap();
+    second.stop();
 }
 
 #[test]

@@ -294,3 +294,31 @@ fn c15_a_receiver_put_back_to_an_older_state_is_compared_and_repaired() {
         "contents that are there were sent again: {again:?}"
     );
 }
+
+#[test]
+fn a_sender_that_lost_its_state_takes_up_its_target_again() {
+    let pair = Pair::new();
+    fs::create_dir_all(pair.src().join("a/b")).unwrap();
+    for n in 0..20 {
+        fs::write(pair.src().join(format!("a/b/{n}")), vec![n; 3_000]).unwrap();
+    }
+    assert!(pair.seed().unwrap().in_sync);
+    fs::remove_dir_all(pair.path("home-s")).unwrap();
+    fs::create_dir(pair.path("home-s")).unwrap();
+    // Numbers are given out in another order than before.
+    fs::rename(pair.src().join("a/b"), pair.src().join("0")).unwrap();
+    fs::rename(pair.src().join("0"), pair.src().join("a/b")).unwrap();
+    fs::write(pair.src().join("a/b/3"), b"changed meanwhile").unwrap();
+    let summary = pair.seed().unwrap();
+    assert!(summary.in_sync);
+    assert_eq!(
+        summary.counters.files_sent, 1,
+        "what the target has was sent again"
+    );
+    pair.assert_equal();
+    // From here on it is the old pair again.
+    fs::write(pair.src().join("a/b/4"), b"changed later").unwrap();
+    let summary = pair.seed().unwrap();
+    assert_eq!((summary.in_sync, summary.counters.files_read), (true, 1));
+    pair.assert_equal();
+}

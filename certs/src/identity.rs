@@ -125,6 +125,11 @@ impl Identity {
         pem("PRIVATE KEY", self.key.secret_pkcs8_der())
     }
 
+    /// A secret that only this identity has, for the use that `context` names (see [`blake3::derive_key`]).
+    pub fn derive_secret(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, self.key.secret_pkcs8_der())
+    }
+
     /// The hash of the public key, by which peers know this machine.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint

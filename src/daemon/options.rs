@@ -120,6 +120,8 @@ pub struct SendCounters {
     pub files_sent: u64,
     /// Regular files of the source that were opened.
     pub files_read: u64,
+    /// How often the whole tree was looked at again, because events were lost.
+    pub rescans: u64,
     /// Content bytes read for the target.
     pub content_bytes: u64,
     /// Content bytes that are to be read, as far as known.

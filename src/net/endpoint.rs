@@ -66,11 +66,12 @@ impl fmt::Debug for ReceiverEndpoint {
 }
 
 impl ReceiverEndpoint {
-    /// Listens on a UDP address.
+    /// Listens on a UDP address. `secret` is this receiver's alone, and the same after a restart.
     pub fn bind(
         runtime: &tokio::runtime::Handle,
         tls: rustls::ServerConfig,
         listen: SocketAddr,
+        secret: &[u8; 32],
         options: &LinkOptions,
         authorise: Authorise,
     ) -> Result<ReceiverEndpoint, BindError> {
@@ -87,7 +88,7 @@ impl ReceiverEndpoint {
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
-        let endpoint = bind_patiently(listen, config).map_err(failed)?;
+        let endpoint = bind_patiently(listen, config, secret).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
         let (accepting, accepted) = unbounded();
         let door = Door {
@@ -236,10 +237,14 @@ impl Door {
 }
 
 /// A daemon that was just stopped may hold its port for another moment.
-fn bind_patiently(listen: SocketAddr, config: quinn::ServerConfig) -> std::io::Result<quinn::Endpoint> {
+fn bind_patiently(
+    listen: SocketAddr,
+    config: quinn::ServerConfig,
+    secret: &[u8; 32],
+) -> std::io::Result<quinn::Endpoint> {
     let deadline = std::time::Instant::now() + BIND_PATIENCE;
     loop {
-        match endpoint(listen, Some(config.clone())) {
+        match endpoint(listen, Some(config.clone()), Some(secret)) {
             Err(error)
                 if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline =>
             {

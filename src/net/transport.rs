@@ -2,7 +2,9 @@
 
 use driftless_protocol::CloseCode;
 use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
@@ -52,7 +54,7 @@ impl Default for LinkOptions {
     fn default() -> Self {
         LinkOptions {
             idle_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             hello_timeout: Duration::from_secs(10),
             compression_level: 3,
@@ -164,17 +166,49 @@ pub fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
 }
 
 /// Opens an endpoint. Must be called inside the runtime.
+///
+/// With a `secret` that is the same after a restart, the new process answers packets of the old one's connections with
+/// a stateless reset (RFC 9000, section 10.3), so that their peers need not wait for a timeout.
 pub fn endpoint(
     address: SocketAddr,
     server: Option<quinn::ServerConfig>,
+    secret: Option<&[u8; 32]>,
 ) -> std::io::Result<quinn::Endpoint> {
     let socket = socket(address)?;
-    quinn::Endpoint::new(
-        EndpointConfig::default(),
-        server,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
+    let config = secret.map_or_else(EndpointConfig::default, |secret| {
+        let mut config = EndpointConfig::new(Arc::new(ResetKey(*secret)));
+        // A connection id is checked before a reset is sent, so its key has to outlive the process as well.
+        let of_ids = blake3::derive_key("driftless 2026-11 connection ids v1", secret);
+        let of_ids = u64::from_le_bytes(of_ids[..8].try_into().unwrap_or_default());
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(of_ids)));
+        config
+    });
+    quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// Makes the tokens of stateless resets.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        blake3::Hasher::new_keyed(&self.0)
+            .update(data)
+            .finalize_xof()
+            .fill(out);
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let made = blake3::keyed_hash(&self.0, data);
+        // `Hash` compares in constant time.
+        match <[u8; 32]>::try_from(signature) {
+            Ok(given) if made == given => Ok(()),
+            _ => Err(CryptoError),
+        }
+    }
 }
 
 /// A handshake or a first message that failed, as a sender sees it.

@@ -11,6 +11,7 @@ const QUEUE_BYTES: u64 = 128 << 10;
 /// The relay; dropping it ends it.
 pub struct Relay {
     address: SocketAddr,
+    back: Arc<UdpSocket>,
     passed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
@@ -27,6 +28,7 @@ impl Relay {
         back.connect(target).unwrap();
         let relay = Relay {
             address: front.local_addr().unwrap(),
+            back: back.clone(),
             passed: Arc::default(),
             stop: Arc::default(),
         };
@@ -59,6 +61,11 @@ impl Relay {
     /// Where to send to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on passes to another target, and only its answers.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.back.connect(target).unwrap();
     }
 
     /// Bytes passed so far, both ways.

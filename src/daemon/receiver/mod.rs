@@ -108,8 +108,10 @@ impl ReceiverDaemon {
                 }
             })
         };
-        let endpoint = ReceiverEndpoint::bind(runtime, tls, options.listen, &options.link, authorise)
-            .map_err(|error| DaemonError::failed(error.to_string()))?;
+        let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
+        let endpoint =
+            ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &options.link, authorise)
+                .map_err(|error| DaemonError::failed(error.to_string()))?;
         let shared = Arc::new(Shared {
             options,
             stop: Stop::default(),
@@ -406,7 +408,13 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
         owner: open.carried.owner && own_carried().owner,
     };
     let binding = replica.binding().map_err(|error| unable(&error))?;
-    if let Some(other) = binding.as_ref().filter(|binding| binding.mirror != open.mirror) {
+    let (binding, other) = match binding {
+        Some(other) if other.mirror != open.mirror => (None, Some(other)),
+        binding => (binding, None),
+    };
+    let is_same_source =
+        |other: &Binding| other.peer == *peer.as_bytes() && other.source == open.source.to_string();
+    if let Some(other) = other.as_ref().filter(|other| !is_same_source(other)) {
         let text = format!(
             "{} is kept by the mirror of {} from peer {}; give this one another module or path, or remove that \
              mirror on the receiver",
@@ -417,6 +425,12 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
         return Err((CloseCode::Busy, text));
     }
     replica.set_carried(carried).map_err(|error| unable(&error))?;
+    if other.is_some() {
+        // The same sender with the same source, that lost its state or calls this target by another name: a first
+        // contact. Its numbers begin anew, so the ones that are known here mean nothing any more.
+        tracing::info!(%peer, "a mirror of the same source takes over from the one before");
+        replica.disown().map_err(|error| unable(&error))?;
+    }
     // What an earlier connection displaced is compared anew, as if it were not there.
     let catalog = replica.catalog.clone();
     let parked = catalog.update(false, |tables| Ok(replica.remove_parked(tables)));

@@ -36,6 +36,9 @@ pub enum ReplicaError {
     /// Another daemon works here.
     #[error("{0}")]
     Locked(String),
+    /// The entries of an earlier mirror could not be let go.
+    #[error("cannot let go of the entries of the mirror before: {0}")]
+    Disown(String),
     /// Its home cannot be used.
     #[error("cannot use {path}: {source}")]
     Home {
@@ -181,6 +184,18 @@ impl Replica {
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
         }
         Ok(())
+    }
+
+    /// Counts nothing as part of a mirror any more; everything stays where it is, and its content stays known.
+    pub fn disown(&mut self) -> Result<(), ReplicaError> {
+        let catalog = self.catalog.clone();
+        let released = catalog.update(true, |tables| {
+            let released = tables.child_entries(ObjectId::ROOT)?;
+            Ok(released
+                .into_iter()
+                .try_for_each(|entry| self.release(tables, entry.object)))
+        })?;
+        released.map_err(|error| ReplicaError::Disown(error.text))
     }
 
     /// The stored cursor.

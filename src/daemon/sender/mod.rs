@@ -350,6 +350,7 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
         )));
     }
     if ready.rescan {
+        context.counters.rescans += 1;
         context.observer.rescan();
         context
             .observer

@@ -264,6 +264,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 last_durable: Instant::now(),
             };
             session.retry_failed_later();
+            // What an earlier connection sent and never heard of again is found anew.
+            session.context.counters.ops_total = session.context.counters.ops_done;
             let ended = session
                 .begin(opened)
                 .and_then(|()| session.serve(opened))
