@@ -142,7 +142,9 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
     let mut read = match StableRead::open(&file.directory, &file.name) {
         Ok(read) => read,
-        Err(error) if error.kind() == FsErrorKind::NotFound => return abandoned(None),
+        Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
+            return abandoned(None);
+        }
         Err(error) => return abandoned(Some(error.to_string())),
     };
     // A signature that does not parse is a receiver's mistake; the whole file is always an answer.

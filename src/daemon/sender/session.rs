@@ -429,7 +429,11 @@ impl<'a, 'c> Session<'a, 'c> {
         let ledger = &self.context.source.ledger;
         // With entries in error the two sums differ by design; every one of them is reported.
         let equal = ledger.unknown() == 0 && ledger.fold() == cursor.sum;
-        if equal || (!self.context.failed.is_empty() && self.reconciles_ever > 0) {
+        if equal {
+            self.forget_failures()?;
+            return Ok(Some(cursor.sequence));
+        }
+        if !self.context.failed.is_empty() && self.reconciles_ever > 0 {
             return Ok(Some(cursor.sequence));
         }
         tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
@@ -446,6 +450,21 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         self.must_reconcile = true;
         Ok(None)
+    }
+
+    /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile.
+    fn forget_failures(&mut self) -> Result<(), StoreError> {
+        if self.context.failed.is_empty() {
+            return Ok(());
+        }
+        for (object, _) in self.context.failed.drain() {
+            let state = &self.context.source.state;
+            state.clear_failed(&self.context.options.target.display, object)?;
+            self.delayed.retain(|(_, delayed)| *delayed != object);
+        }
+        self.context.counters.failed = 0;
+        self.context.tell_failed();
+        Ok(())
     }
 
     /// Sends removals, when everything that may have left the removed directories is on its way.
