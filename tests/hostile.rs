@@ -968,6 +968,147 @@ fn numbers_of_ops_that_break_the_rules() {
 }
 
 #[test]
+fn patches_that_do_not_fit_never_replace_a_file() {
+    let bench = Bench::new();
+    let old = "the old content ".repeat(10_000);
+    let mut peer = bench.open();
+    let mut ops = peer.op_stream();
+    let mut next = peer.send_ops(&mut ops, 1, [inline(place(1, "f"), 10, &old)]);
+    peer.wait_applied(next - 1);
+    let size = old.len() as u64;
+    let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 1).unwrap();
+    let all = || DeltaPart::Copy {
+        offset: 0,
+        length: size as u32,
+    };
+    let past = DeltaPart::Copy {
+        offset: 1,
+        length: size as u32,
+    };
+    let literal = |length| DeltaPart::Literal { length };
+    let (right, wrong) = (Digest::of(old.as_bytes()), Digest::of(b"something else"));
+    let bomb = zstd(&vec![0; 8 << 20]);
+    let (basis, broken) = (FailureKind::Basis, FailureKind::WrongDigest);
+    for (what, object, size, digest, from, parts, literals, kind) in [
+        (
+            "another basis",
+            10,
+            size,
+            right,
+            wrong,
+            vec![all()],
+            vec![],
+            basis,
+        ),
+        (
+            "another object",
+            11,
+            size,
+            right,
+            right,
+            vec![all()],
+            vec![],
+            basis,
+        ),
+        (
+            "a copy past the end",
+            10,
+            size,
+            right,
+            right,
+            vec![past],
+            vec![],
+            broken,
+        ),
+        (
+            "parts that fall short",
+            10,
+            size + 1,
+            right,
+            right,
+            vec![all()],
+            vec![],
+            broken,
+        ),
+        (
+            "literals that lack",
+            10,
+            size + 1,
+            right,
+            right,
+            vec![all(), literal(1)],
+            vec![],
+            broken,
+        ),
+        (
+            "literals left over",
+            10,
+            size,
+            right,
+            right,
+            vec![all()],
+            zstd(b"x"),
+            broken,
+        ),
+        (
+            "no zstd frame",
+            10,
+            4,
+            right,
+            right,
+            vec![literal(4)],
+            b"xxxx".to_vec(),
+            broken,
+        ),
+        (
+            "a bomb",
+            10,
+            8 << 20,
+            right,
+            right,
+            vec![literal(8 << 20)],
+            bomb,
+            broken,
+        ),
+        (
+            "another digest",
+            10,
+            1,
+            wrong,
+            right,
+            vec![literal(1)],
+            zstd(b"x"),
+            broken,
+        ),
+    ] {
+        let content = Content::Patch {
+            size,
+            digest,
+            basis: from,
+            parts: DeltaParts(parts),
+            literals: InlineContent(literals),
+        };
+        let body = OpBody::PutFile {
+            place: place(1, "f"),
+            object: ObjectId(object),
+            attributes: attributes(0o644),
+            content,
+        };
+        next = peer.send_ops(&mut ops, next, [body]);
+        let number = next - 1;
+        peer.wait(what, |peer| peer.failed.contains_key(&number));
+        assert_eq!(peer.failed[&number], kind, "{what}");
+        assert_eq!(
+            fs::read(bench.pair.dst().join("f")).unwrap(),
+            old.as_bytes(),
+            "{what}"
+        );
+    }
+    peer.leave();
+    bench.check();
+}
+
+#[test]
 fn contents_that_do_not_add_up_never_replace_a_file() {
     let bench = Bench::new();
     let old = "the old content ".repeat(10_000);

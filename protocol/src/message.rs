@@ -289,6 +289,8 @@ pub enum FailureKind {
     Unsupported,
     /// Any other error of the receiver's system.
     Io,
+    /// The present content is not the basis that a patch was made against.
+    Basis,
 }
 
 /// Receiver to sender on the control stream.
@@ -347,8 +349,8 @@ pub struct Op {
     pub number: u64,
     /// An op that must have ended first; 0 for none.
     pub after: u64,
-    /// Whether all ops with lower numbers must have ended first, but for offered files: these have only to be known,
-    /// so that a large file holds nothing up.
+    /// Whether all ops with lower numbers must have ended first, but for offered and patched files: these have only to be
+    /// known, so that a large file holds nothing up.
     pub barrier: bool,
     /// The deed.
     pub body: OpBody,
@@ -363,7 +365,7 @@ checked!(
     },
     |op: &Op| match op.body {
         OpBody::PutFile {
-            content: Content::Offer { size, .. },
+            content: Content::Offer { size, .. } | Content::Patch { size, .. },
             ..
         } => check_size(size),
         _ => Ok(()),
@@ -472,6 +474,31 @@ pub enum Content {
         /// The digest, where the sender knows it already: a receiver that has this content asks for nothing.
         digest: Option<Digest>,
     },
+    /// All of it, as a delta against the content that the receiver last acknowledged. One whose content is another
+    /// fails with [`FailureKind::Basis`].
+    Patch {
+        /// Size in bytes.
+        size: u64,
+        /// BLAKE3 of the content that this makes.
+        digest: Digest,
+        /// BLAKE3 of the content that it is made from.
+        basis: Digest,
+        /// Copies and literals, in order; together `size` bytes.
+        parts: DeltaParts,
+        /// The bytes of all literals, as one zstd frame of at most [`RANGE_BYTES_MAX`] bytes of content.
+        literals: InlineContent,
+    },
+}
+
+impl Content {
+    /// Bytes that count against [`INLINE_IN_FLIGHT_BYTES_MAX`]: what a receiver has to hold until the op has ended.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Content::Inline { bytes, .. } => bytes.0.len(),
+            Content::Offer { .. } => 0,
+            Content::Patch { parts, literals, .. } => literals.0.len() + 16 * parts.0.len(),
+        }
+    }
 }
 
 /// What travels on an op stream.

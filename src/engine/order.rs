@@ -1,8 +1,8 @@
 //! The order in which a receiver carries out ops.
 //!
 //! Ops arrive on several streams, so in almost any order. An op is ready when the op it names has ended, and, if it
-//! is a barrier, when all ops with lower numbers have, but for offered files: these need only be known, so that a file
-//! of any size holds up nothing behind it. [`OpOrder`] also knows which ops have ended, which is what is acknowledged.
+//! is a barrier, when all ops with lower numbers have, but for offered and patched files: these need only be known,
+//! so that a file of any size holds up nothing behind it. [`OpOrder`] also knows which ops have ended, which is what is acknowledged.
 
 use super::numbers::{NumberSet, RunSet};
 use driftless_protocol::limits::OPS_IN_FLIGHT_MAX;
@@ -33,7 +33,7 @@ pub enum OrderFault {
 #[derive(Debug, Default)]
 pub struct OpOrder {
     ended: NumberSet,
-    /// What a barrier does not wait for: ops that have ended, and offered files that have arrived.
+    /// What a barrier does not wait for: ops that have ended, and offered or patched files that have arrived.
     passable: NumberSet,
     /// Ops that ended above the prefix and were not told.
     untold: RunSet,
@@ -73,7 +73,7 @@ impl OpOrder {
         let is_offer = matches!(
             &op.body,
             OpBody::PutFile {
-                content: Content::Offer { .. },
+                content: Content::Offer { .. } | Content::Patch { .. },
                 ..
             }
         );

@@ -232,6 +232,7 @@ fn progress() {
         FailureKind::Mismatch,
         FailureKind::Unsupported,
         FailureKind::Io,
+        FailureKind::Basis,
     ];
     for (tag, kind) in kinds.into_iter().enumerate() {
         golden(
@@ -335,6 +336,37 @@ fn ops() {
              01                            # Content::Offer
              fd 00 00 00 00 01 00 00 00    # size: 2^32
              00                            # digest: none"
+        ),
+    );
+    golden_op(
+        OpBody::PutFile {
+            place: place(),
+            object: ObjectId(2),
+            attributes: attributes(),
+            content: Content::Patch {
+                size: 300,
+                digest: Digest([0xaa; 32]),
+                basis: Digest([0xbb; 32]),
+                parts: DeltaParts(vec![
+                    DeltaPart::Copy {
+                        offset: 1,
+                        length: 299,
+                    },
+                    DeltaPart::Literal { length: 1 },
+                ]),
+                literals: InlineContent(vec![0xcc; 2]),
+            },
+        },
+        &format!(
+            "01 07 01 6e 02      # OpBody::PutFile, place, object
+             {ATTRIBUTES}
+             02                  # Content::Patch
+             fb 2c 01            # size: 300
+             aa*32 bb*32         # digest, basis
+             02                  # 2 parts
+             00 01 fb 2b 01      # DeltaPart::Copy, offset, length
+             01 01               # DeltaPart::Literal, length
+             02 cc*2             # literals"
         ),
     );
     golden_op(

@@ -274,6 +274,7 @@ fn failed(reach: Reach) -> BoxedStrategy<ToSender> {
         FailureKind::Mismatch,
         FailureKind::Unsupported,
         FailureKind::Io,
+        FailureKind::Basis,
     ];
     let held = prop::option::of((object(), any::<[u8; 32]>().prop_map(EntrySum)));
     (number(), prop::sample::select(kinds.to_vec()), text(reach), held)
@@ -340,6 +341,20 @@ fn content(reach: Reach) -> BoxedStrategy<Content> {
             bytes: InlineContent(bytes)
         }),
         (size(reach), prop::option::of(digest())).prop_map(|(size, digest)| Content::Offer { size, digest }),
+        (
+            size(reach),
+            digest(),
+            digest(),
+            delta_parts(reach),
+            bytes(INLINE_CONTENT_BYTES_MAX, reach)
+        )
+            .prop_map(|(size, digest, basis, parts, literals)| Content::Patch {
+                size,
+                digest,
+                basis,
+                parts: DeltaParts(parts),
+                literals: InlineContent(literals),
+            }),
     ]
     .boxed()
 }
@@ -410,8 +425,7 @@ pub(crate) fn op_frame(reach: Reach) -> BoxedStrategy<OpFrame> {
     .boxed()
 }
 
-fn range_body(reach: Reach) -> BoxedStrategy<RangeBody> {
-    let bytes = || bytes(RANGE_BYTES_MAX, reach).prop_map(RangeBytes);
+fn delta_parts(reach: Reach) -> BoxedStrategy<Vec<DeltaPart>> {
     let part = prop_oneof![
         (number(), any::<u32>()).prop_map(|(offset, length)| DeltaPart::Copy { offset, length }),
         any::<u32>().prop_map(|length| DeltaPart::Literal { length }),
@@ -420,11 +434,16 @@ fn range_body(reach: Reach) -> BoxedStrategy<RangeBody> {
         offset: u64::MAX,
         length: u32::MAX,
     };
+    list(part, DELTA_PARTS_MAX, longest, reach)
+}
+
+fn range_body(reach: Reach) -> BoxedStrategy<RangeBody> {
+    let bytes = || bytes(RANGE_BYTES_MAX, reach).prop_map(RangeBytes);
     prop_oneof![
         bytes().prop_map(RangeBody::Raw),
         bytes().prop_map(RangeBody::Zstd),
         Just(RangeBody::Zeros),
-        (list(part, DELTA_PARTS_MAX, longest, reach), bytes()).prop_map(|(parts, literals)| {
+        (delta_parts(reach), bytes()).prop_map(|(parts, literals)| {
             RangeBody::Delta {
                 parts: DeltaParts(parts),
                 literals,

@@ -357,6 +357,34 @@ impl Replica {
         Some((object, sum))
     }
 
+    /// The file at a place, and its size, if it is this object with exactly this content.
+    pub fn basis(
+        &mut self,
+        t: &impl CatalogRead,
+        place: &Place,
+        object: ObjectId,
+        content: Digest,
+    ) -> Result<(std::fs::File, u64), ApplyError> {
+        let other = |text: String| ApplyError {
+            kind: FailureKind::Basis,
+            text,
+        };
+        let entry = self
+            .occupant(t, place)?
+            .filter(|entry| entry.object == object && entry.digest == Some(content))
+            .ok_or_else(|| {
+                other(format!(
+                    "{} is not known to have the content of the basis",
+                    place.name
+                ))
+            })?;
+        let (file, stat) = self.directory(t, place.directory)?.open_file(&place.name)?;
+        if entry.stamp != Some(stat.stamp.to_bytes()) {
+            return Err(other(format!("{} was changed by somebody else", place.name)));
+        }
+        Ok((file, stat.size))
+    }
+
     /// The catalog's entry at a place.
     pub fn occupant(&self, t: &impl CatalogRead, place: &Place) -> Result<Option<Entry>, ApplyError> {
         match t.lookup(place.directory, &place.name)? {

@@ -18,7 +18,7 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_protocol::limits::{ENDED_RUNS_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX};
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs,
+    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp,
     ToReceiver, ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
@@ -291,15 +291,12 @@ impl<'a> Session<'a> {
 
     /// Counts content that sits in memory. A sender knows the limit, too.
     fn hold(&mut self, op: &Op) -> Result<(), SessionError> {
-        let OpBody::PutFile {
-            content: Content::Inline { bytes, .. },
-            ..
-        } = &op.body
-        else {
+        let OpBody::PutFile { content, .. } = &op.body else {
             return Ok(());
         };
-        self.inline_bytes += bytes.0.len();
-        self.inline.insert(op.number, bytes.0.len());
+        let bytes = content.held_bytes();
+        self.inline_bytes += bytes;
+        self.inline.insert(op.number, bytes);
         if self.inline_bytes > INLINE_IN_FLIGHT_BYTES_MAX {
             let text =
                 format!("more than {INLINE_IN_FLIGHT_BYTES_MAX} bytes of content are in flight inside ops");
@@ -446,6 +443,38 @@ impl<'a> Session<'a> {
                 );
                 self.outstanding += 1;
                 let _ = self.staging.jobs.send(job);
+            }
+            Content::Patch {
+                size,
+                digest,
+                basis,
+                parts,
+                literals,
+            } => {
+                let file = self.replica.basis(tables, &place, object, basis)?;
+                let seal = SealOp {
+                    number,
+                    size,
+                    digest,
+                    attributes,
+                };
+                self.pending.insert(
+                    number,
+                    Pending {
+                        place,
+                        object,
+                        attributes,
+                        offer: Some((size, Some(digest))),
+                    },
+                );
+                self.asked.insert(number);
+                let _ = self.staging.file_jobs.send(Job::Patch {
+                    seal,
+                    directory,
+                    basis: file,
+                    parts: parts.0,
+                    literals: literals.0,
+                });
             }
             Content::Offer { size, digest } => {
                 self.pending.insert(

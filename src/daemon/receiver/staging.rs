@@ -77,6 +77,19 @@ pub enum Job {
         /// The present file and its size.
         basis: Option<(File, u64)>,
     },
+    /// Build a file from the present one and a patch.
+    Patch {
+        /// What it must be.
+        seal: SealOp,
+        /// The target's directory.
+        directory: Arc<Directory>,
+        /// The present file and its size.
+        basis: (File, u64),
+        /// Copies and literals.
+        parts: Vec<DeltaPart>,
+        /// The literals, compressed.
+        literals: Vec<u8>,
+    },
     /// End this thread.
     Stop,
     /// Check a complete file and give it its attributes.
@@ -165,6 +178,16 @@ impl Staging {
                     .want(number, directory, basis)
                     .err()
                     .map(|error| Done::Failed(number, error)),
+                Job::Patch {
+                    seal,
+                    directory,
+                    basis,
+                    parts,
+                    literals,
+                } => {
+                    let outcome = stage_patch(directory, basis, &seal, &parts, &literals, self.carried);
+                    Some(report(seal.number, outcome))
+                }
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
                     Ok(incoming) => report(seal.number, verify(incoming, &seal, self.carried)),
                     // A range thread still holds it for an instant; look again after the others.
@@ -292,7 +315,8 @@ impl Incoming {
             // The staged file is empty where nothing is written; the length is set at the end.
             RangeBody::Zeros => {}
             RangeBody::Delta { parts, literals } => {
-                self.build(frame, &parts.0, &inflate(&literals.0)?)?;
+                let length = u64::from(frame.length);
+                self.build(frame.offset, length, &parts.0, &inflate(&literals.0)?)?;
             }
         }
         if !self.lock().coverage.add(frame.offset, u64::from(frame.length)) {
@@ -304,7 +328,14 @@ impl Incoming {
         Ok(())
     }
 
-    fn build(&self, frame: &BulkFrame, parts: &[DeltaPart], literals: &[u8]) -> Result<(), ApplyError> {
+    /// Builds `length` bytes from `offset` on.
+    fn build(
+        &self,
+        offset: u64,
+        length: u64,
+        parts: &[DeltaPart],
+        literals: &[u8],
+    ) -> Result<(), ApplyError> {
         let wrong = |text: String| ApplyError {
             kind: FailureKind::WrongDigest,
             text,
@@ -313,9 +344,9 @@ impl Incoming {
             .basis
             .as_ref()
             .ok_or_else(|| wrong("a delta came for a file without basis".to_owned()))?;
-        delta::check_parts(parts, frame.length, literals.len(), *basis_bytes)
+        delta::check_parts(parts, length, literals.len(), *basis_bytes)
             .map_err(|fault| wrong(fault.to_string()))?;
-        let (mut at, mut literals) = (frame.offset, literals);
+        let (mut at, mut literals) = (offset, literals);
         for part in parts {
             match *part {
                 DeltaPart::Copy { offset, length } => {
@@ -339,6 +370,24 @@ fn report(number: u64, outcome: Result<StagedFile, ApplyError>) -> Done {
         Ok(file) => Done::Staged(number, file),
         Err(error) => Done::Failed(number, error),
     }
+}
+
+fn stage_patch(
+    directory: Arc<Directory>,
+    basis: (File, u64),
+    seal: &SealOp,
+    parts: &[DeltaPart],
+    literals: &[u8],
+    carried: Carried,
+) -> Result<StagedFile, ApplyError> {
+    let incoming = Incoming {
+        staged: Staged::create(directory)?,
+        basis: Some(basis),
+        arrival: Mutex::default(),
+        closed: AtomicBool::new(true),
+    };
+    incoming.build(0, seal.size, parts, &inflate(literals)?)?;
+    verify(incoming, seal, carried)
 }
 
 fn stage_inline(

@@ -1,11 +1,16 @@
 //! Reading contents: small files whole, large ones as a run of ranges. Runs on plain threads beside the session.
 
+use super::work::DELTA_BYTES_MIN;
 use crate::daemon::Stop;
-use crate::engine::delta::{PeerSignature, RangeDelta, TargetMatcher};
+use crate::engine::delta::{
+    Index, Matcher, Patch, PatchCollector, PeerSignature, RangeDelta, Signature, SignatureBuilder,
+    SignatureOptions, TargetMatcher,
+};
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat, read_whole};
 use crate::net::BulkSender;
+use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
-use driftless_protocol::limits::{INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX};
+use driftless_protocol::limits::{INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use driftless_protocol::message::{BulkFrame, DeltaParts, RangeBody, RangeBytes};
 use driftless_protocol::{Digest, Name, ObjectId};
 use std::fs::File;
@@ -15,6 +20,8 @@ use std::sync::Arc;
 const COMPRESSION_LEVEL: i32 = 3;
 /// A range is compressed if its first bytes shrink below this share (in percent).
 const WORTH_COMPRESSING_PERCENT: usize = 90;
+/// Smaller files get a signature when they change for the first time: most never do.
+const SIGNED_AT_FIRST_BYTES_MIN: u64 = 1 << 20;
 const SAMPLE_BYTES: usize = 16 << 10;
 /// How much of a file is read at a time when it is matched against a basis.
 const MATCHED_BYTES: usize = 4 << 20;
@@ -35,8 +42,13 @@ pub struct FileRef {
 pub enum ReadJob {
     /// Read a small file whole, digest it.
     Whole(FileRef),
-    /// Only digest a file of any size.
-    Digest(FileRef),
+    /// Only digest a file of any size, and find out what changed since it had the content of `basis`.
+    Digest {
+        /// The file.
+        file: FileRef,
+        /// The content that the target holds.
+        basis: Option<Digest>,
+    },
     /// Send the ranges of a file that the receiver asked for.
     Stream {
         /// The op.
@@ -53,8 +65,8 @@ pub enum ReadJob {
 pub enum ReadDone {
     /// A small file's content.
     Whole(FileRef, Vec<u8>, Stat),
-    /// A file's digest.
-    Digest(FileRef, Digest, Stat),
+    /// A file's digest, and what changed since its basis, if that is known and little.
+    Digest(FileRef, Digest, Stat, Option<(Digest, Patch)>),
     /// The file is too large to travel inside an op.
     TooLarge(FileRef, Stat),
     /// It changed while it was read.
@@ -84,19 +96,25 @@ impl ReadDone {
 }
 
 /// Works until the job channel closes.
-pub fn read_files(jobs: &Receiver<ReadJob>, done: &Sender<ReadDone>, bulk: &BulkSender, stop: &Stop) {
+pub fn read_files(
+    jobs: &Receiver<ReadJob>,
+    done: &Sender<ReadDone>,
+    bulk: &BulkSender,
+    signatures: &Signatures,
+    stop: &Stop,
+) {
     for job in jobs {
         if stop.is_requested() {
             return;
         }
         let result = match job {
             ReadJob::Whole(file) => whole(file),
-            ReadJob::Digest(file) => digest(file),
+            ReadJob::Digest { file, basis } => digest(file, basis, signatures),
             ReadJob::Stream {
                 number,
                 file,
                 signature,
-            } => stream(number, file, signature, bulk),
+            } => stream(number, file, signature, bulk, signatures),
         };
         if done.send(result).is_err() {
             return;
@@ -113,21 +131,92 @@ fn whole(file: FileRef) -> ReadDone {
     }
 }
 
-fn digest(file: FileRef) -> ReadDone {
+/// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
+fn digest(file: FileRef, basis: Option<Digest>, signatures: &Signatures) -> ReadDone {
     let read = match StableRead::open(&file.directory, &file.name) {
         Ok(read) => read,
         Err(error) => return unreadable(file.object, &error),
     };
-    let digest = match crate::daemon::receiver::digest_of(read.file()) {
-        Ok(digest) => digest,
+    let remembered = basis.and_then(|basis| {
+        let signature = Signature::parse(signatures.get(file.object, &basis)?).ok()?;
+        Some((basis, Index::new(signature)))
+    });
+    let mut changes = remembered
+        .as_ref()
+        .map(|(_, index)| Matcher::with_output(index, PatchCollector::default()));
+    let size = read.stat().size;
+    let mut signer = signer(size);
+    let mut hasher = blake3::Hasher::new();
+    let read_all = read_pieces(read.file(), size, MATCHED_BYTES, |piece| {
+        hasher.update(piece);
+        if let Some(signer) = &mut signer {
+            signer.push(piece);
+        }
+        changes = changes.take().filter(|changes| !changes.output().is_too_large());
+        if let Some(changes) = &mut changes {
+            changes.take_in(piece);
+        }
+        true
+    });
+    match read_all {
+        Ok(at) if at == size => {}
+        Ok(_) => return ReadDone::Moved(file),
         Err(error) => {
             return ReadDone::Unreadable(file.object, format!("cannot read {}: {error}", file.name));
         }
-    };
-    match read.finish() {
-        Ok(Some(stat)) => ReadDone::Digest(file, digest, stat),
-        _ => ReadDone::Moved(file),
     }
+    let Ok(Some(stat)) = read.finish() else {
+        return ReadDone::Moved(file);
+    };
+    let digest = Digest(hasher.finalize().into());
+    if let Some(signer) = signer {
+        remember(signatures, file.object, &digest, signer);
+    }
+    let patch = changes.and_then(|changes| changes.end_with_output().finish());
+    let patch = remembered.as_ref().map(|(basis, _)| *basis).zip(patch);
+    ReadDone::Digest(file, digest, stat, patch)
+}
+
+/// For files that are worth a delta.
+fn signer(bytes: u64) -> Option<SignatureBuilder> {
+    let mut key = [0; 32];
+    if bytes < DELTA_BYTES_MIN || getrandom::fill(&mut key).is_err() {
+        return None;
+    }
+    let options = SignatureOptions {
+        digest: false,
+        ..SignatureOptions::remembered(key, SIGNATURE_BYTES_MAX)
+    };
+    SignatureBuilder::new(bytes, &options)
+}
+
+/// Keeps the signature of a file that was read to its end.
+fn remember(signatures: &Signatures, object: ObjectId, digest: &Digest, signer: SignatureBuilder) {
+    // A file that was cut short under the read is read again anyway.
+    let Ok(signed) = signer.finish() else { return };
+    if let Err(error) = signatures.put(object, digest, &signed.signature) {
+        tracing::debug!("cannot keep a signature: {error}");
+    }
+}
+
+/// Reads `size` bytes in pieces, until the file ends or `take` has enough; tells how many there were.
+fn read_pieces(
+    file: &File,
+    size: u64,
+    step: usize,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> std::io::Result<u64> {
+    let mut buffer = vec![0; step.min(size.max(1) as usize)];
+    let mut at = 0;
+    while at < size {
+        let want = (size - at).min(buffer.len() as u64) as usize;
+        let count = read_full(file, &mut buffer[..want], at)?;
+        at += count as u64;
+        if count == 0 || !take(&buffer[..count]) {
+            break;
+        }
+    }
+    Ok(at)
 }
 
 fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
@@ -138,7 +227,13 @@ fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
 }
 
 /// Reads a file once: digest, delta and ranges come from the same bytes.
-fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSender) -> ReadDone {
+fn stream(
+    number: u64,
+    file: FileRef,
+    signature: Option<Vec<u8>>,
+    bulk: &BulkSender,
+    signatures: &Signatures,
+) -> ReadDone {
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
     let mut read = match StableRead::open(&file.directory, &file.name) {
         Ok(read) => read,
@@ -156,35 +251,35 @@ fn stream(number: u64, file: FileRef, signature: Option<Vec<u8>>, bulk: &BulkSen
         at: 0,
     };
     let mut hasher = blake3::Hasher::new();
-    let size = read.stat().size;
+    let before = *read.stat();
+    let is_worth_it = signature.is_some() || before.size >= SIGNED_AT_FIRST_BYTES_MIN;
+    let mut signer = signer(before.size).filter(|_| is_worth_it);
     let step = if sender.matcher.is_some() {
         MATCHED_BYTES
     } else {
         RANGE_BYTES_MAX
     };
-    let mut buffer = vec![0; step.min(size.max(1) as usize)];
-    let mut at = 0;
-    let before = *read.stat();
+    let mut is_cut_off = false;
     // What is appended after the first look belongs to the next version.
-    while at < before.size {
-        let want = (before.size - at).min(buffer.len() as u64) as usize;
-        let count = match read_full(read.file(), &mut buffer[..want], at) {
-            Ok(count) => count,
-            Err(error) => return abandoned(Some(format!("cannot read {}: {error}", file.name))),
-        };
-        if count == 0 {
-            break;
+    let at = read_pieces(read.file(), before.size, step, |piece| {
+        hasher.update(piece);
+        if let Some(signer) = &mut signer {
+            signer.push(piece);
         }
-        hasher.update(&buffer[..count]);
-        if sender.send(&buffer[..count]).is_err() {
-            return abandoned(None);
-        }
-        at += count as u64;
-    }
-    if sender.finish().is_err() {
+        is_cut_off = sender.send(piece).is_err();
+        !is_cut_off
+    });
+    let at = match at {
+        Ok(at) => at,
+        Err(error) => return abandoned(Some(format!("cannot read {}: {error}", file.name))),
+    };
+    if is_cut_off || sender.finish().is_err() {
         return abandoned(None);
     }
     let digest = Digest(hasher.finalize().into());
+    if let Some(signer) = signer {
+        remember(signatures, file.object, &digest, signer);
+    }
     match held_still(&mut read, digest, at) {
         Ok(still) => ReadDone::Streamed(number, file.object, digest, at, *read.stat(), still),
         Err(error) => abandoned(Some(error)),

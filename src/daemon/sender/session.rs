@@ -226,7 +226,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 .chain([&stream_queue; STREAM_THREADS])
             {
                 let (queue, done, bulk, halt) = (queue.clone(), done.clone(), link.bulk(), halt.clone());
-                scope.spawn(move || read_files(&queue, &done, &bulk, &halt));
+                let signatures = context.source.signatures.clone();
+                scope.spawn(move || read_files(&queue, &done, &bulk, &signatures, &halt));
             }
             let mut session = Session {
                 context,

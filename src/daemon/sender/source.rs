@@ -8,7 +8,10 @@ use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::kind_of;
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat};
-use crate::store::{Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
+use crate::store::{
+    Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
+    root_place,
+};
 use crate::watch::{WatchError, WatchEvent, Watcher};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::Place;
@@ -45,6 +48,8 @@ pub struct Source {
     pub catalog: Arc<Catalog>,
     /// Mirror id, incarnations, cursors, failed set.
     pub state: State,
+    /// Of the contents that the target was last sent.
+    pub signatures: Arc<Signatures>,
     /// The sum over what is known of the tree.
     pub ledger: Ledger,
     /// Lines for the user that have not been shown yet.
@@ -104,6 +109,13 @@ impl Source {
         state
             .raise_object_reserve(next.0 + NUMBERS_PER_RUN)
             .map_err(|error| failed(&error))?;
+        let signatures =
+            Signatures::open(&home.join("signatures"), SIGNATURE_CACHE_BYTES).map_err(|error| {
+                DaemonError::failed(format!(
+                    "cannot use the signatures in {}: {error}",
+                    home.display()
+                ))
+            })?;
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
             warnings.push(format!(
@@ -116,6 +128,7 @@ impl Source {
             path,
             catalog: Arc::new(catalog),
             state,
+            signatures: Arc::new(signatures),
             ledger: Ledger::default(),
             warnings,
             is_summed: false,
@@ -334,6 +347,7 @@ impl Source {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &gone {
             self.ledger.replace(Some(entry), None);
+            self.signatures.remove(entry.object);
             if entry.kind == Kind::Directory {
                 watcher.unwatch(entry.object);
                 self.handles.remove(&entry.object);

@@ -2,12 +2,14 @@
 
 use super::source::{Source, stamp_of};
 use crate::daemon::ledger::flags;
-use crate::engine::delta::BASIS_BYTES_MIN;
 use crate::fs::Stamp;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
 use driftless_protocol::message::{OpBody, Place};
 use driftless_protocol::{Attributes, Digest, Kind, ObjectId};
+
+/// A smaller file is sent whole: that takes half a round trip, and hardly more bytes than a delta.
+pub const DELTA_BYTES_MIN: u64 = 64 << 10;
 
 /// What an op that was sent does.
 #[derive(Debug, Clone)]
@@ -132,11 +134,8 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
         Kind::Symlink => Next::Link,
         Kind::File if on_target && !has(flags::STALE) && entry.digest.is_some() => adjust(),
         Kind::File if unstable => Next::Offer,
-        Kind::File
-            if entry.size <= INLINE_CONTENT_BYTES_MAX as u64 && entry.size < BASIS_BYTES_MIN.max(1 << 20) =>
-        {
-            Next::Read
-        }
+        Kind::File if entry.size < DELTA_BYTES_MIN => Next::Read,
+        Kind::File if entry.size <= INLINE_CONTENT_BYTES_MAX as u64 && !on_target => Next::Read,
         Kind::File if has(flags::OFFER) || (on_target && entry.digest.is_some()) => Next::Digest,
         Kind::File => Next::Offer,
     }

@@ -79,6 +79,27 @@ impl<'a> Matcher<'a> {
 }
 
 impl<'a, O: Output> Matcher<'a, O> {
+    /// For a target from its beginning to its end, and whatever takes the delta.
+    pub fn with_output(index: &'a Index, output: O) -> Matcher<'a, O> {
+        Matcher::starting_at(index, 0, output)
+    }
+
+    /// The next bytes of the target.
+    pub fn take_in(&mut self, piece: &[u8]) {
+        self.feed(piece);
+    }
+
+    /// What takes the delta.
+    pub fn output(&self) -> &O {
+        &self.output
+    }
+
+    /// The target has ended: what took the delta.
+    pub fn end_with_output(mut self) -> O {
+        self.end();
+        self.output
+    }
+
     /// For the part of a target that begins at an offset.
     pub(super) fn starting_at(index: &'a Index, offset: u64, output: O) -> Matcher<'a, O> {
         let block = index.signature().shape().block_bytes();

@@ -116,10 +116,10 @@ impl Output for RangeCutter {
     }
 }
 
-/// Checks a peer's delta of one range before any of it is carried out.
+/// Checks a peer's delta of a range or a file before any of it is carried out.
 pub fn check_parts(
     parts: &[DeltaPart],
-    length: u32,
+    length: u64,
     literal_bytes: usize,
     basis_bytes: u64,
 ) -> Result<(), DeltaFault> {
@@ -146,11 +146,8 @@ pub fn check_parts(
             }
         }
     }
-    if made != u64::from(length) {
-        return Err(DeltaFault::Length {
-            made,
-            wanted: u64::from(length),
-        });
+    if made != length {
+        return Err(DeltaFault::Length { made, wanted: length });
     }
     if literals != literal_bytes as u64 {
         return Err(DeltaFault::Length {

@@ -42,7 +42,13 @@ fn rebuild(basis: &[u8], ranges: &[RangeDelta]) -> Vec<u8> {
     for range in ranges {
         assert!(range.length as usize <= RANGE_BYTES_MAX && range.parts.len() <= DELTA_PARTS_MAX);
         let basis_bytes = basis.len() as u64;
-        check_parts(&range.parts, range.length, range.literals.len(), basis_bytes).unwrap();
+        check_parts(
+            &range.parts,
+            u64::from(range.length),
+            range.literals.len(),
+            basis_bytes,
+        )
+        .unwrap();
         let mut literals = &range.literals[..];
         for part in &range.parts {
             match *part {

@@ -1,6 +1,36 @@
 //! Contents that were read: in which form they travel, and what happens when a file will not hold still.
 
 use super::*;
+use crate::engine::delta::Patch;
+use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
+use driftless_protocol::message::DeltaParts;
+
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// How a content that was read can travel.
+pub(super) enum Form {
+    /// All of it is here.
+    Bytes(Vec<u8>),
+    /// As a delta against a content of this digest.
+    Patch(Digest, Patch),
+    /// Only when the receiver asks.
+    Ranges,
+}
+
+/// A patch, if it fits an op.
+fn patch_content(patch: Patch, size: u64, digest: Digest, basis: Digest) -> Option<Content> {
+    let literals = match patch.literals.as_slice() {
+        [] => Vec::new(),
+        literals => zstd::bulk::compress(literals, COMPRESSION_LEVEL).ok()?,
+    };
+    (literals.len() <= INLINE_CONTENT_BYTES_MAX).then_some(Content::Patch {
+        size,
+        digest,
+        basis,
+        parts: DeltaParts(patch.parts),
+        literals: InlineContent(literals),
+    })
+}
 
 impl Session<'_, '_> {
     pub(super) fn handle_read(&mut self, done: ReadDone) -> Result<(), Ended> {
@@ -13,9 +43,12 @@ impl Session<'_, '_> {
             ReadDone::Whole(file, bytes, stat) => {
                 let digest = Digest::of(&bytes);
                 self.context.counters.content_bytes += bytes.len() as u64;
-                self.send_content(file.object, digest, stat, Some(bytes))
+                self.send_content(file.object, digest, stat, Form::Bytes(bytes))
             }
-            ReadDone::Digest(file, digest, stat) => self.send_content(file.object, digest, stat, None),
+            ReadDone::Digest(file, digest, stat, patch) => {
+                let form = patch.map_or(Form::Ranges, |(basis, patch)| Form::Patch(basis, patch));
+                self.send_content(file.object, digest, stat, form)
+            }
             ReadDone::TooLarge(file, stat) => {
                 self.free(file.object);
                 match self.context.source.catalog.read(|view| view.get(file.object))? {
@@ -111,7 +144,7 @@ impl Session<'_, '_> {
         object: ObjectId,
         digest: Digest,
         stat: Stat,
-        bytes: Option<Vec<u8>>,
+        form: Form,
     ) -> Result<(), Ended> {
         self.free(object);
         let source = &mut *self.context.source;
@@ -143,13 +176,19 @@ impl Session<'_, '_> {
             self.submit(OpBody::SetAttributes { object, attributes }, flight);
             return Ok(());
         }
-        let delta_pays = on_target && stat.size >= crate::engine::delta::BASIS_BYTES_MIN;
-        match bytes.filter(|_| !delta_pays && entry.flags & flags::OFFER == 0) {
-            Some(bytes) => {
-                let content = Content::Inline {
-                    digest,
-                    bytes: InlineContent(bytes),
-                };
+        let delta_pays = on_target && stat.size >= work::DELTA_BYTES_MIN;
+        let content = match form {
+            Form::Bytes(bytes) if !delta_pays && entry.flags & flags::OFFER == 0 => Some(Content::Inline {
+                digest,
+                bytes: InlineContent(bytes),
+            }),
+            Form::Patch(basis, patch) if on_target && entry.digest == Some(basis) => {
+                patch_content(patch, stat.size, digest, basis)
+            }
+            _ => None,
+        };
+        match content {
+            Some(content) => {
                 let body = OpBody::PutFile {
                     place: place.clone(),
                     object,
@@ -162,6 +201,11 @@ impl Session<'_, '_> {
             None => self.offer(&entry, Some(digest), Some(&stat)),
         }
         Ok(())
+    }
+
+    /// The target does not have the content that we remember, or not as we remember it.
+    pub(super) fn forget_basis(&mut self, object: ObjectId) {
+        self.context.source.signatures.remove(object);
     }
 
     pub(super) fn try_later(&mut self, object: ObjectId) {

@@ -93,7 +93,7 @@ impl Session<'_, '_> {
     pub(super) fn start(&mut self, entry: Entry) -> Result<(), Ended> {
         let object = entry.object;
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
-        let body = match work::next(&entry, retry) {
+        let digest_against = match work::next(&entry, retry) {
             Next::Nothing => return Ok(()),
             Next::Op(body, flight) => {
                 self.submit(body, flight);
@@ -134,19 +134,27 @@ impl Session<'_, '_> {
                 self.delayed.insert((Instant::now() + CLOCK_TICK, object));
                 return Ok(());
             }
-            Next::Read => ReadJob::Whole as fn(FileRef) -> ReadJob,
-            Next::Digest => ReadJob::Digest as fn(FileRef) -> ReadJob,
+            Next::Read => None,
+            // What the target holds is the basis, if we remember it.
+            Next::Digest => {
+                let on_target = entry.flags & flags::ON_TARGET != 0 && !self.whole.contains(&object);
+                Some(entry.digest.filter(|_| on_target))
+            }
         };
         if let Some(file) = self.file_ref(object)? {
+            let job = match digest_against {
+                None => ReadJob::Whole(file),
+                Some(basis) => ReadJob::Digest { file, basis },
+            };
             self.busy.insert(object);
             self.context.counters.files_read += 1;
             // A large file is read where it keeps no small one waiting.
             if entry.size > SMALL_BYTES_MAX {
                 self.digesting.insert(object);
-                let _ = self.streams.send(body(file));
+                let _ = self.streams.send(job);
             } else {
                 self.reading += 1;
-                let _ = self.jobs.send(body(file));
+                let _ = self.jobs.send(job);
             }
         }
         Ok(())
@@ -221,10 +229,7 @@ impl Session<'_, '_> {
         self.context.counters.ops_total += 1;
         self.busy.extend(flight.object());
         let weight = match &body {
-            OpBody::PutFile {
-                content: Content::Inline { bytes, .. },
-                ..
-            } => bytes.0.len(),
+            OpBody::PutFile { content, .. } => content.held_bytes(),
             _ => 0,
         };
         let op = self.window.issue(body, flight);

@@ -195,7 +195,13 @@ impl Session<'_, '_> {
         let tries = self.tries.entry(object).or_insert(0);
         *tries += 1;
         match kind {
+            FailureKind::Basis if *tries < ORDER_TRIES => {
+                self.forget_basis(object);
+                self.again.push_back(object);
+                Ok(())
+            }
             FailureKind::WrongDigest if *tries < UNSTABLE_TRIES => {
+                self.forget_basis(object);
                 self.whole.insert(object);
                 self.again.push_back(object);
                 Ok(())

@@ -65,10 +65,13 @@ impl Window {
         }
         let (mut inline_bytes, mut offer) = (0, None);
         if let OpBody::PutFile { content, .. } = &body {
-            match content {
-                Content::Inline { bytes, .. } => inline_bytes = bytes.0.len(),
-                Content::Offer { .. } => offer = Some(Offer::Made),
-            }
+            inline_bytes = content.held_bytes();
+            offer = match content {
+                Content::Inline { .. } => None,
+                Content::Offer { .. } => Some(Offer::Made),
+                // It holds nothing up at the receiver either, and there is nothing to withdraw.
+                Content::Patch { .. } => Some(Offer::Closed),
+            };
         }
         self.inline_bytes += inline_bytes;
         self.offers += usize::from(offer.is_some());
