@@ -2,6 +2,9 @@
 
 mod support;
 
+use driftless::daemon::Phase;
+use driftless::daemon::receiver::ReceiverDaemon;
+use driftless_certs::{Peer as Trusted, TrustStore};
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{Open, ToReceiver, ToSender};
 use std::net::UdpSocket;
@@ -60,6 +63,36 @@ fn a_receiver_that_died_and_came_back_is_found_at_once() {
     assert!(began.elapsed() < SOON, "found after {:?}", began.elapsed());
     following.stop().unwrap();
     second.stop();
+}
+
+#[test]
+fn a_peer_that_is_removed_is_cut_off() {
+    let pair = Pair::new();
+    let mut options = pair.receiver_options();
+    options.allow.clear();
+    let mut trust = TrustStore::open(&options.home.peers_file()).unwrap();
+    trust
+        .add(Trusted {
+            name: "sender".to_owned(),
+            fingerprint: pair.sender.fingerprint(),
+            modules: vec!["dst".to_owned()],
+            added: 0,
+            expires: None,
+            address: None,
+        })
+        .unwrap();
+    let receiver = ReceiverDaemon::start(options, &support::runtime()).unwrap();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    trust.remove("sender").unwrap();
+    let began = Instant::now();
+    let phase = following
+        .watching
+        .wait_for(|phase| matches!(phase, Phase::Halted { .. }));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(format!("{phase:?}").contains("no longer allowed"), "{phase:?}");
+    assert!(following.stop().is_err());
+    receiver.stop();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The receiver daemon: modules behind one QUIC endpoint.
 
 mod apply;
+mod guests;
 mod listing;
 mod replica;
 mod session;
@@ -21,6 +22,7 @@ use driftless_certs::{Fingerprint, Invites, Peer, RedeemError, Secret, TrustStor
 use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
 use driftless_protocol::{Carried, CloseCode, ObjectId, RelPath};
+use guests::Guests;
 use replica::Replica;
 use session::Session;
 use std::collections::HashMap;
@@ -42,6 +44,7 @@ pub struct ReceiverDaemon {
     shared: Arc<Shared>,
     endpoint: ReceiverEndpoint,
     acceptor: Option<JoinHandle<()>>,
+    doorman: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ struct Shared {
     slots: Mutex<HashMap<(String, RelPath), Slot>>,
     /// A replica was put back.
     released: Condvar,
+    guests: Guests,
     sessions: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -117,6 +121,7 @@ impl ReceiverDaemon {
             stop: Stop::default(),
             slots: Mutex::new(slots),
             released: Condvar::new(),
+            guests: Guests::default(),
             sessions: Mutex::default(),
         });
         let acceptor = std::thread::Builder::new()
@@ -130,10 +135,22 @@ impl ReceiverDaemon {
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+        let doorman = std::thread::Builder::new()
+            .name("rights".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || {
+                    shared
+                        .guests
+                        .watch(&shared.stop, |peer, module| shared.still_allows(peer, module))
+                }
+            })
+            .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
         Ok(ReceiverDaemon {
             shared,
             endpoint,
             acceptor: Some(acceptor),
+            doorman: Some(doorman),
         })
     }
 
@@ -157,8 +174,8 @@ impl ReceiverDaemon {
     pub fn stop(mut self) {
         self.shared.stop.request();
         self.endpoint.close();
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
+        for thread in [self.acceptor.take(), self.doorman.take()].into_iter().flatten() {
+            let _ = thread.join();
         }
         let sessions = std::mem::take(&mut *lock(&self.shared.sessions));
         for session in sessions {
@@ -199,6 +216,7 @@ impl Shared {
     fn serve_opened(&self, link: &ReceiverLink, open: &Open) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
         let module = self.authorised_module(&peer, &open.module)?;
+        let _seat = self.guests.seat(peer, &module.name, link.handle());
         if open.purpose == Purpose::Verify {
             return verify::serve(link, module, open);
         }
@@ -238,6 +256,16 @@ impl Shared {
             tracing::info!(%peer, module = %module.name, "the connection ended");
         }
         outcome
+    }
+
+    /// Whether a peer that was let in still may be. A trust store that cannot be read just now decides nothing.
+    fn still_allows(&self, peer: &Fingerprint, module: &str) -> bool {
+        self.options.allow.contains(peer)
+            || TrustStore::open(&self.options.home.peers_file())
+                .inspect_err(|error| tracing::error!("{error}"))
+                .map_or(true, |trust| {
+                    trust.allows(peer, module, SystemTime::now()).is_ok()
+                })
     }
 
     /// The module, if the peer may push to it. A peer without any right learns nothing.
