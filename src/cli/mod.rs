@@ -4,6 +4,7 @@
 //! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
 //! the last word of `driftless id`.
 
+mod bench;
 mod id;
 mod invite;
 mod launch;
@@ -78,6 +79,7 @@ enum Command {
     Peers(peers::PeersArgs),
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Why a command ended without having done its work.
@@ -183,6 +185,7 @@ impl Command {
             Command::Peers(args) => args.run(),
             Command::Invite(args) => args.run(),
             Command::Pair(args) => args.run(),
+            Command::Bench(args) => args.run(),
         }
     }
 
