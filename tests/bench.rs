@@ -136,13 +136,14 @@ fn a_quick_run_reports_every_scenario_and_has_compared_every_copy() {
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{table}");
     assert_schema(&report);
-    for scenario in SCENARIOS {
+    let names = SCENARIOS.iter().map(|scenario| scenario.name);
+    for name in names.chain(["live-latency", "live-burst"]) {
         let ours = rows(&report)
             .iter()
-            .find(|row| row["scenario"] == scenario.name && row["ours"] == true);
-        let ours = ours.unwrap_or_else(|| panic!("{} is missing", scenario.name));
+            .find(|row| row["scenario"] == name && row["ours"] == true);
+        let ours = ours.unwrap_or_else(|| panic!("{name} is missing"));
         assert_eq!(ours["durable"], true);
-        assert!(table.contains(scenario.name));
+        assert!(table.contains(name) && page_names(&files[0], name), "{name}");
     }
     assert!(
         rows(&report).iter().any(|row| row["ours"] == false),
@@ -163,11 +164,22 @@ fn a_quick_run_reports_every_scenario_and_has_compared_every_copy() {
         assert_eq!(is_lost, row["verdict"] == "loss", "{row}");
         assert!(!is_lost || table.contains("SLOWER, LOSES"));
     }
+    let is_told = report["method"]
+        .to_string()
+        .contains("Live times are taken by an observer");
+    assert!(is_told, "the method of live rows is told where there are any");
     let [page, svg, png] = files.map(|file| fs::read(file).unwrap());
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("<svg") && !page.contains("http"), "{page}");
     assert!(String::from_utf8(svg).unwrap().contains("driftless</text>") || page.contains("driftless"));
     assert!(png.starts_with(b"\x89PNG"));
+}
+
+/// Whether the page has a chart of a scenario.
+fn page_names(page: &Path, scenario: &str) -> bool {
+    let page = fs::read_to_string(page).unwrap();
+    let (charts, _) = page.split_once("<pre>").unwrap();
+    charts.contains(&format!("{scenario}: "))
 }
 
 /// What docs/bench.md promises of the JSON.
@@ -639,6 +651,11 @@ fn what_is_not_known_is_refused_by_name() {
     refused(&["--size", "1"], 2, "at least 64KiB");
     refused(&["--size", "900GiB"], 1, "choose a smaller --size");
     refused(&["--remote-rsync", "a:/b"], 2, "--remote");
+    refused(
+        &["--remote", "far::bench", "--scenario", "idle"],
+        1,
+        "the scenario idle needs both ends on this machine",
+    );
 }
 
 #[test]

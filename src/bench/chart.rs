@@ -3,6 +3,7 @@
 //! The font is built in, since servers have none. SVG names only its kind and leaves the choice to the viewer.
 
 use super::BenchError;
+use super::live::Measure;
 use super::report::{Report, Row, Verdict};
 use super::table::bytes;
 use plotters::prelude::*;
@@ -127,9 +128,13 @@ fn panel<B: DrawingBackend>(
     let title = format!("{}: {}", first.scenario, first.what);
     area.draw(&Text::new(title, (8, 14), text(16, &INK, HPos::Left)))?;
     let heading = |x, what: &'static str| Text::new(what, (x, 34), text(12, &INK, HPos::Left));
-    area.draw(&heading(WALL.0, "wall time; the line: fastest to slowest run"))?;
+    let compared = match first.measure() {
+        Measure::Time => "wall time; the line: fastest to slowest run",
+        Measure::Cpu => "CPU time of the sending side; the line: least to most",
+    };
+    area.draw(&heading(WALL.0, compared))?;
     area.draw(&heading(BYTES.0, "bytes both ways"))?;
-    let longest = rows.iter().filter_map(|row| Some(row.wall_s?.max));
+    let longest = rows.iter().filter_map(|row| Some(row.compared()?.max));
     let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
     let most = rows.iter().filter_map(traffic).fold(f64::MIN_POSITIVE, f64::max);
     for (at, row) in rows.iter().enumerate() {
@@ -142,7 +147,7 @@ fn panel<B: DrawingBackend>(
             (WALL.0 - 8, middle),
             text(14, &INK, HPos::Right),
         ))?;
-        let Some(wall) = row.wall_s else {
+        let Some(wall) = row.compared() else {
             let what = if row.void.is_some() { "void" } else { "no runs" };
             area.draw(&Text::new(what, (WALL.0, middle), text(14, &LOST, HPos::Left)))?;
             continue;
@@ -178,17 +183,29 @@ fn traffic(row: &Row) -> Option<f64> {
 }
 
 fn label(row: &Row, median: f64) -> (String, RGBColor) {
+    let time = time(median);
+    let better = match row.measure() {
+        Measure::Time => "faster",
+        Measure::Cpu => "less CPU",
+    };
     match (row.verdict, row.ratio) {
-        (Some(Verdict::Win), Some(ratio)) => (
-            format!("{median:.3} s, driftless {:.2}x faster", ratio.median),
-            INK,
-        ),
-        (Some(Verdict::Loss), Some(ratio)) => (
-            format!("{median:.3} s, driftless LOSES: {:.2}x", ratio.median),
-            LOST,
-        ),
-        (Some(Verdict::Even), _) => (format!("{median:.3} s, even"), INK),
-        _ => (format!("{median:.3} s"), INK),
+        (Some(Verdict::Win), Some(ratio)) => {
+            (format!("{time}, driftless {:.2}x {better}", ratio.median), INK)
+        }
+        (Some(Verdict::Loss), Some(ratio)) => {
+            (format!("{time}, driftless LOSES: {:.2}x", ratio.median), LOST)
+        }
+        (Some(Verdict::Even), _) => (format!("{time}, even"), INK),
+        _ => (time, INK),
+    }
+}
+
+/// A time with three digits or so.
+fn time(seconds: f64) -> String {
+    if seconds < 0.1 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.3} s")
     }
 }
 

@@ -81,6 +81,20 @@ impl Tree {
     /// The first difference to another tree, in words; `None` when they are equal.
     #[must_use]
     pub fn difference(&self, copy: &Tree) -> Option<String> {
+        self.first_difference(copy, |wanted, found| wanted.mtime == found.mtime)
+    }
+
+    /// The same, but times of directories need only be in the same second: a directory that rsync finds or makes in the
+    /// right second keeps the rest of the time that it has.
+    #[must_use]
+    pub fn difference_beside_fractions(&self, copy: &Tree) -> Option<String> {
+        let second = |entry: &Entry| entry.mtime.map(|(second, _)| second);
+        self.first_difference(copy, |wanted, found| {
+            wanted.mtime == found.mtime || (wanted.kind == b'd' && second(wanted) == second(found))
+        })
+    }
+
+    fn first_difference(&self, copy: &Tree, is_same_time: impl Fn(&Entry, &Entry) -> bool) -> Option<String> {
         for (path, wanted) in &self.entries {
             let name = String::from_utf8_lossy(path).into_owned();
             let Some(found) = copy.entries.get(path) else {
@@ -94,7 +108,7 @@ impl Tree {
                 "mode"
             } else if found.owner != wanted.owner {
                 "owner"
-            } else if found.mtime != wanted.mtime {
+            } else if !is_same_time(wanted, found) {
                 "modification time"
             } else {
                 continue;
@@ -172,6 +186,7 @@ fn digest(path: &Path, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     #[test]
     fn every_kind_of_difference_is_found() {
@@ -211,6 +226,19 @@ mod tests {
         stamp(&file);
         fs::set_permissions(&file, fs::metadata(a.join("file")).unwrap().permissions()).unwrap();
         says("");
+        // rsync leaves fractions of a second to directories that it makes or finds.
+        let (source, copy) = (
+            fs::metadata(a.join("d0")).unwrap(),
+            File::open(b.join("d0")).unwrap(),
+        );
+        let modified = source.modified().unwrap();
+        for (late, counts) in [(Duration::from_nanos(1), false), (Duration::from_secs(1), true)] {
+            copy.set_modified(modified + late).unwrap();
+            says("the modification time of d0 differs");
+            let found = Tree::read(&b).unwrap();
+            assert_eq!(wanted.difference_beside_fractions(&found).is_some(), counts);
+        }
+        copy.set_modified(modified).unwrap();
         fs::write(b.join("more"), "").unwrap();
         says("the copy has more too much");
     }

@@ -28,6 +28,8 @@ pub struct Machine {
     pub rsync: Option<String>,
     /// Version of ssh.
     pub ssh: Option<String>,
+    /// Version of lsyncd.
+    pub lsyncd: Option<String>,
 }
 
 impl Machine {
@@ -57,6 +59,7 @@ impl Machine {
             driftless: env!("CARGO_PKG_VERSION").to_owned(),
             rsync: rsync::installed(),
             ssh: version("ssh", &["-V"]),
+            lsyncd: version("lsyncd", &["-version"]).map(|text| text.replace("Version:", "lsyncd")),
         }
     }
 }

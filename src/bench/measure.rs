@@ -5,30 +5,19 @@ use super::link::{Emulator, Link};
 use super::machine::Machine;
 use super::ours::Ours;
 use super::plan::{Plan, TargetFs};
+use super::progress::{Progress, Tracker};
 use super::remote::{RemoteOurs, RemoteRsync};
 use super::report::{Report, Row};
 use super::rsync::{INSTALL, Lacks, Rsync, Variant};
 use super::runner::{Stage, find_program};
 use super::scenario::{self, Scenario, Step};
-use super::server::{Carrier, Server};
+use super::server::{Carrier, Servers};
 use super::tool::{Run, Tool};
-use super::{BenchError, cache, volume};
+use super::{BenchError, cache, cleanup, live, volume};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 /// Room that a file system needs beside the content, for each copy.
 const OVERHEAD: u64 = 32 << 20;
-
-/// How far a bench is.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    /// Runs that are done, counted or not.
-    pub done: u64,
-    /// All runs.
-    pub total: u64,
-    /// What is under way.
-    pub what: String,
-}
 
 /// A bench at work.
 struct Bench<'a> {
@@ -36,10 +25,10 @@ struct Bench<'a> {
     stage: &'a Stage,
     source: PathBuf,
     copies: PathBuf,
+    servers: Servers,
     tools: Vec<Box<dyn Tool>>,
     notes: Vec<String>,
-    tell: &'a dyn Fn(Progress),
-    progress: Progress,
+    tracker: Tracker<'a>,
 }
 
 /// Runs a plan in a workspace. `tell` hears about progress.
@@ -52,47 +41,52 @@ pub fn run(
     notes: Vec<String>,
     tell: &dyn Fn(Progress),
 ) -> Result<Report, BenchError> {
-    let mut scenarios = scenario::chosen(&plan.scenarios)?;
-    if plan.remote.is_some() {
-        scenarios.retain(|scenario| scenario.step != Step::Stranger);
-    }
+    check_names(plan)?;
+    let (scenarios, live) = (scenario::chosen(plan), live::chosen(plan));
     let tree_bytes = match &plan.tree {
         Some(tree) => size_of(tree)?,
         None => 0,
     };
-    let largest = scenarios
+    let room = scenarios
         .iter()
-        .map(|scenario| scenario.bytes_at_most(plan, tree_bytes))
-        .max()
-        .unwrap_or_default();
-    let copies = prepare_room(plan, stage, largest)?;
+        .map(|scenario| room_for(scenario, plan, tree_bytes));
+    let room = room.chain(live.iter().map(|scenario| scenario.room(plan)));
+    let copies = prepare_room(plan, stage, room.fold(Room::default(), Room::max))?;
     let mut bench = Bench {
         plan,
         stage,
         source: stage.workspace.directory("source")?,
         copies,
+        servers: Servers::default(),
         tools: Vec::new(),
         notes,
-        tell,
-        progress: Progress {
-            done: 0,
-            total: 0,
-            what: "starting the tools".to_owned(),
-        },
+        tracker: Tracker::new(tell),
     };
-    bench.tell(None);
-    bench.start_tools()?;
-    bench.progress.total = scenarios
+    bench.tracker.begin("starting the tools".to_owned());
+    bench.start_servers();
+    if !scenarios.is_empty() {
+        bench.start_tools()?;
+    }
+    let live = live::prepare(
+        &live,
+        plan,
+        stage,
+        &bench.copies,
+        &bench.servers,
+        &mut bench.notes,
+    )?;
+    let runs = scenarios
         .iter()
-        .map(|scenario| bench.tools.len() as u64 * (plan.runs + u64::from(scenario.needs_base())))
-        .sum();
+        .map(|scenario| bench.tools.len() as u64 * (plan.runs + u64::from(scenario.needs_base())));
+    bench
+        .tracker
+        .expect(runs.sum::<u64>() + live::tools(&live) * plan.runs);
     let mut rows = Vec::new();
     for scenario in scenarios {
         rows.extend(bench.measure(scenario)?);
     }
-    if plan.remote.is_some() {
-        bench.empty_remote();
-    }
+    bench.clear();
+    rows.extend(live::run(live, plan, stage, &mut bench.tracker)?);
     let machine = Machine::look(
         &stage.emulator,
         stage.workspace.path(),
@@ -102,6 +96,35 @@ pub fn run(
     Ok(Report::new(plan, machine, rows, bench.notes))
 }
 
+/// Refuses scenarios that do not exist, or not with that plan.
+fn check_names(plan: &Plan) -> Result<(), BenchError> {
+    let known = || {
+        scenario::SCENARIOS
+            .iter()
+            .map(|scenario| scenario.name)
+            .chain(live::names())
+    };
+    if let Some(name) = plan
+        .scenarios
+        .iter()
+        .find(|name| known().all(|known| known != **name))
+    {
+        let known: Vec<&str> = known().collect();
+        return Err(BenchError::new(format!(
+            "there is no scenario {name}; there are: {}",
+            known.join(", ")
+        )));
+    }
+    let needs_both_ends =
+        |name: &&String| **name == scenario::STRANGER || live::names().any(|live| live == **name);
+    match plan.scenarios.iter().find(needs_both_ends) {
+        Some(name) if plan.remote.is_some() => Err(BenchError::new(format!(
+            "the scenario {name} needs both ends on this machine: leave out --remote"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of content in a tree.
 fn size_of(tree: &Path) -> Result<u64, BenchError> {
     let paths = super::corpus::walk(tree).map_err(|error| BenchError::io("list", tree, &error))?;
@@ -109,19 +132,49 @@ fn size_of(tree: &Path) -> Result<u64, BenchError> {
     Ok(sizes.filter(|meta| meta.is_file()).map(|meta| meta.len()).sum())
 }
 
-/// The directory for the copies. `bytes` is what one of them may come to.
-fn prepare_room(plan: &Plan, stage: &Stage, bytes: u64) -> Result<PathBuf, BenchError> {
-    let workspace = &stage.workspace;
+/// Bytes that a scenario may need.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    /// Of the source, and of what is kept beside it.
+    pub(super) source: u64,
+    /// Of all copies together.
+    pub(super) copies: u64,
+}
+
+impl Room {
+    /// For a source of so many bytes and that many copies of it.
+    pub(super) fn of(bytes: u64, copies: u64) -> Room {
+        Room {
+            source: bytes,
+            // A tool may keep a second copy of a file while it replaces the first.
+            copies: copies * (bytes + OVERHEAD) + bytes,
+        }
+    }
+
+    /// Enough for one as for the other: what was for the one is removed before the other begins.
+    fn max(self, other: Room) -> Room {
+        Room {
+            source: self.source.max(other.source),
+            copies: self.copies.max(other.copies),
+        }
+    }
+}
+
+fn room_for(scenario: &Scenario, plan: &Plan, tree_bytes: u64) -> Room {
     let tools = 1 + match &plan.remote {
         Some(_) => 0,
         None => Variant::all(plan.quick, &plan.tcp).len() as u64,
     };
-    // A tool may keep a second copy of a file while it replaces the first.
-    let copies = tools * (bytes + OVERHEAD) + bytes;
+    Room::of(scenario.bytes_at_most(plan, tree_bytes), tools)
+}
+
+/// The directory for the copies, if there is room for them.
+fn prepare_room(plan: &Plan, stage: &Stage, room: Room) -> Result<PathBuf, BenchError> {
+    let workspace = &stage.workspace;
     let (needed_here, needed_memory) = match plan.target_fs {
-        _ if plan.remote.is_some() => (bytes, 0),
-        TargetFs::Tmpfs => (bytes, copies),
-        _ => (bytes + copies, 0),
+        _ if plan.remote.is_some() => (room.source, 0),
+        TargetFs::Tmpfs => (room.source, room.copies),
+        _ => (room.source + room.copies, 0),
     };
     let mib = |bytes: u64| bytes >> 20;
     let free = rustix::fs::statvfs(workspace.path()).map(|stat| stat.f_bavail * stat.f_frsize);
@@ -145,15 +198,17 @@ fn prepare_room(plan: &Plan, stage: &Stage, bytes: u64) -> Result<PathBuf, Bench
         )));
     }
     // Journals and allocation groups want more than the content.
-    volume::prepare(workspace, plan.target_fs, copies * 2)
+    volume::prepare(workspace, plan.target_fs, room.copies * 2)
 }
 
 impl Bench<'_> {
-    fn tell(&mut self, what: Option<String>) {
-        if let Some(what) = what {
-            self.progress.what = what;
+    /// What rsync and lsyncd connect to; what is missing is noted.
+    fn start_servers(&mut self) {
+        if find_program("rsync").is_none() {
+            self.note(Some(INSTALL.to_owned()));
+        } else if self.plan.remote.is_none() {
+            self.servers = Servers::start(self.stage, &self.copies, &mut self.notes);
         }
-        (self.tell)(self.progress.clone());
     }
 
     /// The tools that can run here, driftless first; what is missing is noted.
@@ -164,7 +219,6 @@ impl Bench<'_> {
         };
         self.tools.push(ours);
         if find_program("rsync").is_none() {
-            self.note(Some(INSTALL.to_owned()));
             return Ok(());
         }
         let lacks = Lacks::ask();
@@ -179,9 +233,9 @@ impl Bench<'_> {
         }
         match &self.plan.remote {
             Some(remote) => self.start_remote(remote.rsync.as_deref(), variants),
-            None => [Carrier::Ssh, Carrier::Daemon]
+            None => variants
                 .into_iter()
-                .try_for_each(|carrier| self.start_carrier(carrier, &variants)),
+                .try_for_each(|variant| self.start_local(variant)),
         }
     }
 
@@ -202,37 +256,33 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The variants of rsync that share a server.
-    fn start_carrier(&mut self, carrier: Carrier, variants: &[Variant]) -> Result<(), BenchError> {
-        let server = match Server::start(self.stage, carrier, &self.copies) {
-            Ok(server) => Rc::new(server),
-            Err(error) => {
-                self.note(Some(format!("{} is left out: {error}", carrier.name())));
-                return Ok(());
-            }
-        };
-        for variant in variants.iter().filter(|variant| variant.carrier == carrier) {
-            let tcp = self.plan.tcp.first();
-            let tool = Rsync::new(variant.clone(), server.clone(), &self.copies, tcp)?;
+    /// rsync on this machine, if there is the server for it.
+    fn start_local(&mut self, variant: Variant) -> Result<(), BenchError> {
+        if let Some(server) = self.servers.of(variant.carrier) {
+            let tool = Rsync::new(variant, server, &self.copies, self.plan.tcp.first())?;
             self.tools.push(Box::new(tool));
         }
         Ok(())
     }
 
-    /// Leaves nothing in the directories on another machine.
-    fn empty_remote(&mut self) {
-        for at in 0..self.tools.len() {
-            if let Err(error) = self.tools[at].reset(self.stage) {
-                let name = self.tools[at].name().to_owned();
+    /// Removes source and copies. Without that, what is on another machine would stay; on this one they take up room.
+    fn clear(&mut self) {
+        let mut tools = std::mem::take(&mut self.tools);
+        for tool in &mut tools {
+            if let Err(error) = tool.reset(self.stage) {
+                let name = tool.name();
                 self.note(Some(format!("the last copy of {name} is still there: {error}")));
             }
+        }
+        if let Err(error) = cleanup::empty(&self.source) {
+            self.note(Some(format!("the last source is still there: {error}")));
         }
     }
 
     fn measure(&mut self, scenario: &'static Scenario) -> Result<Vec<Row>, BenchError> {
         let name = scenario.name;
-        self.tell(Some(format!("{name}: making the data")));
-        super::cleanup::empty(&self.source)?;
+        self.tracker.begin(format!("{name}: making the data"));
+        cleanup::empty(&self.source)?;
         self.note(scenario.make(self.plan, &self.source)?);
         let mut wanted = self.read_source()?;
         let mut rows: Vec<Row> = self
@@ -255,13 +305,13 @@ impl Bench<'_> {
                 let tool = (turn + round as usize - 1) % rows.len();
                 let row = &mut rows[tool];
                 let what = format!("{name}: {}, run {round} of {}", row.tool, self.plan.runs);
-                self.tell(Some(what));
+                self.tracker.begin(what);
                 if row.void.is_none()
                     && let Err(error) = self.run_once(scenario, tool, &wanted, row)
                 {
                     row.spoil(error.to_string());
                 }
-                self.progress.done += 1;
+                self.tracker.done();
             }
         }
         Ok(rows)
@@ -270,12 +320,12 @@ impl Bench<'_> {
     /// Brings a tool's copy into the state before the first round.
     fn make_base(&mut self, scenario: &Scenario, tool: usize) -> Result<(), BenchError> {
         let what = format!("{}: {}, before", scenario.name, self.tools[tool].name());
-        self.tell(Some(what));
+        self.tracker.begin(what);
         let tool = &mut self.tools[tool];
         tool.reset(self.stage)?;
         if scenario.needs_base() {
             tool.prepare(self.stage, &self.source)?;
-            self.progress.done += 1;
+            self.tracker.done();
         }
         Ok(())
     }

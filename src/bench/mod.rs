@@ -1,5 +1,5 @@
-//! `driftless bench`: a comparison with rsync that anyone can run: own corpora, own emulated link, separate processes
-//! for both tools, and a check of every copy after every run. What driftless loses is printed as a loss.
+//! `driftless bench`: a comparison with rsync and lsyncd that anyone can run: own corpora, own emulated link, separate
+//! processes for all tools, and a check of every copy after every run. What driftless loses is printed as a loss.
 
 mod cache;
 pub mod chart;
@@ -10,10 +10,12 @@ pub mod delta;
 pub mod edits;
 pub mod html;
 pub mod link;
+pub mod live;
 pub mod machine;
 pub mod measure;
 pub mod ours;
 pub mod plan;
+pub mod progress;
 pub mod remote;
 pub mod report;
 pub mod rsync;

@@ -29,7 +29,7 @@ pub struct Ours {
     program: PathBuf,
     homes: [PathBuf; 2],
     copy: PathBuf,
-    receiver: Option<(Daemon, String)>,
+    receiver: Option<Receiver>,
 }
 
 impl Ours {
@@ -60,33 +60,71 @@ impl Ours {
 
     /// Starts the receiver if it does not run; gives its target.
     fn target(&mut self, stage: &Stage) -> Result<String, BenchError> {
-        if let Some((_, target)) = &self.receiver {
-            return Ok(target.clone());
+        if let Some(receiver) = &self.receiver {
+            return Ok(receiver.target.clone());
         }
-        let mut command = invocation(&self.program, &self.homes[SENDER]);
-        command.args(["id", "--json"]);
-        let answer = stage.run(command)?.output;
-        let sender = text_of(&answer, "fingerprint")
-            .ok_or_else(|| BenchError::new("`driftless id` gave no fingerprint"))?;
-        let mut command = invocation(&self.program, &self.homes[RECEIVER]);
-        command
-            .arg("receive")
-            .arg(&self.copy)
-            .args(["--module", "copy", "--json", "--listen"]);
-        command
-            .arg(format!("{}:0", stage.emulator.side(Side::B).address()))
-            .args(["--allow", &sender]);
-        let mut daemon = stage.daemon(Side::B, "receive", command)?;
-        let target = daemon.wait_until(PATIENCE, |output| {
-            let line = output.lines().next().filter(|_| output.contains('\n'))?;
-            Some(format!(
-                "driftless://{}@{}/copy",
-                text_of(line, "identity")?,
-                text_of(line, "address")?
-            ))
-        })?;
-        self.receiver = Some((daemon, target.clone()));
+        let sender = fingerprint(stage, &self.program, &self.homes[SENDER])?;
+        let command = invocation(&self.program, &self.homes[RECEIVER]);
+        let receiver = Receiver::start(stage, "receive", command, &self.copy, None, &sender)?;
+        let target = receiver.target.clone();
+        self.receiver = Some(receiver);
         Ok(target)
+    }
+}
+
+/// What a sender with that home is called.
+///
+/// # Errors
+/// When the program does not say.
+pub(super) fn fingerprint(stage: &Stage, program: &Path, home: &Path) -> Result<String, BenchError> {
+    let mut command = invocation(program, home);
+    command.args(["id", "--json"]);
+    text_of(&stage.run(command)?.output, "fingerprint")
+        .ok_or_else(|| BenchError::new("`driftless id` gave no fingerprint"))
+}
+
+/// A receiver that runs.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) daemon: Daemon,
+    /// IP and port.
+    pub(super) address: String,
+    /// What senders are given.
+    pub(super) target: String,
+}
+
+impl Receiver {
+    /// Starts one that keeps `copy`, on `listen` (IP and port) or any free port. `invocation` is the program with its home,
+    /// `name` is for files with what it says.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub(super) fn start(
+        stage: &Stage,
+        name: &str,
+        mut invocation: Command,
+        copy: &Path,
+        listen: Option<&str>,
+        sender: &str,
+    ) -> Result<Receiver, BenchError> {
+        let any = format!("{}:0", stage.emulator.side(Side::B).address());
+        invocation
+            .arg("receive")
+            .arg(copy)
+            .args(["--module", "copy", "--json", "--listen", listen.unwrap_or(&any)])
+            .args(["--allow", sender]);
+        let mut daemon = stage.daemon(Side::B, name, invocation)?;
+        let (address, target) = daemon.wait_until(PATIENCE, |output| {
+            let line = output.lines().next().filter(|_| output.contains('\n'))?;
+            let address = text_of(line, "address")?;
+            let target = format!("driftless://{}@{address}/copy", text_of(line, "identity")?);
+            Some((address, target))
+        })?;
+        Ok(Receiver {
+            daemon,
+            address,
+            target,
+        })
     }
 }
 
@@ -173,7 +211,7 @@ impl Tool for Ours {
 
     fn sync(&mut self, stage: &Stage, source: &Path) -> Result<Run, BenchError> {
         let command = self.command(stage, source)?;
-        let receiver = self.receiver.as_ref().map(|(receiver, _)| receiver);
+        let receiver = self.receiver.as_ref().map(|receiver| &receiver.daemon);
         stage.measure(command, receiver, counted)
     }
 

@@ -1,6 +1,7 @@
 //! The result: rows with their statistics, as a table and as JSON.
 
 use super::check::Tree;
+use super::live::{self, Measure};
 use super::machine::Machine;
 use super::plan::{Cache, Plan};
 use super::scenario::Scenario;
@@ -90,7 +91,8 @@ pub struct Row {
     pub verified: bool,
     /// Wall seconds.
     pub wall_s: Option<Spread>,
-    /// The tool's wall time by that of driftless in the same round; above 1 driftless is faster.
+    /// The tool's wall time (or what a live scenario compares) by that of driftless in the same round; above 1 driftless is
+    /// better.
     pub ratio: Option<Spread>,
     /// What that means.
     pub verdict: Option<Verdict>,
@@ -103,13 +105,23 @@ impl Row {
     #[must_use]
     pub fn new(scenario: &Scenario, tool: &dyn Tool, tree: &Tree) -> Row {
         Row {
-            scenario: scenario.name,
-            what: scenario.what,
-            entries: tree.len(),
-            content_bytes: tree.bytes(),
-            tool: tool.name().to_owned(),
             ours: tool.is_ours(),
             durable: tool.durable(),
+            ..Row::named(scenario.name, scenario.what, tool.name(), tree)
+        }
+    }
+
+    /// A row without runs, of a tool other than driftless that promises nothing about power cuts.
+    #[must_use]
+    pub fn named(scenario: &'static str, what: &'static str, tool: &str, tree: &Tree) -> Row {
+        Row {
+            scenario,
+            what,
+            entries: tree.len(),
+            content_bytes: tree.bytes(),
+            tool: tool.to_owned(),
+            ours: false,
+            durable: false,
             void: None,
             verified: false,
             wall_s: None,
@@ -122,6 +134,17 @@ impl Row {
     /// The row does not count any more.
     pub fn spoil(&mut self, why: String) {
         self.void.get_or_insert(why);
+    }
+
+    /// What is compared between tools.
+    pub(super) fn measure(&self) -> Measure {
+        self.runs.first().map_or(Measure::Time, |run| run.compared().1)
+    }
+
+    /// The figures that are compared; `None` if the row does not count.
+    pub(super) fn compared(&self) -> Option<Spread> {
+        self.wall_s?;
+        Spread::of(self.runs.iter().map(|run| run.compared().0))
     }
 
     /// The middle of a figure of all runs.
@@ -232,7 +255,7 @@ impl Report {
                 .runs
                 .iter()
                 .zip(&ours.runs)
-                .map(|(theirs, ours)| theirs.wall_s / ours.wall_s.max(1e-9));
+                .map(|(theirs, ours)| theirs.compared().0 / ours.compared().0.max(1e-9));
             row.ratio = Spread::of(pairs);
             row.verdict = row.ratio.map(Verdict::of);
         }
@@ -242,7 +265,14 @@ impl Report {
             ON_ONE_MACHINE
         };
         let warm = (plan.cache == Cache::Warm).then_some(WARM);
-        let method = METHOD.iter().copied().chain(warm).chain([place]).collect();
+        let is_live = |row: &Row| row.runs.iter().any(|run| run.live.is_some());
+        let live = if rows.iter().any(is_live) {
+            live::METHOD
+        } else {
+            &[]
+        };
+        let method = METHOD.iter().copied().chain(warm).chain([place]);
+        let method = method.chain(live.iter().copied()).collect();
         Report {
             schema: SCHEMA,
             version: SCHEMA_VERSION,
@@ -276,7 +306,11 @@ fn losses(rows: &[Row]) -> Vec<Loss> {
             .find(|row| row.ours && row.verified && row.scenario == theirs.scenario);
         let Some(ours) = ours else { continue };
         if let Some(ratio) = theirs.ratio.filter(|_| theirs.verdict == Some(Verdict::Loss)) {
-            losses.push(theirs.loss("wall time", 1.0 / ratio.median));
+            let measure = match theirs.measure() {
+                Measure::Time => "wall time",
+                Measure::Cpu => "CPU of the sending side",
+            };
+            losses.push(theirs.loss(measure, 1.0 / ratio.median));
         }
         for (measure, least, value) in COSTS {
             if let (Some(our), Some(their)) = (ours.median(value), theirs.median(value))
@@ -300,6 +334,9 @@ type Cost = (&'static str, f64, fn(&Run) -> Option<f64>);
 const COSTS: &[Cost] = &[
     ("bytes", 512.0, |run| {
         sum(run.bytes_up.map(|n| n as f64), run.bytes_down.map(|n| n as f64))
+    }),
+    ("99th percentile", 1.0, |run| {
+        Some(run.live.as_ref()?.latency.as_ref()?.p99_ms)
     }),
     ("CPU", 0.02, |run| sum(run.cpu_sender_s, run.cpu_receiver_s)),
     ("memory", 1e6, |run| {

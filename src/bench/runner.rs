@@ -219,6 +219,18 @@ impl Daemon {
         tail(&fs::read_to_string(&self.err).unwrap_or_default())
     }
 
+    /// Everything that it wrote to standard output so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// Ends it without giving it a chance to do anything, and everything in its process group.
+    pub fn kill(self) {
+        // SAFETY: plain system call; the child was not waited for, so its id is not another's.
+        unsafe { libc::kill(-(self.id() as i32), libc::SIGKILL) };
+    }
+
     /// Waits until `ready` makes something of what it wrote to standard output so far.
     ///
     /// # Errors
@@ -317,7 +329,7 @@ fn holds_socket(id: u32, inode: &str) -> bool {
 }
 
 /// A process and all its descendants.
-fn family(id: u32) -> Vec<u32> {
+pub(super) fn family(id: u32) -> Vec<u32> {
     let mut found = vec![id];
     let mut at = 0;
     while at < found.len() {
@@ -344,7 +356,8 @@ pub struct MemoryWatch {
 }
 
 impl MemoryWatch {
-    fn start(root: u32) -> MemoryWatch {
+    /// Watches a process and what it starts, until dropped.
+    pub(super) fn start(root: u32) -> MemoryWatch {
         let (peaks, stop) = (
             Arc::new(Mutex::new(BTreeMap::new())),
             Arc::new(AtomicBool::new(false)),

@@ -73,7 +73,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Step::Nothing,
     ),
     scenario(
-        "stranger",
+        STRANGER,
         "equal trees, but neither end remembers",
         Base::Source,
         Step::Stranger,
@@ -146,23 +146,17 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// The scenarios of these names, in their own order; all if there are none.
-///
-/// # Errors
-/// When a name is not known.
-pub fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>, BenchError> {
-    if let Some(name) = names
-        .iter()
-        .find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name))
-    {
-        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        return Err(BenchError::new(format!(
-            "there is no scenario {name}; there are: {}",
-            known.join(", ")
-        )));
-    }
-    let is_chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
-    Ok(SCENARIOS.iter().filter(is_chosen).collect())
+/// What needs both ends on this machine, since a receiver on another one cannot be made to forget.
+pub(super) const STRANGER: &str = "stranger";
+
+/// The scenarios of a plan, in their own order.
+#[must_use]
+pub fn chosen(plan: &Plan) -> Vec<&'static Scenario> {
+    let is_chosen = |scenario: &&Scenario| {
+        (plan.scenarios.is_empty() || plan.scenarios.iter().any(|name| name == scenario.name))
+            && (plan.remote.is_none() || scenario.step != Step::Stranger)
+    };
+    SCENARIOS.iter().filter(is_chosen).collect()
 }
 
 impl Scenario {
@@ -242,7 +236,8 @@ impl Scenario {
 }
 
 fn small_count(plan: &Plan) -> u64 {
-    (plan.size / corpus::SMALL_FILE_BYTES).clamp(20, 2000)
+    let most = if plan.quick { 500 } else { 2000 };
+    (plan.size / corpus::SMALL_FILE_BYTES).clamp(20, most)
 }
 
 fn release(source: &Path, round: u64) -> PathBuf {

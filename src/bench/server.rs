@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 /// Where sshd of Debian and its relatives wants an empty directory, which may not outlive a restart of the machine.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
@@ -47,10 +48,45 @@ impl Carrier {
 #[derive(Debug)]
 pub struct Server {
     daemon: Daemon,
+    port: u16,
     /// The word for `-e`.
     shell: Option<String>,
     /// What stands before the path of a copy relative to `copies`.
     prefix: String,
+}
+
+/// All servers, as far as they can be had.
+#[derive(Debug, Default)]
+pub struct Servers {
+    ssh: Option<Rc<Server>>,
+    daemon: Option<Rc<Server>>,
+}
+
+impl Servers {
+    /// Starts one for each carrier. What cannot be started is noted.
+    #[must_use]
+    pub fn start(stage: &Stage, copies: &Path, notes: &mut Vec<String>) -> Servers {
+        let mut start = |carrier: Carrier| match Server::start(stage, carrier, copies) {
+            Ok(server) => Some(Rc::new(server)),
+            Err(error) => {
+                notes.push(format!("{} is left out: {error}", carrier.name()));
+                None
+            }
+        };
+        Servers {
+            ssh: start(Carrier::Ssh),
+            daemon: start(Carrier::Daemon),
+        }
+    }
+
+    /// That of a carrier.
+    #[must_use]
+    pub fn of(&self, carrier: Carrier) -> Option<Rc<Server>> {
+        match carrier {
+            Carrier::Ssh => self.ssh.clone(),
+            Carrier::Daemon => self.daemon.clone(),
+        }
+    }
 }
 
 impl Server {
@@ -69,6 +105,12 @@ impl Server {
     #[must_use]
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
+    }
+
+    /// The TCP port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The remote shell for rsync's `-e`, if there is one.
@@ -126,7 +168,7 @@ fn start_sshd(stage: &Stage, copies: &Path) -> Result<Server, BenchError> {
     if let Some(shared) = SharedDirectory::join(Path::new(PRIVILEGE_SEPARATION)) {
         stage.workspace.keep(shared);
     }
-    let (daemon, _) = start_on_free_port(stage, Carrier::Ssh, start).or_else(|error| {
+    let (daemon, port) = start_on_free_port(stage, Carrier::Ssh, start).or_else(|error| {
         let text = error.to_string();
         let missing = text
             .split_once("Missing privilege separation directory: ")
@@ -150,6 +192,7 @@ fn start_sshd(stage: &Stage, copies: &Path) -> Result<Server, BenchError> {
     })?;
     Ok(Server {
         daemon,
+        port,
         shell: Some(format!("{} -F '{}/config'", ssh.display(), home.display())),
         prefix: format!("bench:{}", copies.display()),
     })
@@ -217,6 +260,7 @@ fn start_rsyncd(stage: &Stage, copies: &Path) -> Result<Server, BenchError> {
     let (daemon, port) = start_on_free_port(stage, Carrier::Daemon, start)?;
     Ok(Server {
         daemon,
+        port,
         shell: None,
         prefix: format!("rsync://{address}:{port}/copies"),
     })

@@ -1,5 +1,6 @@
 //! The report as a table for people.
 
+use super::live::{self, Measure};
 use super::report::{Loss, Report, Row, Verdict};
 use std::fmt::Write;
 
@@ -29,7 +30,7 @@ impl Report {
             self.target_fs,
             machine.tcp
         )?;
-        let versions = [machine.rsync.as_deref(), machine.ssh.as_deref()];
+        let versions = [&machine.rsync, &machine.ssh, &machine.lsyncd].map(Option::as_deref);
         let versions: Vec<&str> = versions.into_iter().flatten().collect();
         writeln!(out, "driftless {}; {}", machine.driftless, versions.join("; "))?;
         let width = self
@@ -110,10 +111,14 @@ impl Row {
         let verdict = match (self.ratio, self.verdict) {
             (Some(ratio), Some(verdict)) => {
                 let spread = format!("({:.2} to {:.2})", ratio.min, ratio.max);
+                let (better, worse) = match self.measure() {
+                    Measure::Time => ("faster", "SLOWER"),
+                    Measure::Cpu => ("less CPU", "MORE CPU"),
+                };
                 match verdict {
-                    Verdict::Win => format!("{:.2}x faster {spread}", ratio.median),
+                    Verdict::Win => format!("{:.2}x {better} {spread}", ratio.median),
                     Verdict::Even => format!("even, {:.2}x {spread}", ratio.median),
-                    Verdict::Loss => format!("SLOWER, LOSES: {:.2}x {spread}", ratio.median),
+                    Verdict::Loss => format!("{worse}, LOSES: {:.2}x {spread}", ratio.median),
                 }
             }
             _ => String::new(),
@@ -122,7 +127,11 @@ impl Row {
             out,
             "  {:<width$} {:>7.3} {:>7.3} {:>7.3} {up:>9} {down:>9} {cpu:>11} {memory:>15} {durable:>7}  {verdict}",
             self.tool, wall.min, wall.median, wall.max
-        )
+        )?;
+        match live::summary(&self.runs) {
+            Some(text) => writeln!(out, "  {:<width$}   {text}", ""),
+            None => Ok(()),
+        }
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Run {
     pub verified: bool,
     /// Whether the link emulator itself kept up.
     pub link_sound: bool,
+    /// What only live scenarios measure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<super::live::Figures>,
 }
 
 /// A tool that makes a copy of a tree equal to the tree, once per call.

@@ -1,11 +1,12 @@
-//! `driftless bench`: a comparison with rsync that anyone can run.
+//! `driftless bench`: a comparison with rsync and lsyncd that anyone can run.
 
 use super::text::parse_bytes;
 use super::{CliError, DONE, FAILED, output};
 use crate::bench::cleanup::Workspace;
 use crate::bench::link::Link;
-use crate::bench::measure::{self, Progress};
+use crate::bench::measure;
 use crate::bench::plan::{Cache, Plan, Remote, TargetFs};
+use crate::bench::progress::Progress;
 use crate::bench::runner::Stage;
 use crate::bench::{BenchError, chart, delta, html, volume};
 use clap::Args;
@@ -22,9 +23,9 @@ const SIZE: u64 = 256 << 20;
 const SIZE_QUICK: u64 = 8 << 20;
 const SIZE_DELTA: u64 = 64 << 20;
 
-/// Compare driftless with rsync on this machine
+/// Compare driftless with rsync and lsyncd on this machine
 ///
-/// Makes its own data, runs both in turn, compares every copy with its source, and prints what driftless loses as well.
+/// Makes its own data, runs all in turn, compares every copy with its source, and prints what driftless loses as well.
 /// Everything is in one temporary directory, which is removed in the end. docs/bench.md has the method.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -44,7 +45,7 @@ pub(super) struct BenchArgs {
     /// Use a copy of this tree in place of the source-like one
     #[arg(long, value_name = "PATH")]
     tree: Option<PathBuf>,
-    /// Less than a minute: small data, few runs, fewer variants of rsync
+    /// Less than a minute: small data, few runs, fewer variants of rsync and lsyncd, two live scenarios
     #[arg(long)]
     quick: bool,
     /// Where the data is [default: the directory for temporary files]; the report names its file system
@@ -53,7 +54,7 @@ pub(super) struct BenchArgs {
     /// What the copies are on: dir (beside the source), tmpfs, ext4, xfs or btrfs. All but dir need root
     #[arg(long, value_name = "FS", default_value = "dir")]
     target_fs: TargetFs,
-    /// What the page cache holds when a run begins: warm or cold. As root, cold empties the cache of the whole machine
+    /// What the page cache holds when a run begins, but a live one: warm or cold. As root, cold empties the cache of the whole machine
     #[arg(long, value_name = "STATE", default_value = "warm")]
     cache: Cache,
     /// TCP congestion control of rsync on an emulated link; further ones add rows [default: bbr and cubic]

@@ -1,0 +1,216 @@
+//! The live scenarios of `driftless bench` through the real program, on little data and the loopback device. Where lsyncd or
+//! rsync is missing, only what driftless does is looked at.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Runs scenarios; gives the report and the table. Every row must be verified.
+fn bench(scenarios: &[&str], more: &[&str]) -> (Value, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let (json, temporary) = (directory.path().join("result.json"), directory.path().join("t"));
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
+    command
+        .args(["bench", "--quick", "--size", "256KiB", "--json"])
+        .arg(&json);
+    for scenario in scenarios {
+        command.args(["--scenario", scenario]);
+    }
+    command
+        .args(more)
+        .env("TMPDIR", &temporary)
+        .env("DRIFTLESS_HOME", directory.path().join("home"));
+    let output = command.output().unwrap();
+    let (said, table) = (
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    assert!(output.status.success(), "{said}\n{table}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let found: BTreeSet<&str> = rows(&report)
+        .iter()
+        .filter_map(|row| row["scenario"].as_str())
+        .collect();
+    assert_eq!(found, scenarios.iter().copied().collect());
+    for row in rows(&report) {
+        assert_eq!(row["verified"], true, "{row}");
+        assert!(!row["runs"].as_array().unwrap().is_empty(), "{row}");
+        assert!(row["wall_s"]["median"].as_f64().unwrap() > 0.0, "{row}");
+        for field in ["peak_sender", "peak_receiver"] {
+            assert!(row["runs"][0][field].as_u64().unwrap() > 0, "{field} in {row}");
+        }
+    }
+    (report, table)
+}
+
+fn rows(report: &Value) -> &Vec<Value> {
+    report["rows"].as_array().unwrap()
+}
+
+fn of<'a>(report: &'a Value, scenario: &'a str) -> impl Iterator<Item = &'a Value> {
+    rows(report).iter().filter(move |row| row["scenario"] == scenario)
+}
+
+fn ours<'a>(report: &'a Value, scenario: &str) -> &'a Value {
+    let row = rows(report)
+        .iter()
+        .find(|row| row["scenario"] == scenario && row["ours"] == true);
+    &row.unwrap_or_else(|| panic!("{scenario} is missing"))["runs"][0]
+}
+
+/// Whether a program is there, which it must be where nothing may be skipped.
+fn has(program: &str) -> bool {
+    let found = driftless::bench::runner::find_program(program).is_some();
+    let no_skip = std::env::var_os("DRIFTLESS_TEST_NO_SKIP").is_some_and(|value| value == "1");
+    assert!(found || !no_skip, "this test needs {program}");
+    found
+}
+
+/// Percentiles are there, in order, and those of the samples that are told.
+fn assert_latency(run: &Value) {
+    let latency = &run["live"]["latency"];
+    let number = |name: &str| {
+        latency[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{name} in {run}"))
+    };
+    let (min, p50, p99, max) = (
+        number("min_ms"),
+        number("p50_ms"),
+        number("p99_ms"),
+        number("max_ms"),
+    );
+    assert!(0.0 < min && min <= p50 && p50 <= p99 && p99 <= max, "{latency}");
+    assert!(number("resolution_ms") > 0.0);
+    let mut all: Vec<f64> = latency["all_ms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
+    all.sort_by(f64::total_cmp);
+    assert_eq!(latency["samples"], all.len());
+    assert_eq!((all[0], all[all.len() - 1]), (min, max));
+    assert_eq!(driftless::bench::live::percentile(&all, 50), Some(p50));
+    assert_eq!(run["wall_s"], p50 / 1e3);
+}
+
+#[test]
+fn single_changes_have_ordered_percentiles() {
+    let (report, table) = bench(&["live-latency"], &["--runs", "1"]);
+    of(&report, "live-latency").for_each(|row| assert_latency(&row["runs"][0]));
+    assert!(
+        ours(&report, "live-latency")["live"]["latency"]["samples"]
+            .as_u64()
+            .unwrap()
+            >= 3
+    );
+    assert!(table.contains("p99"), "{table}");
+    // Beside driftless there is lsyncd, or the reader is told how to get it.
+    let notes = report["notes"].to_string();
+    assert_eq!(
+        of(&report, "live-latency").count() == 1,
+        !has("lsyncd") && notes.contains("lsyncd is not installed") || !has("rsync"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_burst_is_applied_then_durable_and_nothing_is_lost() {
+    // In the second round the daemons meet what the first one left.
+    let (report, _) = bench(&["live-burst"], &["--runs", "2"]);
+    assert!(
+        rows(&report)
+            .iter()
+            .all(|row| row["runs"].as_array().unwrap().len() == 2)
+    );
+    let run = ours(&report, "live-burst");
+    let (applied, durable) = (
+        run["wall_s"].as_f64().unwrap(),
+        run["live"]["durable_s"].as_f64().unwrap(),
+    );
+    assert!(applied <= durable, "{run}");
+    assert_eq!(run["live"]["rescans"], 0);
+}
+
+#[test]
+fn renames_and_appends_arrive_and_tell_their_bytes() {
+    let (report, _) = bench(&["live-rename", "live-append"], &["--runs", "1"]);
+    for scenario in ["live-rename", "live-append"] {
+        let run = ours(&report, scenario);
+        for field in ["bytes_up", "bytes_down"] {
+            assert!(run[field].as_u64().unwrap() > 0, "{field} in {run}");
+        }
+        for row in of(&report, scenario).filter(|row| row["ours"] == false) {
+            assert!(row["verdict"].is_string(), "{row}");
+        }
+    }
+}
+
+#[test]
+fn small_changes_beside_a_large_file_are_measured() {
+    let (report, _) = bench(&["live-big-beside-small"], &["--runs", "1"]);
+    for row in of(&report, "live-big-beside-small") {
+        let run = &row["runs"][0];
+        assert_latency(run);
+        assert!(run["live"]["transfer_s"].as_f64().unwrap() > 0.0, "{run}");
+    }
+}
+
+#[test]
+fn the_cost_of_doing_nothing_is_told() {
+    let (report, _) = bench(&["idle", "neighbour"], &["--runs", "1"]);
+    for scenario in ["idle", "neighbour"] {
+        for row in of(&report, scenario) {
+            let (run, live) = (&row["runs"][0], &row["runs"][0]["live"]);
+            assert_eq!(live["measure"], "cpu");
+            for field in ["resident_sender", "resident_receiver", "watches"] {
+                assert!(live[field].as_u64().unwrap() > 0, "{field} in {row}");
+            }
+            let (cpu, window) = (
+                run["cpu_sender_s"].as_f64().unwrap(),
+                live["window_s"].as_f64().unwrap(),
+            );
+            assert!(cpu >= 0.0 && window >= 1.0, "{row}");
+            assert_eq!(
+                live["foreign_per_s"].as_f64().is_some_and(|n| n > 0.0),
+                scenario == "neighbour",
+                "{row}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_targets_of_a_fan_out_are_compared() {
+    let (report, table) = bench(&["fan-out"], &["--runs", "1"]);
+    assert_eq!(ours(&report, "fan-out")["live"]["targets"], 3);
+    assert!(table.contains("3 targets"), "{table}");
+}
+
+#[test]
+fn an_interrupted_transfer_is_completed() {
+    let (report, _) = bench(&["resume"], &["--runs", "1"]);
+    for row in of(&report, "resume") {
+        let cut_at = row["runs"][0]["live"]["cut_at"].as_f64().unwrap();
+        assert!((0.5..=1.0).contains(&cut_at), "{row}");
+    }
+    assert_eq!(
+        of(&report, "resume").count(),
+        if has("rsync") && has("sshd") { 2 } else { 1 }
+    );
+}
+
+#[test]
+fn an_unknown_scenario_is_answered_with_the_live_ones_too() {
+    let output = Command::new(env!("CARGO_BIN_EXE_driftless"))
+        .args(["bench", "--scenario", "live"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("live-latency") && said.contains("seed"), "{said}");
+}
