@@ -1,8 +1,12 @@
 //! What the whole-program tests share: pairs of daemons in this process, trees, and an independent comparison.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod churn;
+pub mod image;
 pub mod peer;
+pub mod random;
 pub mod relay;
+pub mod settled;
 
 use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
@@ -259,14 +263,40 @@ pub fn assert_no_leftovers(root: &Path) {
     }
 }
 
-/// Waits for phases.
+/// Waits for phases, and keeps what else was said.
 #[derive(Default)]
 pub struct Watching {
     state: Mutex<(Option<Phase>, u64)>,
     changed: Condvar,
+    said: Mutex<Said>,
+}
+
+/// What a sender said beside its phases.
+#[derive(Debug, Default, Clone)]
+pub struct Said {
+    /// How often the whole tree was looked at again.
+    pub rescans: u64,
+    pub warnings: Vec<String>,
+    /// The back end that watches, and what it cannot see.
+    pub watcher: String,
+    pub degradations: Vec<String>,
 }
 
 impl Observer for Watching {
+    fn rescan(&self) {
+        self.said.lock().unwrap().rescans += 1;
+    }
+
+    fn warning(&self, text: &str) {
+        self.said.lock().unwrap().warnings.push(text.to_owned());
+    }
+
+    fn watcher(&self, name: &str, degradations: &[String]) {
+        let mut said = self.said.lock().unwrap();
+        name.clone_into(&mut said.watcher);
+        said.degradations = degradations.to_vec();
+    }
+
     fn phase(&self, phase: &Phase) {
         let mut state = self.state.lock().unwrap();
         state.0 = Some(phase.clone());
@@ -276,6 +306,11 @@ impl Observer for Watching {
 }
 
 impl Watching {
+    /// What was said up to now.
+    pub fn said(&self) -> Said {
+        self.said.lock().unwrap().clone()
+    }
+
     /// Waits until a phase that fits was entered, `PATIENCE` at most.
     pub fn wait_for(&self, what: impl Fn(&Phase) -> bool) -> Phase {
         let state = self.state.lock().unwrap();
@@ -329,6 +364,19 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.stop.request();
     }
+}
+
+/// A test that cannot run here says so, and fails where everything has to run.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("DRIFTLESS_TEST_NO_SKIP").is_none_or(|value| value != "1"),
+        "skipped: {reason}"
+    );
+    eprintln!("skipped: {reason}");
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Waits until two trees are equal: the test's own comparison, independent of what either daemon believes.
