@@ -4,6 +4,7 @@ mod reader;
 mod reconcile;
 mod session;
 mod source;
+mod touched;
 mod work;
 
 pub use reconcile::{ReconcileError, receive_listing};
@@ -321,7 +322,10 @@ fn wait_following<T>(
 fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
     loop {
         match context.events.try_recv() {
-            Ok(event) => context.pending.handle_event(now, &event),
+            Ok(event) => {
+                context.source.touched.note(&event);
+                context.pending.handle_event(now, &event);
+            }
             Err(TryRecvError::Empty) => break,
             Err(TryRecvError::Disconnected) => {
                 return Err(DaemonError::failed(format!(
@@ -359,6 +363,9 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     } else {
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
         context.source.look(&ready.names, &ready.directories, &looks)?;
+    }
+    if context.pending.is_empty() {
+        context.source.touched.looked_at_all();
     }
     tell_watching(context);
     tell_warnings(context);

@@ -3,6 +3,7 @@
 //! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
 //! journal (one slot per object); reading its content is the session's business.
 
+use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::kind_of;
@@ -54,6 +55,8 @@ pub struct Source {
     pub ledger: Ledger,
     /// Lines for the user that have not been shown yet.
     pub warnings: Vec<String>,
+    /// Names of which events were told that have not been looked at yet.
+    pub touched: Touched,
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
@@ -72,6 +75,8 @@ struct Look {
     enter: Vec<(ObjectId, Arc<Directory>)>,
     /// Directories of which the names are to be looked at, and not what is below them.
     shallow: HashSet<ObjectId>,
+    /// Directories are listed without an event at each name in them: what happened there was not told.
+    is_untold: bool,
 }
 
 /// What a thread found in a directory, and the directory's own `stat` from after it was watched.
@@ -131,6 +136,7 @@ impl Source {
             signatures: Arc::new(signatures),
             ledger: Ledger::default(),
             warnings,
+            touched: Touched::default(),
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
@@ -222,11 +228,17 @@ impl Source {
             .map_err(|error| DaemonError::failed(error.to_string()))?;
         let catalog = self.catalog.clone();
         let outcome = catalog.update(true, |t| {
-            let mut look = Look::default();
+            let mut look = Look {
+                is_untold: true,
+                ..Look::default()
+            };
             self.see_root(t, &stat, &mut look)?;
             look.enter.push((ObjectId::ROOT, root));
             self.enter_directories(t, &mut look)?;
             self.settle_orphans(t, &mut look)?;
+            for object in self.touched.take_doubted() {
+                self.doubt(t, object, &mut look)?;
+            }
             Ok(look.found)
         });
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
@@ -242,7 +254,13 @@ impl Source {
     ) -> Result<Found, DaemonError> {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(false, |t| {
-            let mut look = Look::default();
+            let mut look = Look {
+                is_untold: !directories.is_empty(),
+                ..Look::default()
+            };
+            for object in self.touched.take_doubted() {
+                self.doubt(t, object, &mut look)?;
+            }
             // New names first: an object that moved is recognised at its new name before its old name is given to
             // another object.
             let mut known = Vec::new();
@@ -279,6 +297,9 @@ impl Source {
             self.settle_orphans(t, &mut look)?;
             Ok(look.found)
         });
+        for (directory, name) in names {
+            self.touched.forget(*directory, name);
+        }
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 
@@ -447,6 +468,21 @@ impl Source {
         }
     }
 
+    /// A file has to be read again, whatever `stat` says of it.
+    fn doubt(&mut self, t: &mut Tables<'_>, object: ObjectId, look: &mut Look) -> Result<(), StoreError> {
+        let Some(mut entry) = t.get(object)?.filter(|entry| entry.kind == Kind::File) else {
+            return Ok(());
+        };
+        // A name that another object took is not to be taken back.
+        if t.lookup(entry.place.directory, &entry.place.name)? == Some(object) {
+            look.found.changed += 1;
+            entry.flags |= flags::STALE;
+            entry.sequence = t.next_sequence()?;
+            self.put(t, &entry)?;
+        }
+        Ok(())
+    }
+
     /// A file changed that has other names: they changed with it.
     fn look_at_linked(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
         // Each name is seen as changed once, so this ends.
@@ -504,6 +540,7 @@ impl Source {
             names.extend(known);
             names.extend(old.as_ref().map(|old| old.object));
         }
+        let mut only_renamed = false;
         let mut entry = match old {
             Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
                 if is_unchanged(&old, stat) {
@@ -514,6 +551,13 @@ impl Source {
             old => match self.moved_here(t, kind, &place, stat)? {
                 Some(mut moved) => {
                     look.orphans.extend(old.map(|old| old.object));
+                    let in_doubt = [&moved.place, &place]
+                        .into_iter()
+                        .any(|place| self.touched.contains(place));
+                    only_renamed = !look.is_untold && !in_doubt;
+                    if only_renamed && kind == Kind::File {
+                        self.touched.only_renamed(moved.object, [&moved.place, &place]);
+                    }
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     moved
@@ -535,7 +579,7 @@ impl Source {
                 },
             },
         };
-        self.refresh(&mut entry, handle, stat);
+        self.refresh(&mut entry, handle, stat, only_renamed);
         entry.sequence = t.next_sequence()?;
         look.found.changed += 1;
         self.put(t, &entry)?;
@@ -591,8 +635,8 @@ impl Source {
         Ok((!still_there).then_some(entry))
     }
 
-    /// Takes over what `stat` says.
-    fn refresh(&self, entry: &mut Entry, handle: &Directory, stat: &Stat) {
+    /// Takes over what `stat` says. `only_renamed`: nothing else happened to it since the last look.
+    fn refresh(&self, entry: &mut Entry, handle: &Directory, stat: &Stat, only_renamed: bool) {
         let known = stamp_of(entry);
         if entry.attributes != stat.attributes {
             entry.flags |= flags::ATTRIBUTES;
@@ -611,11 +655,10 @@ impl Source {
             }
             Kind::File => {
                 // A rename moves ctime alone; any other change of it may hide a change of content.
-                let renamed = entry.flags & flags::MOVED != 0;
                 let unchanged = known.is_some_and(|known| {
                     known.size == stat.stamp.size
                         && known.mtime == stat.stamp.mtime
-                        && (renamed || known.ctime == stat.stamp.ctime)
+                        && (only_renamed || known.ctime == stat.stamp.ctime)
                 });
                 if !unchanged {
                     entry.flags |= flags::STALE;
