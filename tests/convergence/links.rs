@@ -61,6 +61,40 @@ fn d_10_hard_links_are_carried_as_plain_copies() {
     }
 }
 
+/// The write is told under a name that is gone when somebody looks: what it was written to is still there.
+#[test]
+fn d_10_edits_by_a_name_that_goes_at_once_arrive() {
+    for choice in CHOICES {
+        let mut pair = Pair::new();
+        watched_by(&mut pair, choice);
+        let src = pair.src();
+        let outside = pair.path("outside");
+        for directory in [&outside, &src.join("d"), &src.join("e")] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(src.join("kept"), b"content at first").unwrap();
+        let mirror = Mirror::start(pair);
+        for round in 0..scaled(6) {
+            let second = src.join("d/second");
+            fs::hard_link(src.join("kept"), &second).unwrap();
+            mirror.settle();
+            edit(&second, &format!("round {round}"));
+            match round % 3 {
+                0 => fs::remove_file(&second).unwrap(),
+                1 => fs::rename(&second, outside.join(round.to_string())).unwrap(),
+                // With all that it stands in.
+                _ => {
+                    fs::rename(src.join("d"), outside.join("d")).unwrap();
+                    fs::create_dir(src.join("d")).unwrap();
+                    fs::remove_dir_all(outside.join("d")).unwrap();
+                }
+            }
+            mirror.settle();
+        }
+        mirror.end_and_compare();
+    }
+}
+
 /// Nobody is told of a write through a name outside the tree: an audit has to find it.
 #[test]
 fn d_10_edits_by_a_name_outside_are_found_by_the_audit() {

@@ -235,7 +235,7 @@ impl Source {
             self.see_root(t, &stat, &mut look)?;
             look.enter.push((ObjectId::ROOT, root));
             self.enter_directories(t, &mut look)?;
-            self.settle_orphans(t, &mut look)?;
+            self.settle(t, &mut look)?;
             for object in self.touched.take_doubted() {
                 self.doubt(t, object, &mut look)?;
             }
@@ -294,7 +294,7 @@ impl Source {
                 }
             }
             self.enter_directories(t, &mut look)?;
-            self.settle_orphans(t, &mut look)?;
+            self.settle(t, &mut look)?;
             Ok(look.found)
         });
         for (directory, name) in names {
@@ -353,7 +353,7 @@ impl Source {
     }
 
     /// Forgets an object and everything below it; the journal keeps a tombstone.
-    fn bury(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
+    fn bury(&mut self, t: &mut Tables<'_>, object: ObjectId, look: &mut Look) -> Result<(), StoreError> {
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
@@ -369,6 +369,12 @@ impl Source {
         for entry in &gone {
             self.ledger.replace(Some(entry), None);
             self.signatures.remove(entry.object);
+            // What was written through this name before it went was told under no other.
+            if let Some(stamp) = stamp_of(entry).filter(|_| entry.kind == Kind::File)
+                && let Some(names) = self.linked.get(&(stamp.device, stamp.inode))
+            {
+                look.linked.extend(names);
+            }
             if entry.kind == Kind::Directory {
                 watcher.unwatch(entry.object);
                 self.handles.remove(&entry.object);
@@ -750,6 +756,16 @@ impl Source {
         Ok(())
     }
 
+    /// Ends a look: with what is gone, and with what else was written through names that are gone.
+    fn settle(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        // Each round buries something, so this ends.
+        while !look.orphans.is_empty() || !look.linked.is_empty() {
+            self.settle_orphans(t, look)?;
+            self.look_at_linked(t, look)?;
+        }
+        Ok(())
+    }
+
     /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
     fn settle_orphans(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
         for object in std::mem::take(&mut look.orphans) {
@@ -766,7 +782,7 @@ impl Source {
                 };
             if !there {
                 look.found.changed += 1;
-                self.bury(t, object)?;
+                self.bury(t, object, look)?;
             }
         }
         Ok(())
