@@ -341,7 +341,7 @@ fn receivers_that_do_not_answer_or_refuse() {
     drop(receiver);
 
     let receiver = machine.receive(&format!("--allow {}", sender.fingerprint()));
-    let unknown = receiver.url.replace("/m", "/unknown");
+    let unknown = format!("{}unknown", receiver.url.strip_suffix('m').unwrap());
     sender
         .run(&format!("seed src {unknown}"))
         .complains(1, &["unknown", "no module"]);
@@ -644,4 +644,93 @@ fn the_watcher_can_be_chosen() {
         ended.status == Some(2) && ended.err.contains("sometimes"),
         "{ended:?}"
     );
+}
+
+/// The flags of filters, in the order given, on every command that takes them.
+#[test]
+fn filters_on_the_command_line() {
+    let machine = Machine::new();
+    let (src, dst) = (machine.path("src"), machine.path("dst"));
+    for path in ["a.c", "a.o", "keep.o", "log", "d/b.o", "d/.git"] {
+        fs::create_dir_all(src.join(path).parent().unwrap()).unwrap();
+        fs::write(src.join(path), path).unwrap();
+    }
+    fs::write(src.join(".gitignore"), "log\n").unwrap();
+    fs::write(dst.join("old.o"), "").unwrap();
+    let rules = "--include=keep.o --exclude *.o --gitignore -C --max-size=1k";
+    let ended = machine
+        .run(&format!("mirror src dst --once --json {rules}"))
+        .succeeds();
+    let last: serde_json::Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    assert!(last.to_string().contains("\"excluded\":3"), "{last}");
+    let there = |path: &str| dst.join(path).exists();
+    assert!(there("a.c") && there("keep.o") && there("d") && there("old.o") && there("d/.git"));
+    assert!(!there("a.o") && !there("log") && !there("d/b.o"));
+    // Without the rules they differ, with them they do not.
+    machine.run(&format!("verify src dst {rules}")).succeeds();
+    let ended = machine.run("verify src dst");
+    assert_eq!(ended.status, Some(4), "{ended:#?}");
+    assert!(
+        ended.out.contains("old.o") && ended.out.contains("missing on the target"),
+        "{ended:#?}"
+    );
+    fs::write(dst.join("d/extra"), "").unwrap();
+    let ended = machine.run(&format!("verify src dst {rules}"));
+    assert!(
+        ended.status == Some(4) && ended.out.contains("d/extra"),
+        "{ended:#?}"
+    );
+    machine
+        .run(&format!("mirror src dst --once --delete-excluded {rules}"))
+        .succeeds();
+    assert!(!there("old.o") && !there("d/extra"));
+}
+
+#[test]
+fn faulty_filters_are_usage_errors_before_anything_happens() {
+    let machine = Machine::new();
+    fs::write(machine.path("rules"), "- *.o\npassword hunter2\n").unwrap();
+    for (line, words) in [
+        ("mirror src new --once --filter=.,rules", &["rules, line 2"][..]),
+        (
+            "mirror src new --once --exclude-from=missing",
+            &["missing", "does not exist"],
+        ),
+        (
+            "mirror src new --once --files-from=missing",
+            &["missing", "--files-from"],
+        ),
+        ("verify src dst --exclude-re=(", &["--exclude-re"]),
+        (
+            "mirror src new --once --delete never --delete-excluded",
+            &["--delete-excluded"],
+        ),
+    ] {
+        let line: Vec<String> = line.split(' ').map(|word| word.replace(".,", ". ")).collect();
+        let words_of_line: Vec<&OsStr> = line.iter().map(OsStr::new).collect();
+        let ended = end(machine.command(&words_of_line));
+        ended.complains(2, words);
+        assert!(!ended.err.contains("hunter2"), "{ended:#?}");
+    }
+    assert!(!machine.path("new").exists());
+}
+
+#[test]
+fn mount_points_are_entered_unless_one_file_system_is_asked_for() {
+    let machine = Machine::new();
+    let (src, dst) = (machine.path("src"), machine.path("dst"));
+    fs::create_dir(src.join("m")).unwrap();
+    let Some(_mount) = Mount::new(src.join("m"), "1m") else {
+        return skip("cannot mount a tmpfs");
+    };
+    fs::write(src.join("m/inside"), "").unwrap();
+    fs::write(src.join("x"), "").unwrap();
+    machine.run("mirror src dst --once -x").succeeds();
+    assert!(dst.join("m").is_dir() && !dst.join("m/inside").exists() && dst.join("x").exists());
+    machine.run("verify src dst -x").succeeds();
+    machine.run("mirror src dst --once").succeeds();
+    assert!(dst.join("m/inside").exists());
+    // What was there stays: it may be what is mounted there.
+    machine.run("mirror src dst --once -x").succeeds();
+    assert!(dst.join("m/inside").exists());
 }

@@ -172,6 +172,9 @@ pub struct Open {
     pub carried: Carried,
     /// Sum of the sender's whole tree, when it knows all digests already.
     pub sum: Option<TreeSum>,
+    /// Some of what only the receiver has may be protected: it removes no directory that holds anything, and puts nothing
+    /// in the place of one.
+    pub protects: bool,
 }
 
 /// Answer to [`Open`]. A refusal is a close code instead.

@@ -1,5 +1,6 @@
 //! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
 
+use super::filtering::FilteringArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
 use super::timing::TimingArgs;
@@ -13,6 +14,7 @@ use crate::daemon::{
     TargetOptions, WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
+use crate::engine::filter::Filter;
 use crate::net::LinkOptions;
 use clap::{Args, ValueEnum};
 use driftless_certs::{Identity, TrustStore};
@@ -50,6 +52,8 @@ pub(super) struct SendArgs {
     #[command(flatten)]
     timing: TimingArgs,
     #[command(flatten)]
+    filtering: FilteringArgs,
+    #[command(flatten)]
     port: PortArg,
 }
 
@@ -82,15 +86,26 @@ impl SendArgs {
         self.port
     }
 
+    /// What is mirrored of a source, given by its canonical path.
+    pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+        if self.filtering.delete_excluded() && self.delete == Some(DeleteWhen::Never) {
+            let text = "--delete-excluded and --delete never contradict each other (leave one out)";
+            return Err(CliError::usage(text));
+        }
+        self.filtering.filter(source)
+    }
+
     /// The options of a sender.
     pub(super) fn options(
         &self,
         session: &Session,
         end: End<'_>,
         source: &Path,
+        filter: &Filter,
         follow: bool,
     ) -> SenderOptions {
         let deletes = match self.delete {
+            None if self.filtering.delete_excluded() => Deletes::Always,
             None => Deletes::Ask,
             Some(DeleteWhen::Always) => Deletes::Always,
             Some(DeleteWhen::Never) => Deletes::Never,
@@ -116,6 +131,7 @@ impl SendArgs {
             pending: self.timing.pending(),
             large_files: self.timing.large_files(),
             accept_root: self.accept_root,
+            filter: filter.clone(),
             link: LinkOptions::default(),
         }
     }

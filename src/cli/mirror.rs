@@ -6,6 +6,7 @@ use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
 use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -39,12 +40,13 @@ pub(super) struct MirrorArgs {
 impl MirrorArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("mirror", &self.src)?;
+        let filter = self.send.filter(&source)?;
         let session = Session::open()?;
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
                 let path = prepare(&source, &path)?;
                 let local = LocalEnd::start(&session, &path)?;
-                let status = self.follow(&session, local.end(), &source, verbose);
+                let status = self.follow(&session, local.end(), &source, &filter, verbose);
                 local.stop();
                 status
             }
@@ -53,13 +55,20 @@ impl MirrorArgs {
                     identity: &session.identity,
                     target: &target,
                 };
-                self.follow(&session, end, &source, verbose)
+                self.follow(&session, end, &source, &filter, verbose)
                     .map_err(|error| session.explain(error))
             }
         }
     }
 
-    fn follow(&self, session: &Session, end: End<'_>, source: &Path, verbose: u8) -> Result<u8, CliError> {
+    fn follow(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        source: &Path,
+        filter: &Filter,
+        verbose: u8,
+    ) -> Result<u8, CliError> {
         let detail = match (self.quiet, verbose) {
             (true, _) => Detail::Quiet,
             (false, 0) => Detail::Changes,
@@ -72,7 +81,7 @@ impl MirrorArgs {
             name_target: false,
         };
         let target = end.target.display.clone();
-        let options = self.send.options(session, end, source, !self.once);
+        let options = self.send.options(session, end, source, filter, !self.once);
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
         let source = board.clone();

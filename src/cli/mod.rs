@@ -5,6 +5,7 @@
 //! the last word of `driftless id`.
 
 mod bench;
+mod filtering;
 mod id;
 mod invite;
 mod launch;

@@ -242,6 +242,7 @@ fn sentence(target: &str, summary: &Summary, time: Duration) -> String {
         (counters.failed, "failed"),
         (counters.unreadable, "unreadable"),
         (counters.skipped, "skipped (sockets, devices, FIFOs)"),
+        (counters.excluded, "excluded"),
     ] {
         if number > 0 {
             line.push_str(&format!(", {} {what}", text::grouped(number)));

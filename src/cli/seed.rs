@@ -30,13 +30,14 @@ pub(super) struct SeedArgs {
 impl SeedArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
+        let filter = self.send.filter(&source)?;
         let session = Session::open()?;
         let target = target(&self.target, self.send.port(), &session.home)?;
         let end = End {
             identity: &session.identity,
             target: &target,
         };
-        let options = self.send.options(&session, end, &source, false);
+        let options = self.send.options(&session, end, &source, &filter, false);
         let identity = session.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(&source), target.display.clone());
         let told = board.clone();

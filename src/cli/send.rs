@@ -31,6 +31,7 @@ pub(super) struct SendCommandArgs {
 impl SendCommandArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
+        let filter = self.send.filter(&source)?;
         let session = Session::open()?;
         let targets = self.targets(&session)?;
         let detail = if verbose == 0 {
@@ -74,7 +75,7 @@ impl SendCommandArgs {
                         identity: &session.identity,
                         target,
                     };
-                    let options = self.send.options(&session, end, &source, true);
+                    let options = self.send.options(&session, end, &source, &filter, true);
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
                     let session = &session;

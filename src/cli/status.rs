@@ -163,6 +163,7 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         ("failed", "failed"),
         ("unreadable", "unreadable"),
         ("skipped", "skipped"),
+        ("excluded", "excluded"),
     ] {
         if counter(name) > 0 {
             lines.push(format!("{} {what}", grouped(counter(name))));

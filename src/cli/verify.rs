@@ -1,5 +1,6 @@
 //! `driftless verify`: both trees are read and compared.
 
+use super::filtering::FilteringArgs;
 use super::launch::{
     Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
 };
@@ -9,6 +10,7 @@ use super::text::{self, escaped};
 use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, VerifyReport};
+use crate::engine::filter::Filter;
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
@@ -30,18 +32,21 @@ pub(super) struct VerifyArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    filtering: FilteringArgs,
+    #[command(flatten)]
     port: PortArg,
 }
 
 impl VerifyArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
         let source = existing_directory("verify", &self.src)?;
+        let filter = self.filtering.filter(&source)?;
         let session = Session::open()?;
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &path)?;
                 let local = LocalEnd::start(&session, &path)?;
-                let status = self.compare(&session, local.end(), &source);
+                let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status
             }
@@ -50,14 +55,20 @@ impl VerifyArgs {
                     identity: &session.identity,
                     target: &target,
                 };
-                self.compare(&session, end, &source)
+                self.compare(&session, end, &source, &filter)
                     .map_err(|error| session.explain(error))
             }
         }
     }
 
-    fn compare(&self, session: &Session, end: End<'_>, source: &Path) -> Result<u8, CliError> {
-        let options = SendArgs::default().options(session, end, source, false);
+    fn compare(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        source: &Path,
+        filter: &Filter,
+    ) -> Result<u8, CliError> {
+        let options = SendArgs::default().options(session, end, source, filter, false);
         let target = end.target.display.clone();
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());

@@ -1,6 +1,7 @@
 //! What the daemons are told to do, and how they tell what they did.
 
 use crate::engine::delta::Engine;
+use crate::engine::filter::Filter;
 use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
@@ -92,6 +93,8 @@ pub struct SenderOptions {
     pub large_files: Option<LargeFiles>,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
+    /// What of the tree is mirrored, and what of the target's own may be deleted.
+    pub filter: Filter,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
 }
@@ -134,6 +137,8 @@ pub struct SendCounters {
     pub failed: u64,
     /// Entries of kinds that are not carried (sockets, devices, FIFOs).
     pub skipped: u64,
+    /// Entries that the filter left out when the tree was walked; a directory counts as one.
+    pub excluded: u64,
     /// Entries that could not be read.
     pub unreadable: u64,
     /// Entries that the target keeps although the source lacks them.

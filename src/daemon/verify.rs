@@ -1,14 +1,15 @@
 //! `verify`: both disks are read, and every entry is compared by attributes and content digest. Changes nothing.
 
 use super::receiver::{digest_of, kind_of, own_carried};
-use super::sender::{ReconcileError, open_link, receive_listing};
+use super::sender::{Fate, ReconcileError, Standing, TreeFiles, fate_by, open_link, receive_listing};
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
+use crate::engine::filter::{Filter, Role};
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
 use driftless_protocol::message::{ModuleName, Open, Purpose, Row, ToReceiver};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, RelPath};
 use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Directories asked for ahead of the one that is compared.
@@ -54,32 +55,62 @@ pub fn run(
         incarnation: 0,
         carried: own_carried(),
         sum: None,
+        protects: false,
     };
     let (link, opened) =
         open_link(options, runtime, open).map_err(|(error, _)| DaemonError::failed(error))?;
     observer.phase(&Phase::Comparing);
+    let root = Arc::new(root);
+    let device = root
+        .stat_self()
+        .map_err(|error| DaemonError::failed(error.to_string()))?
+        .stamp
+        .device;
     let mut verifier = Verifier {
         link: &link,
         carried: opened.carried,
+        filter: &options.filter,
+        root,
+        device,
+        only_there: BTreeSet::new(),
         report: VerifyReport::default(),
     };
-    let outcome = verifier.compare_tree(Arc::new(root));
+    let outcome = verifier.compare_tree();
     link.close(driftless_protocol::CloseCode::Done, "");
+    verifier.tell_only_there();
     outcome.map(|()| verifier.report)
+}
+
+/// A directory that is to be compared.
+struct Job {
+    path: RelPath,
+    /// `None` if only the target has it: then it is looked through for what has to go there.
+    directory: Option<Arc<Directory>>,
+    standing: Standing,
 }
 
 struct Verifier<'a> {
     link: &'a SenderLink,
     carried: Carried,
+    filter: &'a Filter,
+    root: Arc<Directory>,
+    /// The file system of the root.
+    device: u64,
+    /// Directories that only the target has and that hold nothing protected, as far as they were looked through.
+    only_there: BTreeSet<Vec<u8>>,
     report: VerifyReport,
 }
 
 impl Verifier<'_> {
-    fn compare_tree(&mut self, root: Arc<Directory>) -> Result<(), DaemonError> {
-        let mut waiting = VecDeque::from([(RelPath::root(), root)]);
+    fn compare_tree(&mut self) -> Result<(), DaemonError> {
+        let mut waiting = VecDeque::from([Job {
+            path: RelPath::root(),
+            directory: Some(self.root.clone()),
+            standing: self.root_standing()?,
+        }]);
         let mut asked = 0;
         while !waiting.is_empty() {
-            for (path, _) in waiting.iter().take(ASK_AHEAD).skip(asked) {
+            for Job { path, .. } in waiting.iter().take(ASK_AHEAD).skip(asked) {
                 let ask = ToReceiver::ListDisk(path.clone());
                 self.link
                     .control()
@@ -87,30 +118,54 @@ impl Verifier<'_> {
                     .map_err(|_| DaemonError::failed("the receiver is gone"))?;
                 asked += 1;
             }
-            let Some((path, directory)) = waiting.pop_front() else {
+            let Some(job) = waiting.pop_front() else {
                 break;
             };
+            let path = &job.path;
             asked -= 1;
             let rows = match receive_listing(self.link) {
                 Ok(rows) => rows,
                 Err(ReconcileError::Unlisted(text)) => {
-                    self.unreadable(&path, &format!("on the target: {text}"));
+                    self.unreadable(path, &format!("on the target: {text}"));
                     continue;
                 }
                 Err(error) => return Err(DaemonError::failed(format!("cannot verify {path}: {error}"))),
             };
-            self.compare_directory(&path, &directory, rows, &mut waiting);
+            self.compare_directory(&job, rows, &mut waiting);
         }
         Ok(())
     }
 
-    fn compare_directory(
-        &mut self,
-        path: &RelPath,
-        directory: &Directory,
-        rows: Vec<Row>,
-        waiting: &mut VecDeque<(RelPath, Arc<Directory>)>,
-    ) {
+    fn root_standing(&self) -> Result<Standing, DaemonError> {
+        if self.filter.passes_everything() && !self.filter.one_file_system() {
+            return Ok(Standing::Everything);
+        }
+        let mut files = TreeFiles::new(&self.root, None);
+        let rules = self.filter.root(Role::Both, &mut files);
+        rules
+            .map(Standing::Rules)
+            .map_err(|error| DaemonError::failed(error.to_string()))
+    }
+
+    /// The rules in a subdirectory, whichever side has it. `None`, and reported, if they can't be known.
+    fn enter(&mut self, standing: &Standing, path: &RelPath, name: &Name) -> Option<Standing> {
+        let Standing::Rules(rules) = standing else {
+            return Some(standing.clone());
+        };
+        match rules.enter(name, &mut TreeFiles::new(&self.root, None)) {
+            Ok(rules) => Some(Standing::Rules(rules)),
+            Err(error) => {
+                self.unreadable(path, &error.to_string());
+                None
+            }
+        }
+    }
+
+    fn compare_directory(&mut self, job: &Job, rows: Vec<Row>, waiting: &mut VecDeque<Job>) {
+        let Job { path, standing, .. } = job;
+        let Some(directory) = &job.directory else {
+            return self.judge_extras(job, rows.into_iter().map(|row| (row.name, row.kind)), waiting);
+        };
         let listing = match directory.list() {
             Ok(listing) => listing,
             Err(error) => return self.unreadable(path, &error.to_string()),
@@ -126,6 +181,16 @@ impl Verifier<'_> {
             let Some(kind) = kind_of(stat.file_type) else {
                 continue;
             };
+            if let Standing::Rules(rules) = standing {
+                if kind == Kind::File && !self.filter.admits_size(stat.size) {
+                    // Whatever the target has of it stays.
+                    theirs.remove(&name);
+                    continue;
+                }
+                if !rules.verdict(&name, kind).transfer {
+                    continue;
+                }
+            }
             let path = path.join(&name);
             self.report.compared += 1;
             match theirs.remove(&name) {
@@ -133,17 +198,61 @@ impl Verifier<'_> {
                 Some(row) if row.kind != kind => self.differs(&path, "of another type on the target"),
                 Some(row) => {
                     self.compare_entry(&path, directory, &name, kind, &stat, &row);
-                    if kind == Kind::Directory {
+                    let is_cut = self.filter.one_file_system() && stat.stamp.device != self.device;
+                    if kind == Kind::Directory
+                        && !is_cut
+                        && let Some(standing) = self.enter(standing, &path, &name)
+                    {
                         match directory.open_dir(&name) {
-                            Ok(inner) => waiting.push_back((path, Arc::new(inner))),
+                            Ok(inner) => waiting.push_back(Job {
+                                path,
+                                directory: Some(Arc::new(inner)),
+                                standing,
+                            }),
                             Err(error) => self.unreadable(&path, &error.to_string()),
                         }
                     }
                 }
             }
         }
-        for name in theirs.into_keys() {
-            self.differs(&path.join(&name), "only on the target");
+        let theirs = theirs.into_iter().map(|(name, row)| (name, row.kind));
+        self.judge_extras(job, theirs, waiting);
+    }
+
+    /// Reports what the target has too much of. A filter may want some of it to stay, and the directories around that.
+    fn judge_extras(
+        &mut self,
+        job: &Job,
+        theirs: impl Iterator<Item = (Name, Kind)>,
+        waiting: &mut VecDeque<Job>,
+    ) {
+        for (name, kind) in theirs {
+            let path = job.path.join(&name);
+            if fate_by(&job.standing, &name, kind, job.directory.is_none()) == Fate::Kept {
+                let shown = path.to_bytes();
+                for (end, _) in shown.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+                    self.only_there.remove(&shown[..end]);
+                }
+            } else if kind == Kind::Directory && self.filter.may_protect() {
+                self.only_there.insert(path.to_bytes());
+                if let Some(standing) = self.enter(&job.standing, &path, &name) {
+                    waiting.push_back(Job {
+                        path,
+                        directory: None,
+                        standing,
+                    });
+                }
+            } else {
+                self.differs(&path, "only on the target");
+            }
+        }
+    }
+
+    fn tell_only_there(&mut self) {
+        for path in std::mem::take(&mut self.only_there) {
+            if let Ok(path) = RelPath::parse(&path) {
+                self.differs(&path, "only on the target");
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use driftless::daemon::{
     Stop, Summary, TargetOptions, WatchOptions, sender,
 };
 use driftless::engine::delta::Engine;
+use driftless::engine::filter::Filter;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -56,6 +57,7 @@ pub struct Pair {
     pub watch: WatchOptions,
     pub pending: PendingOptions,
     pub large_files: Option<LargeFiles>,
+    pub filter: Filter,
 }
 
 impl Pair {
@@ -84,6 +86,7 @@ impl Pair {
             watch: WatchOptions::default(),
             pending: PendingOptions::default(),
             large_files: None,
+            filter: Filter::everything(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Pair {
             pending: self.pending.clone(),
             large_files: self.large_files,
             accept_root: self.accept_root,
+            filter: self.filter.clone(),
             link: LinkOptions::default(),
         }
     }
@@ -377,6 +381,15 @@ pub fn skip(reason: &str) {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Waits until something holds, `PATIENCE` at most. The condition may fail by panicking while trees change.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !std::panic::catch_unwind(std::panic::AssertUnwindSafe(&holds)).unwrap_or(false) {
+        assert!(std::time::Instant::now() < deadline, "still not: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// Waits until two trees are equal: the test's own comparison, independent of what either daemon believes.

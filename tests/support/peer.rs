@@ -130,6 +130,7 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         incarnation: 1,
         carried: Carried { owner: false },
         sum: None,
+        protects: false,
     }
 }
 

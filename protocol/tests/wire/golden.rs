@@ -82,6 +82,7 @@ fn opening() {
             incarnation: 5,
             carried: Carried { owner: true },
             sum: Some(TreeSum([0xaa; 32])),
+            protects: true,
         }),
         "00                                                   # ToReceiver::Open
          00                                                   # purpose: Mirror
@@ -91,7 +92,8 @@ fn opening() {
          04 2f 73 72 63                                       # source: /src
          05                                                   # incarnation
          01                                                   # carried: owner
-         01 aa*32                                             # sum",
+         01 aa*32                                             # sum
+         01                                                   # protects",
     );
     golden(
         ToReceiver::Open(Open {
@@ -103,10 +105,11 @@ fn opening() {
             incarnation: 0,
             carried: Carried::default(),
             sum: None,
+            protects: false,
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
-         00 00             # carried, sum",
+         00 00 00          # carried, sum, protects",
     );
     golden(
         ToSender::Opened(Opened {

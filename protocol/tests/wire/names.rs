@@ -163,6 +163,7 @@ fn s01_odd_names_in_listings_and_paths_are_refused() {
                 incarnation: 1,
                 carried: Default::default(),
                 sum: None,
+                protects: false,
             });
             for message in [open, ToReceiver::ListDisk(path.clone())] {
                 let encoded = codec::encode(&message).unwrap();

@@ -168,9 +168,10 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         text(reach),
         carried(),
         prop::option::of(tree_sum()),
+        any::<bool>(),
     )
         .prop_map(
-            |(purpose, module, path, (mirror, incarnation), source, carried, sum)| Open {
+            |(purpose, module, path, (mirror, incarnation), source, carried, sum, protects)| Open {
                 purpose,
                 module,
                 path,
@@ -179,6 +180,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 incarnation,
                 carried,
                 sum,
+                protects,
             },
         )
         .boxed()

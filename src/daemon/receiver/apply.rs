@@ -5,7 +5,7 @@
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
 use super::replica::{ApplyError, Replica, kind_of, link_digest, local_entry};
-use crate::fs::{Directory, FsError, FsErrorKind, RenameMode, Staged, Stamp, Stat, private_name};
+use crate::fs::{Directory, FileType, FsError, FsErrorKind, RenameMode, Staged, Stamp, Stat, private_name};
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
 use driftless_protocol::{Attributes, Digest, EntrySum, Kind, Name, ObjectId};
@@ -214,6 +214,9 @@ impl Replica {
                 from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
                 self.drop_entry(t, other.object)?;
             }
+            Some(other) if self.must_stay(&to_dir, &to.name)? => {
+                return self.trade_places(t, entry, &other, &from_dir, &to_dir, to);
+            }
             Some(other) => {
                 let aside = private_name();
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
@@ -245,6 +248,7 @@ impl Replica {
         }
         let parent = self.writable_directory(t, entry.place.directory)?;
         let outcome = match entry.kind {
+            Kind::Directory if self.protects => return self.remove_empty(t, &parent, &entry),
             Kind::Directory => parent.remove_tree(&entry.place.name).map(|_| ()),
             _ => parent.remove_file(&entry.place.name),
         };
@@ -252,6 +256,82 @@ impl Replica {
             Err(error) if error.kind() != FsErrorKind::NotFound => Err(error.into()),
             _ => Ok(self.drop_entry(t, object)?),
         }
+    }
+
+    /// Whether a directory stands at a name that holds what a filter may protect.
+    fn must_stay(&self, parent: &Directory, name: &Name) -> Result<bool, ApplyError> {
+        if !self.protects {
+            return Ok(false);
+        }
+        match parent.stat(name)? {
+            Some(stat) if stat.file_type == FileType::Directory => {
+                let listing = parent.open_dir(name)?.list()?;
+                Ok(!(listing.entries.is_empty() && listing.problems.is_empty()))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes a directory in which nothing is left. What turns up in it is catalogued, for the sender to judge.
+    fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Applied {
+        let name = &entry.place.name;
+        match parent.remove_dir(name) {
+            Err(error) if error.kind() == FsErrorKind::NotEmpty => {}
+            Err(error) if error.kind() != FsErrorKind::NotFound => return Err(error.into()),
+            _ => return Ok(self.drop_entry(t, entry.object)?),
+        }
+        let inner = Arc::new(parent.open_dir(name)?);
+        let mut is_listed = false;
+        for (name, stat) in inner.list()?.entries {
+            let place = Place {
+                directory: entry.object,
+                name,
+            };
+            is_listed |= kind_of(stat.file_type).is_some();
+            if t.lookup(entry.object, &place.name)?.is_none() {
+                super::replica::catalogue(t, &inner, &place)?;
+            }
+        }
+        let kind = match is_listed {
+            true => FailureKind::Mismatch,
+            false => FailureKind::Unsupported,
+        };
+        let text = format!("{} holds something that is not part of the mirror", inner.shown());
+        Err(ApplyError { kind, text })
+    }
+
+    /// Moves an object to the place of a directory, and that to where the object stood: under a private name it could be
+    /// swept together with what is protected in it.
+    fn trade_places(
+        &mut self,
+        t: &mut Tables<'_>,
+        mut entry: Entry,
+        other: &Entry,
+        from_dir: &Directory,
+        to_dir: &Directory,
+        to: Place,
+    ) -> Applied {
+        if other.object.is_local() {
+            return Err(ApplyError::mismatch(format!(
+                "{}/{} is a directory that holds something, and may not be replaced",
+                to_dir.shown(),
+                to.name
+            )));
+        }
+        from_dir.rename(&entry.place.name, to_dir, &to.name, RenameMode::Exchange)?;
+        let from = std::mem::replace(&mut entry.place, to);
+        // One name can't be two objects', not even for a moment.
+        let mut other = other.clone();
+        other.place = Place {
+            directory: from.directory,
+            name: private_name(),
+        };
+        self.put(t, &other)?;
+        entry.stamp = Some(self.fresh_stat(to_dir, &entry.place.name)?.stamp.to_bytes());
+        self.put(t, &entry)?;
+        other.stamp = Some(self.fresh_stat(from_dir, &from.name)?.stamp.to_bytes());
+        other.place = from;
+        Ok(self.put(t, &other)?)
     }
 
     /// Gives what stands at a place the sender's number.
@@ -403,6 +483,14 @@ impl Replica {
         place: &Place,
         occupant: Option<&Entry>,
     ) -> Result<Stat, ApplyError> {
+        if self.must_stay(parent, &place.name)? {
+            parent.remove_tree(aside)?;
+            return Err(ApplyError::mismatch(format!(
+                "{}/{} is a directory that holds something, and may not be replaced",
+                parent.shown(),
+                place.name
+            )));
+        }
         match parent.rename(aside, parent, &place.name, RenameMode::Exchange) {
             Ok(()) => match occupant {
                 Some(entry) if !entry.object.is_local() => {
@@ -456,7 +544,10 @@ impl Replica {
         // The object may have stood elsewhere, or this name may have been another's.
         if let Some(old) = t.get(object)?.filter(|old| old.place != place) {
             let parent = self.writable_directory(t, old.place.directory)?;
-            ignore_missing(parent.remove_tree(&old.place.name).map(|_| ()))?;
+            ignore_missing(match self.protects {
+                true => parent.remove_file(&old.place.name),
+                false => parent.remove_tree(&old.place.name).map(|_| ()),
+            })?;
             self.drop_entry(t, object)?;
         }
         if let Some(old) = occupant.filter(|old| old.object != object && old.object.is_local()) {

@@ -17,12 +17,22 @@ use std::sync::Arc;
 /// Sums and entry counts below each directory of a catalog.
 pub type BelowSums = HashMap<ObjectId, (TreeSum, u64)>;
 
-/// Computes the sums below all directories, deepest first, without recursion.
-pub fn below_sums(catalog: &impl CatalogRead, carried: Carried) -> Result<BelowSums, StoreError> {
+/// Computes the sums below these directories and all that are in them, deepest first, without recursion.
+pub fn below_sums(
+    catalog: &impl CatalogRead,
+    carried: Carried,
+    directories: &[ObjectId],
+) -> Result<BelowSums, StoreError> {
     let mut sums = BelowSums::new();
-    let mut stack: Vec<(ObjectId, Vec<Entry>, bool)> = vec![(ObjectId::ROOT, Vec::new(), false)];
+    let mut stack: Vec<(ObjectId, Vec<Entry>, bool)> = directories
+        .iter()
+        .map(|&directory| (directory, Vec::new(), false))
+        .collect();
     while let Some((directory, children, expanded)) = stack.pop() {
         if !expanded {
+            if sums.contains_key(&directory) {
+                continue;
+            }
             let children = catalog.child_entries(directory)?;
             let inner: Vec<_> = children
                 .iter()
@@ -56,7 +66,7 @@ pub fn send_listings(
     directories: &[ObjectId],
 ) -> Result<(), SessionError> {
     replica.catalog.read(|view| {
-        let sums = below_sums(view, replica.carried)?;
+        let sums = below_sums(view, replica.carried, directories)?;
         for &directory in directories {
             let entries = view.child_entries(directory)?;
             let visible = entries

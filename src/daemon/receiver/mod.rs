@@ -453,6 +453,7 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
         return Err((CloseCode::Busy, text));
     }
     replica.set_carried(carried).map_err(|error| unable(&error))?;
+    replica.protects = false;
     if other.is_some() {
         // The same sender with the same source, that lost its state or calls this target by another name: a first
         // contact. Its numbers begin anew, so the ones that are known here mean nothing any more.
@@ -465,6 +466,7 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
     parked
         .map_err(|error| unable(&error))?
         .map_err(|error| unable(&error.text))?;
+    replica.protects = open.protects;
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))

@@ -118,6 +118,8 @@ pub struct Replica {
     pub ledger: Ledger,
     /// The attributes carried in this session.
     pub carried: Carried,
+    /// Nothing that holds anything is removed or displaced: the sender's filter may protect some of it.
+    pub protects: bool,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -158,6 +160,7 @@ impl Replica {
             state,
             ledger: Ledger::default(),
             carried: own_carried(),
+            protects: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             handles: HashMap::new(),

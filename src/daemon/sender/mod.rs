@@ -8,10 +8,11 @@ mod touched;
 mod work;
 
 pub use reconcile::{ReconcileError, receive_listing};
-pub use source::Source;
+pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 
 use super::ledger::flags;
 use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
+use crate::engine::filter::Filter;
 use crate::engine::pending::Pending;
 use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
 use crate::store::CatalogRead;
@@ -54,6 +55,7 @@ pub fn run(
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
     let found = source.scan()?;
+    note_rules(&mut source)?;
     let in_error = source
         .state
         .failed(&options.target.display)
@@ -67,6 +69,7 @@ pub fn run(
         observer: observer.clone(),
         counters: SendCounters {
             skipped: found.skipped,
+            excluded: found.excluded,
             unreadable: found.unreadable,
             ..SendCounters::default()
         },
@@ -102,6 +105,23 @@ pub fn run(
         summary.sequence = sequence;
     }
     Ok(summary)
+}
+
+/// Other rules than those under which the target was last compared have it compared again.
+fn note_rules(source: &mut Source) -> Result<(), DaemonError> {
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    let known = source
+        .state
+        .value(session::RULES)
+        .map_err(|error| failed(&error))?;
+    let before = known.unwrap_or_else(|| Filter::everything().fingerprint().to_vec());
+    source.rules_changed = before != source.rules_print();
+    if source.rules_changed && !source.state.is_new() {
+        source
+            .warnings
+            .push("the filter rules are not those of the last run; the target is compared again".to_owned());
+    }
+    Ok(())
 }
 
 fn touch(source: &mut Source, objects: &[driftless_protocol::ObjectId]) -> Result<(), DaemonError> {
@@ -230,6 +250,7 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
         incarnation: context.incarnation,
         carried: super::receiver::own_carried(),
         sum: (source.ledger.unknown() == 0).then(|| source.ledger.fold()),
+        protects: source.may_protect(),
     })
 }
 

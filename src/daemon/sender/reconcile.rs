@@ -28,6 +28,8 @@ pub struct Extra {
     pub place: Place,
     /// The receiver's number.
     pub object: ObjectId,
+    /// What it is.
+    pub kind: Kind,
     /// It and everything below it.
     pub entries: u64,
 }
@@ -71,7 +73,7 @@ pub fn reconcile(
     let mut outcome = Reconciled::default();
     let carried = opened.carried;
     let catalog = source.catalog.clone();
-    let sums = catalog.read(|view| below_sums(view, carried))?;
+    let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;
     // Pairs of (our directory, theirs).
     let mut ask: VecDeque<(ObjectId, ObjectId)> = VecDeque::from([(ObjectId::ROOT, opened.root)]);
     while !ask.is_empty() {
@@ -147,6 +149,7 @@ fn note(
             outcome.extras.push(Extra {
                 place: Place { directory, name },
                 object,
+                kind: theirs.get(&object).map_or(Kind::File, |row| row.kind),
                 entries,
             });
             return Ok(());
@@ -170,6 +173,7 @@ fn note(
             outcome.replaced.push(Extra {
                 place: entry.place.clone(),
                 object: other,
+                kind: theirs.get(&other).map_or(Kind::File, |row| row.kind),
                 entries,
             });
         }

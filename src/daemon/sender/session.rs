@@ -6,9 +6,12 @@
 
 mod content;
 mod dispatch;
+mod extras;
 mod opening;
 mod outcome;
 mod window;
+
+pub use extras::RULES;
 
 use super::reader::{FileRef, ReadDone, ReadJob, read_files};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
@@ -126,8 +129,13 @@ impl Context<'_> {
 struct Removal {
     object: ObjectId,
     place: Place,
+    kind: driftless_protocol::Kind,
     /// Another object of the source takes its place: keeping it is no choice.
     is_replaced: bool,
+    /// The filter was asked about it, or has nothing to say.
+    is_judged: bool,
+    /// It is left where it is.
+    is_kept: bool,
 }
 
 /// Objects that wait for their turn, each once, first come first served.
@@ -177,6 +185,12 @@ pub struct Session<'a, 'c> {
     /// Numbers to be given to what the target has, parents first.
     adopts: VecDeque<(Place, ObjectId)>,
     removes: VecDeque<Removal>,
+    /// Objects whose places are free when removals are settled.
+    held: HashSet<ObjectId>,
+    /// Objects whose places hold something protected.
+    blocked: HashSet<ObjectId>,
+    /// Directories of the target that hold what cannot be listed.
+    stuck: HashSet<ObjectId>,
     /// Small files that are being read.
     reading: usize,
     /// Large files that are being read for their digest.
@@ -246,6 +260,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 scanned: 0,
                 adopts: VecDeque::new(),
                 removes: VecDeque::new(),
+                held: HashSet::new(),
+                blocked: HashSet::new(),
+                stuck: HashSet::new(),
                 reading: 0,
                 digesting: HashSet::new(),
                 signatures: HashMap::new(),
@@ -264,6 +281,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 last_report: Instant::now(),
                 last_durable: Instant::now(),
             };
+            session.window.awaits_removals = session.context.source.may_protect();
             session.retry_failed_later();
             // What an earlier connection sent and never heard of again is found anew.
             session.context.counters.ops_total = session.context.counters.ops_done;
@@ -384,6 +402,7 @@ impl<'a, 'c> Session<'a, 'c> {
     fn take_events(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         super::take_events(self.context, now)?;
+        self.must_reconcile |= self.context.source.rules_changed;
         while let Some(&(due, object)) = self.delayed.first().filter(|(due, _)| *due <= now) {
             self.delayed.remove(&(due, object));
             self.again.push_back(object);
@@ -470,7 +489,11 @@ impl<'a, 'c> Session<'a, 'c> {
 
     /// Sends removals, when everything that may have left the removed directories is on its way.
     fn send_removals(&mut self) -> Result<(), Ended> {
-        if self.removes.is_empty() || self.is_a_move_waiting()? {
+        if self.removes.is_empty() {
+            self.settle_graves();
+            return Ok(());
+        }
+        if self.is_a_move_waiting()? || !self.judge_removals()? {
             return Ok(());
         }
         let deletes = self.deletes()?;
@@ -483,6 +506,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 object,
                 place,
                 is_replaced,
+                is_kept,
+                ..
             } = removal;
             // What the listing showed at a former place is put, and so moved, by its own op.
             let catalog = &self.context.source.catalog;
@@ -495,9 +520,13 @@ impl<'a, 'c> Session<'a, 'c> {
             };
             let body = match deletes {
                 Deletes::Never if !is_replaced => OpBody::Release { object, place },
+                _ if is_kept => OpBody::Release { object, place },
                 _ => OpBody::Remove { object, place },
             };
             self.submit(body, flight);
+        }
+        if self.removes.is_empty() {
+            self.settle_graves();
         }
         Ok(())
     }

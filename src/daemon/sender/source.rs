@@ -3,6 +3,10 @@
 //! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
 //! journal (one slot per object); reading its content is the session's business.
 
+mod rules;
+
+pub use rules::{Fate, Standing, TreeFiles, fate_by};
+
 use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
@@ -17,6 +21,7 @@ use crate::watch::{WatchError, WatchEvent, Watcher};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Carried, Digest, Kind, Name, ObjectId};
+use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +38,8 @@ pub struct Found {
     pub entries: u64,
     /// Entries of kinds that are not carried.
     pub skipped: u64,
+    /// Entries that the filter leaves out; a directory counts as one.
+    pub excluded: u64,
     /// Directories or entries that could not be read.
     pub unreadable: u64,
     /// Objects that got a new number in the journal.
@@ -57,6 +64,14 @@ pub struct Source {
     pub warnings: Vec<String>,
     /// Names of which events were told that have not been looked at yet.
     pub touched: Touched,
+    /// Rules changed since a comparison last judged what only the target has.
+    pub rules_changed: bool,
+    /// Where directories stood that are gone, and whose removal has not been sent. Kept only if the filter may protect
+    /// something in them on the target: nothing may take their places before that is settled.
+    pub graves: HashMap<Place, ObjectId>,
+    rules: Option<Rules>,
+    /// Mount points that the user was told of.
+    mounts: HashSet<Place>,
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
@@ -94,6 +109,8 @@ impl Source {
         let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
         let path = options.source.clone();
         let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
+        let root = Arc::new(root);
+        let rules = Rules::new(&options.filter, &root)?;
         let watcher = crate::watch::open(&options.watch, root.as_fd()).map_err(|error| failed(&error))?;
         let key = Home::mirror_key(&path, &options.target.display);
         let home = options.home.mirror_dir(&key);
@@ -129,7 +146,7 @@ impl Source {
             ));
         }
         Ok(Source {
-            root: Arc::new(root),
+            root,
             path,
             catalog: Arc::new(catalog),
             state,
@@ -137,6 +154,10 @@ impl Source {
             ledger: Ledger::default(),
             warnings,
             touched: Touched::default(),
+            rules_changed: false,
+            graves: HashMap::new(),
+            rules,
+            mounts: HashSet::new(),
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
@@ -364,6 +385,9 @@ impl Source {
         let mut gone = vec![entry.clone()];
         if entry.kind == Kind::Directory {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
+            if self.may_protect() {
+                self.graves.insert(entry.place.clone(), object);
+            }
         }
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &gone {
@@ -378,6 +402,9 @@ impl Source {
             if entry.kind == Kind::Directory {
                 watcher.unwatch(entry.object);
                 self.handles.remove(&entry.object);
+                if let Some(rules) = &mut self.rules {
+                    rules.drop_directory(entry.object);
+                }
             }
         }
         drop(watcher);
@@ -461,8 +488,26 @@ impl Source {
         let Some(handle) = self.directory(t, directory)? else {
             return Ok(());
         };
-        match handle.stat(name) {
-            Ok(Some(stat)) => self.see(t, &handle, directory, name.clone(), &stat, look),
+        let found = handle.stat(name);
+        if let Ok(stat) = &found
+            && let Some(top) = self.take_rule_news(directory, name, stat.as_ref())
+            && let Some(handle) = self.directory(t, top)?
+        {
+            look.enter.push((top, handle));
+        }
+        match found {
+            Ok(Some(stat)) => {
+                let standing = self.standing(t, directory)?;
+                match self.admission(&standing, name, &stat) {
+                    Admission::In => self.see(t, &handle, directory, name.clone(), &stat, look),
+                    Admission::Out => {
+                        look.found.excluded += 1;
+                        look.orphans.extend(t.lookup(directory, name)?);
+                        Ok(())
+                    }
+                    Admission::Unknown => Ok(()),
+                }
+            }
             Ok(None) => {
                 look.orphans.extend(t.lookup(directory, name)?);
                 Ok(())
@@ -564,6 +609,9 @@ impl Source {
                     if only_renamed && kind == Kind::File {
                         self.touched.only_renamed(moved.object, [&moved.place, &place]);
                     }
+                    if kind == Kind::Directory {
+                        self.forget_rules(moved.object);
+                    }
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     moved
@@ -595,7 +643,7 @@ impl Source {
             look.linked
                 .extend(names.iter().copied().filter(|&object| object != entry.object));
         }
-        if kind == Kind::Directory {
+        if kind == Kind::Directory && !self.is_cut(stat) {
             match handle.open_dir(&entry.place.name) {
                 Ok(inner) => {
                     let inner = Arc::new(inner);
@@ -730,8 +778,15 @@ impl Source {
             }
         };
         self.see_itself(t, directory, &stat, look)?;
+        let device = stat.stamp.device;
         // If it is also one that came from elsewhere, it is entered twice, and the other time walks below it.
-        let is_walk = !look.shallow.remove(&directory);
+        let is_shallow = look.shallow.remove(&directory);
+        let is_walk = self.take_listed_news(directory, &listing) || !is_shallow;
+        let standing = self.standing(t, directory)?;
+        if let Standing::Unknown = standing {
+            look.found.unreadable += 1;
+            return Ok(());
+        }
         let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
         for (name, error) in &listing.problems {
             if let Ok(name) = Name::new(name.as_slice()) {
@@ -740,6 +795,12 @@ impl Source {
             self.note_unreadable(error, look);
         }
         for (name, stat) in listing.entries {
+            // What is left out and catalogued stays among the missing.
+            if self.admission(&standing, &name, &stat) != Admission::In {
+                look.found.excluded += 1;
+                continue;
+            }
+            self.note_mount(t, device, directory, &name, &stat)?;
             let before = look.enter.len();
             let known = missing.remove(&name);
             self.see(t, &handle, directory, name.clone(), &stat, look)?;
@@ -747,9 +808,14 @@ impl Source {
             if is_walk
                 && stat.file_type == crate::fs::FileType::Directory
                 && look.enter.len() == before
-                && let (Some(object), Ok(inner)) = (known, handle.open_dir(&name))
+                && let Some(object) = known
             {
-                look.enter.push((object, Arc::new(inner)));
+                if self.is_cut(&stat) {
+                    let below = t.children(object)?;
+                    look.orphans.extend(below.into_iter().map(|(_, object)| object));
+                } else if let Ok(inner) = handle.open_dir(&name) {
+                    look.enter.push((object, Arc::new(inner)));
+                }
             }
         }
         look.orphans.extend(missing.into_values());
@@ -766,6 +832,36 @@ impl Source {
         Ok(())
     }
 
+    /// Says once for each mount point whether what is mounted there is mirrored.
+    fn note_mount(
+        &mut self,
+        t: &Tables<'_>,
+        device: u64,
+        directory: ObjectId,
+        name: &Name,
+        stat: &Stat,
+    ) -> Result<(), StoreError> {
+        if stat.file_type != crate::fs::FileType::Directory || stat.stamp.device == device {
+            return Ok(());
+        }
+        let place = Place {
+            directory,
+            name: name.clone(),
+        };
+        if self.mounts.insert(place) {
+            let mut names = t.path_of(directory)?.unwrap_or_default();
+            names.push(name.clone());
+            let path = names.iter().map(Name::to_string).collect::<Vec<_>>().join("/");
+            let text = match self.is_cut(stat) {
+                true => "is not mirrored, and is kept on the target",
+                false => "is mirrored, too (--one-file-system leaves it out)",
+            };
+            self.warnings
+                .push(format!("{path} is a mount point: what is mounted there {text}"));
+        }
+        Ok(())
+    }
+
     /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
     fn settle_orphans(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
         for object in std::mem::take(&mut look.orphans) {
@@ -774,7 +870,11 @@ impl Source {
             let there = named
                 && match self.directory(t, entry.place.directory)? {
                     Some(handle) => match handle.stat(&entry.place.name) {
-                        Ok(stat) => stat.is_some_and(|stat| kind_of(stat.file_type) == Some(entry.kind)),
+                        Ok(Some(stat)) if kind_of(stat.file_type) == Some(entry.kind) => {
+                            let standing = self.standing(t, entry.place.directory)?;
+                            self.admission(&standing, &entry.place.name, &stat) != Admission::Out
+                        }
+                        Ok(_) => false,
                         // Not knowing is no reason to delete.
                         Err(_) => true,
                     },

@@ -127,6 +127,29 @@ impl Filter {
         bytes >= self.inner.min_size && self.inner.max_size.is_none_or(|most| bytes <= most)
     }
 
+    /// Whether `--min-size` or `--max-size` was given.
+    pub fn has_size_limits(&self) -> bool {
+        self.inner.max_size.is_some() || self.inner.min_size > 0
+    }
+
+    /// Whether this filter could keep anything that only a target has, so that a directory there must not be removed
+    /// without looking into it. It errs to the side of yes.
+    pub fn may_protect(&self) -> bool {
+        let inner = &*self.inner;
+        let protects = |item: &Item| match item {
+            Item::Rule(rule) => {
+                !rule.include && rule.only != Only::Xattrs && rule.scope.covers(Scope::DELETE)
+            }
+            // What a per-directory file will say is not known.
+            Item::DirMerge(_, scope) | Item::Cvs(scope, _) => scope.covers(Scope::DELETE),
+            Item::Git(rules) => rules.scope().covers(Scope::DELETE),
+        };
+        inner.one_file_system
+            || inner.named.is_some()
+            || self.has_size_limits()
+            || inner.items.iter().any(protects)
+    }
+
     /// Whether a walk stays on the file system of the root.
     pub fn one_file_system(&self) -> bool {
         self.inner.one_file_system

@@ -51,11 +51,14 @@ impl Session<'_, '_> {
             self.scanned = sequence;
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
-                Change::Removed { object, place, .. } => {
+                Change::Removed { object, place, kind } => {
                     self.removes.push_back(Removal {
                         object,
                         place,
+                        kind,
                         is_replaced: false,
+                        is_judged: !self.context.source.may_protect(),
+                        is_kept: false,
                     });
                 }
             }
@@ -92,6 +95,9 @@ impl Session<'_, '_> {
 
     pub(super) fn start(&mut self, entry: Entry) -> Result<(), Ended> {
         let object = entry.object;
+        if self.is_kept_out(&entry)? {
+            return Ok(());
+        }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
         let digest_against = match work::next(&entry, retry) {
             Next::Nothing => return Ok(()),

@@ -23,7 +23,10 @@ impl Session<'_, '_> {
             .value(EXTRAS_KEPT)?
             .and_then(|bytes| bytes.try_into().ok());
         self.context.counters.extras_kept = kept.map_or(0, u64::from_be_bytes);
-        if equal && !first {
+        if source.rules_changed {
+            tracing::debug!("the rules have changed");
+            self.reconcile(opened)
+        } else if equal && !first {
             tracing::debug!("sums are equal");
             self.scanned = last;
             // What is flagged is on the target all the same; a later change finds out.
@@ -55,6 +58,8 @@ impl Session<'_, '_> {
         self.decide_on_extras(opened, outcome)?;
         // The root's own attributes are in no listing.
         let source = &mut *self.context.source;
+        source.rules_changed = false;
+        source.state.put_value(extras::RULES, &source.rules_print())?;
         source.catalog.clone().update(false, |t| {
             let Some(mut root) = t.get(ObjectId::ROOT)? else {
                 return Ok(());
@@ -79,11 +84,16 @@ impl Session<'_, '_> {
             ..
         } = outcome;
         let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
-        let count = extras.iter().chain(&replaced).fold(0, add);
+        let deletes = self.deletes()?;
+        let judged = match self.context.source.may_protect() && deletes != Deletes::Never {
+            true => Some(self.judge_extras(extras.clone(), replaced.clone())?),
+            false => None,
+        };
+        let all = || extras.iter().chain(&replaced).fold(0, add);
+        let count = judged.as_ref().map_or_else(all, |judged| judged.at_risk);
         let blocked = replaced.iter().fold(0, |sum: u64, extra| {
             sum.saturating_add(extra.entries.saturating_sub(1))
         });
-        let deletes = self.deletes()?;
         // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
         // Later in the same connection, what is extra is what the source lost meanwhile.
         let unknown = !opened.bound && self.reconciles_ever == 1;
@@ -119,23 +129,33 @@ impl Session<'_, '_> {
         state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
         self.context.counters.extras_kept = kept;
         self.adopts.extend(adopt);
-        for Extra { place, object, .. } in extras {
-            if deletes != Deletes::Never || !object.is_local() {
-                self.removes.push_back(Removal {
-                    object,
-                    place,
-                    is_replaced: false,
-                });
+        self.settle_graves();
+        if let Some(judged) = judged {
+            // What takes their places waits until they are gone.
+            let in_the_way = |removal: &&Removal| removal.is_replaced && !removal.is_kept;
+            let graves = judged.removals.iter().filter(in_the_way);
+            self.context
+                .source
+                .graves
+                .extend(graves.map(|removal| (removal.place.clone(), removal.object)));
+            self.removes.extend(judged.removals);
+            return self.block(&judged.blocked);
+        }
+        let removal = |extra: Extra, is_replaced| Removal {
+            object: extra.object,
+            place: extra.place,
+            kind: extra.kind,
+            is_replaced,
+            is_judged: true,
+            is_kept: false,
+        };
+        for extra in extras {
+            if deletes != Deletes::Never || !extra.object.is_local() {
+                self.removes.push_back(removal(extra, false));
             }
         }
-        self.removes.extend(replaced.into_iter().map(|extra| {
-            let Extra { place, object, .. } = extra;
-            Removal {
-                object,
-                place,
-                is_replaced: true,
-            }
-        }));
+        self.removes
+            .extend(replaced.into_iter().map(|extra| removal(extra, true)));
         Ok(())
     }
 

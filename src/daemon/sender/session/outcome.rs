@@ -185,6 +185,9 @@ impl Session<'_, '_> {
         self.signatures.remove(&number);
         self.context.counters.ops_done += 1;
         if let InFlight::Remove { object, place } = &flight {
+            if self.handle_not_removed(*object, place.clone(), kind) {
+                return Ok(());
+            }
             return self.fail_at(*object, place.clone(), kind as u8, text, held);
         }
         let Some(object) = flight.object() else {

@@ -34,6 +34,8 @@ pub struct Sent {
 /// All ops of a connection that have not ended.
 #[derive(Debug, Default)]
 pub struct Window {
+    /// What comes to a place that a removal frees waits for that: the receiver displaces nothing.
+    pub awaits_removals: bool,
     issued: u64,
     ops: BTreeMap<u64, Sent>,
     /// The ops that put directories in place.
@@ -73,6 +75,13 @@ impl Window {
                 Content::Patch { .. } => Some(Offer::Closed),
             };
         }
+        let freed = freed_place(&body)
+            .filter(|place| self.awaits_removals && !self.places.contains_key(place))
+            .cloned();
+        if let Some(place) = &freed {
+            self.places.insert(place.clone(), number);
+        }
+        let place = place.or(freed);
         self.inline_bytes += inline_bytes;
         self.offers += usize::from(offer.is_some());
         let sent = Sent {
@@ -225,6 +234,14 @@ fn target_place(body: &OpBody) -> Option<&Place> {
     }
 }
 
+/// Where an op takes something away.
+fn freed_place(body: &OpBody) -> Option<&Place> {
+    match body {
+        OpBody::Remove { place, .. } | OpBody::Release { place, .. } => Some(place),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,6 +358,29 @@ mod tests {
         );
         assert_eq!(waits(&relocate(&mut window, 20, place(1, "big"))), (1, true));
         assert_eq!(window.offers(), 1);
+    }
+
+    #[test]
+    fn what_comes_to_a_freed_place_waits_for_the_removal() {
+        let mut window = Window {
+            awaits_removals: true,
+            ..Window::default()
+        };
+        let (object, at) = (ObjectId(10), place(1, "a"));
+        let flight = InFlight::Remove {
+            object,
+            place: at.clone(),
+        };
+        window.issue(
+            OpBody::Remove {
+                object,
+                place: at.clone(),
+            },
+            flight,
+        );
+        assert_eq!(waits(&put(&mut window, 11, at, inline(b"x"))), (1, false));
+        window.end_all(2, &[]);
+        assert!(window.places.is_empty());
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Bench {
             },
             pending: PendingOptions::default(),
             large_files: None,
+            filter: crate::engine::filter::Filter::everything(),
             accept_root: false,
             link: LinkOptions::default(),
         };
