@@ -346,10 +346,12 @@ impl Replica {
             return Ok(());
         }
         if let Some(holder) = t.get(object)? {
-            if holder.kind == Kind::Directory {
+            let here = self.known(t, present)?;
+            if (holder.kind == Kind::Directory) != (here.kind == Kind::Directory) {
                 return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
             }
-            // Names were swapped: the holder gets its own number by an adoption that follows.
+            // Names were swapped: the holder gets its own number by an adoption that follows, or is an extra that the
+            // next comparison finds.
             let local = t.next_local()?;
             self.relabel(t, object, local)?;
         }

@@ -231,6 +231,32 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
 }
 
 #[test]
+fn directories_that_changed_names_change_numbers() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "a"));
+    bench.put(11, place(10, "first"), "first");
+    bench.make(12, place(1, "b"));
+    bench.put(13, place(12, "second"), "second");
+    // At the source, what was `a` is called `b` now, and the other way round; a comparison hands out the numbers.
+    for (name, number) in [("a", 12), ("b", 10)] {
+        bench
+            .apply(|replica, t| replica.adopt(t, &place(1, name), ObjectId(number)))
+            .unwrap();
+    }
+    bench.put(14, place(12, "new"), "new");
+    assert_eq!(
+        (bench.read("a/first"), bench.read("a/new")),
+        ("first".into(), "new".into())
+    );
+    assert_eq!(bench.read("b/second"), "second");
+    let counted = bench
+        .replica
+        .catalog
+        .read(|view| Ledger::of(view, bench.replica.carried));
+    assert_eq!(bench.replica.ledger.fold(), counted.unwrap().fold());
+}
+
+#[test]
 fn an_op_on_something_unknown_fails_and_changes_nothing() {
     let mut bench = Bench::new();
     assert!(bench.shift(99, place(1, "x")).is_err());

@@ -498,6 +498,7 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         let deletes = self.deletes()?;
         self.withdraw_removed()?;
+        let mut is_renumbered = false;
         while self.window.len() < IN_FLIGHT_MAX {
             let Some(removal) = self.removes.pop_front() else {
                 break;
@@ -509,9 +510,11 @@ impl<'a, 'c> Session<'a, 'c> {
                 is_kept,
                 ..
             } = removal;
-            // What the listing showed at a former place is put, and so moved, by its own op.
+            // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
+            // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
             let catalog = &self.context.source.catalog;
             if catalog.read(|view| view.get(object))?.is_some() {
+                is_renumbered = true;
                 continue;
             }
             let flight = InFlight::Remove {
@@ -528,6 +531,7 @@ impl<'a, 'c> Session<'a, 'c> {
         if self.removes.is_empty() {
             self.settle_graves();
         }
+        self.must_reconcile |= is_renumbered;
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The matcher goes through the target once. Where a block of the basis was found, the next block is expected right
 //! behind it, and at the very start the blocks of the basis where the basis has them: as long as that holds, data are
-//! hashed and not searched ([`Matcher::follow`]). A block that was overwritten in place is stepped over when the one
-//! behind it is where it was. Otherwise the rolling sum is moved byte by byte ([`Matcher::search`]).
+//! hashed and not searched (`Matcher::follow`). A block that was overwritten in place is stepped over when the one
+//! behind it is where it was. Otherwise the rolling sum is moved byte by byte (`Matcher::search`).
 //!
 //! Memory: the caller's piece, and a carry of a few blocks for what a piece leaves undecided, so that the place where
 //! pieces are cut does not show in the delta.
