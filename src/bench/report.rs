@@ -213,7 +213,8 @@ const METHOD: &[&str] = &[
 const WARM: &str = "Warm cache: the source was just written or read, and the copy was just written.";
 /// Where both ends are here.
 const ON_ONE_MACHINE: &str = "Both ends and the link emulator share this machine, so everything that is computed counts twice. \
-    Every copy was compared with the source after every run by a separate walk that reads all of it.";
+    Every copy was compared with the source after every run by a separate walk that reads all of it; \
+    directories' times of rsync's copies to the second, because rsync leaves one alone that is in the right second.";
 /// Where they are not.
 const ON_TWO_MACHINES: &str = "The far end's processor and memory are not known. On first contact the target \
     is empty, but both ends have met. Every copy was compared with the source after \

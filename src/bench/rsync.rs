@@ -243,7 +243,8 @@ impl Tool for Rsync {
         _source: &Path,
         wanted: &Tree,
     ) -> Result<Option<String>, BenchError> {
-        wanted.difference_on_disk(&self.copy)
+        let found = Tree::read(&self.copy).map_err(|error| BenchError::io("read", &self.copy, &error))?;
+        Ok(wanted.difference_beside_fractions(&found))
     }
 }
 
