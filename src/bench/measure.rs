@@ -80,7 +80,7 @@ pub fn run(
         .map(|scenario| bench.tools.len() as u64 * (plan.runs + u64::from(scenario.needs_base())));
     bench
         .tracker
-        .expect(runs.sum::<u64>() + live::tools(&live) * plan.runs);
+        .expect(runs.sum::<u64>() + live::tools(&live) * plan.live_runs());
     let mut rows = Vec::new();
     for scenario in scenarios {
         rows.extend(bench.measure(scenario)?);

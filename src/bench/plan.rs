@@ -34,6 +34,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Rounds of live scenarios: one in a quick run that did not ask for them.
+    #[must_use]
+    pub fn live_runs(&self) -> u64 {
+        if self.quick && self.scenarios.is_empty() {
+            1
+        } else {
+            self.runs
+        }
+    }
+
     /// Between what the runs take place, in words.
     #[must_use]
     pub fn link_name(&self) -> String {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Size of a corpus, of one of a quick run, and of the files of the micro mode.
 const SIZE: u64 = 256 << 20;
-const SIZE_QUICK: u64 = 8 << 20;
+const SIZE_QUICK: u64 = 4 << 20;
 const SIZE_DELTA: u64 = 64 << 20;
 
 /// Compare driftless with rsync and lsyncd on this machine
@@ -36,7 +36,7 @@ pub(super) struct BenchArgs {
     /// Only this scenario; may be repeated
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
-    /// Size of a corpus, as in 64MiB [default: 256MiB, with --quick 8MiB]
+    /// Size of a corpus, as in 64MiB [default: 256MiB, with --quick 4MiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     size: Option<u64>,
     /// Runs of each tool [default: 3, with --quick 2]

@@ -187,12 +187,12 @@ fn run_one(
             ..Row::named(scenario.name, scenario.what, tool.name(), &tree)
         });
     }
-    for round in 1..=plan.runs {
+    for round in 1..=plan.live_runs() {
         for turn in 0..tools.len() {
             // Nobody is always the first, or always after the same one.
             let at = (turn + round as usize - 1) % tools.len();
             let (tool, row) = (tools[at].as_mut(), &mut rows[at]);
-            let (name, runs) = (scenario.name, plan.runs);
+            let (name, runs) = (scenario.name, plan.live_runs());
             tracker.begin(format!("{name}: {}, run {round} of {runs}", tool.name()));
             if row.void.is_none() {
                 bed.run += 1;
