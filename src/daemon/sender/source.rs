@@ -343,15 +343,17 @@ impl Source {
                 return Ok(None);
             };
             at = entry.place.directory;
-            climb.push((entry.object, entry.place.name));
+            climb.push(entry);
         }
         let mut handle = self.root.clone();
-        for (object, name) in climb.into_iter().rev() {
-            let Ok(next) = handle.open_dir(&name) else {
+        for entry in climb.into_iter().rev() {
+            // Another one may stand there by now: what is in it is not to be taken for what is in this one.
+            let known = stamp_of(&entry);
+            let Some(next) = open_known(&handle, &entry.place.name, known.as_ref()) else {
                 return Ok(None);
             };
             handle = Arc::new(next);
-            self.remember(object, &handle);
+            self.remember(entry.object, &handle);
         }
         Ok(Some(handle))
     }
@@ -534,6 +536,22 @@ impl Source {
         Ok(())
     }
 
+    /// A file may have another content under each of its names than was read.
+    fn doubt_all_names(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        inode: (u64, u64),
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        let mut names = self.linked.get(&inode).cloned().unwrap_or_default();
+        names.insert(object);
+        for object in names {
+            self.doubt(t, object, look)?;
+        }
+        Ok(())
+    }
+
     /// A file changed that has other names: they changed with it.
     fn look_at_linked(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
         // Each name is seen as changed once, so this ends.
@@ -595,6 +613,9 @@ impl Source {
         let mut entry = match old {
             Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
                 if is_unchanged(&old, stat) {
+                    if kind == Kind::File && self.touched.was_written(&place) {
+                        self.doubt_all_names(t, old.object, inode, look)?;
+                    }
                     return Ok(());
                 }
                 old
@@ -605,7 +626,9 @@ impl Source {
                     let in_doubt = [&moved.place, &place]
                         .into_iter()
                         .any(|place| self.touched.contains(place));
-                    only_renamed = !look.is_untold && !in_doubt;
+                    // What is written through one name is told under that one only.
+                    let is_linked = stat.links > 1 || self.linked.contains_key(&inode);
+                    only_renamed = !look.is_untold && !in_doubt && !is_linked;
                     if only_renamed && kind == Kind::File {
                         self.touched.only_renamed(moved.object, [&moved.place, &place]);
                     }
@@ -618,6 +641,9 @@ impl Source {
                 }
                 // Editors save by renaming a new file over the old one: it stays the same object, with the old
                 // content as basis.
+                None if kind == Kind::Directory && self.is_passing(t, handle, &place.name, stat)? => {
+                    return Ok(());
+                }
                 None => match old.filter(|old| old.kind == kind && kind != Kind::Directory) {
                     Some(mut old) => {
                         // The text of a link is read at once, in `refresh`.
@@ -644,12 +670,14 @@ impl Source {
                 .extend(names.iter().copied().filter(|&object| object != entry.object));
         }
         if kind == Kind::Directory && !self.is_cut(stat) {
-            match handle.open_dir(&entry.place.name) {
-                Ok(inner) => {
+            match open_same(handle, &entry.place.name, &stat.stamp) {
+                Ok(Some(inner)) => {
                     let inner = Arc::new(inner);
                     self.remember(entry.object, &inner);
                     look.enter.push((entry.object, inner));
                 }
+                // It moved on: an event tells where it is.
+                Ok(None) => {}
                 Err(error) => self.note_unreadable(&error, look),
             }
         }
@@ -687,6 +715,24 @@ impl Source {
             None => false,
         };
         Ok((!still_there).then_some(entry))
+    }
+
+    /// Whether a directory that was seen here is back at the place where the catalog has it. Taken for a new one, it would
+    /// take over the other's watch, and end it when its events tell that it is gone.
+    fn is_passing(
+        &mut self,
+        t: &Tables<'_>,
+        handle: &Directory,
+        name: &Name,
+        stat: &Stat,
+    ) -> Result<bool, StoreError> {
+        let known = match t.by_inode(stat.stamp.device, stat.stamp.inode)? {
+            Some(object) => t.get(object)?.and_then(|entry| stamp_of(&entry)),
+            None => None,
+        };
+        let is_known = known.is_some_and(|known| known.same_object(&stat.stamp));
+        let is_here = |found: Option<Stat>| found.is_some_and(|found| found.stamp.same_object(&stat.stamp));
+        Ok(is_known && !handle.stat(name).is_ok_and(is_here))
     }
 
     /// Takes over what `stat` says. `only_renamed`: nothing else happened to it since the last look.
@@ -813,8 +859,10 @@ impl Source {
                 if self.is_cut(&stat) {
                     let below = t.children(object)?;
                     look.orphans.extend(below.into_iter().map(|(_, object)| object));
-                } else if let Ok(inner) = handle.open_dir(&name) {
-                    look.enter.push((object, Arc::new(inner)));
+                } else if let Ok(Some(inner)) = open_same(&handle, &name, &stat.stamp) {
+                    let inner = Arc::new(inner);
+                    self.remember(object, &inner);
+                    look.enter.push((object, inner));
                 }
             }
         }
@@ -940,6 +988,27 @@ fn new_entry(object: ObjectId, kind: Kind, place: Place) -> Entry {
 /// The local identity that an entry was last seen with.
 pub fn stamp_of(entry: &Entry) -> Option<Stamp> {
     entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
+}
+
+/// Opens the directory that was seen at a name; `None` if another object took its place, or nothing stands there.
+fn open_same(directory: &Directory, name: &Name, seen: &Stamp) -> Result<Option<Directory>, FsError> {
+    let inner = match directory.open_dir(name) {
+        Ok(inner) => inner,
+        Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let stat = inner.stat_self()?;
+    Ok(stat.stamp.same_object(seen).then_some(inner))
+}
+
+/// Opens a directory that the catalog has at a name.
+fn open_known(directory: &Directory, name: &Name, known: Option<&Stamp>) -> Option<Directory> {
+    match known {
+        Some(known) => open_same(directory, name, known).ok().flatten(),
+        None => directory.open_dir(name).ok(),
+    }
 }
 
 fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {

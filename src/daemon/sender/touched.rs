@@ -4,11 +4,15 @@
 //! is told under the name at which it happened; so a file that was only renamed need not be read again. A look sees
 //! more than was told until then: what is told afterwards, of a file that was taken for only renamed, brings it back
 //! into doubt.
+//!
+//! Kernels move a file's times before they copy what is written into it, and tell of the write after. Who reads in
+//! between gets the new times with the old content, so a write that is told of a file that looks unchanged puts its
+//! content in doubt, too.
 
 use crate::engine::pending::{Hint, WatchEvent};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Name, ObjectId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Above so many, every name counts.
 const NAMES_MAX: usize = 100_000;
@@ -20,7 +24,8 @@ const RENAMED_MAX: usize = 10_000;
 /// Names whose content is in doubt.
 #[derive(Debug, Default)]
 pub struct Touched {
-    names: HashMap<ObjectId, HashSet<Name>>,
+    /// With whether a write was among what was told.
+    names: HashMap<ObjectId, HashMap<Name, bool>>,
     count: usize,
     is_everything: bool,
     /// The names that files had before and after they were only renamed.
@@ -34,10 +39,11 @@ impl Touched {
         if let WatchEvent::At {
             directory,
             name,
-            hint: Hint::Modified | Hint::Closed | Hint::Attributes,
+            hint: hint @ (Hint::Modified | Hint::Closed | Hint::Attributes),
             is_directory: false,
         } = event
         {
+            let is_write = *hint == Hint::Modified;
             if !self.renamed.is_empty() {
                 let key = (*directory, name.clone());
                 self.doubted.extend(self.renamed.remove(&key));
@@ -46,8 +52,10 @@ impl Touched {
                 return;
             }
             let names = self.names.entry(*directory).or_default();
-            if !names.contains(name) {
-                names.insert(name.clone());
+            if let Some(written) = names.get_mut(name) {
+                *written |= is_write;
+            } else {
+                names.insert(name.clone(), is_write);
                 self.count += 1;
             }
             if self.count > NAMES_MAX {
@@ -60,13 +68,19 @@ impl Touched {
     /// Whether the content at a place may have changed.
     pub fn contains(&self, place: &Place) -> bool {
         let names = self.names.get(&place.directory);
-        self.is_everything || names.is_some_and(|names| names.contains(&place.name))
+        self.is_everything || names.is_some_and(|names| names.contains_key(&place.name))
+    }
+
+    /// Whether a write was told of the file at a place.
+    pub fn was_written(&self, place: &Place) -> bool {
+        let names = self.names.get(&place.directory);
+        self.is_everything || names.and_then(|names| names.get(&place.name)) == Some(&true)
     }
 
     /// A name was looked at.
     pub fn forget(&mut self, directory: ObjectId, name: &Name) {
         if let Some(names) = self.names.get_mut(&directory)
-            && names.remove(name)
+            && names.remove(name).is_some()
         {
             self.count -= 1;
             if names.is_empty() {
@@ -129,9 +143,24 @@ mod tests {
             touched.note(&told(1, hint));
             assert!(touched.contains(&place(1)) && !touched.contains(&place(2)));
         }
+        assert!(touched.was_written(&place(1)) && !touched.was_written(&place(2)));
         touched.forget(place(1).directory, &place(1).name);
         assert!(!touched.contains(&place(1)));
         assert!(touched.names.is_empty() && touched.count == 0);
+    }
+
+    #[test]
+    fn only_a_write_is_a_write() {
+        let mut touched = Touched::default();
+        for hint in [Hint::Created, Hint::Closed, Hint::Attributes] {
+            touched.note(&told(1, hint));
+            assert!(!touched.was_written(&place(1)));
+        }
+        touched.note(&told(1, Hint::Modified));
+        touched.note(&told(1, Hint::Closed));
+        assert!(touched.was_written(&place(1)));
+        touched.forget(place(1).directory, &place(1).name);
+        assert!(!touched.was_written(&place(1)));
     }
 
     #[test]
@@ -141,7 +170,7 @@ mod tests {
             assert!(!touched.contains(&place(1 << 40)));
             touched.note(&told(number, Hint::Modified));
         }
-        assert!(touched.contains(&place(1 << 40)));
+        assert!(touched.contains(&place(1 << 40)) && touched.was_written(&place(1 << 40)));
         assert!(touched.names.is_empty());
         touched.looked_at_all();
         assert!(!touched.contains(&place(1)));

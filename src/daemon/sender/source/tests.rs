@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::daemon::{Deletes, TargetOptions};
-use crate::engine::pending::PendingOptions;
+use crate::engine::pending::{Hint, PendingOptions};
 use crate::net::LinkOptions;
 use crate::watch::{WatchChoice, WatchOptions};
 use driftless_certs::Identity;
@@ -21,6 +21,7 @@ impl Bench {
     fn new(directories: &[&str]) -> Bench {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("src");
+        fs::create_dir(&root).unwrap();
         for name in directories {
             fs::create_dir_all(root.join(name)).unwrap();
         }
@@ -107,4 +108,167 @@ fn directories_that_seem_to_be_in_each_other_are_counted_once() {
     }
     let count = bench.source.catalog.read(|view| view.count()).unwrap();
     assert_eq!(count, 4, "the root and three directories");
+}
+
+impl Bench {
+    /// Makes a file that the target has as it is.
+    fn settled_file(&mut self, path: &str) -> ObjectId {
+        fs::write(self.path(path), b"content").unwrap();
+        self.source.scan().unwrap();
+        self.settle(path)
+    }
+
+    fn settle(&mut self, path: &str) -> ObjectId {
+        let object = self.object(path);
+        let catalog = self.source.catalog.clone();
+        catalog
+            .update(false, |t| {
+                let mut entry = t.get(object)?.unwrap();
+                entry.flags = flags::ON_TARGET;
+                entry.digest = Some(Digest::of(b"content"));
+                self.source.put(t, &entry)
+            })
+            .unwrap();
+        object
+    }
+
+    fn entry(&self, object: ObjectId) -> Entry {
+        self.source
+            .catalog
+            .read(|view| view.get(object))
+            .unwrap()
+            .unwrap()
+    }
+
+    fn is_stale(&self, object: ObjectId) -> bool {
+        self.entry(object).flags & flags::STALE != 0
+    }
+
+    fn tell(&mut self, text: &str, hint: Hint) {
+        self.source.touched.note(&WatchEvent::At {
+            directory: ObjectId::ROOT,
+            name: name(text),
+            hint,
+            is_directory: false,
+        });
+    }
+
+    /// Writes other bytes of the same number and puts the time back.
+    fn rewrite(&self, path: &str) {
+        let path = self.path(path);
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, b"CONTENT").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(before).unwrap();
+    }
+}
+
+#[test]
+fn a_write_that_is_told_of_after_the_file_was_read_has_it_read_again() {
+    let mut bench = Bench::new(&[]);
+    let file = bench.settled_file("file");
+    let before = bench.entry(file).sequence;
+    for (hint, is_doubted) in [
+        (Hint::Closed, false),
+        (Hint::Attributes, false),
+        (Hint::Modified, true),
+    ] {
+        bench.tell("file", hint);
+        bench.look(&[(ObjectId::ROOT, "file")]);
+        assert_eq!(bench.is_stale(file), is_doubted, "{hint:?}");
+    }
+    assert!(bench.entry(file).sequence > before);
+    // That was looked at.
+    bench.settle("file");
+    bench.look(&[(ObjectId::ROOT, "file")]);
+    assert!(!bench.is_stale(file));
+}
+
+#[test]
+fn what_is_written_through_another_name_is_noticed_under_a_name_that_was_renamed() {
+    for keeps_other in [true, false] {
+        let mut bench = Bench::new(&[]);
+        bench.settled_file("one");
+        fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+        bench.source.scan().unwrap();
+        bench.settle("one");
+        bench.settle("two");
+        bench.rewrite("two");
+        fs::rename(bench.path("one"), bench.path("three")).unwrap();
+        if !keeps_other {
+            fs::remove_file(bench.path("two")).unwrap();
+        }
+        // The rename is looked at before the write is told of.
+        bench.look(&[(ObjectId::ROOT, "three"), (ObjectId::ROOT, "one")]);
+        bench.tell("two", Hint::Modified);
+        bench.look(&[(ObjectId::ROOT, "two")]);
+        let three = bench.object("three");
+        assert!(bench.is_stale(three), "with the other name: {keeps_other}");
+    }
+}
+
+#[test]
+fn a_directory_is_not_looked_for_in_what_took_its_place() {
+    let mut bench = Bench::new(&["a/c", "b/c"]);
+    let (a, c) = (bench.object("a"), bench.object("a/c"));
+    for (from, to) in [("a", "x"), ("b", "a"), ("x", "b")] {
+        fs::rename(bench.path(from), bench.path(to)).unwrap();
+    }
+    bench.source.handles.clear();
+    let catalog = bench.source.catalog.clone();
+    for directory in [a, c] {
+        let found = catalog
+            .read(|view| bench.source.directory(view, directory))
+            .unwrap();
+        assert!(found.is_none());
+    }
+    fs::write(bench.path("b/c/file"), b"in the old a").unwrap();
+    bench.source.scan().unwrap();
+    assert_eq!(bench.object("b/c"), c);
+    bench.object("b/c/file");
+}
+
+/// A look at a name goes on with what `stat` said, when the tree is another one already.
+fn see_late(bench: &mut Bench, at: &str, stat: &Stat) -> Look {
+    let catalog = bench.source.catalog.clone();
+    let root = bench.source.root.clone();
+    let mut look = Look::default();
+    catalog
+        .update(false, |t| {
+            bench
+                .source
+                .see(t, &root, ObjectId::ROOT, name(at), stat, &mut look)
+        })
+        .unwrap();
+    look
+}
+
+#[test]
+fn a_directory_that_was_renamed_back_meanwhile_stays_where_it_is() {
+    let mut bench = Bench::new(&["a"]);
+    fs::rename(bench.path("a"), bench.path("b")).unwrap();
+    let stat = bench.source.root.stat(&name("b")).unwrap().unwrap();
+    fs::rename(bench.path("b"), bench.path("a")).unwrap();
+    let look = see_late(&mut bench, "b", &stat);
+    assert!(look.enter.is_empty());
+    let found = bench
+        .source
+        .catalog
+        .read(|view| view.lookup(ObjectId::ROOT, &name("b")));
+    assert_eq!(found.unwrap(), None);
+}
+
+#[test]
+fn another_directory_at_the_name_is_not_entered_for_the_one_that_was_seen() {
+    let mut bench = Bench::new(&[]);
+    fs::create_dir(bench.path("a")).unwrap();
+    let stat = bench.source.root.stat(&name("a")).unwrap().unwrap();
+    fs::rename(bench.path("a"), bench.path("b")).unwrap();
+    fs::create_dir(bench.path("a")).unwrap();
+    let look = see_late(&mut bench, "a", &stat);
+    assert!(look.enter.is_empty());
+    let seen = bench.object("a");
+    assert!(!bench.source.handles.contains_key(&seen));
+    bench.source.scan().unwrap();
+    assert_eq!(bench.object("b"), seen);
 }
