@@ -395,12 +395,7 @@ impl Source {
         for entry in &gone {
             self.ledger.replace(Some(entry), None);
             self.signatures.remove(entry.object);
-            // What was written through this name before it went was told under no other.
-            if let Some(stamp) = stamp_of(entry).filter(|_| entry.kind == Kind::File)
-                && let Some(names) = self.linked.get(&(stamp.device, stamp.inode))
-            {
-                look.linked.extend(names);
-            }
+            self.recall_names(entry, look);
             if entry.kind == Kind::Directory {
                 watcher.unwatch(entry.object);
                 self.handles.remove(&entry.object);
@@ -424,6 +419,16 @@ impl Source {
             t.remove(moved.object, Some(sequence))?;
         }
         Ok(())
+    }
+
+    /// A file goes from one of its names: what was written through that one was told under no other.
+    fn recall_names(&self, entry: &Entry, look: &mut Look) {
+        if let Some(stamp) = stamp_of(entry).filter(|_| entry.kind == Kind::File)
+            && let Some(names) = self.linked.get(&(stamp.device, stamp.inode))
+        {
+            let others = names.iter().filter(|&&object| object != entry.object);
+            look.linked.extend(others);
+        }
     }
 
     fn see_root(&mut self, t: &mut Tables<'_>, stat: &Stat, look: &mut Look) -> Result<(), StoreError> {
@@ -646,6 +651,7 @@ impl Source {
                 }
                 None => match old.filter(|old| old.kind == kind && kind != Kind::Directory) {
                     Some(mut old) => {
+                        self.recall_names(&old, look);
                         // The text of a link is read at once, in `refresh`.
                         if kind == Kind::File {
                             old.flags |= flags::STALE;

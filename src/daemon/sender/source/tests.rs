@@ -208,6 +208,22 @@ fn what_is_written_through_another_name_is_noticed_under_a_name_that_was_renamed
 }
 
 #[test]
+fn what_is_written_through_a_name_that_another_file_took_is_noticed_under_the_other_name() {
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    bench.settled_file("other");
+    fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+    bench.source.scan().unwrap();
+    let one = bench.settle("one");
+    bench.settle("two");
+    bench.rewrite("two");
+    fs::copy(bench.path("other"), bench.path("new")).unwrap();
+    fs::rename(bench.path("new"), bench.path("two")).unwrap();
+    bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "new")]);
+    assert!(bench.is_stale(one));
+}
+
+#[test]
 fn a_directory_is_not_looked_for_in_what_took_its_place() {
     let mut bench = Bench::new(&["a/c", "b/c"]);
     let (a, c) = (bench.object("a"), bench.object("a/c"));
