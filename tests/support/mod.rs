@@ -66,9 +66,10 @@ impl Pair {
     }
 
     pub fn in_directory(directory: TempDir) -> Pair {
-        if std::env::var_os("DRIFTLESS_TEST_LOG").is_some() {
+        if let Ok(filter) = std::env::var("DRIFTLESS_TEST_LOG") {
+            let filter = if filter == "1" { "driftless=debug" } else { &filter };
             let _ = tracing_subscriber::fmt()
-                .with_env_filter("driftless=debug")
+                .with_env_filter(filter)
                 .with_writer(std::io::stderr)
                 .try_init();
         }

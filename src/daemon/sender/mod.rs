@@ -344,6 +344,7 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     loop {
         match context.events.try_recv() {
             Ok(event) => {
+                tracing::trace!(?event, "told");
                 context.source.touched.note(&event);
                 context.pending.handle_event(now, &event);
             }

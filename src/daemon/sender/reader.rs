@@ -35,6 +35,8 @@ pub struct FileRef {
     pub directory: Arc<Directory>,
     /// Its name there.
     pub name: Name,
+    /// The number in the journal of the change that is to be read.
+    pub sequence: u64,
 }
 
 /// Something to read.

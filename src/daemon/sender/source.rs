@@ -90,7 +90,8 @@ struct Look {
     enter: Vec<(ObjectId, Arc<Directory>)>,
     /// Directories of which the names are to be looked at, and not what is below them.
     shallow: HashSet<ObjectId>,
-    /// Directories are listed without an event at each name in them: what happened there was not told.
+    /// What is looked at now was found by listing a directory. It may be new, or have been listed because of doubt: what
+    /// happened in it was not told.
     is_untold: bool,
 }
 
@@ -249,10 +250,7 @@ impl Source {
             .map_err(|error| DaemonError::failed(error.to_string()))?;
         let catalog = self.catalog.clone();
         let outcome = catalog.update(true, |t| {
-            let mut look = Look {
-                is_untold: true,
-                ..Look::default()
-            };
+            let mut look = Look::default();
             self.see_root(t, &stat, &mut look)?;
             look.enter.push((ObjectId::ROOT, root));
             self.enter_directories(t, &mut look)?;
@@ -275,10 +273,7 @@ impl Source {
     ) -> Result<Found, DaemonError> {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(false, |t| {
-            let mut look = Look {
-                is_untold: !directories.is_empty(),
-                ..Look::default()
-            };
+            let mut look = Look::default();
             for object in self.touched.take_doubted() {
                 self.doubt(t, object, &mut look)?;
             }
@@ -536,6 +531,7 @@ impl Source {
             look.found.changed += 1;
             entry.flags |= flags::STALE;
             entry.sequence = t.next_sequence()?;
+            tracing::trace!(object = object.0, "its content is in doubt");
             self.put(t, &entry)?;
         }
         Ok(())
@@ -668,6 +664,14 @@ impl Source {
         self.refresh(&mut entry, handle, stat, only_renamed);
         entry.sequence = t.next_sequence()?;
         look.found.changed += 1;
+        tracing::trace!(
+            object = entry.object.0,
+            directory = directory.0,
+            name = %entry.place.name,
+            flags = entry.flags,
+            only_renamed,
+            "changed"
+        );
         self.put(t, &entry)?;
         if stat.links > 1 && kind == Kind::File {
             let names = self.linked.entry(inode).or_default();
@@ -781,6 +785,7 @@ impl Source {
         if look.enter.is_empty() {
             return Ok(());
         }
+        look.is_untold = true;
         let (jobs, job_queue) = unbounded::<(ObjectId, Arc<Directory>)>();
         let (results, result_queue) = unbounded::<Listed>();
         let watcher = self.watcher.clone();
@@ -878,10 +883,11 @@ impl Source {
 
     /// Ends a look: with what is gone, and with what else was written through names that are gone.
     fn settle(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
-        // Each round buries something, so this ends.
-        while !look.orphans.is_empty() || !look.linked.is_empty() {
+        // Each round buries something, so this ends. At another name of a file a new directory may stand by now.
+        while !look.orphans.is_empty() || !look.linked.is_empty() || !look.enter.is_empty() {
             self.settle_orphans(t, look)?;
             self.look_at_linked(t, look)?;
+            self.enter_directories(t, look)?;
         }
         Ok(())
     }
@@ -936,6 +942,7 @@ impl Source {
                 };
             if !there {
                 look.found.changed += 1;
+                tracing::trace!(object = object.0, "gone");
                 self.bury(t, object, look)?;
             }
         }

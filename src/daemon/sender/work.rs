@@ -32,9 +32,11 @@ pub enum InFlight {
         digest: Digest,
         attributes: Attributes,
     },
-    /// A file's content is put. Digest and stamp are those of the content as it was read.
+    /// A file's content is put. Digest and stamp are those of the content as it was read, and `sequence` was the number of
+    /// its change before that.
     Content {
         object: ObjectId,
+        sequence: u64,
         place: Place,
         digest: Option<Digest>,
         stamp: Option<Stamp>,
@@ -175,6 +177,7 @@ pub fn acknowledge(
             settle_attributes(&mut entry, attributes);
         }
         InFlight::Content {
+            sequence,
             digest,
             stamp,
             attributes,
@@ -184,7 +187,8 @@ pub fn acknowledge(
             entry.flags |= flags::ON_TARGET;
             entry.flags &= !flags::OFFER;
             entry.digest = *digest;
-            let current = stamp.is_some() && stamp_of(&entry) == *stamp;
+            // What was told after the read began is not in it, though times may look as if it were.
+            let current = stamp.is_some() && stamp_of(&entry) == *stamp && entry.sequence <= *sequence;
             if digest.is_some() && current {
                 entry.flags &= !flags::STALE;
             } else {

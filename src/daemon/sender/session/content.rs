@@ -43,11 +43,11 @@ impl Session<'_, '_> {
             ReadDone::Whole(file, bytes, stat) => {
                 let digest = Digest::of(&bytes);
                 self.context.counters.content_bytes += bytes.len() as u64;
-                self.send_content(file.object, digest, stat, Form::Bytes(bytes))
+                self.send_content(&file, digest, stat, Form::Bytes(bytes))
             }
             ReadDone::Digest(file, digest, stat, patch) => {
                 let form = patch.map_or(Form::Ranges, |(basis, patch)| Form::Patch(basis, patch));
-                self.send_content(file.object, digest, stat, form)
+                self.send_content(&file, digest, stat, form)
             }
             ReadDone::TooLarge(file, stat) => {
                 self.free(file.object);
@@ -96,10 +96,10 @@ impl Session<'_, '_> {
         still: bool,
     ) -> Result<(), Ended> {
         let sent = self.window.get_mut(number);
-        let Some(InFlight::Content { place, .. }) = sent.as_ref().map(|sent| &sent.flight) else {
+        let Some(InFlight::Content { place, sequence, .. }) = sent.as_ref().map(|sent| &sent.flight) else {
             return Ok(());
         };
-        let place = place.clone();
+        let (place, sequence) = (place.clone(), *sequence);
         tracing::debug!(number, object = object.0, size, still, "all of a file was sent");
         let tries = self.tries.entry(object).or_insert(0);
         if !still && *tries < UNSTABLE_TRIES {
@@ -115,6 +115,7 @@ impl Session<'_, '_> {
         let digest_known = Some(digest);
         let flight = InFlight::Content {
             object,
+            sequence,
             place,
             digest: digest_known,
             stamp,
@@ -141,11 +142,12 @@ impl Session<'_, '_> {
     /// The content of a file was read: decides in which form it travels, if at all.
     pub(super) fn send_content(
         &mut self,
-        object: ObjectId,
+        file: &FileRef,
         digest: Digest,
         stat: Stat,
         form: Form,
     ) -> Result<(), Ended> {
+        let object = file.object;
         self.free(object);
         let source = &mut *self.context.source;
         let entry = source.catalog.clone().update(false, |t| {
@@ -166,12 +168,14 @@ impl Session<'_, '_> {
         let stamp = Some(stat.stamp).filter(|stamp| !is_within_tick(stamp));
         let flight = InFlight::Content {
             object,
+            sequence: file.sequence,
             place: place.clone(),
             digest: Some(digest),
             stamp,
             attributes,
         };
         let on_target = entry.flags & flags::ON_TARGET != 0;
+        tracing::trace!(object = object.0, %digest, known = ?entry.digest, "was read");
         if on_target && entry.digest == Some(digest) {
             self.submit(OpBody::SetAttributes { object, attributes }, flight);
             return Ok(());

@@ -213,6 +213,7 @@ impl Session<'_, '_> {
         self.context.counters.content_bytes_total += size;
         let flight = InFlight::Content {
             object,
+            sequence: entry.sequence,
             place: entry.place.clone(),
             digest,
             stamp,
@@ -238,6 +239,7 @@ impl Session<'_, '_> {
             OpBody::PutFile { content, .. } => content.held_bytes(),
             _ => 0,
         };
+        tracing::trace!(?flight, "sent");
         let op = self.window.issue(body, flight);
         self.send(OpMessage::Op(op), weight + 128);
     }

@@ -105,6 +105,7 @@ impl Session<'_, '_> {
                 object,
                 directory,
                 name: entry.place.name,
+                sequence: entry.sequence,
             }))
         })
     }

@@ -275,6 +275,7 @@ mod tests {
         };
         let flight = InFlight::Content {
             object: ObjectId(object),
+            sequence: 1,
             place: at,
             digest: None,
             stamp: None,

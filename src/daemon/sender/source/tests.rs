@@ -208,6 +208,32 @@ fn what_is_written_through_another_name_is_noticed_under_a_name_that_was_renamed
 }
 
 #[test]
+fn what_was_written_in_a_new_directory_before_it_was_watched_is_noticed() {
+    let mut bench = Bench::new(&[]);
+    let file = bench.settled_file("file");
+    fs::create_dir(bench.path("new")).unwrap();
+    fs::rename(bench.path("file"), bench.path("new/file")).unwrap();
+    bench.rewrite("new/file");
+    bench.look(&[(ObjectId::ROOT, "new"), (ObjectId::ROOT, "file")]);
+    assert_eq!(bench.object("new/file"), file);
+    assert!(bench.is_stale(file));
+}
+
+#[test]
+fn a_directory_that_took_a_name_of_a_file_is_entered_when_another_name_leads_there() {
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+    bench.source.scan().unwrap();
+    fs::remove_file(bench.path("one")).unwrap();
+    fs::remove_file(bench.path("two")).unwrap();
+    fs::create_dir_all(bench.path("two/in")).unwrap();
+    // Only the first name is told of; the second is looked at for its sake.
+    bench.look(&[(ObjectId::ROOT, "one")]);
+    bench.object("two/in");
+}
+
+#[test]
 fn what_is_written_through_a_name_that_another_file_took_is_noticed_under_the_other_name() {
     let mut bench = Bench::new(&[]);
     bench.settled_file("one");

@@ -202,7 +202,8 @@ proptest! {
     }
 
     /// At the same block size our delta is no larger than fast_rsync's. Where the basis repeats itself, both take the
-    /// first of many matches, and where the next edit cuts them off is luck: at most a block an edit.
+    /// first of many matches, and where the next edit cuts them off is luck: at most a block an edit. Elsewhere a seam more can
+    /// cost what it saves.
     #[test]
     fn fast_rsync_finds_no_more(
         seed in any::<u64>(),
@@ -216,7 +217,7 @@ proptest! {
         let ours = delta(&index(&basis, &options(kind, 1 << 10)), &target);
         let theirs = by_fast_rsync(&basis, &target, 1 << 10);
         prop_assert_eq!(rebuild(&basis, &theirs), target);
-        let luck = if matches!(texture, Texture::Noise) { 0 } else { 1_100 * edits.len() };
+        let luck = if matches!(texture, Texture::Noise) { 8 } else { 1_100 } * edits.len();
         prop_assert!(
             wire_bytes(&ours) <= wire_bytes(&theirs) + luck,
             "{} bytes in {} parts, fast_rsync {} in {}",
