@@ -5,7 +5,7 @@ use super::target::{Target, is_target};
 use super::text::escaped;
 use super::timing::TimingArgs;
 use super::{CliError, output};
-use crate::daemon::control::{ControlServer, StatusSource};
+use crate::daemon::control::{ControlServer, Controlled};
 use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
@@ -15,6 +15,7 @@ use crate::daemon::{
 };
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
+use crate::engine::fuse::{DeleteLimit, DeleteLimitError};
 use crate::net::LinkOptions;
 use clap::{Args, ValueEnum};
 use driftless_certs::{Identity, TrustStore};
@@ -32,10 +33,15 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Flags of every command that sends.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SendArgs {
-    /// What happens to entries of the target that the source lacks: `always` deletes them, `never` keeps them. Without
+    /// What happens to entries of the target that the source lacks: `always` deletes them, `never` keeps them, `startup`
+    /// deletes what is found at the start and keeps what is removed later, `running` does it the other way round. Without
     /// this, a first contact that finds some stops and says how many; later they are deleted
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", hide_possible_values = true)]
     delete: Option<DeleteWhen>,
+    /// How many deletions within ten minutes need no approval: `N` entries, `N%` of all, `N,N%` (whichever is more), or
+    /// `none` for any number. With more, nothing is deleted: a daemon waits for `driftless approve`, anything else ends
+    #[arg(long, value_name = "LIMIT", default_value = "1000,25%", value_parser = max_delete)]
+    max_delete: MaxDelete,
     /// Go on although the source is empty, or another directory than before
     #[arg(long)]
     accept_root: bool,
@@ -69,6 +75,25 @@ pub(super) struct PortArg {
 enum DeleteWhen {
     Always,
     Never,
+    Startup,
+    Running,
+}
+
+/// A limit of deletions, if there is to be one.
+#[derive(Debug, Clone, Copy)]
+struct MaxDelete(Option<DeleteLimit>);
+
+impl Default for MaxDelete {
+    fn default() -> MaxDelete {
+        MaxDelete(Some(DeleteLimit::default()))
+    }
+}
+
+fn max_delete(text: &str) -> Result<MaxDelete, DeleteLimitError> {
+    match text {
+        "none" => Ok(MaxDelete(None)),
+        limit => limit.parse().map(|limit| MaxDelete(Some(limit))),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -88,8 +113,8 @@ impl SendArgs {
 
     /// What is mirrored of a source, given by its canonical path.
     pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
-        if self.filtering.delete_excluded() && self.delete == Some(DeleteWhen::Never) {
-            let text = "--delete-excluded and --delete never contradict each other (leave one out)";
+        if self.filtering.delete_excluded() && !matches!(self.delete, None | Some(DeleteWhen::Always)) {
+            let text = "--delete-excluded goes with --delete always only (leave one out)";
             return Err(CliError::usage(text));
         }
         self.filtering.filter(source)
@@ -109,6 +134,8 @@ impl SendArgs {
             None => Deletes::Ask,
             Some(DeleteWhen::Always) => Deletes::Always,
             Some(DeleteWhen::Never) => Deletes::Never,
+            Some(DeleteWhen::Startup) => Deletes::Startup,
+            Some(DeleteWhen::Running) => Deletes::Running,
         };
         let choice = match self.watch {
             WatchHow::Auto => WatchChoice::Auto,
@@ -123,6 +150,8 @@ impl SendArgs {
             target: end.target.clone(),
             follow,
             deletes,
+            delete_limit: self.max_delete.0,
+            approvals: None,
             watch: WatchOptions {
                 choice,
                 audit: self.timing.audit(),
@@ -183,8 +212,8 @@ impl Session {
     }
 
     /// The control socket. A daemon without one does its work, but cannot be asked.
-    pub(super) fn control(&self, role: &str, source: StatusSource) -> Option<ControlServer> {
-        ControlServer::start(&self.home, role, source)
+    pub(super) fn control(&self, role: &str, daemons: Arc<dyn Controlled>) -> Option<ControlServer> {
+        ControlServer::start(&self.home, role, daemons)
             .map_err(|error| output::note(&format!("`driftless status` will not see this process: {error}")))
             .ok()
     }
@@ -196,6 +225,10 @@ impl Session {
         observer: Arc<dyn Observer>,
         board: &StatusBoard,
     ) -> Result<Summary, DaemonError> {
+        let options = &SenderOptions {
+            approvals: Some(board.approvals()),
+            ..options.clone()
+        };
         let mut summary = sender::run(options, &self.handle, observer, &self.stop)?;
         if options.follow
             && self.stop.is_requested()

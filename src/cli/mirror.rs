@@ -5,7 +5,7 @@ use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, 
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
-use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::daemon::status::StatusBoard;
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
@@ -84,11 +84,7 @@ impl MirrorArgs {
         let options = self.send.options(session, end, source, filter, !self.once);
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
-        let source = board.clone();
-        let _control = session.control(
-            "sender",
-            Arc::new(move || vec![DaemonStatus::Sender(Box::new(source.status()))]),
-        );
+        let _control = session.control("sender", Arc::new(vec![board.clone()]));
         let printer = Arc::new(Printer::start(None));
         let narrator = Narrator::new(board.clone(), printer.clone(), style, target.clone());
         let began = Instant::now();

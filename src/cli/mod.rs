@@ -4,6 +4,7 @@
 //! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
 //! the last word of `driftless id`.
 
+mod approve;
 mod bench;
 mod filtering;
 mod id;
@@ -76,6 +77,7 @@ enum Command {
     Seed(seed::SeedArgs),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    Approve(approve::ApproveArgs),
     Id(id::IdArgs),
     Peers(peers::PeersArgs),
     Invite(invite::InviteArgs),
@@ -182,6 +184,7 @@ impl Command {
             Command::Seed(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Approve(args) => args.run(),
             Command::Id(args) => args.run(),
             Command::Peers(args) => args.run(),
             Command::Invite(args) => args.run(),

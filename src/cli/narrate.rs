@@ -136,6 +136,7 @@ impl Observer for Narrator {
                     *last = Some(error.clone());
                 }
             }
+            Phase::Held { text, .. } => self.printer.note(format!("{}: {text}", self.target)),
             // The sender returns this error, too, and who called it tells.
             Phase::Halted { .. } => {}
             Phase::Scanning | Phase::Connecting | Phase::Comparing | Phase::Sending => {

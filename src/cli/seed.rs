@@ -5,7 +5,7 @@ use super::launch::{End, SendArgs, Session, existing_directory, target};
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
-use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::daemon::status::StatusBoard;
 use clap::Args;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -40,11 +40,7 @@ impl SeedArgs {
         let options = self.send.options(&session, end, &source, &filter, false);
         let identity = session.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(&source), target.display.clone());
-        let told = board.clone();
-        let _control = session.control(
-            "sender",
-            Arc::new(move || vec![DaemonStatus::Sender(Box::new(told.status()))]),
-        );
+        let _control = session.control("sender", Arc::new(vec![board.clone()]));
         let bar = std::io::stderr().is_terminal().then(|| board.clone());
         let printer = Arc::new(Printer::start(bar));
         // Until the end only warnings are told, and those not as JSON.

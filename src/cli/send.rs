@@ -5,7 +5,7 @@ use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
 use super::{CliError, DONE, FAILED, USAGE, output};
-use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::daemon::status::StatusBoard;
 use crate::daemon::{Observer, SenderOptions, TargetOptions};
 use clap::Args;
 use std::ffi::OsString;
@@ -58,13 +58,7 @@ impl SendCommandArgs {
                 )
             })
             .collect();
-        let told = boards.clone();
-        let status = move || {
-            told.iter()
-                .map(|board| DaemonStatus::Sender(Box::new(board.status())))
-                .collect()
-        };
-        let control = session.control("sender", Arc::new(status));
+        let control = session.control("sender", Arc::new(boards.clone()));
         let printer = Arc::new(Printer::start(None));
         let statuses: Vec<u8> = std::thread::scope(|scope| {
             let senders: Vec<_> = targets

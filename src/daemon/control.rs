@@ -1,8 +1,8 @@
 //! The control socket: how `driftless status` asks the daemons of its home what they do.
 //!
 //! Each process has a Unix socket `<role>-<pid>.sock` in the run directory of its home. A client writes one line,
-//! `{"version":1,"command":"status"}`, and gets one line, `{"version":1,"daemons":[...]}` or
-//! `{"version":1,"error":"..."}`; then the connection ends.
+//! `{"version":1,"command":"status"}` or `{"version":1,"command":"approve","mirror":"...","deletions":N}`, and gets one line,
+//! `{"version":1,"daemons":[...]}`, `{"version":1,"approved":N}` or `{"version":1,"error":"..."}`; then the connection ends.
 //!
 //! Who may connect is decided by the directory (mode 0700) and the socket (mode 0600). Even so a client cannot hold
 //! anything up: a connection has two seconds in each direction, a request 4 KiB, and beyond sixteen connections new
@@ -12,7 +12,7 @@
 //! process, since between binding and listening a live one refuses, too.
 
 use super::home::Home;
-use super::status::{DaemonStatus, STATUS_VERSION};
+use super::status::{DaemonStatus, STATUS_VERSION, StatusBoard};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -46,8 +46,39 @@ const REPLY_BYTES_MAX: u64 = 16 << 20;
 /// Socket addresses hold 108 bytes, the terminator included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Gives the status of all daemons of the process. Called on the control threads.
-pub type StatusSource = Arc<dyn Fn() -> Vec<DaemonStatus> + Send + Sync>;
+/// What a process can be asked. Called on the control threads.
+pub trait Controlled: Send + Sync {
+    /// The status of all its daemons.
+    fn status(&self) -> Vec<DaemonStatus>;
+
+    /// Approves so many deletions of a mirror, named by its source or target. `None` if it is not here; otherwise how many
+    /// waited, or why that was not right.
+    fn approve(&self, _mirror: &str, _deletions: u64) -> Option<Result<u64, String>> {
+        None
+    }
+}
+
+impl Controlled for Vec<Arc<StatusBoard>> {
+    fn status(&self) -> Vec<DaemonStatus> {
+        let status = |board: &Arc<StatusBoard>| DaemonStatus::Sender(Box::new(board.status()));
+        self.iter().map(status).collect()
+    }
+
+    fn approve(&self, mirror: &str, deletions: u64) -> Option<Result<u64, String>> {
+        let mut named = self.iter().filter(|board| board.is_named(mirror));
+        let board = named.next()?;
+        if named.next().is_some() {
+            return Some(Err(format!("{mirror} has several targets: name one of them")));
+        }
+        Some(board.approve(deletions))
+    }
+}
+
+impl<F: Fn() -> Vec<DaemonStatus> + Send + Sync> Controlled for F {
+    fn status(&self) -> Vec<DaemonStatus> {
+        self()
+    }
+}
 
 /// Why there is no control socket, or why none can be asked.
 #[derive(Debug, Error)]
@@ -62,6 +93,10 @@ pub struct ControlError {
 struct Request {
     version: u32,
     command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mirror: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletions: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -69,6 +104,11 @@ struct Reply {
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     daemons: Option<Vec<DaemonStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    approved: Option<u64>,
+    /// The mirror is not one of this process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unknown_mirror: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -85,7 +125,11 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Listens on the socket of this process in the home's run directory.
-    pub fn start(home: &Home, role: &str, source: StatusSource) -> Result<ControlServer, ControlError> {
+    pub fn start(
+        home: &Home,
+        role: &str,
+        daemons: Arc<dyn Controlled>,
+    ) -> Result<ControlServer, ControlError> {
         let dir = home.run_dir();
         let path = dir.join(format!("{role}-{}.sock", std::process::id()));
         let failed = |action| {
@@ -102,7 +146,7 @@ impl ControlServer {
             .name("control".to_owned())
             .spawn({
                 let stopping = stopping.clone();
-                move || listen(&listener, &source, &stopping)
+                move || listen(&listener, &daemons, &stopping)
             })
             .map_err(failed("start a thread for"))?;
         let listener = UnixStream::from(OwnedFd::from(handle));
@@ -133,7 +177,7 @@ impl Drop for ControlServer {
     }
 }
 
-fn listen(listener: &UnixListener, source: &StatusSource, stopping: &AtomicBool) {
+fn listen(listener: &UnixListener, daemons: &Arc<dyn Controlled>, stopping: &AtomicBool) {
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = listener.accept();
@@ -153,12 +197,12 @@ fn listen(listener: &UnixListener, source: &StatusSource, stopping: &AtomicBool)
         if open.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
             continue;
         }
-        let source = source.clone();
+        let daemons = daemons.clone();
         let spawned = std::thread::Builder::new()
             .name("control-answer".to_owned())
             .spawn(move || {
                 let _slot = slot;
-                if let Err(error) = answer(stream, &source) {
+                if let Err(error) = answer(stream, &*daemons) {
                     tracing::debug!("a control connection broke: {error}");
                 }
             });
@@ -177,7 +221,7 @@ impl Drop for Slot {
     }
 }
 
-fn answer(mut stream: UnixStream, source: &StatusSource) -> io::Result<()> {
+fn answer(mut stream: UnixStream, daemons: &dyn Controlled) -> io::Result<()> {
     let line = read_line(&stream, PATIENCE, REQUEST_BYTES_MAX)?;
     let error = |text: String| Reply {
         version: STATUS_VERSION,
@@ -190,8 +234,25 @@ fn answer(mut stream: UnixStream, source: &StatusSource) -> io::Result<()> {
         )),
         Ok(request) if request.command == "status" => Reply {
             version: STATUS_VERSION,
-            daemons: Some(source()),
+            daemons: Some(daemons.status()),
             ..Reply::default()
+        },
+        Ok(Request {
+            command,
+            mirror: Some(mirror),
+            deletions: Some(deletions),
+            ..
+        }) if command == "approve" => match daemons.approve(&mirror, deletions) {
+            Some(Ok(approved)) => Reply {
+                version: STATUS_VERSION,
+                approved: Some(approved),
+                ..Reply::default()
+            },
+            Some(Err(text)) => error(text),
+            None => Reply {
+                unknown_mirror: true,
+                ..error(format!("there is no mirror {mirror:?} here"))
+            },
         },
         Ok(request) => error(format!("there is no command {:?}", request.command)),
         Err(cause) => error(format!("not a request: {cause}")),
@@ -267,6 +328,72 @@ pub struct Answers {
 /// Asks every live process of a home for its status. Sockets of dead ones are removed.
 pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
     let mut answers = Answers::default();
+    let request = Request {
+        version: STATUS_VERSION,
+        command: "status".to_owned(),
+        mirror: None,
+        deletions: None,
+    };
+    for (pid, path) in sockets(home)? {
+        let problem = match ask(&path, &request) {
+            Ok(Some(Reply {
+                daemons: Some(daemons),
+                ..
+            })) => {
+                answers.daemons.extend(daemons);
+                continue;
+            }
+            Ok(None) => {
+                forget_dead(pid, &path);
+                continue;
+            }
+            Ok(Some(reply)) => reply.error.unwrap_or_else(|| "an empty answer".to_owned()),
+            Err(error) => error.to_string(),
+        };
+        answers
+            .problems
+            .push(format!("the driftless process {pid} does not answer: {problem}"));
+    }
+    Ok(answers)
+}
+
+/// Approves deletions of a mirror of this home. The inner error is for people.
+pub fn approve(home: &Home, mirror: &str, deletions: u64) -> Result<Result<u64, String>, ControlError> {
+    let request = Request {
+        version: STATUS_VERSION,
+        command: "approve".to_owned(),
+        mirror: Some(mirror.to_owned()),
+        deletions: Some(deletions),
+    };
+    let mut refusal = None;
+    for (pid, path) in sockets(home)? {
+        match ask(&path, &request) {
+            Ok(Some(Reply {
+                approved: Some(approved),
+                ..
+            })) => return Ok(Ok(approved)),
+            Ok(Some(reply)) if !reply.unknown_mirror => {
+                refusal = Some(reply.error.unwrap_or_else(|| "an empty answer".to_owned()));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => forget_dead(pid, &path),
+            Err(error) => refusal = Some(format!("the driftless process {pid} does not answer: {error}")),
+        }
+    }
+    Ok(Err(refusal.unwrap_or_else(|| {
+        format!("no running sender of this home has the source or target {mirror:?}; `driftless status` lists them")
+    })))
+}
+
+fn forget_dead(pid: i32, path: &Path) {
+    if !is_alive(pid) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// The control sockets of a home, with the numbers of the processes that made them.
+fn sockets(home: &Home) -> Result<Vec<(i32, PathBuf)>, ControlError> {
+    let mut paths = Vec::new();
     for dir in home.run_dirs() {
         let failed = |cause| ControlError {
             action: "list the control sockets in",
@@ -285,30 +412,19 @@ pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
             }
             Err(error) => return Err(failed(error)),
         };
-        let mut paths = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
             if let Some(pid) = process_of(&path) {
                 paths.push((pid, path));
             }
         }
-        paths.sort_unstable();
-        for (pid, path) in paths {
-            match ask(&path) {
-                Ok(Some(daemons)) => answers.daemons.extend(daemons),
-                Ok(None) if !is_alive(pid) => _ = fs::remove_file(&path),
-                Ok(None) => {}
-                Err(error) => answers
-                    .problems
-                    .push(format!("the driftless process {pid} does not answer: {error}")),
-            }
-        }
     }
-    Ok(answers)
+    paths.sort_unstable();
+    Ok(paths)
 }
 
-/// The status of the daemons behind a socket; nothing if nobody listens.
-fn ask(path: &Path) -> io::Result<Option<Vec<DaemonStatus>>> {
+/// What the process behind a socket answers; nothing if nobody listens.
+fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
     let mut stream = match short(path, |short| UnixStream::connect(short)) {
         Ok(stream) => stream,
         Err(error)
@@ -321,21 +437,11 @@ fn ask(path: &Path) -> io::Result<Option<Vec<DaemonStatus>>> {
         }
         Err(error) => return Err(error),
     };
-    let request = Request {
-        version: STATUS_VERSION,
-        command: "status".to_owned(),
-    };
-    let mut text = serde_json::to_vec(&request).map_err(io::Error::other)?;
+    let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
     text.push(b'\n');
     write_all(&mut stream, &text, CLIENT_PATIENCE)?;
     let line = read_line(&stream, CLIENT_PATIENCE, REPLY_BYTES_MAX)?;
-    let reply: Reply = serde_json::from_slice(&line).map_err(io::Error::other)?;
-    match (reply.daemons, reply.error) {
-        (Some(daemons), _) => Ok(Some(daemons)),
-        (None, error) => Err(io::Error::other(
-            error.unwrap_or_else(|| "an empty answer".to_owned()),
-        )),
-    }
+    serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
 }
 
 /// The process number in the name of a socket.

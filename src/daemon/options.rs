@@ -2,6 +2,7 @@
 
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
+use crate::engine::fuse::DeleteLimit;
 use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
@@ -68,6 +69,11 @@ pub enum Deletes {
     Always,
     /// Keep them and count them.
     Never,
+    /// Delete those that are found until the trees are equal for the first time; keep what is removed later (lsyncd's
+    /// `delete = "startup"`).
+    Startup,
+    /// Delete what is removed while the sender runs; keep what only the target had before (lsyncd's `delete = "running"`).
+    Running,
 }
 
 /// How to run a sender.
@@ -85,6 +91,11 @@ pub struct SenderOptions {
     pub follow: bool,
     /// What happens to entries that the source lacks.
     pub deletes: Deletes,
+    /// How many deletions pass unasked; `None` for any number.
+    pub delete_limit: Option<DeleteLimit>,
+    /// Numbers of deletions that somebody approves. Without it, or when it does not follow, a sender that has too many
+    /// ends.
+    pub approvals: Option<crossbeam_channel::Receiver<u64>>,
     /// What watches the tree.
     pub watch: WatchOptions,
     /// How changes settle and gather before they leave.
@@ -161,6 +172,13 @@ pub enum Phase {
     InSync {
         /// The number.
         sequence: u64,
+    },
+    /// So many deletions that somebody has to approve them first. All else goes on.
+    Held {
+        /// How many.
+        deletions: u64,
+        /// What to do about it.
+        text: String,
     },
     /// Not connected; trying again.
     Waiting {

@@ -9,6 +9,7 @@ pub use session::{SessionReport, SessionStatus};
 
 use super::home::Home;
 use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
+use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -176,6 +177,7 @@ pub struct StatusBoard {
     source: String,
     target: String,
     facts: Mutex<Facts>,
+    approvals: (Sender<u64>, Receiver<u64>),
 }
 
 #[derive(Debug)]
@@ -211,7 +213,33 @@ impl StatusBoard {
             source,
             target,
             facts: Mutex::new(facts),
+            approvals: crossbeam_channel::unbounded(),
         })
+    }
+
+    /// Whether somebody who says `name` means this mirror: its source or its target.
+    pub fn is_named(&self, name: &str) -> bool {
+        [&self.source, &self.target].into_iter().any(|own| own == name)
+    }
+
+    /// Where the sender hears of approvals.
+    pub fn approvals(&self) -> Receiver<u64> {
+        self.approvals.1.clone()
+    }
+
+    /// Approves deletions that wait. Says how many these are, or why that is not right.
+    pub fn approve(&self, deletions: u64) -> Result<u64, String> {
+        let waiting = match lock(&self.facts).phase {
+            Some(Phase::Held { deletions, .. }) => deletions,
+            _ => return Err(format!("no deletions of {} wait for approval", self.target)),
+        };
+        if waiting > deletions {
+            return Err(format!(
+                "{waiting} deletions wait, more than {deletions}: nothing was approved; look again, and approve that many"
+            ));
+        }
+        let _ = self.approvals.0.send(deletions);
+        Ok(waiting)
     }
 
     /// Says how changes are noticed, and what is missed that way.
@@ -316,7 +344,9 @@ impl Observer for StatusBoard {
             });
             facts.behind_since = None;
         }
-        if let Phase::Waiting { error, .. } | Phase::Halted { error } = phase {
+        if let Phase::Waiting { error, .. } | Phase::Halted { error } | Phase::Held { text: error, .. } =
+            phase
+        {
             facts.last_error = Some(LastError::now(error));
         }
         if facts.phase.as_ref().map(describe).map(|(name, _)| name) != Some(describe(phase).0) {
@@ -347,6 +377,7 @@ pub fn describe(phase: &Phase) -> (&'static str, Option<&str>) {
         Phase::Comparing => ("comparing", None),
         Phase::Sending => ("sending", None),
         Phase::InSync { .. } => ("in-sync", None),
+        Phase::Held { text, .. } => ("held", Some(text)),
         Phase::Waiting { error, .. } => ("waiting", Some(error)),
         Phase::Halted { error } => ("halted", Some(error)),
     }

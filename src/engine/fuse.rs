@@ -13,6 +13,9 @@ use thiserror::Error;
 /// How long a deletion counts.
 pub const WINDOW: Duration = Duration::from_secs(600);
 
+/// Deletions this close together are counted as at the moment of the first.
+const RESOLUTION: Duration = Duration::from_secs(1);
+
 /// How many deletions pass unasked: no more than `entries`, or no more than `percent` of what was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeleteLimit {
@@ -51,7 +54,9 @@ impl fmt::Display for DeleteLimit {
 
 /// A limit that is none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is no limit of deletions: give a number, a percentage of 0% to 100%, or both as in `1000,25%`")]
+#[error(
+    "{0:?} is no limit of deletions: give a number, a percentage of 0% to 100%, or both as in `1000,25%`"
+)]
 pub struct DeleteLimitError(String);
 
 impl FromStr for DeleteLimit {
@@ -81,7 +86,6 @@ impl FromStr for DeleteLimit {
 pub struct DeleteFuse {
     limit: Option<DeleteLimit>,
     recent: VecDeque<(Instant, u64)>,
-    recent_sum: u64,
     approved: u64,
 }
 
@@ -91,34 +95,47 @@ impl DeleteFuse {
         DeleteFuse {
             limit,
             recent: VecDeque::new(),
-            recent_sum: 0,
             approved: 0,
         }
     }
 
+    /// Whether `waiting` deletions would not be admitted unless approved.
+    pub fn would_refuse(&self, now: Instant, waiting: u64, present: u64) -> bool {
+        let counts = |&&(at, _): &&(Instant, u64)| now.saturating_duration_since(at) < WINDOW;
+        let recent: u64 = self.recent.iter().filter(counts).map(|(_, count)| count).sum();
+        let deletions = recent.saturating_add(waiting);
+        let is_too_many =
+            |limit: DeleteLimit| limit.is_passed_by(deletions, deletions.saturating_add(present));
+        waiting > 0 && self.limit.is_some_and(is_too_many)
+    }
+
     /// Whether all of `waiting` may be deleted now, where `present` entries are left. If so they count as deleted.
     pub fn admit(&mut self, now: Instant, waiting: u64, present: u64) -> bool {
-        let Some(limit) = self.limit else { return true };
-        while let Some(&(at, count)) = self.recent.front()
-            && now.saturating_duration_since(at) >= WINDOW
-        {
-            self.recent.pop_front();
-            self.recent_sum -= count;
+        if waiting == 0 {
+            return true;
         }
-        let deletions = self.recent_sum.saturating_add(waiting);
-        if limit.is_passed_by(deletions, deletions.saturating_add(present)) {
+        let old = |at: &Instant| now.saturating_duration_since(*at) >= WINDOW;
+        while self.recent.front().is_some_and(|(at, _)| old(at)) {
+            self.recent.pop_front();
+        }
+        if self.would_refuse(now, waiting, present) {
             if self.approved < waiting {
                 return false;
             }
             // What somebody decided on says nothing about what comes next.
             self.recent.clear();
-            self.recent_sum = 0;
-        } else {
-            self.recent.push_back((now, waiting));
-            self.recent_sum = deletions;
+        } else if self.limit.is_some() {
+            self.note(now, waiting);
         }
         self.approved = 0;
         true
+    }
+
+    fn note(&mut self, now: Instant, deletions: u64) {
+        match self.recent.back_mut() {
+            Some((at, count)) if now.saturating_duration_since(*at) < RESOLUTION => *count += deletions,
+            _ => self.recent.push_back((now, deletions)),
+        }
     }
 
     /// Somebody wants up to so many of the waiting deletions. Holds until the next ones pass.
@@ -141,7 +158,18 @@ mod tests {
             assert_eq!(text.parse::<DeleteLimit>().unwrap().to_string(), text);
         }
         assert_eq!(DeleteLimit::default().to_string(), "1000,25%");
-        for text in ["", "-1", "x", "101%", "%", "5,", ",5%", "5%,5", "5,5", "1000, 25%"] {
+        for text in [
+            "",
+            "-1",
+            "x",
+            "101%",
+            "%",
+            "5,",
+            ",5%",
+            "5%,5",
+            "5,5",
+            "1000, 25%",
+        ] {
             let error = text.parse::<DeleteLimit>().unwrap_err();
             assert!(error.to_string().contains("1000,25%"), "{error}");
         }

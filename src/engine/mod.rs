@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod delta;
 pub mod filter;
+pub mod fuse;
 pub mod numbers;
 pub mod order;
 pub mod pending;

@@ -21,6 +21,8 @@ pub enum Change {
         place: Place,
         /// What it was.
         kind: Kind,
+        /// It and everything that went with it.
+        entries: u64,
     },
 }
 
@@ -162,8 +164,16 @@ impl<S: Source> CatalogRead for S {
                 }
                 (_, at) => {
                     if let (Some(at), Some((_, record))) = (at, &tombstone) {
-                        let (object, place, kind) = decode_tombstone(record.value())?;
-                        changes.push((at, Change::Removed { object, place, kind }));
+                        let (object, place, kind, entries) = decode_tombstone(record.value())?;
+                        changes.push((
+                            at,
+                            Change::Removed {
+                                object,
+                                place,
+                                kind,
+                                entries,
+                            },
+                        ));
                     }
                     tombstone = tombstones.next().transpose()?;
                 }

@@ -69,6 +69,8 @@ pub(super) fn inode_of(stamp: &Stamp) -> (u64, u64) {
 }
 
 const VERSION: u8 = 1;
+/// Of a tombstone; 1 had no number of entries.
+const TOMBSTONE_VERSION: u8 = 2;
 const HAS_DIGEST: u8 = 1 << 2;
 const HAS_STAMP: u8 = 1 << 3;
 
@@ -157,25 +159,27 @@ fn entry_fields(object: ObjectId, reader: &mut Reader<'_>) -> Option<Entry> {
     })
 }
 
-/// The record of a tombstone: version, kind, object, directory, name.
-pub(super) fn encode_tombstone(object: ObjectId, place: &Place, kind: Kind) -> Vec<u8> {
-    let mut out = vec![VERSION, kind as u8];
+/// The record of a tombstone: version, kind, object, entries, directory, name.
+pub(super) fn encode_tombstone(object: ObjectId, place: &Place, kind: Kind, entries: u64) -> Vec<u8> {
+    let mut out = vec![TOMBSTONE_VERSION, kind as u8];
     put_varint(&mut out, object.0);
+    put_varint(&mut out, entries);
     put_varint(&mut out, place.directory.0);
     put_name(&mut out, &place.name);
     out
 }
 
 /// Reads the record of a tombstone.
-pub(super) fn decode_tombstone(bytes: &[u8]) -> Result<(ObjectId, Place, Kind), StoreError> {
+pub(super) fn decode_tombstone(bytes: &[u8]) -> Result<(ObjectId, Place, Kind, u64), StoreError> {
     let mut reader = Reader::new(bytes);
     let fields = |reader: &mut Reader<'_>| {
-        if reader.byte()? != VERSION {
+        if reader.byte()? != TOMBSTONE_VERSION {
             return None;
         }
         let kind = kind_from(reader.byte()?)?;
         let object = ObjectId(reader.varint()?);
-        Some((object, reader.place()?, kind))
+        let entries = reader.varint()?;
+        Some((object, reader.place()?, kind, entries))
     };
     fields(&mut reader)
         .filter(|_| reader.is_done())

@@ -5,7 +5,7 @@
 //! | `names` | directory (u64 big endian), name | object |
 //! | `objects` | object | its record |
 //! | `changed` | sequence | object |
-//! | `tombstones` | sequence | object, place and kind of what was removed |
+//! | `tombstones` | sequence | object, place, kind and number of entries of what was removed |
 //! | `inodes` | device, inode | object; a sender's catalog only |
 //! | `meta` | text | whatever the owner of the catalog keeps there |
 //! | `counters` | text | schema, role, next numbers, last sequence |
@@ -17,7 +17,7 @@
 //! - an inode that leads to an object is in that object's stamp.
 
 use super::read::{CatalogRead, NameKey, children_of};
-use super::record::{decode_entry, encode_entry, encode_tombstone, inode_of};
+use super::record::{decode_entry, decode_tombstone, encode_entry, encode_tombstone, inode_of};
 use super::{Entry, Role, StoreError};
 use driftless_protocol::{Kind, Name, ObjectId};
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
@@ -235,13 +235,24 @@ impl<'t> Tables<'t> {
         self.drop_inode(object, entry.stamp.as_ref().map(inode_of))?;
         if let Some(sequence) = tombstone {
             self.claim_sequence(sequence)?;
-            let record = encode_tombstone(object, &entry.place, entry.kind);
+            let record = encode_tombstone(object, &entry.place, entry.kind, 1);
             self.tombstones.insert(sequence, record.as_slice())?;
             if self.changed.get(sequence)?.is_some() {
                 return Err(StoreError::SequenceTaken { sequence });
             }
         }
         Ok(Some(entry))
+    }
+
+    /// Says of a tombstone how many entries went with its object, itself included.
+    pub fn weigh_tombstone(&mut self, sequence: u64, entries: u64) -> Result<(), StoreError> {
+        let known = self.tombstones.get(sequence)?;
+        let known = known.map(|record| decode_tombstone(record.value())).transpose()?;
+        if let Some((object, place, kind, _)) = known {
+            let record = encode_tombstone(object, &place, kind, entries);
+            self.tombstones.insert(sequence, record.as_slice())?;
+        }
+        Ok(())
     }
 
     /// Removes everything below `directory`, not itself, without tombstones. `each` sees every entry, a directory

@@ -2,14 +2,17 @@ use super::*;
 use crate::daemon::status::StatusBoard;
 use tempfile::TempDir;
 
-fn source() -> StatusSource {
-    let board = StatusBoard::new(
+fn board() -> Arc<StatusBoard> {
+    StatusBoard::new(
         "fp".to_owned(),
         &Home::at("/h"),
         "/src".to_owned(),
         "nas::photos".to_owned(),
-    );
-    Arc::new(move || vec![DaemonStatus::Sender(Box::new(board.status()))])
+    )
+}
+
+fn source() -> Arc<dyn Controlled> {
+    Arc::new(vec![board()])
 }
 
 fn started() -> (TempDir, Home, ControlServer) {
@@ -107,4 +110,31 @@ fn a_home_deeper_than_a_socket_address_is_no_obstacle() {
     assert_eq!(ask_all(&home).unwrap().daemons.len(), 1);
     drop(server);
     assert_eq!(fs::read_dir(home.run_dir()).unwrap().count(), 0);
+}
+
+#[test]
+fn deletions_are_approved_by_source_or_target_and_only_as_many_as_wait() {
+    use crate::daemon::{Observer, Phase};
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path().join("h"));
+    let (one, other) = (board(), board());
+    let alone: Arc<dyn Controlled> = Arc::new(vec![one.clone()]);
+    let server = ControlServer::start(&home, "sender", alone).unwrap();
+    let refused = |mirror: &str, deletions| approve(&home, mirror, deletions).unwrap().unwrap_err();
+    assert!(refused("/elsewhere", 5).contains("no running sender"));
+    assert!(refused("/src", 5).contains("no deletions"));
+    one.phase(&Phase::Held {
+        deletions: 5,
+        text: String::new(),
+    });
+    assert!(refused("/src", 4).contains("5 deletions wait, more than 4"));
+    assert!(one.approvals().is_empty());
+    for name in ["/src", "nas::photos"] {
+        assert_eq!(approve(&home, name, 7).unwrap(), Ok(5));
+        assert_eq!(one.approvals().try_recv(), Ok(7));
+    }
+    drop(server);
+    let both: Arc<dyn Controlled> = Arc::new(vec![one.clone(), other]);
+    let _server = ControlServer::start(&home, "sender", both).unwrap();
+    assert!(refused("/src", 7).contains("several targets"));
 }

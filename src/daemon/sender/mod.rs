@@ -13,6 +13,7 @@ pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 use super::ledger::flags;
 use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
 use crate::engine::filter::Filter;
+use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
 use crate::store::CatalogRead;
@@ -60,6 +61,10 @@ pub fn run(
         .state
         .failed(&options.target.display)
         .map_err(|error| failed(&error))?;
+    let started_at = source
+        .catalog
+        .read(|view| view.last_sequence())
+        .map_err(|error| failed(&error))?;
     let mut pending = Pending::new(options.pending.clone());
     let mut context = Context {
         options,
@@ -79,6 +84,10 @@ pub fn run(
             .collect(),
         incarnation,
         stop: stop.clone(),
+        fuse: DeleteFuse::new(options.delete_limit),
+        held: None,
+        started_at,
+        was_ever_in_sync: false,
         watching: None,
         is_shortfall_told: false,
     };

@@ -5,6 +5,7 @@
 //! flight; what changes meanwhile waits in its one slot of the journal.
 
 mod content;
+mod deletions;
 mod dispatch;
 mod extras;
 mod opening;
@@ -19,6 +20,7 @@ use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
+use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::fs::{Stamp, Stat};
 use crate::net::SenderLink;
@@ -106,6 +108,14 @@ pub struct Context<'a> {
     pub incarnation: u128,
     /// When to end.
     pub stop: Stop,
+    /// Whether somebody has to be asked before more is deleted.
+    pub fuse: DeleteFuse,
+    /// How many deletions wait for somebody's approval, as it was last told.
+    pub held: Option<u64>,
+    /// Where the journal stood when the tree had been walked at the start.
+    pub started_at: u64,
+    /// Whether the trees were equal at some moment of this run.
+    pub was_ever_in_sync: bool,
     /// What was last told of the watcher.
     pub watching: Option<(&'static str, Vec<String>)>,
     /// Whether it was told aloud that a part of the tree is only looked at now and then.
@@ -130,8 +140,14 @@ struct Removal {
     object: ObjectId,
     place: Place,
     kind: driftless_protocol::Kind,
+    /// It and everything below it.
+    entries: u64,
+    /// There are not too many of them, or somebody approved.
+    is_admitted: bool,
     /// Another object of the source takes its place: keeping it is no choice.
     is_replaced: bool,
+    /// It is kept because deletions are not wanted.
+    is_spared: bool,
     /// The filter was asked about it, or has nothing to say.
     is_judged: bool,
     /// It is left where it is.
@@ -311,6 +327,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 return Ok(Ended::Stopped(self.in_sync.then_some(self.scanned)));
             }
             self.take_events()?;
+            self.take_approvals();
             self.take_messages()?;
             while let Ok(done) = self.done.try_recv() {
                 self.handle_read(done)?;
@@ -346,10 +363,12 @@ impl<'a, 'c> Session<'a, 'c> {
                 if !self.in_sync {
                     self.in_sync = true;
                     self.was_in_sync = true;
+                    self.context.was_ever_in_sync = true;
                     self.reconciles = 0;
                     self.report(true);
                     self.context.observer.phase(&Phase::InSync { sequence });
                 }
+                self.context.held = None;
                 if !self.context.options.follow {
                     return Ok(Ended::InSync(sequence));
                 }
@@ -377,6 +396,9 @@ impl<'a, 'c> Session<'a, 'c> {
         select.recv(&self.done);
         select.recv(&self.context.events);
         select.recv(stop);
+        if let Some(approvals) = &self.context.options.approvals {
+            select.recv(approvals);
+        }
         let now = Instant::now();
         let mut deadline = self.context.deadline();
         if let Some(due) = self.reconcile_due {
@@ -493,10 +515,9 @@ impl<'a, 'c> Session<'a, 'c> {
             self.settle_graves();
             return Ok(());
         }
-        if self.is_a_move_waiting()? || !self.judge_removals()? {
+        if self.is_a_move_waiting()? || !self.judge_removals()? || !self.may_delete()? {
             return Ok(());
         }
-        let deletes = self.deletes()?;
         self.withdraw_removed()?;
         let mut is_renumbered = false;
         while self.window.len() < IN_FLIGHT_MAX {
@@ -506,7 +527,7 @@ impl<'a, 'c> Session<'a, 'c> {
             let Removal {
                 object,
                 place,
-                is_replaced,
+                is_spared,
                 is_kept,
                 ..
             } = removal;
@@ -521,10 +542,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 object,
                 place: place.clone(),
             };
-            let body = match deletes {
-                Deletes::Never if !is_replaced => OpBody::Release { object, place },
-                _ if is_kept => OpBody::Release { object, place },
-                _ => OpBody::Remove { object, place },
+            let body = match is_spared || is_kept {
+                true => OpBody::Release { object, place },
+                false => OpBody::Remove { object, place },
             };
             self.submit(body, flight);
         }

@@ -66,9 +66,12 @@ pub struct Source {
     pub touched: Touched,
     /// Rules changed since a comparison last judged what only the target has.
     pub rules_changed: bool,
-    /// Where directories stood that are gone, and whose removal has not been sent. Kept only if the filter may protect
-    /// something in them on the target: nothing may take their places before that is settled.
+    /// Where directories stood that are gone, and whose removal has not been sent. If the filter may protect something
+    /// in them on the target, or somebody has to approve so many deletions, nothing may take their places before that is
+    /// settled.
     pub graves: HashMap<Place, ObjectId>,
+    /// How many entries went since removals were last all sent.
+    pub unsent_deletions: u64,
     rules: Option<Rules>,
     /// Mount points that the user was told of.
     mounts: HashSet<Place>,
@@ -157,6 +160,7 @@ impl Source {
             touched: Touched::default(),
             rules_changed: false,
             graves: HashMap::new(),
+            unsent_deletions: 0,
             rules,
             mounts: HashSet::new(),
             is_summed: false,
@@ -382,10 +386,10 @@ impl Source {
         let mut gone = vec![entry.clone()];
         if entry.kind == Kind::Directory {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
-            if self.may_protect() {
-                self.graves.insert(entry.place.clone(), object);
-            }
+            t.weigh_tombstone(sequence, gone.len() as u64)?;
+            self.graves.insert(entry.place.clone(), object);
         }
+        self.unsent_deletions += gone.len() as u64;
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &gone {
             self.ledger.replace(Some(entry), None);

@@ -28,6 +28,7 @@ fn an_object_has_one_slot_and_removals_are_merged_in_order() {
         object: ObjectId(4),
         place: place(1, "f4"),
         kind: Kind::File,
+        entries: 1,
     };
     let whole = vec![
         (2, Change::Object(ObjectId(3))),

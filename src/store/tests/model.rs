@@ -164,6 +164,7 @@ impl Model {
                     object: *object,
                     place: place.clone(),
                     kind: *kind,
+                    entries: 1,
                 },
             )
         }));

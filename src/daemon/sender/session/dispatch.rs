@@ -51,13 +51,22 @@ impl Session<'_, '_> {
             self.scanned = sequence;
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
-                Change::Removed { object, place, kind } => {
+                Change::Removed {
+                    object,
+                    place,
+                    kind,
+                    entries,
+                } => {
+                    let is_spared = self.spares(sequence)?;
                     self.removes.push_back(Removal {
                         object,
                         place,
                         kind,
+                        entries,
+                        is_admitted: false,
                         is_replaced: false,
-                        is_judged: !self.context.source.may_protect(),
+                        is_spared,
+                        is_judged: is_spared || !self.context.source.may_protect(),
                         is_kept: false,
                     });
                 }

@@ -48,7 +48,10 @@ impl Suspect {
             object: self.object,
             place: self.place,
             kind: self.kind,
+            entries: 1,
+            is_admitted: false,
             is_replaced: self.is_replaced,
+            is_spared: false,
             is_judged: true,
             is_kept: self.stays,
         }
@@ -64,7 +67,10 @@ impl Session<'_, '_> {
             object: extra.object,
             place: extra.place,
             kind: extra.kind,
+            entries: extra.entries,
+            is_admitted: false,
             is_replaced,
+            is_spared: false,
             is_judged: false,
             is_kept: false,
         });
@@ -74,13 +80,6 @@ impl Session<'_, '_> {
     /// Judges the removals that come from the journal. False if that has to wait until nothing is under way.
     pub(super) fn judge_removals(&mut self) -> Result<bool, Ended> {
         if self.removes.iter().all(|removal| removal.is_judged) {
-            return Ok(true);
-        }
-        if self.deletes()? == Deletes::Never {
-            // Released as they are.
-            for removal in &mut self.removes {
-                removal.is_judged = true;
-            }
             return Ok(true);
         }
         let asks = |removal: &Removal| !removal.is_judged && removal.kind == Kind::Directory;
@@ -104,6 +103,7 @@ impl Session<'_, '_> {
     /// Nothing is known any more to stand in anybody's place.
     pub(super) fn settle_graves(&mut self) {
         self.context.source.graves.clear();
+        self.context.source.unsent_deletions = 0;
         self.again.extend(self.held.drain());
     }
 
@@ -116,9 +116,10 @@ impl Session<'_, '_> {
             self.fail(entry.object, FailureKind::Mismatch as u8, text, None)?;
             return Ok(true);
         }
-        let waits = !self.context.source.graves.is_empty()
+        let is_taken = !self.context.source.graves.is_empty()
             && (self.context.source.graves.contains_key(&entry.place)
                 || self.held.contains(&entry.place.directory));
+        let waits = is_taken && (self.context.source.may_protect() || self.is_fuse_in_danger()?);
         if waits {
             self.held.insert(entry.object);
         }
@@ -154,7 +155,10 @@ impl Session<'_, '_> {
                     object,
                     place,
                     kind: Kind::Directory,
+                    entries: 1,
+                    is_admitted: true,
                     is_replaced: false,
+                    is_spared: false,
                     is_judged: true,
                     is_kept: true,
                 });

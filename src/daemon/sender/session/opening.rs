@@ -84,7 +84,7 @@ impl Session<'_, '_> {
             ..
         } = outcome;
         let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
-        let deletes = self.deletes()?;
+        let deletes = self.deletes_extras()?;
         let judged = match self.context.source.may_protect() && deletes != Deletes::Never {
             true => Some(self.judge_extras(extras.clone(), replaced.clone())?),
             false => None,
@@ -145,7 +145,10 @@ impl Session<'_, '_> {
             object: extra.object,
             place: extra.place,
             kind: extra.kind,
+            entries: extra.entries,
+            is_admitted: false,
             is_replaced,
+            is_spared: deletes == Deletes::Never && !is_replaced,
             is_judged: true,
             is_kept: false,
         };
@@ -157,16 +160,5 @@ impl Session<'_, '_> {
         self.removes
             .extend(replaced.into_iter().map(|extra| removal(extra, true)));
         Ok(())
-    }
-
-    /// What was asked for now, or else what was decided at first contact.
-    pub(super) fn deletes(&self) -> Result<Deletes, StoreError> {
-        Ok(match self.context.options.deletes {
-            Deletes::Ask => match self.context.source.state.value(DELETES)?.as_deref() {
-                Some(b"never") => Deletes::Never,
-                _ => Deletes::Always,
-            },
-            asked => asked,
-        })
     }
 }

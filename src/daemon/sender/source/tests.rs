@@ -40,6 +40,8 @@ impl Bench {
             source: root,
             follow: true,
             deletes: Deletes::Ask,
+            delete_limit: None,
+            approvals: None,
             watch: WatchOptions {
                 choice: WatchChoice::Poll,
                 ..WatchOptions::default()

@@ -1,0 +1,119 @@
+//! How many deletions may go, and who has to be asked.
+
+use super::*;
+
+impl Session<'_, '_> {
+    /// What becomes of what a comparison finds on the target only: always or never.
+    pub(super) fn deletes_extras(&self) -> Result<Deletes, StoreError> {
+        Ok(match self.context.options.deletes {
+            Deletes::Ask => match self.context.source.state.value(DELETES)?.as_deref() {
+                Some(b"never") => Deletes::Never,
+                _ => Deletes::Always,
+            },
+            Deletes::Startup if !self.context.was_ever_in_sync => Deletes::Always,
+            Deletes::Startup | Deletes::Running => Deletes::Never,
+            asked => asked,
+        })
+    }
+
+    /// Whether the target keeps what was removed from the source, at this number of the journal.
+    pub(super) fn spares(&self, sequence: u64) -> Result<bool, StoreError> {
+        Ok(match self.context.options.deletes {
+            Deletes::Startup => sequence > self.context.started_at,
+            Deletes::Running => sequence <= self.context.started_at,
+            _ => self.deletes_extras()? == Deletes::Never,
+        })
+    }
+
+    /// Whether the removals that wait may be sent. If not, it was told how many wait; without anybody to ask, that is the
+    /// end.
+    pub(super) fn may_delete(&mut self) -> Result<bool, Ended> {
+        let waiting = self.waiting_deletions()?;
+        let present = self.context.source.catalog.read(|view| view.count())?;
+        if self.context.fuse.admit(Instant::now(), waiting, present) {
+            for removal in &mut self.removes {
+                removal.is_admitted = true;
+            }
+            if self.context.held.take().is_some() {
+                self.context.observer.phase(&Phase::Sending);
+            }
+            return Ok(true);
+        }
+        if self.context.held == Some(waiting) {
+            return Ok(false);
+        }
+        let text = format!(
+            "{waiting} of {} entries are gone from {}, more than may be deleted unasked",
+            waiting.saturating_add(present),
+            self.context.source.path.display(),
+        );
+        if !self.context.options.follow || self.context.options.approvals.is_none() {
+            return Err(Ended::Halted(DaemonError::failed(format!(
+                "{text}: none of them was deleted from {}; if that is right, run once with `--max-delete none`",
+                self.target()
+            ))));
+        }
+        self.context.held = Some(waiting);
+        self.context.observer.phase(&Phase::Held {
+            deletions: waiting,
+            text: format!(
+                "{text}: they stay on the target until they are back, or until `driftless approve {} --deletes {waiting}`",
+                self.target()
+            ),
+        });
+        Ok(false)
+    }
+
+    /// Takes in what somebody approved.
+    pub(super) fn take_approvals(&mut self) {
+        if let Some(approvals) = &self.context.options.approvals {
+            for deletions in approvals.try_iter() {
+                self.context.fuse.approve(deletions);
+                self.context.held = None;
+            }
+        }
+    }
+
+    /// Whether what is gone from the source will have to be approved, as far as can be told before it is compared with
+    /// what took its place.
+    pub(super) fn is_fuse_in_danger(&self) -> Result<bool, Ended> {
+        let present = self.context.source.catalog.read(|view| view.count())?;
+        let unsent = self.context.source.unsent_deletions;
+        Ok(self.context.held.is_some() || self.context.fuse.would_refuse(Instant::now(), unsent, present))
+    }
+
+    /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's place by now
+    /// is there in its stead.
+    fn waiting_deletions(&self) -> Result<u64, Ended> {
+        let waits = |removal: &&Removal| !(removal.is_admitted || removal.is_kept || removal.is_spared);
+        let mut sum: u64 = 0;
+        self.context.source.catalog.read(|view| {
+            for removal in self.removes.iter().filter(waits) {
+                if view.get(removal.object)?.is_some() {
+                    continue;
+                }
+                let successor = view.lookup(removal.place.directory, &removal.place.name)?;
+                let there = match successor {
+                    Some(successor) => count_below(view, successor, removal.entries)?,
+                    None => 0,
+                };
+                sum = sum.saturating_add(removal.entries.saturating_sub(there));
+            }
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+}
+
+/// An entry and what is below it, counted no further than `enough`.
+fn count_below(view: &impl CatalogRead, top: ObjectId, enough: u64) -> Result<u64, StoreError> {
+    let mut count = 1;
+    let mut directories = vec![top];
+    while let Some(directory) = directories.pop().filter(|_| count < enough) {
+        for (_, object) in view.children(directory)? {
+            count += 1;
+            directories.push(object);
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,185 @@
+//! Deletes are guarded: how many go unasked, when they go at all, and who has to be asked.
+
+mod support;
+
+use driftless::daemon::{Deletes, Phase};
+use std::fs;
+use support::settled::{wait_settled, wait_until};
+use support::{Following, Pair};
+
+/// Directories of ten files each.
+fn fill(pair: &Pair, directories: usize) {
+    for directory in 0..directories {
+        let path = pair.src().join(format!("data/d{directory}"));
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..10 {
+            fs::write(path.join(format!("f{file}")), format!("{directory} {file}")).unwrap();
+        }
+    }
+}
+
+/// A pair whose fuse is this one, with the end that approves.
+fn guarded(limit: &str) -> (Pair, crossbeam_channel::Sender<u64>) {
+    let mut pair = Pair::new();
+    pair.delete_limit = Some(limit.parse().unwrap());
+    let (approve, approvals) = crossbeam_channel::unbounded();
+    pair.approvals = Some(approvals);
+    (pair, approve)
+}
+
+fn wait_held(following: &Following) -> u64 {
+    match following
+        .watching
+        .wait_for(|phase| matches!(phase, Phase::Held { .. }))
+    {
+        Phase::Held { deletions, text } => {
+            assert!(
+                text.contains(&deletions.to_string()) && text.contains("driftless approve"),
+                "{text}"
+            );
+            deletions
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_removed_tree_stays_on_the_target_until_it_is_approved_and_all_else_goes_on() {
+    let (pair, approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    let held = wait_held(&following);
+    // As `rm` works in a stream, some of it may have passed before it was too much.
+    assert!((86..=111).contains(&held), "{held}");
+    let kept = || walk_count(&pair.dst().join("data"));
+    let before = kept();
+    assert!(before + 1 >= held as usize, "{before} of {held}");
+    // What is new arrives meanwhile, but not where the removed tree stands.
+    fs::write(pair.src().join("news"), "news").unwrap();
+    fs::create_dir(pair.src().join("data")).unwrap();
+    fs::write(pair.src().join("data/new"), "new").unwrap();
+    wait_until("the new file arrives", || pair.dst().join("news").exists());
+    assert_eq!(kept(), before);
+    assert!(!pair.dst().join("data/new").exists());
+    // Too few are approved: nothing happens.
+    approve.send(held - 20).unwrap();
+    fs::write(pair.src().join("more"), "more").unwrap();
+    wait_until("another one arrives", || pair.dst().join("more").exists());
+    assert_eq!(kept(), before);
+    approve.send(held).unwrap();
+    wait_settled(&pair, &following);
+    assert!(pair.dst().join("data/new").exists());
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+fn walk_count(path: &std::path::Path) -> usize {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let is_dir = entry.file_type().unwrap().is_dir();
+            1 + if is_dir { walk_count(&entry.path()) } else { 0 }
+        })
+        .sum()
+}
+
+#[test]
+fn what_comes_back_needs_no_approval() {
+    let (pair, _approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    let outside = pair.path("outside");
+    fs::rename(pair.src().join("data"), &outside).unwrap();
+    assert_eq!(wait_held(&following), 111);
+    fs::rename(&outside, pair.src().join("data")).unwrap();
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+#[test]
+fn a_run_with_nobody_to_ask_ends_and_deletes_nothing() {
+    let mut pair = Pair::new();
+    fill(&pair, 10);
+    pair.seed().unwrap();
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    fs::write(pair.src().join("left"), "left").unwrap();
+    pair.delete_limit = Some("20,25%".parse().unwrap());
+    let error = pair.seed().unwrap_err().to_string();
+    assert!(
+        error.contains("111 of") && error.contains("--max-delete none"),
+        "{error}"
+    );
+    assert_eq!(walk_count(&pair.dst().join("data")), 110);
+    pair.delete_limit = None;
+    pair.seed().unwrap();
+    pair.assert_equal();
+}
+
+#[test]
+fn few_deletions_and_many_small_ones_of_a_large_tree_pass() {
+    let (pair, _approve) = guarded("20,25%");
+    fill(&pair, 20);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    for directory in 0..4 {
+        fs::remove_dir_all(pair.src().join(format!("data/d{directory}"))).unwrap();
+    }
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+#[test]
+fn deletes_startup_deletes_what_it_finds_and_keeps_what_goes_later() {
+    let mut pair = Pair::new();
+    fs::write(pair.dst().join("old"), "old").unwrap();
+    for name in ["keep", "stay"] {
+        fs::write(pair.src().join(name), name).unwrap();
+    }
+    pair.deletes = Deletes::Startup;
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    assert!(!pair.dst().join("old").exists());
+    fs::remove_file(pair.src().join("keep")).unwrap();
+    fs::write(pair.src().join("new"), "new").unwrap();
+    wait_until("the new file arrives", || pair.dst().join("new").exists());
+    following.watching.wait_in_sync();
+    assert!(pair.dst().join("keep").exists());
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+#[test]
+fn deletes_running_keeps_what_it_finds_and_deletes_what_goes_later() {
+    let mut pair = Pair::new();
+    fs::write(pair.dst().join("old"), "old").unwrap();
+    for name in ["gone", "offline", "stay"] {
+        fs::write(pair.src().join(name), name).unwrap();
+    }
+    pair.deletes = Deletes::Running;
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    fs::remove_file(pair.src().join("gone")).unwrap();
+    wait_until("it is deleted", || !pair.dst().join("gone").exists());
+    following.watching.wait_in_sync();
+    following.stop().unwrap();
+    // What is removed while nobody looks is not deleted at the next start.
+    fs::remove_file(pair.src().join("offline")).unwrap();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    for name in ["old", "offline", "stay"] {
+        assert!(pair.dst().join(name).exists(), "{name}");
+    }
+    following.stop().unwrap();
+    receiver.stop();
+}
