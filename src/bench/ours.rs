@@ -55,7 +55,13 @@ impl Ours {
 
     fn command(&mut self, stage: &Stage, source: &Path) -> Result<Command, BenchError> {
         let target = self.target(stage)?;
-        Ok(seed(&self.program, &self.homes[SENDER], source, target.as_ref()))
+        Ok(seed(
+            stage,
+            &self.program,
+            &self.homes[SENDER],
+            source,
+            target.as_ref(),
+        ))
     }
 
     /// Starts the receiver if it does not run; gives its target.
@@ -112,7 +118,8 @@ impl Receiver {
             .arg("receive")
             .arg(copy)
             .args(["--module", "copy", "--json", "--listen", listen.unwrap_or(&any)])
-            .args(["--allow", sender]);
+            .args(["--allow", sender])
+            .args(congestion(stage));
         let mut daemon = stage.daemon(Side::B, name, invocation)?;
         let (address, target) = daemon.wait_until(PATIENCE, |output| {
             let line = output.lines().next().filter(|_| output.contains('\n'))?;
@@ -135,14 +142,20 @@ fn text_of(json: &str, field: &str) -> Option<String> {
 
 /// A command that makes `target` like `source`.
 #[must_use]
-pub fn seed(program: &Path, home: &Path, source: &Path, target: &OsStr) -> Command {
+pub fn seed(stage: &Stage, program: &Path, home: &Path, source: &Path, target: &OsStr) -> Command {
     let mut command = invocation(program, home);
     command
         .arg("seed")
         .arg(source)
         .arg(target)
-        .args(["--json", "--delete", "always"]);
+        .args(["--json", "--delete", "always"])
+        .args(congestion(stage));
     command
+}
+
+/// How both ends are told their congestion control.
+pub(super) fn congestion(stage: &Stage) -> [String; 2] {
+    ["--congestion".to_owned(), stage.congestion.to_string()]
 }
 
 /// What `seed` counted itself: bytes sent and received, as UDP payload.

@@ -66,7 +66,7 @@ impl RemoteOurs {
     }
 
     fn seed(&self, stage: &Stage) -> Result<Run, BenchError> {
-        let mut command = ours::seed(&self.program, &self.home, &self.source, &self.target);
+        let mut command = ours::seed(stage, &self.program, &self.home, &self.source, &self.target);
         // The source may be another directory than before, which the bench does on purpose.
         command.arg("--accept-root");
         stage.measure(command, None, ours::counted)

@@ -3,6 +3,7 @@
 use super::BenchError;
 use super::cleanup::Workspace;
 use super::link::{Emulator, Side};
+use crate::net::Congestion;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,6 +27,8 @@ pub struct Stage {
     pub emulator: Emulator,
     /// Files and processes.
     pub workspace: Workspace,
+    /// How driftless controls congestion.
+    pub congestion: Congestion,
 }
 
 /// A program that ran to its end.

@@ -9,6 +9,7 @@ use crate::bench::plan::{Cache, Plan, Remote, TargetFs};
 use crate::bench::progress::Progress;
 use crate::bench::runner::Stage;
 use crate::bench::{BenchError, chart, delta, html, volume};
+use crate::net::Congestion;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -60,6 +61,9 @@ pub(super) struct BenchArgs {
     /// TCP congestion control of rsync on an emulated link; further ones add rows [default: bbr and cubic]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     tcp_congestion: Vec<String>,
+    /// Congestion control of driftless: auto, bdp, bbr, cubic or newreno
+    #[arg(long, value_name = "NAME", default_value_t)]
+    congestion: Congestion,
     /// Use this running receiver. All is in a new directory there, which is empty in the end
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["link", "target_fs", "tcp_congestion"])]
     remote: Option<OsString>,
@@ -119,7 +123,11 @@ impl BenchArgs {
         let tcp = measure::choose_tcp(&emulator, &self.tcp_congestion, &mut notes)?;
         notes.iter().for_each(|note| output::note(note));
         let plan = self.plan(link, tcp);
+        if self.congestion != Congestion::default() {
+            notes.push(format!("driftless ran with --congestion {}", self.congestion));
+        }
         let stage = Stage {
+            congestion: self.congestion,
             emulator,
             workspace: self.workspace()?,
         };

@@ -1,6 +1,7 @@
 //! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
 
 use super::filtering::FilteringArgs;
+use super::network::NetworkArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
 use super::timing::TimingArgs;
@@ -58,6 +59,8 @@ pub(super) struct SendArgs {
     #[command(flatten)]
     timing: TimingArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     filtering: FilteringArgs,
     #[command(flatten)]
     port: PortArg,
@@ -111,6 +114,11 @@ impl SendArgs {
         self.port
     }
 
+    /// How the network is used. One result is for all targets: they share its limit.
+    pub(super) fn link(&self) -> LinkOptions {
+        self.network.link()
+    }
+
     /// What is mirrored of a source, given by its canonical path.
     pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
         if self.filtering.delete_excluded() && !matches!(self.delete, None | Some(DeleteWhen::Always)) {
@@ -127,6 +135,7 @@ impl SendArgs {
         end: End<'_>,
         source: &Path,
         filter: &Filter,
+        link: &LinkOptions,
         follow: bool,
     ) -> SenderOptions {
         let deletes = match self.delete {
@@ -161,7 +170,7 @@ impl SendArgs {
             large_files: self.timing.large_files(),
             accept_root: self.accept_root,
             filter: filter.clone(),
-            link: LinkOptions::default(),
+            link: link.clone(),
         }
     }
 }

@@ -81,7 +81,9 @@ impl MirrorArgs {
             name_target: false,
         };
         let target = end.target.display.clone();
-        let options = self.send.options(session, end, source, filter, !self.once);
+        let options = self
+            .send
+            .options(session, end, source, filter, &self.send.link(), !self.once);
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));

@@ -12,6 +12,7 @@ mod invite;
 mod launch;
 mod mirror;
 mod narrate;
+mod network;
 mod output;
 mod pair;
 mod peers;

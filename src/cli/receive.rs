@@ -1,6 +1,7 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::launch::{Session, existing_directory};
+use super::network::NetworkArgs;
 use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::{CliError, DONE, output};
@@ -8,7 +9,6 @@ use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
 use crate::daemon::{ModuleOptions, ReceiverOptions};
 use crate::engine::delta::Engine;
-use crate::net::LinkOptions;
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
 use serde_json::json;
@@ -35,6 +35,8 @@ pub(super) struct ReceiveArgs {
     /// Which engine makes deltas of changed files: driftless or fast_rsync
     #[arg(long, value_name = "ENGINE", default_value_t)]
     delta_engine: Engine,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Print the line as JSON
     #[arg(long)]
     json: bool,
@@ -66,7 +68,7 @@ impl ReceiveArgs {
             }],
             listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address(),
             allow: self.allow.clone(),
-            link: LinkOptions::default(),
+            link: self.network.link(),
             delta_engine: self.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;

@@ -37,7 +37,9 @@ impl SeedArgs {
             identity: &session.identity,
             target: &target,
         };
-        let options = self.send.options(&session, end, &source, &filter, false);
+        let options = self
+            .send
+            .options(&session, end, &source, &filter, &self.send.link(), false);
         let identity = session.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(&source), target.display.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));

@@ -34,6 +34,7 @@ impl SendCommandArgs {
         let filter = self.send.filter(&source)?;
         let session = Session::open()?;
         let targets = self.targets(&session)?;
+        let link = self.send.link();
         let detail = if verbose == 0 {
             Detail::Milestones
         } else {
@@ -69,7 +70,7 @@ impl SendCommandArgs {
                         identity: &session.identity,
                         target,
                     };
-                    let options = self.send.options(&session, end, &source, &filter, true);
+                    let options = self.send.options(&session, end, &source, &filter, &link, true);
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
                     let session = &session;

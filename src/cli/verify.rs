@@ -11,6 +11,7 @@ use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, VerifyReport};
 use crate::engine::filter::Filter;
+use crate::net::LinkOptions;
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
@@ -68,7 +69,8 @@ impl VerifyArgs {
         source: &Path,
         filter: &Filter,
     ) -> Result<u8, CliError> {
-        let options = SendArgs::default().options(session, end, source, filter, false);
+        let options =
+            SendArgs::default().options(session, end, source, filter, &LinkOptions::default(), false);
         let target = end.target.display.clone();
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());

@@ -1,5 +1,6 @@
 //! The receiver's endpoint: handshakes, authorisation, limits.
 
+use super::limit::Limiter;
 use super::link::{ReceiverLink, Shared};
 use super::pair::PairLink;
 use super::transport::{BULK_STREAMS, LinkOptions, OP_STREAMS, endpoint, transport};
@@ -88,7 +89,7 @@ impl ReceiverEndpoint {
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
-        let endpoint = bind_patiently(listen, config, secret).map_err(failed)?;
+        let endpoint = bind_patiently(listen, config, secret, options.limiter.clone()).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
         let (accepting, accepted) = unbounded();
         let door = Door {
@@ -241,10 +242,11 @@ fn bind_patiently(
     listen: SocketAddr,
     config: quinn::ServerConfig,
     secret: &[u8; 32],
+    limiter: Option<Arc<Limiter>>,
 ) -> std::io::Result<quinn::Endpoint> {
     let deadline = std::time::Instant::now() + BIND_PATIENCE;
     loop {
-        match endpoint(listen, Some(config.clone()), Some(secret)) {
+        match endpoint(listen, Some(config.clone()), Some(secret), limiter.clone()) {
             Err(error)
                 if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline =>
             {

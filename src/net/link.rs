@@ -388,7 +388,7 @@ async fn dial(
     } else {
         ([0u8; 4], 0).into()
     };
-    let endpoint = endpoint(any, None, None).map_err(|error| failed(&error))?;
+    let endpoint = endpoint(any, None, None, options.limiter.clone()).map_err(|error| failed(&error))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport(options, 0, 0));

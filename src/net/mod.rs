@@ -6,13 +6,17 @@
 //! A mirror connection has one bidirectional control stream, op streams and bulk streams; see the protocol's
 //! specification for their layout.
 
+mod congestion;
 mod endpoint;
+mod limit;
 mod link;
 mod packed;
 mod pair;
 mod transport;
 
+pub use congestion::Congestion;
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
+pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, ReceiverLink, SenderLink};
 pub use pair::{PairLink, pair};
-pub use transport::{Congestion, ConnectError, LinkOptions, resolve};
+pub use transport::{ConnectError, LinkOptions, resolve};

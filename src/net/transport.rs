@@ -1,9 +1,13 @@
 //! Windows, timeouts and sockets: what both kinds of endpoint share.
 
+use super::congestion::Congestion;
+use super::limit::{LimitedSocket, Limiter};
 use driftless_protocol::CloseCode;
-use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::{CryptoError, HmacKey};
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{
+    AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TokioRuntime, TransportConfig,
+    VarInt,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
@@ -23,16 +27,6 @@ const STREAM_WINDOW_BYTES: u32 = 2_400_000;
 const CONNECTION_WINDOW_BYTES: u32 = (1 + OP_STREAMS + BULK_STREAMS) * STREAM_WINDOW_BYTES;
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// Congestion control.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Congestion {
-    /// Keeps its rate under random loss (quinn's BBR).
-    #[default]
-    Bbr,
-    /// The internet's standard; collapses under random loss.
-    Cubic,
-}
-
 /// How a link behaves.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
@@ -48,6 +42,8 @@ pub struct LinkOptions {
     pub compression_level: i32,
     /// Congestion control.
     pub congestion: Congestion,
+    /// What may leave in a second, together with all others that hold the same.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Default for LinkOptions {
@@ -59,6 +55,7 @@ impl Default for LinkOptions {
             hello_timeout: Duration::from_secs(10),
             compression_level: 3,
             congestion: Congestion::default(),
+            limiter: None,
         }
     }
 }
@@ -121,18 +118,7 @@ pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> 
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok());
-    match options.congestion {
-        Congestion::Bbr => {
-            let mut bbr = BbrConfig::default();
-            bbr.initial_window(64 << 10);
-            config.congestion_controller_factory(Arc::new(bbr));
-        }
-        Congestion::Cubic => {
-            let mut cubic = CubicConfig::default();
-            cubic.initial_window(64 << 10);
-            config.congestion_controller_factory(Arc::new(cubic));
-        }
-    }
+    config.congestion_controller_factory(options.congestion.factory());
     if uni_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.
@@ -173,6 +159,7 @@ pub fn endpoint(
     address: SocketAddr,
     server: Option<quinn::ServerConfig>,
     secret: Option<&[u8; 32]>,
+    limiter: Option<Arc<Limiter>>,
 ) -> std::io::Result<quinn::Endpoint> {
     let socket = socket(address)?;
     let config = secret.map_or_else(EndpointConfig::default, |secret| {
@@ -183,7 +170,12 @@ pub fn endpoint(
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(of_ids)));
         config
     });
-    quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime))
+    let runtime = Arc::new(TokioRuntime);
+    let mut socket = runtime.wrap_udp_socket(socket)?;
+    if let Some(limiter) = limiter {
+        socket = Arc::new(LimitedSocket::new(socket, limiter)) as Arc<dyn AsyncUdpSocket>;
+    }
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
 }
 
 /// Makes the tokens of stateless resets.

@@ -3,7 +3,7 @@
 use super::super::BenchError;
 use super::super::cleanup;
 use super::super::link::Side;
-use super::super::ours::{NAME, Receiver, fingerprint, invocation, program};
+use super::super::ours::{NAME, Receiver, congestion, fingerprint, invocation, program};
 use super::super::runner::{Daemon, Stage};
 use super::follower::Follower;
 use super::observe::{Patience, until};
@@ -154,7 +154,9 @@ impl Follower for Ours {
             .arg("send")
             .arg(source)
             .args(self.receivers.iter().map(|receiver| &receiver.target));
-        command.args(["--json", "--delete", "always"]);
+        command
+            .args(["--json", "--delete", "always"])
+            .args(congestion(stage));
         self.sender = Some(stage.daemon(Side::A, "live-send", command)?);
         self.wait_in_sync(patience)
     }

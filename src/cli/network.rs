@@ -1,0 +1,82 @@
+//! Flags that say how the network is used.
+
+use crate::net::{Congestion, Limiter, LinkOptions, Schedule};
+use clap::Args;
+use std::sync::Arc;
+
+/// How fast, and under whose rules.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Network")]
+pub(super) struct NetworkArgs {
+    /// Congestion control: `bdp` (ours: full speed also on lines that lose packets, short queues), `bbr`, `cubic` or
+    /// `newreno`; `auto` is bdp
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(super) congestion: Congestion,
+    /// Send at most so much in a second, to all targets together: KiB, or as in 500k, 1.5m or 100MB; or by the time of
+    /// day, as in "08:00-18:00 2m, else 0". 0 is no limit
+    #[arg(long, value_name = "RATE")]
+    bwlimit: Option<Schedule>,
+}
+
+impl NetworkArgs {
+    /// The options of a link. All that are made from the same result share one limit.
+    pub(super) fn link(&self) -> LinkOptions {
+        LinkOptions {
+            congestion: self.congestion,
+            limiter: self
+                .bwlimit
+                .clone()
+                .map(|schedule| Arc::new(Limiter::new(schedule))),
+            ..LinkOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        network: NetworkArgs,
+    }
+
+    fn link(words: &[&str]) -> Result<LinkOptions, String> {
+        let line = Line::try_parse_from([&["x"], words].concat());
+        line.map(|line| line.network.link())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_flags_all_is_as_usual() {
+        let link = link(&[]).unwrap();
+        assert_eq!(link.congestion, Congestion::Auto);
+        assert!(link.limiter.is_none());
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let link = link(&["--congestion", "cubic", "--bwlimit", "08:00-18:00 2m, else 0"]).unwrap();
+        assert_eq!(link.congestion, Congestion::Cubic);
+        let text = format!("{:?}", link.limiter.unwrap());
+        assert!(text.contains("2097152"), "{text}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (words, said) in [
+            (
+                &["--congestion", "reno"][..],
+                "there are auto, bdp, bbr, cubic, newreno",
+            ),
+            (&["--bwlimit", "fast"], "not a rate"),
+            (&["--bwlimit", "8-18 1m"], "08:00-18:00"),
+            (&["--bwlimit", "10b"], "lowest rate"),
+        ] {
+            let text = link(words).unwrap_err();
+            assert!(text.contains(said), "{text}");
+        }
+    }
+}
