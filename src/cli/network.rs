@@ -1,6 +1,6 @@
 //! Flags that say how the network is used.
 
-use crate::net::{Congestion, Limiter, LinkOptions, Schedule};
+use crate::net::{Compression, Congestion, Limiter, LinkOptions, Schedule};
 use clap::Args;
 use std::sync::Arc;
 
@@ -16,6 +16,11 @@ pub(super) struct NetworkArgs {
     /// day, as in "08:00-18:00 2m, else 0". 0 is no limit
     #[arg(long, value_name = "RATE")]
     bwlimit: Option<Schedule>,
+    /// How hard to compress: `auto` (harder the slower the network is), `off`, or a level of zstd from 1 to 19. Without
+    /// a value: auto. What does not shrink travels as it is
+    #[arg(short = 'z', long, value_name = "HOW", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "auto")]
+    compress: Compression,
 }
 
 impl NetworkArgs {
@@ -23,6 +28,7 @@ impl NetworkArgs {
     pub(super) fn link(&self) -> LinkOptions {
         LinkOptions {
             congestion: self.congestion,
+            compression: self.compress,
             limiter: self
                 .bwlimit
                 .clone()
@@ -53,6 +59,7 @@ mod tests {
     fn without_flags_all_is_as_usual() {
         let link = link(&[]).unwrap();
         assert_eq!(link.congestion, Congestion::Auto);
+        assert_eq!(link.compression, Compression::Auto);
         assert!(link.limiter.is_none());
     }
 
@@ -65,6 +72,18 @@ mod tests {
     }
 
     #[test]
+    fn compression_has_the_forms_of_rsync_and_levels() {
+        for (word, compression) in [
+            ("-z", Compression::Auto),
+            ("--compress", Compression::Auto),
+            ("--compress=off", Compression::Off),
+            ("--compress=9", Compression::Level(9)),
+        ] {
+            assert_eq!(link(&[word]).unwrap().compression, compression, "{word}");
+        }
+    }
+
+    #[test]
     fn wrong_values_are_named() {
         for (words, said) in [
             (
@@ -73,6 +92,7 @@ mod tests {
             ),
             (&["--bwlimit", "fast"], "not a rate"),
             (&["--bwlimit", "8-18 1m"], "08:00-18:00"),
+            (&["--compress=20"], "level from 1 to 19"),
             (&["--bwlimit", "10b"], "lowest rate"),
         ] {
             let text = link(words).unwrap_err();

@@ -210,8 +210,8 @@ impl Door {
                 deadline,
             ))),
             Alpn::Mirror => {
-                let level = self.options.compression_level;
-                ReceiverLink::start(&self.runtime, connection, peer, send, receive, level)
+                let compression = self.options.compression;
+                ReceiverLink::start(&self.runtime, connection, peer, send, receive, compression)
                     .map(Accepted::Mirror)
             }
         };

@@ -1,5 +1,6 @@
 //! Both ends of a mirror connection.
 
+use super::compression::{Compression, Queue, Steering};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
 use super::transport::{
     BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
@@ -134,14 +135,14 @@ impl Shared {
         runtime: &tokio::runtime::Handle,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
-        level: i32,
+        compression: Compression,
     ) -> std::io::Result<(Sender<Out>, Receiver<In>)> {
         let (outgoing, waiting) = bounded::<Out>(CONTROL_QUEUE);
         let (packed, to_write) = pieces();
         runtime.spawn(write_pieces(send, to_write));
         let shared = self.clone();
         thread("control-out", move || {
-            if let Err(error) = pack(&waiting, &packed, level, &[], |message, _| message) {
+            if let Err(error) = pack(&waiting, &packed, compression, &[], |message, _| message) {
                 shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
             }
         })?;
@@ -208,13 +209,35 @@ impl OpSender {
 
 /// Hands ranges to the bulk streams.
 #[derive(Debug, Clone)]
-pub struct BulkSender(mpsc::Sender<Vec<u8>>);
+pub struct BulkSender {
+    frames: mpsc::Sender<Vec<u8>>,
+    steering: Arc<Steering>,
+}
 
 impl BulkSender {
+    fn new(frames: mpsc::Sender<Vec<u8>>, compression: Compression) -> BulkSender {
+        BulkSender {
+            frames,
+            steering: Arc::new(Steering::new(compression)),
+        }
+    }
+
+    /// At which level of zstd the next range should be compressed; none if it should not.
+    pub fn level(&self) -> Option<i32> {
+        self.steering.level()
+    }
+
+    /// The level for what travels in zstd's format in any case.
+    pub fn framing_level(&self) -> i32 {
+        self.steering.framing_level()
+    }
+
     /// Waits for room.
     pub fn send(&self, frame: BulkFrame) -> Result<(), Ended> {
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
-        self.0.blocking_send(bytes).map_err(|_| Ended)
+        self.steering
+            .observe(Queue::of(self.frames.capacity(), self.frames.max_capacity()));
+        self.frames.blocking_send(bytes).map_err(|_| Ended)
     }
 }
 
@@ -264,15 +287,15 @@ impl SenderLink {
         options: &LinkOptions,
     ) -> std::io::Result<SenderLink> {
         let shared = Shared::new(connection.clone());
-        let level = options.compression_level;
-        let (control, incoming) = shared.start_control(runtime, send, receive, level)?;
+        let compression = options.compression;
+        let (control, incoming) = shared.start_control(runtime, send, receive, compression)?;
         let (ops, waiting) = bounded(OP_QUEUE);
         for _ in 0..OP_STREAMS {
             let (packed, to_write) = pieces();
             runtime.spawn(write_new_stream(connection.clone(), PRIORITY_OPS, to_write));
             let (waiting, shared) = (waiting.clone(), shared.clone());
             thread("ops-out", move || {
-                if let Err(error) = pack(&waiting, &packed, level, &[OP_STREAM], collect_ops) {
+                if let Err(error) = pack(&waiting, &packed, compression, &[OP_STREAM], collect_ops) {
                     shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
                 }
             })?;
@@ -282,7 +305,7 @@ impl SenderLink {
         for _ in 0..BULK_STREAMS {
             runtime.spawn(write_bulk(connection.clone(), frames.clone()));
         }
-        let (ops, bulk) = (OpSender(ops), BulkSender(bulk));
+        let (ops, bulk) = (OpSender(ops), BulkSender::new(bulk, compression));
         Ok(SenderLink {
             shared,
             control,
@@ -508,10 +531,10 @@ impl ReceiverLink {
         peer: Fingerprint,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
-        level: i32,
+        compression: Compression,
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(connection.clone());
-        let (control, incoming) = shared.start_control(runtime, send, receive, level)?;
+        let (control, incoming) = shared.start_control(runtime, send, receive, compression)?;
         let (op_frames, ops) = bounded::<OpFrame>(4);
         let (bulk_frames, bulk) = bounded::<BulkFrame>(4);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);

@@ -6,6 +6,7 @@
 //! A mirror connection has one bidirectional control stream, op streams and bulk streams; see the protocol's
 //! specification for their layout.
 
+mod compression;
 mod congestion;
 mod endpoint;
 mod limit;
@@ -14,6 +15,7 @@ mod packed;
 mod pair;
 mod transport;
 
+pub use compression::Compression;
 pub use congestion::Congestion;
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
 pub use limit::{Limiter, Schedule, ScheduleError};

@@ -3,6 +3,7 @@
 //! One side is a thread that encodes and compresses, the other a thread that inflates and decodes; a tokio task moves
 //! the bytes. Each end stops when the channel on its other side closes.
 
+use super::compression::{Compression, Queue, Steering};
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::codec::{self, CodecFault, FrameReader, Message};
 use driftless_protocol::limits::COMPRESSION_WINDOW_LOG_MAX;
@@ -14,6 +15,8 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 const WINDOW_LOG: u32 = 22;
 /// Pieces between a thread and its tokio task.
 const PIECES: usize = 4;
+/// What is compressed at one level at least, since a change of level forgets what could be referred to.
+const LEVEL_BYTES_MIN: usize = 4 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Bytes on their way to or from a tokio task.
@@ -29,15 +32,17 @@ pub fn pieces() -> (mpsc::Sender<Vec<u8>>, Pieces) {
 pub fn pack<T, M: Message>(
     waiting: &Receiver<T>,
     stream: &mpsc::Sender<Vec<u8>>,
-    level: i32,
+    compression: Compression,
     prefix: &[u8],
     mut collect: impl FnMut(T, &Receiver<T>) -> M,
 ) -> std::io::Result<()> {
     if !prefix.is_empty() && stream.blocking_send(prefix.to_vec()).is_err() {
         return Ok(());
     }
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
-    encoder.window_log(WINDOW_LOG)?;
+    let steering = Steering::new(compression);
+    let mut level = steering.framing_level();
+    let mut encoder = encoder(Vec::new(), level)?;
+    let mut at_this_level = 0;
     while let Ok(first) = waiting.recv() {
         let mut next = Some(first);
         // Everything that waits goes into one flush, within a piece's bytes.
@@ -45,17 +50,35 @@ pub fn pack<T, M: Message>(
             let frame = codec::encode_frame(&collect(item, waiting))
                 .map_err(|fault| std::io::Error::new(std::io::ErrorKind::InvalidData, fault))?;
             encoder.write_all(&frame)?;
+            at_this_level += frame.len();
             if encoder.get_ref().len() < PIECE_BYTES {
                 next = waiting.try_recv().ok();
             }
         }
         encoder.flush()?;
+        // A lone message tells nothing: only what has more behind it can be too slow.
+        if !waiting.is_empty() {
+            steering.observe(Queue::of(stream.capacity(), stream.max_capacity()));
+        }
+        let wanted = steering.framing_level();
+        if wanted != level && at_this_level >= LEVEL_BYTES_MIN {
+            // zstd takes a new level with a new frame only, which knows nothing of what was before.
+            (level, at_this_level) = (wanted, 0);
+            let ended = encoder.finish()?;
+            encoder = self::encoder(ended, level)?;
+        }
         let packed = std::mem::take(encoder.get_mut());
         if stream.blocking_send(packed).is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+fn encoder(into: Vec<u8>, level: i32) -> std::io::Result<zstd::stream::write::Encoder<'static, Vec<u8>>> {
+    let mut encoder = zstd::stream::write::Encoder::new(into, level)?;
+    encoder.window_log(WINDOW_LOG)?;
+    Ok(encoder)
 }
 
 /// Why a packed stream cannot be read on.

@@ -1,5 +1,6 @@
 //! Windows, timeouts and sockets: what both kinds of endpoint share.
 
+use super::compression::Compression;
 use super::congestion::Congestion;
 use super::limit::{LimitedSocket, Limiter};
 use driftless_protocol::CloseCode;
@@ -38,8 +39,8 @@ pub struct LinkOptions {
     pub connect_timeout: Duration,
     /// How long a peer may take for the handshake and its first message.
     pub hello_timeout: Duration,
-    /// zstd level of control and op streams.
-    pub compression_level: i32,
+    /// How hard to compress.
+    pub compression: Compression,
     /// Congestion control.
     pub congestion: Congestion,
     /// What may leave in a second, together with all others that hold the same.
@@ -53,7 +54,7 @@ impl Default for LinkOptions {
             keep_alive: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             hello_timeout: Duration::from_secs(10),
-            compression_level: 3,
+            compression: Compression::default(),
             congestion: Congestion::default(),
             limiter: None,
         }

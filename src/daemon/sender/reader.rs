@@ -17,7 +17,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-const COMPRESSION_LEVEL: i32 = 3;
 /// A range is compressed if its first bytes shrink below this share (in percent).
 const WORTH_COMPRESSING_PERCENT: usize = 90;
 /// Smaller files get a signature when they change for the first time: most never do.
@@ -334,7 +333,9 @@ impl RangeSender<'_> {
     fn send(&mut self, bytes: &[u8]) -> Result<(), crate::net::Ended> {
         let Some(matcher) = &mut self.matcher else {
             let mut ranges = bytes.chunks(RANGE_BYTES_MAX);
-            return ranges.try_for_each(|range| self.send_range(range.len() as u32, literal(range)));
+            return ranges.try_for_each(|range| {
+                self.send_range(range.len() as u32, literal(range, self.bulk.level()))
+            });
         };
         let ranges = matcher.push(bytes);
         ranges.into_iter().try_for_each(|range| self.send_delta(range))
@@ -348,11 +349,11 @@ impl RangeSender<'_> {
 
     fn send_delta(&mut self, range: RangeDelta) -> Result<(), crate::net::Ended> {
         if range.is_literal() {
-            return self.send_range(range.length, literal(&range.literals));
+            return self.send_range(range.length, literal(&range.literals, self.bulk.level()));
         }
         let mut literals = Vec::new();
         if !range.literals.is_empty() {
-            let packed = zstd::bulk::compress(&range.literals, COMPRESSION_LEVEL);
+            let packed = zstd::bulk::compress(&range.literals, self.bulk.framing_level());
             match packed.ok().filter(|packed| packed.len() <= RANGE_BYTES_MAX) {
                 Some(packed) => literals = packed,
                 // What zstd cannot hold in a range's bytes travels raw, without the copies.
@@ -382,15 +383,18 @@ impl RangeSender<'_> {
 }
 
 /// The cheapest form of a range of plain bytes.
-fn literal(bytes: &[u8]) -> RangeBody {
+fn literal(bytes: &[u8], level: Option<i32>) -> RangeBody {
     if bytes.iter().all(|&byte| byte == 0) {
         return RangeBody::Zeros;
     }
+    let Some(level) = level else {
+        return RangeBody::Raw(RangeBytes(bytes.to_vec()));
+    };
     let shrinks = |from: &[u8], to: usize| to * 100 < from.len() * WORTH_COMPRESSING_PERCENT;
     let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
     let sampled = zstd::bulk::compress(sample, 1).map_or(usize::MAX / 100, |packed| packed.len());
     if shrinks(sample, sampled)
-        && let Ok(packed) = zstd::bulk::compress(bytes, COMPRESSION_LEVEL)
+        && let Ok(packed) = zstd::bulk::compress(bytes, level)
         && shrinks(bytes, packed.len())
     {
         return RangeBody::Zstd(RangeBytes(packed));

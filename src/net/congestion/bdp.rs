@@ -196,10 +196,13 @@ impl Bdp {
         {
             self.rate.present = Some(rate);
         }
-        let lowest = |known: Option<Duration>| {
-            Some(known.map_or(sample.round_trip, |known| known.min(sample.round_trip)))
-        };
-        self.round_trip.present = lowest(self.round_trip.present);
+        if self
+            .round_trip
+            .present
+            .is_none_or(|present| sample.round_trip < present)
+        {
+            self.round_trip.present = Some(sample.round_trip);
+        }
         self.recent[self.recent_at] = sample.round_trip;
         self.recent_at = (self.recent_at + 1) % self.recent.len();
         self.round.acked += sample.acked;

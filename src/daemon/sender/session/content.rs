@@ -5,8 +5,6 @@ use crate::engine::delta::Patch;
 use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
 use driftless_protocol::message::DeltaParts;
 
-const COMPRESSION_LEVEL: i32 = 3;
-
 /// How a content that was read can travel.
 pub(super) enum Form {
     /// All of it is here.
@@ -18,10 +16,10 @@ pub(super) enum Form {
 }
 
 /// A patch, if it fits an op.
-fn patch_content(patch: Patch, size: u64, digest: Digest, basis: Digest) -> Option<Content> {
+fn patch_content(patch: Patch, size: u64, digest: Digest, basis: Digest, level: i32) -> Option<Content> {
     let literals = match patch.literals.as_slice() {
         [] => Vec::new(),
-        literals => zstd::bulk::compress(literals, COMPRESSION_LEVEL).ok()?,
+        literals => zstd::bulk::compress(literals, level).ok()?,
     };
     (literals.len() <= INLINE_CONTENT_BYTES_MAX).then_some(Content::Patch {
         size,
@@ -187,7 +185,8 @@ impl Session<'_, '_> {
                 bytes: InlineContent(bytes),
             }),
             Form::Patch(basis, patch) if on_target && entry.digest == Some(basis) => {
-                patch_content(patch, stat.size, digest, basis)
+                let level = self.context.options.link.compression.framing_level();
+                patch_content(patch, stat.size, digest, basis, level)
             }
             _ => None,
         };
