@@ -8,7 +8,9 @@
 //! - It reports a directory's own names only; a new directory must be watched and then listed. It says
 //!   [`Hint::Created`] for new files, new symbolic links and further links alike.
 //! - A removed directory is [`WatchEvent::Gone`] when the last handle on it is closed, not before. Its parent's watch
-//!   says [`Hint::Vanished`] at once. A *root* has no watched parent: whether it still exists has to be looked at.
+//!   says [`Hint::Vanished`] at once. The *root* is kept open for as long as it is watched, so the directory that it
+//!   stands in is watched, too, if it may be read: the root is `Gone` when any directory was removed or renamed beside
+//!   it. Whether it was the root has to be looked at.
 //! - A directory that is renamed keeps its watch and its number. It is `Vanished` and `MovedIn` in its parents, as far
 //!   as these are watched, and then `Gone`, which here means: find out where it is.
 //! - A write is reported under the name that the file was opened by. Its other names are not mentioned, and when that
@@ -76,6 +78,9 @@ struct Shared {
 #[derive(Default)]
 struct Watches {
     table: Table<i32>,
+    /// The watch of the directory that the root stands in. A tree can lead back into that one by a bind mount; then it
+    /// is the same watch.
+    above_root: Option<i32>,
     /// While a watch is being added, the watches that ended meanwhile: perhaps the one being added.
     ended: Option<HashSet<i32>>,
 }
@@ -90,6 +95,22 @@ impl Inotify {
     pub fn start_with(options: &InotifyOptions) -> Result<Inotify, WatchError> {
         let (outgoing, receiver) = Outgoing::new(options.queue_events);
         Inotify::start_into(outgoing, receiver)
+    }
+
+    /// Watches the directory that the root stands in. Without permission to read it, a removed root is noticed only
+    /// when something else has the root looked at.
+    fn watch_above(&self, root: &str) {
+        let mask = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+        // Added to what is watched there if the tree reaches that directory, too.
+        let mask = mask | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
+        let added = sys::add_watch(&self.shared.inotify, format!("{root}/.."), mask).ok();
+        let mut watches = self.shared.watches();
+        let former = std::mem::replace(&mut watches.above_root, added);
+        let former = former.filter(|former| added != Some(*former) && watches.table.get(former).is_none());
+        drop(watches);
+        if let Some(former) = former {
+            let _ = sys::remove_watch(&self.shared.inotify, former);
+        }
     }
 
     /// Starts watching nothing, and tells what happens through a queue that others may use as well.
@@ -145,15 +166,22 @@ impl Watcher for Inotify {
             return Err(WatchError::Removed { path: shown(handle) });
         }
         let former = watches.table.insert(descriptor, directory);
+        let former = former.filter(|&former| watches.above_root != Some(former));
         drop(watches);
         if let Some(former) = former {
             let _ = sys::remove_watch(&self.shared.inotify, former);
+        }
+        if directory == ObjectId::ROOT {
+            self.watch_above(&link);
         }
         Ok(())
     }
 
     fn unwatch(&mut self, directory: ObjectId) {
-        let removed = self.shared.watches().table.remove(directory);
+        let mut watches = self.shared.watches();
+        let removed = watches.table.remove(directory);
+        let removed = removed.filter(|&descriptor| watches.above_root != Some(descriptor));
+        drop(watches);
         if let Some(descriptor) = removed {
             // Fails when the kernel has ended the watch already, and we have not read so yet.
             let _ = sys::remove_watch(&self.shared.inotify, descriptor);
@@ -194,6 +222,7 @@ impl Watches {
     /// Notes that the kernel ended a watch.
     fn end(&mut self, descriptor: i32) {
         self.table.remove_key(&descriptor);
+        self.above_root = self.above_root.filter(|&above| above != descriptor);
         if let Some(ended) = &mut self.ended {
             ended.insert(descriptor);
         }

@@ -129,16 +129,10 @@ fn removed(choice: WatchChoice) {
 #[test]
 fn d_14_a_root_that_is_removed_halts() {
     removed(WatchChoice::Poll);
+    removed(WatchChoice::Inotify);
     if has_fanotify() {
         removed(WatchChoice::Fanotify);
     }
-}
-
-#[test]
-#[ignore = "inotify tells that a directory was removed when the last handle on it is closed, and the sender keeps one on \
-            its root: until something else happens there is nothing to halt at"]
-fn d_14_a_root_that_is_removed_halts_with_inotify() {
-    removed(WatchChoice::Inotify);
 }
 
 /// The place where it was mounted is empty, and another directory.

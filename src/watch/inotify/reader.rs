@@ -44,6 +44,10 @@ fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], outgoing: &Outgo
     let mut watches = shared.watches();
     let mut turn = outgoing.turn();
     loop {
+        if may_have_moved_the_root(&event, &watches) {
+            let directory = ObjectId::ROOT;
+            turn.send(WatchEvent::Gone { directory });
+        }
         if let Some(event) = translate(&event, &mut watches) {
             turn.send(event);
         }
@@ -52,6 +56,17 @@ fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], outgoing: &Outgo
         }
         event = events.next()?;
     }
+}
+
+/// A directory left, or was put in the place of another, where the root stands.
+fn may_have_moved_the_root(event: &Event<'_>, watches: &Watches) -> bool {
+    const LEAVES: ReadFlags = ReadFlags::DELETE
+        .union(ReadFlags::MOVED_FROM)
+        .union(ReadFlags::MOVED_TO);
+    let happened = event.events();
+    watches.above_root == Some(event.wd())
+        && happened.contains(ReadFlags::ISDIR)
+        && happened.intersects(LEAVES)
 }
 
 fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {

@@ -35,12 +35,13 @@ impl Bench {
             watcher,
             events,
         };
+        fs::create_dir(bench.path("")).unwrap();
         bench.watch(ROOT, "");
         bench
     }
 
     fn path(&self, below: impl AsRef<Path>) -> std::path::PathBuf {
-        self.directory.path().join(below)
+        self.directory.path().join("root").join(below)
     }
 
     fn watch(&mut self, object: ObjectId, below: &str) {
@@ -116,7 +117,7 @@ fn files_from_cradle_to_grave() {
 #[test]
 fn a_move_from_outside_is_told_by_its_new_name_only() {
     let bench = Bench::new();
-    let outside = tempfile::NamedTempFile::new_in(bench.directory.path().parent().unwrap()).unwrap();
+    let outside = tempfile::NamedTempFile::new_in(bench.directory.path()).unwrap();
     let open = outside.persist(bench.path("a")).unwrap();
     bench.expect(&[file("a", Hint::MovedIn)]);
     drop(open);
@@ -181,6 +182,47 @@ fn directories_and_their_own_attributes() {
     ]);
     bench.expect_silence();
     assert_eq!(bench.watcher.watched(), 1);
+}
+
+/// A root is kept open by those who watch it.
+#[test]
+fn a_removed_root_is_gone_at_once() {
+    let bench = Bench::new();
+    let handle = File::open(bench.path("")).unwrap();
+    let beside = bench.directory.path().join("beside");
+    fs::create_dir(&beside).unwrap();
+    File::create(beside.with_extension("file")).unwrap();
+    fs::remove_file(beside.with_extension("file")).unwrap();
+    bench.expect_silence();
+    let gone = WatchEvent::Gone { directory: ROOT };
+    fs::remove_dir(&beside).unwrap();
+    bench.expect(&[gone.clone()]);
+    fs::remove_dir(bench.path("")).unwrap();
+    bench.expect(&[gone.clone()]);
+    drop(handle);
+    bench.expect(&[gone]);
+}
+
+/// The directory above the root is found below it: one watch for both.
+#[test]
+fn a_root_above_which_is_watched_below_it() {
+    let mut bench = Bench::new();
+    let above = File::open(bench.directory.path()).unwrap();
+    let number = ObjectId(2);
+    bench.watcher.watch(number, above.as_fd()).unwrap();
+    let beside = bench.directory.path().join("beside");
+    fs::create_dir(&beside).unwrap();
+    bench.expect(&[at(number, b"beside", Hint::Created, true)]);
+    bench.watch(ROOT, "");
+    File::create(beside.with_extension("file")).unwrap();
+    bench.expect(&[
+        at(number, b"beside.file", Hint::Created, false),
+        at(number, b"beside.file", Hint::Closed, false),
+    ]);
+    // The tree leaves it, the root does not.
+    bench.watcher.unwatch(number);
+    fs::remove_dir(&beside).unwrap();
+    bench.expect(&[WatchEvent::Gone { directory: ROOT }]);
 }
 
 #[test]
