@@ -36,7 +36,7 @@ mod stat;
 #[cfg(test)]
 mod tests;
 
-pub use descriptors::raise_descriptor_limit;
+pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode};
 pub use error::{FsError, FsErrorKind, Result};
 pub use list::Listing;

@@ -6,7 +6,8 @@
 
 use crate::daemon::ledger::Ledger;
 use crate::fs::{
-    Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, read_whole,
+    Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, descriptors_for,
+    read_whole,
 };
 use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
 use driftless_protocol::message::{Cursor, FailureKind, Place};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Directory handles kept open at a time.
+/// Directory handles kept open at a time, where the limit of descriptors allows it.
 const HANDLES_MAX: usize = 1_024;
 const META_CURSOR: &str = "cursor";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
@@ -125,6 +126,7 @@ pub struct Replica {
     /// Directories with names that are not on stable storage yet.
     pub unsynced: HashSet<ObjectId>,
     handles: HashMap<ObjectId, Arc<Directory>>,
+    handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
     pub parked: HashSet<ObjectId>,
     /// Whether intents were stored since the catalog was last committed durably.
@@ -164,6 +166,7 @@ impl Replica {
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             handles: HashMap::new(),
+            handles_max: descriptors_for(8, HANDLES_MAX),
             parked: HashSet::new(),
             has_intents: false,
             last_durable: Instant::now(),
@@ -283,7 +286,7 @@ impl Replica {
                 )));
             }
             handle = Arc::new(next);
-            if self.handles.len() >= HANDLES_MAX {
+            if self.handles.len() >= self.handles_max {
                 self.handles.clear();
             }
             self.handles.insert(entry.object, handle.clone());
@@ -494,8 +497,18 @@ fn walk_below(
     intents: &HashMap<ObjectId, Digest>,
     report: &mut WalkReport,
 ) -> Result<(), ReplicaError> {
-    let mut directories = vec![(start, handle.clone())];
-    while let Some((object, handle)) = directories.pop() {
+    // Opened when their turn comes: a level can have more directories than a process descriptors.
+    let mut directories: Vec<(ObjectId, Arc<Directory>, Option<Name>)> = vec![(start, handle.clone(), None)];
+    while let Some((object, mut handle, below)) = directories.pop() {
+        if let Some(name) = below {
+            match handle.open_dir(&name) {
+                Ok(inner) => handle = Arc::new(inner),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    continue;
+                }
+            }
+        }
         report.swept += handle.sweep()?.len() as u64;
         let listing = handle.list()?;
         let mut known: HashMap<Name, Entry> = tables
@@ -534,10 +547,7 @@ fn walk_below(
             };
             tables.put(&entry)?;
             if kind == Kind::Directory {
-                match handle.open_dir(&place.name) {
-                    Ok(inner) => directories.push((entry.object, Arc::new(inner))),
-                    Err(error) => tracing::warn!("{error}"),
-                }
+                directories.push((entry.object, handle.clone(), Some(place.name)));
             }
         }
         for entry in known.into_values() {

@@ -13,6 +13,7 @@ use super::subject::{check, object_of, place_of};
 use crate::daemon::status::SessionStatus;
 use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
+use crate::fs::descriptors_for;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
@@ -104,6 +105,9 @@ pub struct Session<'a> {
     inline_bytes: usize,
     /// Jobs on contents inside ops that have not reported.
     outstanding: usize,
+    /// As many as may be published at once; twice as many may be staged.
+    batch_files_max: usize,
+    wanted_max: usize,
     /// Present files that are being compared with what was offered.
     comparing: usize,
     told: Progress,
@@ -166,6 +170,8 @@ impl<'a> Session<'a> {
                 inline: HashMap::new(),
                 inline_bytes: 0,
                 outstanding: 0,
+                batch_files_max: descriptors_for(16, BATCH_FILES_MAX),
+                wanted_max: descriptors_for(32, WANTED_MAX),
                 comparing: 0,
                 told: Progress {
                     applied: 0,
@@ -232,7 +238,7 @@ impl<'a> Session<'a> {
             }
             self.start_ready()?;
             self.want_more()?;
-            let full = self.batch.len() >= BATCH_FILES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
+            let full = self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX;
             let gathered = self.outstanding == 0 && ops.is_empty();
             if full || (gathered && !self.batch.is_empty()) {
                 self.commit_batch()?;
@@ -343,18 +349,24 @@ impl<'a> Session<'a> {
 
     /// Carries out every op that may start; file contents go to the staging threads.
     fn start_ready(&mut self) -> Result<(), SessionError> {
-        let Some(first) = self.order.poll() else {
+        let Some(first) = self.next_op() else {
             return Ok(());
         };
         let mut next = Some(first);
         let catalog = self.replica.catalog.clone();
         catalog.update(false, |tables| {
-            while let Some(op) = next.take().or_else(|| self.order.poll()) {
+            while let Some(op) = next.take().or_else(|| self.next_op()) {
                 self.start(tables, op);
             }
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// The next op that may start, while there are descriptors for what it may stage.
+    fn next_op(&mut self) -> Option<Op> {
+        let staged = self.outstanding + self.batch.len();
+        (staged < 2 * self.batch_files_max).then(|| self.order.poll())?
     }
 
     fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
@@ -494,7 +506,7 @@ impl<'a> Session<'a> {
 
     /// Asks for the next offered contents, as many as may be on their way at a time.
     fn want_more(&mut self) -> Result<(), SessionError> {
-        while self.asked.len() + self.comparing < WANTED_MAX {
+        while self.asked.len() + self.comparing < self.wanted_max {
             let Some(number) = self.offers.pop_front() else {
                 break;
             };

@@ -22,7 +22,7 @@ use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::fs::{Stamp, Stat};
+use crate::fs::{Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
@@ -207,8 +207,10 @@ pub struct Session<'a, 'c> {
     blocked: HashSet<ObjectId>,
     /// Directories of the target that hold what cannot be listed.
     stuck: HashSet<ObjectId>,
-    /// Small files that are being read.
+    /// Small files that are being read, and how many may be at a time.
     reading: usize,
+    reads_max: usize,
+    offers_max: usize,
     /// Large files that are being read for their digest.
     digesting: HashSet<ObjectId>,
     signatures: HashMap<u64, Vec<u8>>,
@@ -280,6 +282,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 blocked: HashSet::new(),
                 stuck: HashSet::new(),
                 reading: 0,
+                reads_max: descriptors_for(16, READS_MAX),
+                offers_max: descriptors_for(16, OFFERS_MAX),
                 digesting: HashSet::new(),
                 signatures: HashMap::new(),
                 tries: HashMap::new(),

@@ -12,7 +12,7 @@ use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::kind_of;
 use crate::daemon::{DaemonError, SenderOptions};
-use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat};
+use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
     root_place,
@@ -26,8 +26,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Directories kept open, where the limit of descriptors allows it.
 const HANDLES_MAX: usize = 1_024;
 const LISTING_THREADS: usize = 2;
+/// Directories that are being listed, or wait for a thread that lists them.
+const LISTINGS_MAX: usize = 8;
 /// Numbers set aside at each start: more than any run gives out, and 2^31 starts fit into 63 bits.
 const NUMBERS_PER_RUN: u64 = 1 << 32;
 
@@ -78,6 +81,7 @@ pub struct Source {
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
+    handles_max: usize,
     /// Files with several names, by device and inode: a write through one name raises no event at the others.
     linked: HashMap<(u64, u64), BTreeSet<ObjectId>>,
 }
@@ -89,13 +93,23 @@ struct Look {
     orphans: Vec<ObjectId>,
     /// Other names of files that changed.
     linked: Vec<ObjectId>,
-    /// Directories that are new or came from elsewhere and have to be walked.
-    enter: Vec<(ObjectId, Arc<Directory>)>,
+    /// Directories that have to be listed, and walked unless they are among the next. The last goes first, and each is
+    /// opened when its turn comes: a level can have more directories than a process descriptors.
+    enter: Vec<ObjectId>,
     /// Directories of which the names are to be looked at, and not what is below them.
     shallow: HashSet<ObjectId>,
     /// What is looked at now was found by listing a directory. It may be new, or have been listed because of doubt: what
     /// happened in it was not told.
     is_untold: bool,
+}
+
+/// What came of the wish to open a directory.
+enum Reach {
+    Open(Arc<Directory>),
+    /// It does not stand where the catalog has it.
+    Gone,
+    /// It may be there.
+    Unknown(FsError),
 }
 
 /// What a thread found in a directory, and the directory's own `stat` from after it was watched.
@@ -166,6 +180,7 @@ impl Source {
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
+            handles_max: descriptors_for(8, HANDLES_MAX),
             linked: HashMap::new(),
         })
     }
@@ -256,7 +271,7 @@ impl Source {
         let outcome = catalog.update(true, |t| {
             let mut look = Look::default();
             self.see_root(t, &stat, &mut look)?;
-            look.enter.push((ObjectId::ROOT, root));
+            look.enter.push(ObjectId::ROOT);
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
             for object in self.touched.take_doubted() {
@@ -295,10 +310,8 @@ impl Source {
                 self.look_at(t, directory, name, &mut look)?;
             }
             for &directory in directories {
-                if let Some(handle) = self.directory(t, directory)? {
-                    look.enter.push((directory, handle));
-                    look.shallow.insert(directory);
-                }
+                look.enter.push(directory);
+                look.shallow.insert(directory);
             }
             for &directory in directories.iter().chain(attributes) {
                 self.look_at_itself(t, directory, &mut look)?;
@@ -323,38 +336,57 @@ impl Source {
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 
-    /// A handle of a directory of the source.
+    /// A handle of a directory of the source; `None` if it cannot be had, for whatever reason.
     pub fn directory(
         &mut self,
         catalog: &impl CatalogRead,
         object: ObjectId,
     ) -> Result<Option<Arc<Directory>>, StoreError> {
-        if object == ObjectId::ROOT {
-            return Ok(Some(self.root.clone()));
-        }
-        if let Some(handle) = self.handles.get(&object) {
-            return Ok(Some(handle.clone()));
-        }
+        Ok(match self.reach(catalog, object)? {
+            Reach::Open(handle) => Some(handle),
+            Reach::Gone => None,
+            Reach::Unknown(error) => {
+                tracing::debug!("{error}");
+                None
+            }
+        })
+    }
+
+    fn reach(&mut self, catalog: &impl CatalogRead, object: ObjectId) -> Result<Reach, StoreError> {
         let mut climb = Vec::new();
         let mut at = object;
-        while at != ObjectId::ROOT {
+        let mut handle = loop {
+            if at == ObjectId::ROOT {
+                break self.root.clone();
+            }
+            if let Some(handle) = self.handles.get(&at) {
+                break handle.clone();
+            }
             let Some(entry) = catalog.get(at)?.filter(|_| climb.len() < 100_000) else {
-                return Ok(None);
+                return Ok(Reach::Gone);
             };
             at = entry.place.directory;
             climb.push(entry);
-        }
-        let mut handle = self.root.clone();
+        };
         for entry in climb.into_iter().rev() {
             // Another one may stand there by now: what is in it is not to be taken for what is in this one.
             let known = stamp_of(&entry);
-            let Some(next) = open_known(&handle, &entry.place.name, known.as_ref()) else {
-                return Ok(None);
+            let mut opened = open_known(&handle, &entry.place.name, known.as_ref());
+            if opened
+                .as_ref()
+                .is_err_and(|error| error.kind() == FsErrorKind::TooManyOpen)
+            {
+                self.handles.clear();
+                opened = open_known(&handle, &entry.place.name, known.as_ref());
+            }
+            handle = match opened {
+                Ok(Some(opened)) => Arc::new(opened),
+                Ok(None) => return Ok(Reach::Gone),
+                Err(error) => return Ok(Reach::Unknown(error)),
             };
-            handle = Arc::new(next);
             self.remember(entry.object, &handle);
         }
-        Ok(Some(handle))
+        Ok(Reach::Open(handle))
     }
 
     /// The path of an object, escaped, for messages.
@@ -491,15 +523,19 @@ impl Source {
         if name.is_reserved() {
             return Ok(());
         }
-        let Some(handle) = self.directory(t, directory)? else {
-            return Ok(());
+        let handle = match self.reach(t, directory)? {
+            Reach::Open(handle) => handle,
+            Reach::Gone => return Ok(()),
+            Reach::Unknown(error) => {
+                self.note_unreadable(&error, look);
+                return Ok(());
+            }
         };
         let found = handle.stat(name);
         if let Ok(stat) = &found
             && let Some(top) = self.take_rule_news(directory, name, stat.as_ref())
-            && let Some(handle) = self.directory(t, top)?
         {
-            look.enter.push((top, handle));
+            look.enter.push(top);
         }
         match found {
             Ok(Some(stat)) => {
@@ -684,16 +720,7 @@ impl Source {
                 .extend(names.iter().copied().filter(|&object| object != entry.object));
         }
         if kind == Kind::Directory && !self.is_cut(stat) {
-            match open_same(handle, &entry.place.name, &stat.stamp) {
-                Ok(Some(inner)) => {
-                    let inner = Arc::new(inner);
-                    self.remember(entry.object, &inner);
-                    look.enter.push((entry.object, inner));
-                }
-                // It moved on: an event tells where it is.
-                Ok(None) => {}
-                Err(error) => self.note_unreadable(&error, look),
-            }
+            look.enter.push(entry.object);
         }
         Ok(())
     }
@@ -720,13 +747,14 @@ impl Source {
         if !same {
             return Ok(None);
         }
-        let still_there = match self.directory(t, entry.place.directory)? {
-            Some(old) => old
+        let still_there = match self.reach(t, entry.place.directory)? {
+            Reach::Open(old) => old
                 .stat(&entry.place.name)
                 .ok()
                 .flatten()
                 .is_some_and(|found| found.stamp.same_object(&stat.stamp)),
-            None => false,
+            Reach::Gone => false,
+            Reach::Unknown(_) => true,
         };
         Ok((!still_there).then_some(entry))
     }
@@ -800,9 +828,21 @@ impl Source {
             }
             let mut outstanding = 0;
             let outcome = loop {
-                for job in look.enter.drain(..) {
-                    outstanding += 1;
-                    let _ = jobs.send(job);
+                while outstanding < LISTINGS_MAX
+                    && let Some(object) = look.enter.pop()
+                {
+                    match self.reach(t, object) {
+                        Ok(Reach::Open(handle)) => {
+                            outstanding += 1;
+                            let _ = jobs.send((object, handle));
+                        }
+                        Ok(Reach::Gone) => {}
+                        Ok(Reach::Unknown(error)) => self.note_unreadable(&error, look),
+                        Err(error) => {
+                            drop(jobs);
+                            return Err(error);
+                        }
+                    }
                 }
                 if outstanding == 0 {
                     break Ok(());
@@ -838,6 +878,14 @@ impl Source {
                 return Ok(());
             }
         };
+        // Renamed since its name was seen, and another stands there now: an event, or the next look, tells where. What
+        // was listed is not what the catalog has under this number.
+        if directory != ObjectId::ROOT
+            && let Some(entry) = t.get(directory)?
+            && stamp_of(&entry).is_some_and(|known| !known.same_object(&stat.stamp))
+        {
+            return Ok(());
+        }
         self.see_itself(t, directory, &stat, look)?;
         let device = stat.stamp.device;
         // If it is also one that came from elsewhere, it is entered twice, and the other time walks below it.
@@ -874,10 +922,8 @@ impl Source {
                 if self.is_cut(&stat) {
                     let below = t.children(object)?;
                     look.orphans.extend(below.into_iter().map(|(_, object)| object));
-                } else if let Ok(Some(inner)) = open_same(&handle, &name, &stat.stamp) {
-                    let inner = Arc::new(inner);
-                    self.remember(object, &inner);
-                    look.enter.push((object, inner));
+                } else {
+                    look.enter.push(object);
                 }
             }
         }
@@ -932,8 +978,8 @@ impl Source {
             let Some(entry) = t.get(object)? else { continue };
             let named = t.lookup(entry.place.directory, &entry.place.name)? == Some(object);
             let there = named
-                && match self.directory(t, entry.place.directory)? {
-                    Some(handle) => match handle.stat(&entry.place.name) {
+                && match self.reach(t, entry.place.directory)? {
+                    Reach::Open(handle) => match handle.stat(&entry.place.name) {
                         Ok(Some(stat)) if kind_of(stat.file_type) == Some(entry.kind) => {
                             let standing = self.standing(t, entry.place.directory)?;
                             self.admission(&standing, &entry.place.name, &stat) != Admission::Out
@@ -942,7 +988,8 @@ impl Source {
                         // Not knowing is no reason to delete.
                         Err(_) => true,
                     },
-                    None => false,
+                    Reach::Gone => false,
+                    Reach::Unknown(_) => true,
                 };
             if !there {
                 look.found.changed += 1;
@@ -954,7 +1001,7 @@ impl Source {
     }
 
     fn remember(&mut self, object: ObjectId, handle: &Arc<Directory>) {
-        if self.handles.len() >= HANDLES_MAX {
+        if self.handles.len() >= self.handles_max {
             self.handles.clear();
         }
         self.handles.insert(object, handle.clone());
@@ -1007,8 +1054,12 @@ pub fn stamp_of(entry: &Entry) -> Option<Stamp> {
     entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
 }
 
-/// Opens the directory that was seen at a name; `None` if another object took its place, or nothing stands there.
-fn open_same(directory: &Directory, name: &Name, seen: &Stamp) -> Result<Option<Directory>, FsError> {
+/// Opens the directory that the catalog has at a name; `None` if another object took its place, or nothing stands there.
+fn open_known(
+    directory: &Directory,
+    name: &Name,
+    known: Option<&Stamp>,
+) -> Result<Option<Directory>, FsError> {
     let inner = match directory.open_dir(name) {
         Ok(inner) => inner,
         Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
@@ -1016,16 +1067,11 @@ fn open_same(directory: &Directory, name: &Name, seen: &Stamp) -> Result<Option<
         }
         Err(error) => return Err(error),
     };
-    let stat = inner.stat_self()?;
-    Ok(stat.stamp.same_object(seen).then_some(inner))
-}
-
-/// Opens a directory that the catalog has at a name.
-fn open_known(directory: &Directory, name: &Name, known: Option<&Stamp>) -> Option<Directory> {
-    match known {
-        Some(known) => open_same(directory, name, known).ok().flatten(),
-        None => directory.open_dir(name).ok(),
-    }
+    let is_known = match known {
+        Some(known) => inner.stat_self()?.stamp.same_object(known),
+        None => true,
+    };
+    Ok(is_known.then_some(inner))
 }
 
 fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {

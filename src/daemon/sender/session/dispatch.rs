@@ -12,7 +12,7 @@ impl Session<'_, '_> {
     }
 
     pub(super) fn may_dispatch(&self) -> bool {
-        self.reading < READS_MAX
+        self.reading < self.reads_max
             && self.window.len() < IN_FLIGHT_MAX
             && self.window.inline_bytes() < INLINE_IN_FLIGHT_BYTES_MAX / 2
             && self.pump_bytes.load(Ordering::Acquire) < PUMP_BYTES_MAX
@@ -203,7 +203,7 @@ impl Session<'_, '_> {
 
     /// Whether another large file may be offered or read.
     fn bulk_has_room(&self) -> bool {
-        self.window.offers() + self.digesting.len() < OFFERS_MAX
+        self.window.offers() + self.digesting.len() < self.offers_max
     }
 
     pub(super) fn offer(&mut self, entry: &Entry, digest: Option<Digest>, stat: Option<&Stat>) {

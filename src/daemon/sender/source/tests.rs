@@ -309,9 +309,15 @@ fn another_directory_at_the_name_is_not_entered_for_the_one_that_was_seen() {
     let stat = bench.source.root.stat(&name("a")).unwrap().unwrap();
     fs::rename(bench.path("a"), bench.path("b")).unwrap();
     fs::create_dir(bench.path("a")).unwrap();
-    let look = see_late(&mut bench, "a", &stat);
-    assert!(look.enter.is_empty());
+    fs::create_dir(bench.path("a/other's")).unwrap();
+    let mut look = see_late(&mut bench, "a", &stat);
+    let catalog = bench.source.catalog.clone();
+    catalog
+        .update(false, |t| bench.source.enter_directories(t, &mut look))
+        .unwrap();
     let seen = bench.object("a");
+    let inside = catalog.read(|view| view.children(seen)).unwrap();
+    assert!(inside.is_empty(), "{inside:?}");
     assert!(!bench.source.handles.contains_key(&seen));
     bench.source.scan().unwrap();
     assert_eq!(bench.object("b"), seen);
