@@ -166,6 +166,16 @@ impl Pending {
             return;
         }
         match event {
+            WatchEvent::Renamed { to, is_directory, .. } => {
+                let (directory, name) = to.clone();
+                let event = WatchEvent::At {
+                    directory,
+                    name,
+                    hint: Hint::MovedIn,
+                    is_directory: *is_directory,
+                };
+                return self.handle_event(now, &event);
+            }
             WatchEvent::At {
                 directory,
                 name,

@@ -73,7 +73,7 @@ const NOISY_WAITING: usize = 16;
 /// How a [`Fanotify`] is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FanotifyOptions {
-    /// How many events may wait to be taken. Their places (some 40 bytes each) are allocated at once, names as they
+    /// How many events may wait to be taken. Their places (some 60 bytes each) are allocated at once, names as they
     /// come. When all are full, [`WatchEvent::Overflow`] takes the place of further events.
     pub queue_events: usize,
     /// How many of 65,536 foreign events in a row have to come from one directory for it to be silenced.

@@ -48,7 +48,7 @@ use std::{fs, io};
 /// How an [`Inotify`] is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InotifyOptions {
-    /// How many events may wait to be taken. Their places (some 40 bytes each) are allocated at once, names as they
+    /// How many events may wait to be taken. Their places (some 60 bytes each) are allocated at once, names as they
     /// come. When all are full, [`WatchEvent::Overflow`] takes the place of further events.
     pub queue_events: usize,
 }

@@ -10,7 +10,7 @@ use crate::{scaled, seed};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -299,20 +299,49 @@ fn d_05_an_edit_that_keeps_size_and_time_beside_a_rename_arrives() {
 
 /// Out of the tree, edited there, and in again before anybody looked: to a watcher the two halves of one rename.
 #[test]
-#[ignore = "a watcher's events do not say which two halves of a rename belong together, so an edit outside the tree, of \
-            which nothing is told, is taken for a part of the rename"]
 fn d_05_an_edit_outside_that_keeps_size_and_time_arrives() {
-    let mut pair = Pair::new();
-    pair.pending.delay = Duration::from_millis(500);
-    let (src, outside) = (pair.src(), pair.path("outside"));
-    fs::create_dir(&outside).unwrap();
-    fs::write(src.join("a"), b"00000000").unwrap();
-    let mirror = Mirror::start(pair);
-    fs::rename(src.join("a"), outside.join("away")).unwrap();
-    edit_unseen(&outside.join("away"), &mut Random(seed(56)));
-    fs::rename(outside.join("away"), src.join("b")).unwrap();
-    mirror.settle();
-    mirror.end_and_compare();
+    beside_two_renames(|root| {
+        let outside = root.with_file_name("outside");
+        fs::create_dir(&outside).unwrap();
+        outside.join("away")
+    });
+}
+
+/// Under a name that nobody has seen, as it is gone before anybody looks.
+#[test]
+fn d_05_an_edit_between_two_renames_that_keeps_size_and_time_arrives() {
+    beside_two_renames(|root| root.join("between"));
+}
+
+/// In a directory that nobody watched yet.
+#[test]
+fn d_05_an_edit_in_a_new_directory_that_keeps_size_and_time_arrives() {
+    beside_two_renames(|root| {
+        fs::create_dir(root.join("new")).unwrap();
+        root.join("new/between")
+    });
+}
+
+/// A file is renamed, edited, and renamed again, all before anybody looks.
+fn beside_two_renames(between: fn(&Path) -> PathBuf) {
+    for choice in CHOICES {
+        let mut pair = Pair::new();
+        watched_by(&mut pair, choice);
+        pair.pending.delay = Duration::from_millis(500);
+        let src = pair.src();
+        fs::write(src.join("a"), b"00000000").unwrap();
+        fs::write(src.join("c"), b"00000000").unwrap();
+        let mirror = Mirror::start(pair);
+        let between = between(&src);
+        fs::rename(src.join("a"), &between).unwrap();
+        edit_unseen(&between, &mut Random(seed(56)));
+        fs::rename(&between, src.join("b")).unwrap();
+        // And one that stays where it was edited.
+        fs::rename(src.join("c"), &between).unwrap();
+        edit_unseen(&between, &mut Random(seed(57)));
+        mirror.settle();
+        mirror.end_and_compare();
+    }
 }
 
 /// A read that falls between two edits within one tick of the clock leaves the file in doubt.

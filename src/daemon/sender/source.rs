@@ -664,12 +664,11 @@ impl Source {
             old => match self.moved_here(t, kind, &place, stat)? {
                 Some(mut moved) => {
                     look.orphans.extend(old.map(|old| old.object));
-                    let in_doubt = [&moved.place, &place]
-                        .into_iter()
-                        .any(|place| self.touched.contains(place));
                     // What is written through one name is told under that one only.
                     let is_linked = stat.links > 1 || self.linked.contains_key(&inode);
-                    only_renamed = !look.is_untold && !in_doubt && !is_linked;
+                    only_renamed = !look.is_untold
+                        && !is_linked
+                        && self.touched.tells_only_of_a_rename(&moved.place, &place);
                     if only_renamed && kind == Kind::File {
                         self.touched.only_renamed(moved.object, [&moved.place, &place]);
                     }

@@ -1,9 +1,11 @@
 //! Which names something was told of that may have changed a content, since they were last looked at.
 //!
 //! A rename moves a file's ctime, and so does a write whose mtime was put back. Where every event is told, the second
-//! is told under the name at which it happened; so a file that was only renamed need not be read again. A look sees
-//! more than was told until then: what is told afterwards, of a file that was taken for only renamed, brings it back
-//! into doubt.
+//! is told under the name at which it happened; so a file that was only renamed need not be read again. That it was
+//! only renamed is known if its arrival was told, and where it came from: doubt about the old name goes along to the
+//! new one, through any chain of names, and what comes from outside of the tree, where nobody watches, is in doubt. A
+//! look sees more than was told until then: what is told afterwards, of a file that was taken for only renamed, brings
+//! it back into doubt.
 //!
 //! Kernels move a file's times before they copy what is written into it, and tell of the write after. Who reads in
 //! between gets the new times with the old content, so a write that is told of a file that looks unchanged puts its
@@ -24,8 +26,7 @@ const RENAMED_MAX: usize = 10_000;
 /// Names whose content is in doubt.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// With whether a write was among what was told.
-    names: HashMap<ObjectId, HashMap<Name, bool>>,
+    names: HashMap<ObjectId, HashMap<Name, Told>>,
     count: usize,
     is_everything: bool,
     /// The names that files had before and after they were only renamed.
@@ -33,48 +34,94 @@ pub struct Touched {
     doubted: Vec<ObjectId>,
 }
 
+/// What was told of a name.
+#[derive(Debug, Default, Clone, Copy)]
+struct Told {
+    /// Its content may be another.
+    is_doubtful: bool,
+    /// It was written to.
+    is_written: bool,
+    /// Something came here from another watched place.
+    has_arrived: bool,
+}
+
 impl Touched {
     /// Takes in an event. A name that is new holds no content that is known.
     pub fn note(&mut self, event: &WatchEvent) {
-        if let WatchEvent::At {
-            directory,
-            name,
-            hint: hint @ (Hint::Modified | Hint::Closed | Hint::Attributes),
-            is_directory: false,
-        } = event
-        {
-            let is_write = *hint == Hint::Modified;
-            if !self.renamed.is_empty() {
-                let key = (*directory, name.clone());
-                self.doubted.extend(self.renamed.remove(&key));
+        match event {
+            WatchEvent::At {
+                directory,
+                name,
+                hint: hint @ (Hint::Modified | Hint::Closed | Hint::Attributes | Hint::MovedIn),
+                is_directory: false,
+            } => self.doubt(*directory, name, *hint == Hint::Modified),
+            WatchEvent::Renamed {
+                from,
+                to,
+                is_directory: false,
+            } => {
+                let before = self.told(from.0, &from.1);
+                if let Some(told) = self.told_mut(to.0, &to.1) {
+                    told.is_doubtful |= before.is_doubtful;
+                    told.is_written |= before.is_written;
+                    told.has_arrived = true;
+                }
             }
-            if self.is_everything {
-                return;
-            }
-            let names = self.names.entry(*directory).or_default();
-            if let Some(written) = names.get_mut(name) {
-                *written |= is_write;
-            } else {
-                names.insert(name.clone(), is_write);
-                self.count += 1;
-            }
-            if self.count > NAMES_MAX {
-                self.looked_at_all();
-                self.is_everything = true;
-            }
+            _ => {}
         }
+    }
+
+    fn doubt(&mut self, directory: ObjectId, name: &Name, is_write: bool) {
+        if !self.renamed.is_empty() {
+            self.doubted
+                .extend(self.renamed.remove(&(directory, name.clone())));
+        }
+        if let Some(told) = self.told_mut(directory, name) {
+            told.is_doubtful = true;
+            told.is_written |= is_write;
+        }
+    }
+
+    fn told(&self, directory: ObjectId, name: &Name) -> Told {
+        let names = self.names.get(&directory);
+        names
+            .and_then(|names| names.get(name))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// `None` if every name counts.
+    fn told_mut(&mut self, directory: ObjectId, name: &Name) -> Option<&mut Told> {
+        let is_known = self
+            .names
+            .get(&directory)
+            .is_some_and(|names| names.contains_key(name));
+        self.count += usize::from(!is_known && !self.is_everything);
+        if self.count > NAMES_MAX {
+            self.looked_at_all();
+            self.is_everything = true;
+        }
+        if self.is_everything {
+            return None;
+        }
+        let names = self.names.entry(directory).or_default();
+        Some(names.entry(name.clone()).or_default())
     }
 
     /// Whether the content at a place may have changed.
     pub fn contains(&self, place: &Place) -> bool {
-        let names = self.names.get(&place.directory);
-        self.is_everything || names.is_some_and(|names| names.contains_key(&place.name))
+        self.is_everything || self.told(place.directory, &place.name).is_doubtful
     }
 
     /// Whether a write was told of the file at a place.
     pub fn was_written(&self, place: &Place) -> bool {
-        let names = self.names.get(&place.directory);
-        self.is_everything || names.and_then(|names| names.get(&place.name)) == Some(&true)
+        self.is_everything || self.told(place.directory, &place.name).is_written
+    }
+
+    /// Whether a file that was at one place and is at another now was renamed, and nothing else.
+    pub fn tells_only_of_a_rename(&self, from: &Place, to: &Place) -> bool {
+        let has_arrived = self.told(to.directory, &to.name).has_arrived;
+        has_arrived && !self.contains(from) && !self.contains(to)
     }
 
     /// A name was looked at.
@@ -125,6 +172,15 @@ mod tests {
         }
     }
 
+    fn renamed(from: u64, to: u64) -> WatchEvent {
+        let place = |number| (place(number).directory, place(number).name);
+        WatchEvent::Renamed {
+            from: place(from),
+            to: place(to),
+            is_directory: false,
+        }
+    }
+
     fn place(number: u64) -> Place {
         Place {
             directory: ObjectId(number / 1_000),
@@ -135,11 +191,11 @@ mod tests {
     #[test]
     fn only_what_may_change_a_content_counts_and_until_it_is_looked_at() {
         let mut touched = Touched::default();
-        for hint in [Hint::Created, Hint::MovedIn, Hint::Vanished] {
+        for hint in [Hint::Created, Hint::Vanished] {
             touched.note(&told(1, hint));
             assert!(!touched.contains(&place(1)));
         }
-        for hint in [Hint::Modified, Hint::Closed, Hint::Attributes] {
+        for hint in [Hint::Modified, Hint::Closed, Hint::Attributes, Hint::MovedIn] {
             touched.note(&told(1, hint));
             assert!(touched.contains(&place(1)) && !touched.contains(&place(2)));
         }
@@ -182,7 +238,7 @@ mod tests {
             let mut touched = Touched::default();
             touched.only_renamed(ObjectId(7), [&place(1), &place(2)]);
             touched.note(&told(1, Hint::Vanished));
-            touched.note(&told(2, Hint::MovedIn));
+            touched.note(&renamed(1, 2));
             touched.note(&told(3, Hint::Modified));
             assert!(touched.take_doubted().is_empty());
             touched.note(&told(late, Hint::Attributes));
@@ -190,5 +246,27 @@ mod tests {
             assert_eq!(touched.take_doubted(), [ObjectId(7)]);
             assert!(touched.take_doubted().is_empty());
         }
+    }
+
+    #[test]
+    fn doubt_goes_along_with_a_file_through_its_names() {
+        let is_clean = |events: &[WatchEvent], from, to| {
+            let mut touched = Touched::default();
+            events.iter().for_each(|event| touched.note(event));
+            touched.tells_only_of_a_rename(&place(from), &place(to))
+        };
+        assert!(is_clean(&[renamed(1, 2), renamed(2, 3)], 1, 3));
+        // An exchange.
+        let exchange = [renamed(1, 2), renamed(2, 1)];
+        assert!(is_clean(&exchange, 1, 2) && is_clean(&exchange, 2, 1));
+        // Written under the name between.
+        let written = told(2, Hint::Closed);
+        assert!(!is_clean(&[renamed(1, 2), written.clone(), renamed(2, 3)], 1, 3));
+        assert!(!is_clean(&[renamed(1, 2), renamed(2, 3), written], 1, 2));
+        // Out of the tree and back.
+        let back = [told(1, Hint::Vanished), told(2, Hint::MovedIn), renamed(2, 3)];
+        assert!(!is_clean(&back, 1, 3) && !is_clean(&back[..2], 1, 2));
+        // Into a directory that nobody watches yet.
+        assert!(!is_clean(&[told(1, Hint::Vanished)], 1, 2));
     }
 }

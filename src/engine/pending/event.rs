@@ -8,7 +8,7 @@ pub enum Hint {
     /// The name was made: a new file, directory or symbolic link, or one more link to a file. Of a file this says
     /// nothing about whether it is complete.
     Created,
-    /// Something was renamed to this name, perhaps from outside of the tree.
+    /// Something was renamed to this name, from outside of the tree or from nobody knows where.
     MovedIn,
     /// The name was removed, or renamed to another.
     Vanished,
@@ -31,6 +31,16 @@ pub enum WatchEvent {
         name: Name,
         /// What happened.
         hint: Hint,
+        /// Whether the kernel called the object a directory.
+        is_directory: bool,
+    },
+    /// Something was renamed from one watched directory to another, or within one. That it vanished from its old place
+    /// was said before.
+    Renamed {
+        /// Directory and name before.
+        from: (ObjectId, Name),
+        /// Directory and name since.
+        to: (ObjectId, Name),
         /// Whether the kernel called the object a directory.
         is_directory: bool,
     },

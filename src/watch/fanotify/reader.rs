@@ -119,6 +119,8 @@ impl Batch<'_> {
         ];
         let is_directory = event.mask & libc::FAN_ONDIR != 0;
         let mut is_foreign = true;
+        // Where something was, if it was in a watched directory and the kernel says where it is since.
+        let mut left = None;
         for (place, mask) in sides {
             let Some(place) = place else { continue };
             let Some(key) = self.directories.key(&place.directory) else {
@@ -127,7 +129,18 @@ impl Batch<'_> {
             match self.directories.get(&key) {
                 Some(directory) => {
                     is_foreign = false;
-                    self.tell(directory, &place, mask, is_directory);
+                    let from = left.take();
+                    if mask == libc::FAN_MOVED_FROM && event.to.is_some() {
+                        left = Name::new(place.name).ok().map(|name| (directory, name));
+                    }
+                    match from.zip(Name::new(place.name).ok()) {
+                        Some((from, name)) => self.turn.send(WatchEvent::Renamed {
+                            from,
+                            to: (directory, name),
+                            is_directory,
+                        }),
+                        None => self.tell(directory, &place, mask, is_directory),
+                    }
                 }
                 None if is_directory && event.mask & LEAVES != 0 && self.directories.is_above_root(&key) => {
                     is_foreign = false;

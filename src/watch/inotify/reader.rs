@@ -8,14 +8,23 @@ use driftless_protocol::{Name, ObjectId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{Event, ReadFlags, Reader};
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 
 /// Room for some 2,000 events in one call.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Of how many things that left a directory is remembered which, until it is told where they came. The kernel tells both
+/// in one breath, but others may speak between.
+const LEAVING_MAX: usize = 16;
+
+/// What left a watched directory last: the cookie that its arrival will have, and its place.
+type Leaving = VecDeque<(u32, (ObjectId, Name))>;
+
 /// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected afterwards.
 pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
+    let mut leaving = Leaving::new();
     loop {
         let mut waiting = [
             PollFd::new(&shared.inotify, PollFlags::IN),
@@ -28,7 +37,7 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
         if !waiting[1].revents().is_empty() {
             return;
         }
-        match read_buffer(shared, &mut buffer, outgoing) {
+        match read_buffer(shared, &mut buffer, &mut leaving, outgoing) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return outgoing.close(),
         }
@@ -36,7 +45,12 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
 }
 
 /// Reads once, and passes on what came.
-fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], outgoing: &Outgoing) -> Result<(), Errno> {
+fn read_buffer(
+    shared: &Shared,
+    buffer: &mut [MaybeUninit<u8>],
+    leaving: &mut Leaving,
+    outgoing: &Outgoing,
+) -> Result<(), Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
@@ -48,7 +62,7 @@ fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], outgoing: &Outgo
             let directory = ObjectId::ROOT;
             turn.send(WatchEvent::Gone { directory });
         }
-        if let Some(event) = translate(&event, &mut watches) {
+        if let Some(event) = translate(&event, &mut watches, leaving) {
             turn.send(event);
         }
         if events.is_buffer_empty() {
@@ -69,7 +83,7 @@ fn may_have_moved_the_root(event: &Event<'_>, watches: &Watches) -> bool {
         && happened.intersects(LEAVES)
 }
 
-fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {
+fn translate(event: &Event<'_>, watches: &mut Watches, leaving: &mut Leaving) -> Option<WatchEvent> {
     let happened = event.events();
     if happened.contains(ReadFlags::QUEUE_OVERFLOW) {
         return Some(WatchEvent::Overflow);
@@ -82,7 +96,24 @@ fn translate(event: &Event<'_>, watches: &mut Watches) -> Option<WatchEvent> {
     let directory = watches.table.get(&event.wd())?;
     match event.file_name() {
         // A name that can't be a `Name` (longer than 255 bytes) can't be mirrored either.
-        Some(name) => at(directory, Name::new(name.to_bytes()).ok()?, happened),
+        Some(name) => {
+            let place = (directory, Name::new(name.to_bytes()).ok()?);
+            if happened.contains(ReadFlags::MOVED_FROM) {
+                leaving.truncate(LEAVING_MAX - 1);
+                leaving.push_front((event.cookie(), place.clone()));
+            }
+            let left = leaving.iter().position(|(cookie, _)| *cookie == event.cookie());
+            if happened.contains(ReadFlags::MOVED_TO)
+                && let Some((_, from)) = left.and_then(|at| leaving.remove(at))
+            {
+                return Some(WatchEvent::Renamed {
+                    from,
+                    to: place,
+                    is_directory: happened.contains(ReadFlags::ISDIR),
+                });
+            }
+            at(place.0, place.1, happened)
+        }
         None if happened.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) => {
             Some(WatchEvent::Gone { directory })
         }

@@ -132,6 +132,11 @@ impl Bench {
                     let hint = HINTS.iter().position(|known| *known == hint).unwrap();
                     told.names.entry(place).or_default().insert(hint as u8);
                 }
+                WatchEvent::Renamed { to, .. } => {
+                    let moved_in = HINTS.iter().position(|known| *known == Hint::MovedIn).unwrap();
+                    let place = (to.0.0, to.1.as_bytes().to_vec());
+                    told.names.entry(place).or_default().insert(moved_in as u8);
+                }
                 WatchEvent::Itself { directory } => _ = told.itself.insert(directory.0),
                 WatchEvent::Gone { .. } => {}
                 WatchEvent::Listing { directory } => panic!("nobody polls {directory:?}"),

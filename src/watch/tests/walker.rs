@@ -58,6 +58,7 @@ impl<'a> Walker<'a> {
                         return;
                     }
                 }
+                WatchEvent::Renamed { to, .. } => self.look(to.0, &to.1),
                 WatchEvent::Itself { .. } | WatchEvent::Gone { .. } => {}
                 event => panic!("{event:?}"),
             }

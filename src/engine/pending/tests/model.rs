@@ -124,6 +124,9 @@ impl Model {
                     slot.ready = true;
                 }
             }
+            // Its old place is told by an event of its own.
+            Action::Event(WatchEvent::Renamed { to, .. }) if self.is_listed(to.0) => return,
+            Action::Event(WatchEvent::Renamed { to, .. }) => self.slot(to.0, &to.1).ready = true,
             Action::Event(WatchEvent::Listing { directory }) => {
                 self.next += 1;
                 self.list(self.next, *directory);
@@ -224,8 +227,16 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             })
         },
     );
+    let renamed = ((directory(), name()), (directory(), name())).prop_map(|(from, to)| {
+        Action::Event(WatchEvent::Renamed {
+            from,
+            to,
+            is_directory: false,
+        })
+    });
     let action = prop_oneof![
         20 => at,
+        3 => renamed,
         4 => (directory(), name(), ms(0..200)).prop_map(|(directory, name, wait)| Action::Look(directory, name, wait)),
         1 => directory().prop_map(|directory| Action::Event(WatchEvent::Listing { directory })),
         1 => directory().prop_map(|directory| Action::Event(WatchEvent::Itself { directory })),
