@@ -16,6 +16,9 @@ pub mod flags {
     pub const ATTRIBUTES: u8 = 8;
     /// The target has a file of the same size and time here, of unknown content: offer before sending.
     pub const OFFER: u8 = 16;
+    /// When the file was read, somebody could write to it through a mapping without moving its times. A look without an
+    /// event has it read again, written out first.
+    pub const HIDES: u8 = 32;
 }
 
 /// The running sum over the entries of a catalog, and how many are not in it yet.

@@ -35,6 +35,7 @@ mod stage;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode};

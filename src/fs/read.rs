@@ -2,8 +2,8 @@
 //!
 //! Stat, read, stat again, all on one handle: if neither size, mtime nor ctime moved, then what was read is what the
 //! file held at one moment, within the resolution of the file system's clock. Two writes in one tick of that clock (up
-//! to 10 ms before Linux 6.13), one before and one during the read, look like one; and stores through a mapping show only after a
-//! write-out ([`write_out`]). The caller re-reads files whose times are as young as that.
+//! to 10 ms before Linux 6.13), one before and one during the read, look like one; and stores through a mapping may not show at
+//! all ([`StableRead::will_tell`]). The caller re-reads files whose times are as young as that.
 
 use super::directory::{Directory, errno_of};
 use super::error::{FsError, Result};
@@ -26,20 +26,7 @@ pub enum ReadOutcome {
 
 /// Reads a file of at most `max` bytes in one go.
 pub fn read_whole(directory: &Directory, name: &Name, max: usize) -> Result<ReadOutcome> {
-    let read = StableRead::open(directory, name)?;
-    let size = match usize::try_from(read.stat().size) {
-        Ok(size) if size <= max => size,
-        _ => return Ok(ReadOutcome::TooLarge(*read.stat())),
-    };
-    let mut content = vec![0; size];
-    // A short read means that the file shrank; the second stat would say the same.
-    if read.read_at(&mut content, 0)? < size {
-        return Ok(ReadOutcome::Moved);
-    }
-    Ok(match read.finish()? {
-        Some(stat) => ReadOutcome::Content(content, stat),
-        None => ReadOutcome::Moved,
-    })
+    StableRead::open(directory, name)?.read_whole(max)
 }
 
 /// A file open for reading, with what it was at the start.
@@ -75,6 +62,23 @@ impl StableRead {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         read_full_at(&self.file, buffer, offset)
             .map_err(|errno| FsError::new("read", self.shown.as_str(), errno))
+    }
+
+    /// Reads all of it in one go, if that is at most `max` bytes.
+    pub fn read_whole(self, max: usize) -> Result<ReadOutcome> {
+        let size = match usize::try_from(self.stat().size) {
+            Ok(size) if size <= max => size,
+            _ => return Ok(ReadOutcome::TooLarge(*self.stat())),
+        };
+        let mut content = vec![0; size];
+        // A short read means that the file shrank; the second stat would say the same.
+        if self.read_at(&mut content, 0)? < size {
+            return Ok(ReadOutcome::Moved);
+        }
+        Ok(match self.finish()? {
+            Some(stat) => ReadOutcome::Content(content, stat),
+            None => ReadOutcome::Moved,
+        })
     }
 
     /// Takes the file's stat anew, for another read of all of it.

@@ -6,7 +6,7 @@ use crate::engine::delta::{
     Index, Matcher, Patch, PatchCollector, PeerSignature, RangeDelta, Signature, SignatureBuilder,
     SignatureOptions, TargetMatcher,
 };
-use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat, read_whole};
+use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
@@ -36,6 +36,8 @@ pub struct FileRef {
     pub name: Name,
     /// The number in the journal of the change that is to be read.
     pub sequence: u64,
+    /// Its times did not tell of all that was written to it when it was last read: it is written out first.
+    pub hides: bool,
 }
 
 /// Something to read.
@@ -64,6 +66,8 @@ pub enum ReadJob {
 /// What came of it.
 #[derive(Debug)]
 pub enum ReadDone {
+    /// The times of a file that is being read will (false) or may not (true) tell of all that is written to it.
+    Hides(ObjectId, bool),
     /// A small file's content.
     Whole(FileRef, Vec<u8>, Stat),
     /// A file's digest, and what changed since its basis, if that is known and little.
@@ -91,7 +95,7 @@ impl ReadDone {
             | ReadDone::TooLarge(file, _)
             | ReadDone::Moved(file) => Some(file.object),
             ReadDone::Vanished(object) | ReadDone::Unreadable(object, _) => Some(*object),
-            ReadDone::Streamed(..) | ReadDone::Abandoned(..) => None,
+            ReadDone::Hides(..) | ReadDone::Streamed(..) | ReadDone::Abandoned(..) => None,
         }
     }
 }
@@ -109,13 +113,13 @@ pub fn read_files(
             return;
         }
         let result = match job {
-            ReadJob::Whole(file) => whole(file),
-            ReadJob::Digest { file, basis } => digest(file, basis, signatures),
+            ReadJob::Whole(file) => whole(file, done),
+            ReadJob::Digest { file, basis } => digest(file, basis, signatures, done),
             ReadJob::Stream {
                 number,
                 file,
                 signature,
-            } => stream(number, file, signature, bulk, signatures),
+            } => stream(number, file, signature, bulk, signatures, done),
         };
         if done.send(result).is_err() {
             return;
@@ -123,8 +127,19 @@ pub fn read_files(
     }
 }
 
-fn whole(file: FileRef) -> ReadDone {
-    match read_whole(&file.directory, &file.name, INLINE_CONTENT_BYTES_MAX) {
+/// Opens a file, and finds out whether its times will tell of what is written to it.
+fn open(file: &FileRef, done: &Sender<ReadDone>) -> Result<StableRead, FsError> {
+    let read = StableRead::open(&file.directory, &file.name)?;
+    let hides = !read.will_tell(file.hides);
+    if hides != file.hides {
+        // Nobody to tell: nobody reads the result either.
+        let _ = done.send(ReadDone::Hides(file.object, hides));
+    }
+    Ok(read)
+}
+
+fn whole(file: FileRef, done: &Sender<ReadDone>) -> ReadDone {
+    match open(&file, done).and_then(|read| read.read_whole(INLINE_CONTENT_BYTES_MAX)) {
         Ok(ReadOutcome::Content(bytes, stat)) => ReadDone::Whole(file, bytes, stat),
         Ok(ReadOutcome::TooLarge(stat)) => ReadDone::TooLarge(file, stat),
         Ok(ReadOutcome::Moved) => ReadDone::Moved(file),
@@ -133,8 +148,13 @@ fn whole(file: FileRef) -> ReadDone {
 }
 
 /// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
-fn digest(file: FileRef, basis: Option<Digest>, signatures: &Signatures) -> ReadDone {
-    let read = match StableRead::open(&file.directory, &file.name) {
+fn digest(
+    file: FileRef,
+    basis: Option<Digest>,
+    signatures: &Signatures,
+    done: &Sender<ReadDone>,
+) -> ReadDone {
+    let read = match open(&file, done) {
         Ok(read) => read,
         Err(error) => return unreadable(file.object, &error),
     };
@@ -234,9 +254,10 @@ fn stream(
     signature: Option<Vec<u8>>,
     bulk: &BulkSender,
     signatures: &Signatures,
+    done: &Sender<ReadDone>,
 ) -> ReadDone {
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
-    let mut read = match StableRead::open(&file.directory, &file.name) {
+    let mut read = match open(&file, done) {
         Ok(read) => read,
         Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
             return abandoned(None);

@@ -652,8 +652,13 @@ impl Source {
         }
         let mut only_renamed = false;
         let mut entry = match old {
-            Some(old) if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) => {
-                if is_unchanged(&old, stat) {
+            Some(mut old)
+                if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) =>
+            {
+                let hides = old.flags & flags::HIDES != 0;
+                if hides && (look.is_untold || self.touched.contains(&place)) {
+                    old.flags |= flags::STALE;
+                } else if is_unchanged(&old, stat) {
                     if kind == Kind::File && self.touched.was_written(&place) {
                         self.doubt_all_names(t, old.object, inode, look)?;
                     }

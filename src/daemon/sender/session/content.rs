@@ -38,6 +38,7 @@ impl Session<'_, '_> {
             self.reading -= 1;
         }
         match done {
+            ReadDone::Hides(object, hides) => self.note_hidden(object, hides),
             ReadDone::Whole(file, bytes, stat) => {
                 let digest = Digest::of(&bytes);
                 self.context.counters.content_bytes += bytes.len() as u64;
@@ -203,6 +204,22 @@ impl Session<'_, '_> {
             }
             None => self.offer(&entry, Some(digest), Some(&stat)),
         }
+        Ok(())
+    }
+
+    /// Whether a file has to be read again at the next look at it, whatever its times say.
+    fn note_hidden(&mut self, object: ObjectId, hides: bool) -> Result<(), Ended> {
+        let source = &mut *self.context.source;
+        source.catalog.clone().update(false, |t| {
+            if let Some(mut entry) = t.get(object)? {
+                entry.flags &= !flags::HIDES;
+                if hides {
+                    entry.flags |= flags::HIDES;
+                }
+                source.put(t, &entry)?;
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 

@@ -106,6 +106,7 @@ impl Session<'_, '_> {
                 directory,
                 name: entry.place.name,
                 sequence: entry.sequence,
+                hides: entry.flags & flags::HIDES != 0,
             }))
         })
     }
