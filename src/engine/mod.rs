@@ -9,4 +9,5 @@ pub mod numbers;
 pub mod order;
 pub mod pending;
 pub mod rangesum;
+pub mod spans;
 pub mod sum;

@@ -117,6 +117,12 @@ impl RangeSums {
         self.bytes.saturating_sub(start).min(SPAN_BYTES)
     }
 
+    /// The value of a span, if it is known.
+    pub fn sum(&self, span: u64) -> Option<[u8; 32]> {
+        let sum = usize::try_from(span).ok().and_then(|at| self.sums.get(at));
+        sum.copied().flatten()
+    }
+
     /// The spans that have to be read before there is a digest.
     pub fn unknown(&self) -> impl Iterator<Item = u64> + '_ {
         let unknown = |(span, sum): (usize, &Option<[u8; 32]>)| sum.is_none().then_some(span as u64);

@@ -5,6 +5,7 @@ mod guests;
 mod listing;
 mod replica;
 mod session;
+mod spans;
 mod staging;
 mod subject;
 mod verify;

@@ -4,12 +4,15 @@
 //! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
+use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::ledger::Ledger;
 use crate::fs::{
     Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, descriptors_for,
     read_whole,
 };
-use crate::store::{Binding, Catalog, CatalogRead, Entry, Role, State, StoreError, Tables, root_place};
+use crate::store::{
+    Binding, Catalog, CatalogRead, Entry, Role, Signatures, State, StoreError, Tables, root_place,
+};
 use driftless_protocol::message::{Cursor, FailureKind, Place};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId};
 use std::collections::{HashMap, HashSet};
@@ -125,6 +128,8 @@ pub struct Replica {
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
     pub unsynced: HashSet<ObjectId>,
+    /// Sums of the spans of large files, by content.
+    pub spans: Arc<Signatures>,
     handles: HashMap<ObjectId, Arc<Directory>>,
     handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
@@ -150,6 +155,9 @@ impl Replica {
             source,
         })?;
         let root = Arc::new(root);
+        let cache = home.join("spans");
+        let spans = Signatures::open(&cache, SPAN_CACHE_BYTES)
+            .map_err(|source| ReplicaError::Home { path: cache, source })?;
         let state = State::open(&home.join("state.redb"))?;
         let opened = Catalog::open(&home.join("catalog.redb"), Role::Receiver)?;
         if let Some(reason) = opened.rebuilt {
@@ -165,6 +173,7 @@ impl Replica {
             protects: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
+            spans: Arc::new(spans),
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             parked: HashSet::new(),

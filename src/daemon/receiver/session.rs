@@ -140,6 +140,7 @@ impl<'a> Session<'a> {
             control,
             carried: replica.carried,
             engine,
+            spans: replica.spans.clone(),
         };
         std::thread::scope(|scope| {
             let queues = [&job_queue; STAGING_THREADS]
@@ -484,6 +485,7 @@ impl<'a> Session<'a> {
                     seal,
                     directory,
                     basis: file,
+                    basis_digest: basis,
                     parts: parts.0,
                     literals: literals.0,
                 });

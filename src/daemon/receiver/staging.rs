@@ -3,8 +3,11 @@
 
 use super::apply::StagedFile;
 use super::replica::ApplyError;
+use super::spans;
 use crate::engine::delta::{self, BasisSigner, Coverage, Engine};
+use crate::engine::rangesum::RangeSums;
 use crate::fs::{Directory, Staged};
+use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SIGNATURE_PART_BYTES_MAX};
 use driftless_protocol::message::{
@@ -85,6 +88,8 @@ pub enum Job {
         directory: Arc<Directory>,
         /// The present file and its size.
         basis: (File, u64),
+        /// What it has.
+        basis_digest: Digest,
         /// Copies and literals.
         parts: Vec<DeltaPart>,
         /// The literals, compressed.
@@ -129,6 +134,8 @@ pub struct Staging {
     pub carried: Carried,
     /// Who makes signatures.
     pub engine: Engine,
+    /// Sums of contents that were found to be right, see [`spans`].
+    pub spans: Arc<Signatures>,
 }
 
 impl Wanted {
@@ -147,6 +154,69 @@ impl Wanted {
 }
 
 impl Staging {
+    fn patch(
+        &self,
+        directory: Arc<Directory>,
+        basis: (File, u64),
+        basis_digest: Digest,
+        seal: &SealOp,
+        parts: &[DeltaPart],
+        literals: &[u8],
+    ) -> Result<StagedFile, ApplyError> {
+        let basis_bytes = basis.1;
+        let incoming = Incoming {
+            staged: Staged::create(directory)?,
+            basis: Some(basis),
+            arrival: Mutex::default(),
+            closed: AtomicBool::new(true),
+        };
+        incoming.build(0, seal.size, parts, &inflate(literals)?)?;
+        let known = spans::carried_over(&self.spans, &basis_digest, basis_bytes, seal.size, parts);
+        self.verify(incoming, seal, Some((known, &basis_digest)))
+    }
+
+    /// Checks a complete file, and flushes it if it is large. Of one that was made from another content, some sums may be
+    /// known.
+    fn verify(
+        &self,
+        incoming: Incoming,
+        seal: &SealOp,
+        made_from: Option<(Option<RangeSums>, &Digest)>,
+    ) -> Result<StagedFile, ApplyError> {
+        let staged = incoming.staged;
+        staged.set_len(seal.size)?;
+        staged.start_writeout();
+        let (known, basis) = made_from.unzip();
+        let known = known.flatten().or_else(|| spans::unknown(seal.size));
+        let (found, sums) = match known {
+            Some(known) => spans::digest_of(&staged, known).map(|(found, sums)| (found, Some(sums)))?,
+            None => (digest_of(staged.file()).map_err(cannot_read_back)?, None),
+        };
+        if found != seal.digest {
+            let text = "the rebuilt content does not have the promised digest".to_owned();
+            return Err(ApplyError {
+                kind: FailureKind::WrongDigest,
+                text,
+            });
+        }
+        if let Some(sums) = sums {
+            spans::remember(&self.spans, &found, &sums, basis);
+        }
+        staged.set_attributes(&seal.attributes, self.carried)?;
+        // Here, and not where batches are committed: small changes must not wait for a large file's flush.
+        let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
+        if is_flushed {
+            staged.sync()?;
+        }
+        Ok(StagedFile {
+            staged,
+            size: seal.size,
+            digest: seal.digest,
+            attributes: seal.attributes,
+            is_flushed,
+        })
+    }
+
     /// Runs jobs until the channel closes.
     pub fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
@@ -182,14 +252,15 @@ impl Staging {
                     seal,
                     directory,
                     basis,
+                    basis_digest,
                     parts,
                     literals,
                 } => {
-                    let outcome = stage_patch(directory, basis, &seal, &parts, &literals, self.carried);
+                    let outcome = self.patch(directory, basis, basis_digest, &seal, &parts, &literals);
                     Some(report(seal.number, outcome))
                 }
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
-                    Ok(incoming) => report(seal.number, verify(incoming, &seal, self.carried)),
+                    Ok(incoming) => report(seal.number, self.verify(incoming, &seal, None)),
                     // A range thread still holds it for an instant; look again after the others.
                     Err(incoming) => {
                         std::thread::yield_now();
@@ -372,24 +443,6 @@ fn report(number: u64, outcome: Result<StagedFile, ApplyError>) -> Done {
     }
 }
 
-fn stage_patch(
-    directory: Arc<Directory>,
-    basis: (File, u64),
-    seal: &SealOp,
-    parts: &[DeltaPart],
-    literals: &[u8],
-    carried: Carried,
-) -> Result<StagedFile, ApplyError> {
-    let incoming = Incoming {
-        staged: Staged::create(directory)?,
-        basis: Some(basis),
-        arrival: Mutex::default(),
-        closed: AtomicBool::new(true),
-    };
-    incoming.build(0, seal.size, parts, &inflate(literals)?)?;
-    verify(incoming, seal, carried)
-}
-
 fn stage_inline(
     directory: Arc<Directory>,
     digest: Digest,
@@ -416,34 +469,11 @@ fn stage_inline(
     })
 }
 
-fn verify(incoming: Incoming, seal: &SealOp, carried: Carried) -> Result<StagedFile, ApplyError> {
-    let staged = incoming.staged;
-    staged.set_len(seal.size)?;
-    staged.start_writeout();
-    let found = digest_of(staged.file()).map_err(|error| ApplyError {
+fn cannot_read_back(error: std::io::Error) -> ApplyError {
+    ApplyError {
         kind: FailureKind::Io,
         text: format!("cannot read back: {error}"),
-    })?;
-    if found != seal.digest {
-        let text = "the rebuilt content does not have the promised digest".to_owned();
-        return Err(ApplyError {
-            kind: FailureKind::WrongDigest,
-            text,
-        });
     }
-    staged.set_attributes(&seal.attributes, carried)?;
-    // Here, and not where batches are committed: small changes must not wait for a large file's flush.
-    let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
-    if is_flushed {
-        staged.sync()?;
-    }
-    Ok(StagedFile {
-        staged,
-        size: seal.size,
-        digest: seal.digest,
-        attributes: seal.attributes,
-        is_flushed,
-    })
 }
 
 /// BLAKE3 of a whole file, read from its beginning whatever its position.

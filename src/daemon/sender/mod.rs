@@ -4,6 +4,7 @@ mod reader;
 mod reconcile;
 mod session;
 mod source;
+mod spans;
 mod touched;
 mod work;
 

@@ -1,11 +1,13 @@
 //! Reading contents: small files whole, large ones as a run of ranges. Runs on plain threads beside the session.
 
+use super::spans::{self, Compared, SPANNED_BYTES};
 use super::work::DELTA_BYTES_MIN;
 use crate::daemon::Stop;
 use crate::engine::delta::{
     Index, Matcher, Patch, PatchCollector, PeerSignature, RangeDelta, Signature, SignatureBuilder,
     SignatureOptions, TargetMatcher,
 };
+use crate::engine::spans::SpansBuilder;
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
@@ -38,6 +40,15 @@ pub struct FileRef {
     pub sequence: u64,
     /// Its times did not tell of all that was written to it when it was last read: it is written out first.
     pub hides: bool,
+}
+
+/// What is remembered of contents that the target holds.
+#[derive(Debug)]
+pub struct Memory {
+    /// By object.
+    pub signatures: Arc<Signatures>,
+    /// By content, see [`spans`].
+    pub spans: Arc<Signatures>,
 }
 
 /// Something to read.
@@ -105,7 +116,7 @@ pub fn read_files(
     jobs: &Receiver<ReadJob>,
     done: &Sender<ReadDone>,
     bulk: &BulkSender,
-    signatures: &Signatures,
+    memory: &Memory,
     stop: &Stop,
 ) {
     for job in jobs {
@@ -114,12 +125,12 @@ pub fn read_files(
         }
         let result = match job {
             ReadJob::Whole(file) => whole(file, done),
-            ReadJob::Digest { file, basis } => digest(file, basis, signatures, done),
+            ReadJob::Digest { file, basis } => digest(file, basis, memory, done),
             ReadJob::Stream {
                 number,
                 file,
                 signature,
-            } => stream(number, file, signature, bulk, signatures, done),
+            } => stream(number, file, signature, bulk, memory, done),
         };
         if done.send(result).is_err() {
             return;
@@ -148,18 +159,16 @@ fn whole(file: FileRef, done: &Sender<ReadDone>) -> ReadDone {
 }
 
 /// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
-fn digest(
-    file: FileRef,
-    basis: Option<Digest>,
-    signatures: &Signatures,
-    done: &Sender<ReadDone>,
-) -> ReadDone {
+fn digest(file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Sender<ReadDone>) -> ReadDone {
     let read = match open(&file, done) {
         Ok(read) => read,
         Err(error) => return unreadable(file.object, &error),
     };
+    if let Some(done) = compare(&file, &read, basis, memory) {
+        return done;
+    }
     let remembered = basis.and_then(|basis| {
-        let signature = Signature::parse(signatures.get(file.object, &basis)?).ok()?;
+        let signature = Signature::parse(memory.signatures.get(file.object, &basis)?).ok()?;
         Some((basis, Index::new(signature)))
     });
     let mut changes = remembered
@@ -167,9 +176,9 @@ fn digest(
         .map(|(_, index)| Matcher::with_output(index, PatchCollector::default()));
     let size = read.stat().size;
     let mut signer = signer(size);
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = Hashing::new(size);
     let read_all = read_pieces(read.file(), size, MATCHED_BYTES, |piece| {
-        hasher.update(piece);
+        hasher.push(piece);
         if let Some(signer) = &mut signer {
             signer.push(piece);
         }
@@ -189,9 +198,9 @@ fn digest(
     let Ok(Some(stat)) = read.finish() else {
         return ReadDone::Moved(file);
     };
-    let digest = Digest(hasher.finalize().into());
+    let digest = hasher.finish(memory);
     if let Some(signer) = signer {
-        remember(signatures, file.object, &digest, signer);
+        remember(memory, file.object, &digest, signer);
     }
     let patch = changes.and_then(|changes| changes.end_with_output().finish());
     let patch = remembered.as_ref().map(|(basis, _)| *basis).zip(patch);
@@ -212,10 +221,10 @@ fn signer(bytes: u64) -> Option<SignatureBuilder> {
 }
 
 /// Keeps the signature of a file that was read to its end.
-fn remember(signatures: &Signatures, object: ObjectId, digest: &Digest, signer: SignatureBuilder) {
+fn remember(memory: &Memory, object: ObjectId, digest: &Digest, signer: SignatureBuilder) {
     // A file that was cut short under the read is read again anyway.
     let Ok(signed) = signer.finish() else { return };
-    if let Err(error) = signatures.put(object, digest, &signed.signature) {
+    if let Err(error) = memory.signatures.put(object, digest, &signed.signature) {
         tracing::debug!("cannot keep a signature: {error}");
     }
 }
@@ -253,7 +262,7 @@ fn stream(
     file: FileRef,
     signature: Option<Vec<u8>>,
     bulk: &BulkSender,
-    signatures: &Signatures,
+    memory: &Memory,
     done: &Sender<ReadDone>,
 ) -> ReadDone {
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
@@ -272,8 +281,8 @@ fn stream(
         matcher: signature.as_ref().map(PeerSignature::matcher),
         at: 0,
     };
-    let mut hasher = blake3::Hasher::new();
     let before = *read.stat();
+    let mut hasher = Hashing::new(before.size);
     let is_worth_it = signature.is_some() || before.size >= SIGNED_AT_FIRST_BYTES_MIN;
     let mut signer = signer(before.size).filter(|_| is_worth_it);
     let step = if sender.matcher.is_some() {
@@ -284,7 +293,7 @@ fn stream(
     let mut is_cut_off = false;
     // What is appended after the first look belongs to the next version.
     let at = read_pieces(read.file(), before.size, step, |piece| {
-        hasher.update(piece);
+        hasher.push(piece);
         if let Some(signer) = &mut signer {
             signer.push(piece);
         }
@@ -298,9 +307,9 @@ fn stream(
     if is_cut_off || sender.finish().is_err() {
         return abandoned(None);
     }
-    let digest = Digest(hasher.finalize().into());
+    let digest = hasher.finish(memory);
     if let Some(signer) = signer {
-        remember(signatures, file.object, &digest, signer);
+        remember(memory, file.object, &digest, signer);
     }
     match held_still(&mut read, digest, at) {
         Ok(still) => ReadDone::Streamed(number, file.object, digest, at, *read.stat(), still),
@@ -329,7 +338,59 @@ fn held_still(read: &mut StableRead, sent: Digest, sent_bytes: u64) -> Result<bo
     Ok(found == sent && read.check().map_err(text)?.is_some())
 }
 
-fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+/// How a file differs from the content that the target holds, if the sums of that are remembered and not much does.
+fn compare(file: &FileRef, read: &StableRead, basis: Option<Digest>, memory: &Memory) -> Option<ReadDone> {
+    let basis = basis?;
+    let size = read.stat().size;
+    let old = spans::remembered(&memory.spans, &basis)?;
+    let Compared { digest, spans, patch } = spans::compare(read.file(), size, &old, 0).ok()??;
+    let Ok(Some(stat)) = read.check() else {
+        return Some(ReadDone::Moved(file.clone()));
+    };
+    if let Some(spans) = spans.filter(|_| digest != basis) {
+        spans::remember(&memory.spans, &digest, &spans, Some(&basis));
+    }
+    Some(ReadDone::Digest(file.clone(), digest, stat, Some((basis, patch))))
+}
+
+/// Digests what is read from a file's beginning to its end; of large files the sums are remembered.
+enum Hashing {
+    Whole(Box<blake3::Hasher>),
+    Spans(SpansBuilder),
+}
+
+impl Hashing {
+    fn new(size: u64) -> Hashing {
+        let mut seed = [0; 8];
+        if !SPANNED_BYTES.contains(&size) || getrandom::fill(&mut seed).is_err() {
+            return Hashing::Whole(Box::default());
+        }
+        Hashing::Spans(SpansBuilder::new(u64::from_le_bytes(seed)))
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        match self {
+            Hashing::Whole(hasher) => _ = hasher.update(piece),
+            Hashing::Spans(builder) => builder.push(piece),
+        }
+    }
+
+    fn finish(self, memory: &Memory) -> Digest {
+        match self {
+            Hashing::Whole(hasher) => Digest(hasher.finalize().into()),
+            Hashing::Spans(builder) => {
+                let (digest, spans) = builder.finish();
+                let digest = Digest(digest);
+                if let Some(spans) = spans {
+                    spans::remember(&memory.spans, &digest, &spans, None);
+                }
+                digest
+            }
+        }
+    }
+}
+
+pub(super) fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], at + filled as u64) {

@@ -14,7 +14,7 @@ mod window;
 
 pub use extras::RULES;
 
-use super::reader::{FileRef, ReadDone, ReadJob, read_files};
+use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_files};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
@@ -258,8 +258,11 @@ impl<'a, 'c> Session<'a, 'c> {
                 .chain([&stream_queue; STREAM_THREADS])
             {
                 let (queue, done, bulk, halt) = (queue.clone(), done.clone(), link.bulk(), halt.clone());
-                let signatures = context.source.signatures.clone();
-                scope.spawn(move || read_files(&queue, &done, &bulk, &signatures, &halt));
+                let memory = Memory {
+                    signatures: context.source.signatures.clone(),
+                    spans: context.source.spans.clone(),
+                };
+                scope.spawn(move || read_files(&queue, &done, &bulk, &memory, &halt));
             }
             let mut session = Session {
                 context,

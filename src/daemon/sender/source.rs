@@ -61,6 +61,8 @@ pub struct Source {
     pub state: State,
     /// Of the contents that the target was last sent.
     pub signatures: Arc<Signatures>,
+    /// And the sums of the spans of the large ones, by content.
+    pub spans: Arc<Signatures>,
     /// The sum over what is known of the tree.
     pub ledger: Ledger,
     /// Lines for the user that have not been shown yet.
@@ -149,13 +151,15 @@ impl Source {
         state
             .raise_object_reserve(next.0 + NUMBERS_PER_RUN)
             .map_err(|error| failed(&error))?;
-        let signatures =
-            Signatures::open(&home.join("signatures"), SIGNATURE_CACHE_BYTES).map_err(|error| {
+        let cache = |name: &str| {
+            Signatures::open(&home.join(name), SIGNATURE_CACHE_BYTES).map_err(|error| {
                 DaemonError::failed(format!(
                     "cannot use the signatures in {}: {error}",
                     home.display()
                 ))
-            })?;
+            })
+        };
+        let (signatures, spans) = (cache("signatures")?, cache("spans")?);
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
             warnings.push(format!(
@@ -169,6 +173,7 @@ impl Source {
             catalog: Arc::new(catalog),
             state,
             signatures: Arc::new(signatures),
+            spans: Arc::new(spans),
             ledger: Ledger::default(),
             warnings,
             touched: Touched::default(),
