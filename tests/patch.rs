@@ -5,6 +5,7 @@ mod support;
 use driftless::daemon::receiver::ReceiverDaemon;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 use support::relay::Relay;
 use support::{Following, Pair, wait_equal};
 
@@ -29,7 +30,10 @@ struct Bench {
 impl Bench {
     /// A pair in sync over a relay, with one large file.
     fn new() -> Bench {
-        let pair = Pair::new();
+        Bench::with(Pair::new())
+    }
+
+    fn with(pair: Pair) -> Bench {
         fs::write(pair.src().join("large"), incompressible(0, LARGE_BYTES)).unwrap();
         let receiver = pair.receive();
         let relay = Relay::start(receiver.address(), 100 << 20);
@@ -88,6 +92,67 @@ fn what_is_appended_is_all_that_is_sent() {
     let cost = bench.cost(|file| file.set_len(1 << 20).unwrap());
     assert!(cost < 4_000, "{cost} bytes for a cut");
     bench.end();
+}
+
+#[test]
+fn what_is_cut_is_not_asked_for() {
+    let bench = Bench::new();
+    let cost = bench.cost(|file| file.set_len(6 << 20).unwrap());
+    assert!(cost < 4_000, "{cost} bytes for a cut");
+    let cost = bench.cost(|file| {
+        file.set_len(0).unwrap();
+        file.write_all_at(&incompressible(1, 3_000), 0).unwrap();
+    });
+    assert!(cost < 8_000, "{cost} bytes for a log that was begun anew");
+    bench.end();
+}
+
+/// What a file that only grows is assumed to be is sent at once; what it is, soon after.
+#[test]
+fn what_only_grows_is_not_read_before_it_leaves() {
+    let mut pair = Pair::new();
+    pair.append_only.add(b"/large").unwrap();
+    pair.pending.max_delay = Duration::from_secs(5);
+    let bench = Bench::with(pair);
+    let (copy, line) = (bench.pair.dst().join("large"), incompressible(1, 1_024));
+    for round in 0..3 {
+        let at = (LARGE_BYTES + round * line.len()) as u64;
+        let cost = bench.cost(|file| file.write_all_at(&line, at).unwrap());
+        assert!(
+            cost < 6_000,
+            "{cost} bytes for an append and the word that it was right"
+        );
+    }
+    // It did not only grow: nobody looks before what was added has left.
+    let at = (LARGE_BYTES + 3 * line.len()) as u64;
+    let source = OpenOptions::new()
+        .write(true)
+        .open(bench.pair.src().join("large"))
+        .unwrap();
+    let before = fs::read(&copy).unwrap();
+    source.write_all_at(b"changed", 100).unwrap();
+    source.write_all_at(&line, at).unwrap();
+    drop(source);
+    let grown = wait_until_some("what was added", || {
+        fs::read(&copy)
+            .ok()
+            .filter(|content| content.len() > before.len())
+    });
+    assert!(grown.starts_with(&before) && grown.ends_with(&line));
+    bench.settle();
+    assert_eq!(fs::read(&copy).unwrap()[100..107], *b"changed");
+    bench.end();
+}
+
+fn wait_until_some<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + support::PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 #[test]

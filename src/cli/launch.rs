@@ -168,6 +168,7 @@ impl SendArgs {
             },
             pending: self.timing.pending(),
             large_files: self.timing.large_files(),
+            append_only: self.timing.append_only(),
             accept_root: self.accept_root,
             filter: filter.clone(),
             link: link.clone(),

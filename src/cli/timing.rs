@@ -2,8 +2,11 @@
 
 use super::text::{parse_bytes, parse_span};
 use crate::daemon::LargeFiles;
+use crate::engine::filter::FileSet;
 use crate::engine::pending::{PendingOptions, Writes};
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// When changes leave, and how often what the kernel tells nothing of is looked at.
@@ -35,6 +38,10 @@ pub(super) struct TimingArgs {
     /// Changes of files of at least SIZE wait for DELAY and leave together, as in 1GiB:10m; may not be repeated
     #[arg(long, value_name = "SIZE:DELAY", value_parser = parse_large)]
     big_file: Option<LargeFiles>,
+    /// Files that only grow, as in *.log or /var/data/**: what is added to one leaves at once, and that the rest did not
+    /// change is looked at within --max-delay; may be repeated
+    #[arg(long, value_name = "PATTERN", value_parser = parse_append_only)]
+    append_only: Vec<OsString>,
     /// How often every directory is looked at, slowly, for what no event tells of, or `off`
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_audit)]
     audit_interval: Audit,
@@ -75,6 +82,16 @@ impl TimingArgs {
         self.big_file
     }
 
+    /// Files that only grow.
+    pub(super) fn append_only(&self) -> FileSet {
+        let mut set = FileSet::default();
+        for pattern in &self.append_only {
+            // Each was tried when it was read.
+            let _ = set.add(pattern.as_bytes());
+        }
+        set
+    }
+
     /// How often everything is looked at.
     pub(super) fn audit(&self) -> Option<Duration> {
         self.audit_interval.0
@@ -88,6 +105,11 @@ fn parse_large(text: &str) -> Result<LargeFiles, String> {
         bytes: parse_bytes(size)?,
         delay: parse_span(delay)?,
     })
+}
+
+fn parse_append_only(text: &str) -> Result<OsString, String> {
+    FileSet::default().add(text.as_bytes())?;
+    Ok(text.into())
 }
 
 fn parse_audit(text: &str) -> Result<Audit, String> {
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_flag_arrives() {
-        let words = "--delay 15s --batch-max 7 --settle 20ms --max-delay 2s --writes close --big-file 1MiB:10m \
+        let words = "--delay 15s --batch-max 7 --settle 20ms --max-delay 2s --writes close --append-only *.log --append-only /a/b --big-file 1MiB:10m \
                      --audit-interval off";
         let timing = timing(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = PendingOptions {
@@ -147,6 +169,8 @@ mod tests {
             delay: Duration::from_secs(600),
         };
         assert_eq!((timing.large_files(), timing.audit()), (Some(large), None));
+        let grows = timing.append_only();
+        assert!(grows.has(b"a", b"b") && grows.has(b"x", b"y.log") && !grows.has(b"", b"b"));
     }
 
     #[test]
@@ -154,6 +178,7 @@ mod tests {
         for (words, said) in [
             (&["--delay", "soon"][..], "not a time span"),
             (&["--big-file", "1G"], "not SIZE:DELAY"),
+            (&["--append-only", "[a"], "bracket"),
             (&["--audit-interval", "5s"], "would be polling"),
             (&["--batch-max", "5"], "--delay"),
         ] {

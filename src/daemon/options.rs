@@ -1,7 +1,7 @@
 //! What the daemons are told to do, and how they tell what they did.
 
 use crate::engine::delta::Engine;
-use crate::engine::filter::Filter;
+use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
 use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
@@ -102,6 +102,9 @@ pub struct SenderOptions {
     pub pending: PendingOptions,
     /// A slower rhythm for large files.
     pub large_files: Option<LargeFiles>,
+    /// Files that only grow: what is added to one leaves at once, and whether the rest is as it was is looked at within
+    /// [`PendingOptions::max_delay`].
+    pub append_only: FileSet,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.

@@ -15,7 +15,7 @@ use driftless::daemon::{
     Stop, Summary, TargetOptions, WatchOptions, sender,
 };
 use driftless::engine::delta::Engine;
-use driftless::engine::filter::Filter;
+use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -59,6 +59,7 @@ pub struct Pair {
     pub watch: WatchOptions,
     pub pending: PendingOptions,
     pub large_files: Option<LargeFiles>,
+    pub append_only: FileSet,
     pub filter: Filter,
 }
 
@@ -91,6 +92,7 @@ impl Pair {
             watch: WatchOptions::default(),
             pending: PendingOptions::default(),
             large_files: None,
+            append_only: FileSet::default(),
             filter: Filter::everything(),
         }
     }
@@ -146,6 +148,7 @@ impl Pair {
             watch: self.watch.clone(),
             pending: self.pending.clone(),
             large_files: self.large_files,
+            append_only: self.append_only.clone(),
             accept_root: self.accept_root,
             filter: self.filter.clone(),
             link: LinkOptions::default(),

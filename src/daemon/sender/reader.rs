@@ -40,6 +40,8 @@ pub struct FileRef {
     pub sequence: u64,
     /// Its times did not tell of all that was written to it when it was last read: it is written out first.
     pub hides: bool,
+    /// It only grows: what the target holds of it is not read. Cleared if it was read all the same.
+    pub only_grows: bool,
 }
 
 /// What is remembered of contents that the target holds.
@@ -159,7 +161,7 @@ fn whole(file: FileRef, done: &Sender<ReadDone>) -> ReadDone {
 }
 
 /// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
-fn digest(file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Sender<ReadDone>) -> ReadDone {
+fn digest(mut file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Sender<ReadDone>) -> ReadDone {
     let read = match open(&file, done) {
         Ok(read) => read,
         Err(error) => return unreadable(file.object, &error),
@@ -167,6 +169,7 @@ fn digest(file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Sender<R
     if let Some(done) = compare(&file, &read, basis, memory) {
         return done;
     }
+    file.only_grows = false;
     let remembered = basis.and_then(|basis| {
         let signature = Signature::parse(memory.signatures.get(file.object, &basis)?).ok()?;
         Some((basis, Index::new(signature)))
@@ -343,7 +346,8 @@ fn compare(file: &FileRef, read: &StableRead, basis: Option<Digest>, memory: &Me
     let basis = basis?;
     let size = read.stat().size;
     let old = spans::remembered(&memory.spans, &basis)?;
-    let Compared { digest, spans, patch } = spans::compare(read.file(), size, &old, 0).ok()??;
+    let trusted = if file.only_grows { old.bytes() } else { 0 };
+    let Compared { digest, spans, patch } = spans::compare(read.file(), size, &old, trusted).ok()??;
     let Ok(Some(stat)) = read.check() else {
         return Some(ReadDone::Moved(file.clone()));
     };

@@ -4,6 +4,7 @@
 //! link, so that a slow receiver never keeps this thread from taking acknowledgements. An object has at most one op in
 //! flight; what changes meanwhile waits in its one slot of the journal.
 
+mod assumed;
 mod content;
 mod deletions;
 mod dispatch;
@@ -25,6 +26,7 @@ use crate::engine::pending::Pending;
 use crate::fs::{Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
+use assumed::Assumed;
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
@@ -217,6 +219,8 @@ pub struct Session<'a, 'c> {
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
+    /// Files that were sent without a look at what the target held of them.
+    assumed: Assumed,
     delayed: BTreeSet<(Instant, ObjectId)>,
     /// Large files that changed, and when they may go.
     large_due: HashMap<ObjectId, Instant>,
@@ -291,6 +295,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 signatures: HashMap::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
+                assumed: Assumed::default(),
                 delayed: BTreeSet::new(),
                 large_due: HashMap::new(),
                 marked: None,

@@ -41,6 +41,7 @@ mod gitignore;
 mod lsyncd;
 mod named;
 mod parse;
+mod paths;
 mod pattern;
 mod rule;
 mod size;
@@ -55,6 +56,7 @@ pub use directory::{Deletion, DirRules, Role, Verdict};
 pub use error::{FilterError, ReadFault, RuleFault, RulePlace, RuleSource};
 pub use lsyncd::differs_from_rsync;
 pub use named::{NamedPaths, split_relative_root};
+pub use paths::FileSet;
 pub use rule::RuleRef;
 pub use size::{SizeFault, SizeUnit, parse_size};
 

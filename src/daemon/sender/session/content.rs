@@ -45,6 +45,8 @@ impl Session<'_, '_> {
                 self.send_content(&file, digest, stat, Form::Bytes(bytes))
             }
             ReadDone::Digest(file, digest, stat, patch) => {
+                self.assumed
+                    .note(&file, &stat, self.context.options.pending.max_delay);
                 let form = patch.map_or(Form::Ranges, |(basis, patch)| Form::Patch(basis, patch));
                 self.send_content(&file, digest, stat, form)
             }
@@ -164,7 +166,9 @@ impl Session<'_, '_> {
         let Some(entry) = entry else { return Ok(()) };
         let (place, attributes) = (entry.place.clone(), stat.attributes);
         // Read within a tick of its last change, it stays stale and is read once more.
-        let stamp = Some(stat.stamp).filter(|stamp| !is_within_tick(stamp));
+        // And so does one of which only the end was read.
+        let is_whole = !self.assumed.is_assumed(object);
+        let stamp = Some(stat.stamp).filter(|stamp| is_whole && !is_within_tick(stamp));
         let flight = InFlight::Content {
             object,
             sequence: file.sequence,

@@ -145,6 +145,11 @@ impl Session<'_, '_> {
                 self.offer(&entry, None, None);
                 return Ok(());
             }
+            Next::Read | Next::Digest if self.assumed.due(&entry).is_some() => {
+                self.delayed
+                    .extend(self.assumed.due(&entry).map(|due| (due, object)));
+                return Ok(());
+            }
             Next::Read | Next::Digest if self.is_too_fresh(&entry) => {
                 self.delayed.insert((Instant::now() + CLOCK_TICK, object));
                 return Ok(());

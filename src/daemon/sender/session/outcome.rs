@@ -94,12 +94,26 @@ impl Session<'_, '_> {
     }
 
     pub(super) fn file_ref(&mut self, object: ObjectId) -> Result<Option<FileRef>, StoreError> {
+        let append_only = &self.context.options.append_only;
+        let may_assume = !append_only.is_empty() && self.assumed.may_assume(object);
         let source = &mut *self.context.source;
         let catalog = source.catalog.clone();
         catalog.read(|view| {
             let Some(entry) = view.get(object)? else {
                 return Ok(None);
             };
+            let directories = match may_assume {
+                true => view.path_of(entry.place.directory)?,
+                false => None,
+            };
+            let only_grows = directories.is_some_and(|names| {
+                let directory = names
+                    .iter()
+                    .map(driftless_protocol::Name::as_bytes)
+                    .collect::<Vec<_>>()
+                    .join(&b'/');
+                append_only.has(&directory, entry.place.name.as_bytes())
+            });
             let directory = source.directory(view, entry.place.directory)?;
             Ok(directory.map(|directory| FileRef {
                 object,
@@ -107,6 +121,7 @@ impl Session<'_, '_> {
                 name: entry.place.name,
                 sequence: entry.sequence,
                 hides: entry.flags & flags::HIDES != 0,
+                only_grows,
             }))
         })
     }

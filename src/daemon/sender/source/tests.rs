@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::daemon::{Deletes, TargetOptions};
+use crate::engine::filter::FileSet;
 use crate::engine::pending::{Hint, PendingOptions};
 use crate::net::LinkOptions;
 use crate::watch::{WatchChoice, WatchOptions};
@@ -48,6 +49,7 @@ impl Bench {
             },
             pending: PendingOptions::default(),
             large_files: None,
+            append_only: FileSet::default(),
             filter: crate::engine::filter::Filter::everything(),
             accept_root: false,
             link: LinkOptions::default(),
