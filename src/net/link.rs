@@ -1,6 +1,7 @@
 //! Both ends of a mirror connection.
 
 use super::compression::{Compression, Queue, Steering};
+use super::congestion::{PathMemory, memory_of};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
 use super::transport::{
     BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
@@ -345,6 +346,11 @@ impl SenderLink {
     /// What was moved.
     pub fn statistics(&self) -> LinkStatistics {
         self.shared.statistics()
+    }
+
+    /// What the next connection to this peer may make use of.
+    pub fn path_memory(&self) -> Option<PathMemory> {
+        memory_of(self.shared.connection.congestion_state())
     }
 
     /// Ends the link.

@@ -16,7 +16,7 @@ mod pair;
 mod transport;
 
 pub use compression::Compression;
-pub use congestion::Congestion;
+pub use congestion::{Congestion, PathMemory};
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
 pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, ReceiverLink, SenderLink};

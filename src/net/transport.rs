@@ -1,7 +1,7 @@
 //! Windows, timeouts and sockets: what both kinds of endpoint share.
 
 use super::compression::Compression;
-use super::congestion::Congestion;
+use super::congestion::{Congestion, PathMemory};
 use super::limit::{LimitedSocket, Limiter};
 use driftless_protocol::CloseCode;
 use quinn::crypto::{CryptoError, HmacKey};
@@ -43,6 +43,8 @@ pub struct LinkOptions {
     pub compression: Compression,
     /// Congestion control.
     pub congestion: Congestion,
+    /// What an earlier connection to this peer found out about the path.
+    pub remembered: Option<PathMemory>,
     /// What may leave in a second, together with all others that hold the same.
     pub limiter: Option<Arc<Limiter>>,
 }
@@ -56,6 +58,7 @@ impl Default for LinkOptions {
             hello_timeout: Duration::from_secs(10),
             compression: Compression::default(),
             congestion: Congestion::default(),
+            remembered: None,
             limiter: None,
         }
     }
@@ -119,7 +122,7 @@ pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> 
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok());
-    config.congestion_controller_factory(options.congestion.factory());
+    config.congestion_controller_factory(options.congestion.factory(options.remembered));
     if uni_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.

@@ -12,11 +12,12 @@ pub use reconcile::{ReconcileError, receive_listing};
 pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 
 use super::ledger::flags;
+use super::status::unix_now;
 use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
 use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::net::{ConnectError, LinkEnd, SenderLink, resolve};
+use crate::net::{ConnectError, LinkEnd, PathMemory, SenderLink, resolve};
 use crate::store::CatalogRead;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
@@ -165,6 +166,7 @@ fn connect_and_serve(
                 was_connected = true;
                 let began = Instant::now();
                 let ended = Session::run(context, &link, &opened);
+                remember_path(context, &link);
                 let statistics = link.statistics();
                 context.counters.wire_bytes_sent += statistics.bytes_sent;
                 context.counters.wire_bytes_received += statistics.bytes_received;
@@ -204,6 +206,29 @@ fn connect_and_serve(
     }
 }
 
+/// Where the state keeps what is known of the path to a target.
+fn path_key(context: &Context<'_>) -> String {
+    format!("path/{}", context.options.target.display)
+}
+
+fn remembered_path(context: &Context<'_>) -> Option<PathMemory> {
+    let stored = context.source.state.value(&path_key(context)).ok().flatten()?;
+    PathMemory::from_bytes(&stored, unix_now())
+}
+
+/// Stores what the connection found out, if that is news. It is never needed, so a failure is no error.
+fn remember_path(context: &Context<'_>, link: &SenderLink) {
+    let Some(path) = link.path_memory() else { return };
+    if path.is_news_to(remembered_path(context))
+        && let Err(error) = context
+            .source
+            .state
+            .put_value(&path_key(context), &path.to_bytes(unix_now()))
+    {
+        tracing::debug!("cannot store what is known of the path: {error}");
+    }
+}
+
 /// Doubles from 200 ms to a minute, each time a random part between a half and the whole of it, so that many senders
 /// do not come back at the same moment.
 fn backoff(tries: u32) -> Duration {
@@ -223,7 +248,8 @@ enum Connected {
 
 /// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
 fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
-    let options = context.options.clone();
+    let mut options = context.options.clone();
+    options.link.remembered = remembered_path(context);
     let open = opening(context, Purpose::Mirror)?;
     let runtime = runtime.clone();
     let (sender, receiver) = bounded(1);

@@ -17,6 +17,7 @@
 //! to take more again.
 
 use super::INITIAL_WINDOW;
+use super::PathMemory;
 use super::delivery::{Deliveries, Sample};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
@@ -59,11 +60,14 @@ const MIN_PACKETS: u64 = 4;
 
 /// Makes the controllers of a connection's paths.
 #[derive(Debug, Clone, Default)]
-pub struct BdpConfig;
+pub struct BdpConfig {
+    /// What an earlier connection found.
+    pub remembered: Option<PathMemory>,
+}
 
 impl ControllerFactory for BdpConfig {
     fn build(self: Arc<Self>, _now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Bdp::new(current_mtu))
+        Box::new(Bdp::new(current_mtu, self.remembered))
     }
 }
 
@@ -144,6 +148,8 @@ pub struct Bdp {
     /// Losses of packets that left before this were answered.
     answered: Option<Instant>,
     last_sent: Option<Instant>,
+    /// Until the first round trip shows whether it is still true.
+    remembered: Option<PathMemory>,
     /// As quinn's pacer knows it.
     smoothed: Duration,
     /// The last round trips, in a ring.
@@ -152,8 +158,8 @@ pub struct Bdp {
 }
 
 impl Bdp {
-    /// A path of which nothing is known.
-    pub fn new(mtu: u16) -> Bdp {
+    /// A path of which nothing is known but what is `remembered`.
+    pub fn new(mtu: u16, remembered: Option<PathMemory>) -> Bdp {
         Bdp {
             mtu: u64::from(mtu),
             window: INITIAL_WINDOW,
@@ -169,6 +175,7 @@ impl Bdp {
             ceiling: None,
             answered: None,
             last_sent: None,
+            remembered,
             smoothed: Duration::ZERO,
             recent: [Duration::ZERO; DELAY_SAMPLES],
             recent_at: 0,
@@ -178,6 +185,15 @@ impl Bdp {
     /// Bytes that fill the path, as far as it is known.
     fn product(&self) -> Option<f64> {
         Some(self.rate.highest()? * self.round_trip.lowest()?.as_secs_f64())
+    }
+
+    /// What the next connection may make use of. A window that was never filled says nothing.
+    pub fn memory(&self) -> Option<PathMemory> {
+        let is_known = self.product()? > INITIAL_WINDOW as f64;
+        is_known.then_some(PathMemory {
+            rate: self.rate.highest()? as u64,
+            round_trip: self.round_trip.lowest()?,
+        })
     }
 
     fn at_least(&self, window: f64) -> u64 {
@@ -211,6 +227,13 @@ impl Bdp {
 
     fn on_sample(&mut self, sample: &Sample, in_flight: u64, app_limited: bool) {
         self.learn(sample);
+        if let Some(window) = self
+            .remembered
+            .take()
+            .and_then(|path| path.window(sample.round_trip))
+        {
+            self.window = self.window.max(window);
+        }
         if matches!(self.phase, Phase::Startup { .. }) && self.is_queue_growing() {
             self.enter_down();
         }

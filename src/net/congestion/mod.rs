@@ -4,13 +4,16 @@
 
 mod bdp;
 mod delivery;
+mod memory;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
-use bdp::BdpConfig;
-use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+pub use memory::PathMemory;
+
+use bdp::{Bdp, BdpConfig};
+use quinn::congestion::{BbrConfig, Controller, ControllerFactory, CubicConfig, NewRenoConfig};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -44,9 +47,10 @@ impl Congestion {
         ("newreno", Congestion::NewReno),
     ];
 
-    pub(super) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+    /// Makes the controllers of a connection. Only ours makes use of what is `remembered` of the path.
+    pub(super) fn factory(self, remembered: Option<PathMemory>) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
-            Congestion::Auto | Congestion::Bdp => Arc::new(BdpConfig),
+            Congestion::Auto | Congestion::Bdp => Arc::new(BdpConfig { remembered }),
             Congestion::Bbr => {
                 let mut bbr = BbrConfig::default();
                 bbr.initial_window(INITIAL_WINDOW);
@@ -64,6 +68,11 @@ impl Congestion {
             }
         }
     }
+}
+
+/// What a controller can tell the next connection: nothing, unless it is ours and was busy.
+pub(super) fn memory_of(controller: Box<dyn Controller>) -> Option<PathMemory> {
+    controller.into_any().downcast::<Bdp>().ok()?.memory()
 }
 
 impl fmt::Display for Congestion {

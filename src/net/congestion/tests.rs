@@ -2,7 +2,7 @@
 //! headers of IP and UDP.
 
 use super::simulation::{Line, Outcome, Transfer, run};
-use super::{Congestion, bdp::Bdp};
+use super::{Congestion, PathMemory, bdp::Bdp};
 use quinn::TransportConfig;
 use quinn::congestion::Controller;
 use std::sync::Arc;
@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 const ENDLESS: u64 = 1 << 50;
 
 fn transport(congestion: Congestion) -> Arc<TransportConfig> {
+    remembering(congestion, None)
+}
+
+fn remembering(congestion: Congestion, path: Option<PathMemory>) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(24_000_000u32.into())
         .receive_window(48_000_000u32.into())
         .send_window(48_000_000)
         .max_idle_timeout(None)
-        .congestion_controller_factory(congestion.factory());
+        .congestion_controller_factory(congestion.factory(path));
     Arc::new(config)
 }
 
@@ -132,11 +136,45 @@ fn two_of_its_kind_share() {
 
 #[test]
 fn after_a_silence_of_a_path_it_starts_again() {
-    let mut controller = Bdp::new(1_200);
+    let mut controller = Bdp::new(1_200, None);
     let before = controller.window();
     controller.on_congestion_event(Instant::now(), Instant::now(), true, 100_000);
     assert!(controller.window() < before / 10, "{}", controller.window());
     assert!(controller.window() >= 2 * 1_200);
+}
+
+#[test]
+fn a_remembered_path_is_faster_and_one_that_got_slower_is_not_flooded() {
+    let line = line(200, 80, 1.0, 0);
+    let took = |rate: Option<u64>, line: Line| {
+        let path = rate.map(|rate| PathMemory {
+            rate,
+            round_trip: line.round_trip,
+        });
+        let transfer = Transfer {
+            transport: remembering(Congestion::Auto, path),
+            start: Duration::ZERO,
+            bytes: 2_000_000,
+        };
+        run(line, vec![transfer], Duration::from_secs(60)).remove(0)
+    };
+    let (first, again) = (took(None, line), took(Some(25_000_000), line));
+    assert!(
+        again.took.unwrap() < first.took.unwrap() * 3 / 4,
+        "{first:?} {again:?}"
+    );
+    // A tenth of what it was.
+    let slower = Line {
+        rate: line.rate / 10,
+        queue: line.queue / 10,
+        ..line
+    };
+    let (first, again) = (took(None, slower), took(Some(25_000_000), slower));
+    assert!(
+        again.took.unwrap() < first.took.unwrap() * 5 / 4,
+        "{first:?} {again:?}"
+    );
+    assert!(again.overhead() < 1.6, "{again:?}");
 }
 
 #[test]
