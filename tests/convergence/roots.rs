@@ -2,6 +2,7 @@
 
 use crate::mirror::{CHOICES, Mirror, identities, watched_by};
 use crate::support::image::{Image, Mounted};
+use crate::support::settled::wait_until;
 use crate::support::{Pair, is_root, skip, tree};
 use driftless::daemon::WatchChoice;
 use std::fs;
@@ -154,6 +155,81 @@ fn d_13_a_root_that_is_not_mounted_deletes_nothing() {
     let again = pair.seed().unwrap_err().to_string();
     assert!(again.contains("nothing deleted"), "{again}");
     assert_eq!(identities(&pair.dst()), before);
+}
+
+/// What was mounted in the tree is out of sight, and not gone: nothing is deleted, whether the sender runs or not, and
+/// whether the mount point stays or not.
+#[test]
+fn d_13_what_is_unmounted_below_the_root_is_not_deleted() {
+    for choice in CHOICES {
+        for (is_running, is_removed) in [(true, false), (true, true), (false, false), (false, true)] {
+            let mut pair = Pair::new();
+            watched_by(&mut pair, choice);
+            let Some(mut image) = Image::new("ext4") else {
+                return;
+            };
+            let (src, point) = (pair.src(), pair.src().join("d/point"));
+            fs::create_dir_all(&point).unwrap();
+            fs::create_dir_all(image.path().join("x/y")).unwrap();
+            fs::write(image.path().join("x/y/file"), b"file").unwrap();
+            let path = image.path().display().to_string();
+            let mount = Mounted::new(&["--bind", &path], &point).unwrap();
+            let mut mirror = Mirror::start(pair);
+            let before = identities(&mirror.pair.dst());
+            assert!(before.contains_key(Path::new("d/point/x/y/file")));
+            if !is_running {
+                mirror.pause().unwrap();
+            }
+            mount.unmount();
+            if is_removed {
+                fs::remove_dir(&point).unwrap();
+            }
+            // The directory is looked at, and another change arrives.
+            fs::write(src.join("d/other"), b"other").unwrap();
+            if !is_running {
+                mirror.resume();
+            }
+            let there = mirror.pair.dst();
+            wait_until("the other change", || there.join("d/other").exists());
+            let text = "not mounted any more";
+            if is_removed || !is_running {
+                wait_until("a warning", || {
+                    mirror.said().warnings.iter().any(|told| told.contains(text))
+                });
+            }
+            let after = identities(&there);
+            for (path, identity) in before.iter().filter(|(path, _)| path.starts_with("d/point/x")) {
+                assert_eq!(
+                    after.get(path),
+                    Some(identity),
+                    "{choice:?}, {is_running}, {is_removed}: {path:?}"
+                );
+            }
+            // Back, and with something new.
+            if is_removed {
+                fs::create_dir(&point).unwrap();
+            }
+            fs::write(image.path().join("x/new"), b"new").unwrap();
+            mirror.pause().unwrap();
+            let mount = Mounted::new(&["--bind", &path], &point).unwrap();
+            mirror.resume();
+            mirror.settle();
+            assert_eq!(fs::read(there.join("d/point/x/new")).unwrap(), b"new");
+            mirror.pause().unwrap();
+            // Removed for good, the user says.
+            mount.unmount();
+            mirror.pair.accept_root = true;
+            assert!(
+                mirror
+                    .pair
+                    .seed_to(mirror.address())
+                    .is_ok_and(|summary| summary.in_sync)
+            );
+            assert!(!there.join("d/point/x").exists());
+            mirror.stop();
+            image.detach();
+        }
+    }
 }
 
 /// A file system that is mounted in the tree is part of it, by whatever it has to be watched.

@@ -105,6 +105,14 @@ impl Drop for Image {
 pub struct Mounted(PathBuf);
 
 impl Mounted {
+    /// Unmounts it, which nobody may keep from happening.
+    pub fn unmount(self) {
+        run(Command::new("umount").arg(&self.0)).unwrap();
+        std::mem::forget(self);
+    }
+}
+
+impl Mounted {
     /// Mounts what `how` says on a directory; needs root.
     pub fn new(how: &[&str], at: &Path) -> Result<Mounted, String> {
         run(Command::new("mount").args(how).arg(at))?;

@@ -3,6 +3,7 @@
 //! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
 //! journal (one slot per object); reading its content is the session's business.
 
+mod mounts;
 mod rules;
 
 pub use rules::{Fate, Standing, TreeFiles, fate_by};
@@ -80,6 +81,12 @@ pub struct Source {
     rules: Option<Rules>,
     /// Mount points that the user was told of.
     mounts: HashSet<Place>,
+    /// Where file systems were mounted that are not any more, as far as the user was told.
+    unmounted: HashSet<ObjectId>,
+    /// The user said that what is not mounted any more is gone.
+    accepts_unmounted: bool,
+    /// That the root is on.
+    device: u64,
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
@@ -112,6 +119,8 @@ enum Reach {
     Gone,
     /// It may be there.
     Unknown(FsError),
+    /// It is out of sight, on a file system that is not mounted any more.
+    Unmounted,
 }
 
 /// What a thread found in a directory, and the directory's own `stat` from after it was watched.
@@ -130,6 +139,7 @@ impl Source {
         let path = options.source.clone();
         let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
         let root = Arc::new(root);
+        let device = root.stat_self().map_err(|error| failed(&error))?.stamp.device;
         let rules = Rules::new(&options.filter, &root)?;
         let watcher = crate::watch::open(&options.watch, root.as_fd()).map_err(|error| failed(&error))?;
         let key = Home::mirror_key(&path, &options.target.display);
@@ -182,6 +192,9 @@ impl Source {
             unsent_deletions: 0,
             rules,
             mounts: HashSet::new(),
+            unmounted: HashSet::new(),
+            accepts_unmounted: options.accept_root,
+            device,
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
@@ -349,7 +362,7 @@ impl Source {
     ) -> Result<Option<Arc<Directory>>, StoreError> {
         Ok(match self.reach(catalog, object)? {
             Reach::Open(handle) => Some(handle),
-            Reach::Gone => None,
+            Reach::Gone | Reach::Unmounted => None,
             Reach::Unknown(error) => {
                 tracing::debug!("{error}");
                 None
@@ -374,22 +387,43 @@ impl Source {
             climb.push(entry);
         };
         for entry in climb.into_iter().rev() {
-            // Another one may stand there by now: what is in it is not to be taken for what is in this one.
-            let known = stamp_of(&entry);
-            let mut opened = open_known(&handle, &entry.place.name, known.as_ref());
+            let name = &entry.place.name;
+            let mut opened = handle.open_dir(name);
             if opened
                 .as_ref()
                 .is_err_and(|error| error.kind() == FsErrorKind::TooManyOpen)
             {
                 self.handles.clear();
-                opened = open_known(&handle, &entry.place.name, known.as_ref());
+                opened = handle.open_dir(name);
             }
-            handle = match opened {
-                Ok(Some(opened)) => Arc::new(opened),
-                Ok(None) => return Ok(Reach::Gone),
+            let may_keep = self.may_keep(stamp_of(&entry));
+            let next = match opened {
+                Ok(opened) => opened,
+                Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
+                    let is_unmounted = self.is_unmounted(catalog, &entry, &handle, None)?;
+                    return Ok(if is_unmounted {
+                        Reach::Unmounted
+                    } else {
+                        Reach::Gone
+                    });
+                }
                 Err(error) => return Ok(Reach::Unknown(error)),
             };
-            self.remember(entry.object, &handle);
+            let found = match next.stat_self() {
+                Ok(stat) => stat.stamp,
+                Err(error) => return Ok(Reach::Unknown(error)),
+            };
+            if !may_keep && self.is_unmounted(catalog, &entry, &handle, Some(&found))? {
+                return Ok(Reach::Unmounted);
+            }
+            // Another one may stand there by now: what is in it is not to be taken for what is in this one.
+            if stamp_of(&entry).is_some_and(|known| !known.same_object(&found)) {
+                return Ok(Reach::Gone);
+            }
+            handle = Arc::new(next);
+            if may_keep {
+                self.remember(entry.object, &handle);
+            }
         }
         Ok(Reach::Open(handle))
     }
@@ -469,10 +503,11 @@ impl Source {
 
     fn see_root(&mut self, t: &mut Tables<'_>, stat: &Stat, look: &mut Look) -> Result<(), StoreError> {
         let known = t.get(ObjectId::ROOT)?;
-        if known
-            .as_ref()
-            .is_some_and(|known| known.attributes == stat.attributes)
-        {
+        if let Some(mut known) = known.filter(|known| known.attributes == stat.attributes) {
+            if stamp_of(&known).is_none_or(|stamp| stamp.device != stat.stamp.device) {
+                known.stamp = Some(stat.stamp.to_bytes());
+                self.put(t, &known)?;
+            }
             return Ok(());
         }
         look.found.changed += 1;
@@ -530,7 +565,7 @@ impl Source {
         }
         let handle = match self.reach(t, directory)? {
             Reach::Open(handle) => handle,
-            Reach::Gone => return Ok(()),
+            Reach::Gone | Reach::Unmounted => return Ok(()),
             Reach::Unknown(error) => {
                 self.note_unreadable(&error, look);
                 return Ok(());
@@ -642,6 +677,11 @@ impl Source {
             Some(object) => t.get(object)?,
             None => None,
         };
+        if let Some(old) = &old
+            && self.is_unmounted(t, old, handle, Some(&stat.stamp))?
+        {
+            return Ok(());
+        }
         let Some(kind) = kind_of(stat.file_type) else {
             look.found.skipped += 1;
             look.orphans.extend(old.map(|old| old.object));
@@ -763,7 +803,7 @@ impl Source {
                 .flatten()
                 .is_some_and(|found| found.stamp.same_object(&stat.stamp)),
             Reach::Gone => false,
-            Reach::Unknown(_) => true,
+            Reach::Unknown(_) | Reach::Unmounted => true,
         };
         Ok((!still_there).then_some(entry))
     }
@@ -845,7 +885,7 @@ impl Source {
                             outstanding += 1;
                             let _ = jobs.send((object, handle));
                         }
-                        Ok(Reach::Gone) => {}
+                        Ok(Reach::Gone | Reach::Unmounted) => {}
                         Ok(Reach::Unknown(error)) => self.note_unreadable(&error, look),
                         Err(error) => {
                             drop(jobs);
@@ -993,12 +1033,14 @@ impl Source {
                             let standing = self.standing(t, entry.place.directory)?;
                             self.admission(&standing, &entry.place.name, &stat) != Admission::Out
                         }
-                        Ok(_) => false,
+                        Ok(found) => {
+                            self.is_unmounted(t, &entry, &handle, found.as_ref().map(|stat| &stat.stamp))?
+                        }
                         // Not knowing is no reason to delete.
                         Err(_) => true,
                     },
                     Reach::Gone => false,
-                    Reach::Unknown(_) => true,
+                    Reach::Unknown(_) | Reach::Unmounted => true,
                 };
             if !there {
                 look.found.changed += 1;
@@ -1061,26 +1103,6 @@ fn new_entry(object: ObjectId, kind: Kind, place: Place) -> Entry {
 /// The local identity that an entry was last seen with.
 pub fn stamp_of(entry: &Entry) -> Option<Stamp> {
     entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
-}
-
-/// Opens the directory that the catalog has at a name; `None` if another object took its place, or nothing stands there.
-fn open_known(
-    directory: &Directory,
-    name: &Name,
-    known: Option<&Stamp>,
-) -> Result<Option<Directory>, FsError> {
-    let inner = match directory.open_dir(name) {
-        Ok(inner) => inner,
-        Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let is_known = match known {
-        Some(known) => inner.stat_self()?.stamp.same_object(known),
-        None => true,
-    };
-    Ok(is_known.then_some(inner))
 }
 
 fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
