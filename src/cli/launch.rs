@@ -2,6 +2,7 @@
 
 use super::filtering::FilteringArgs;
 use super::network::NetworkArgs;
+use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
 use super::timing::TimingArgs;
@@ -60,6 +61,8 @@ pub(super) struct SendArgs {
     timing: TimingArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    pub(super) priority: PriorityArgs,
     #[command(flatten)]
     filtering: FilteringArgs,
     #[command(flatten)]

@@ -41,6 +41,7 @@ impl MirrorArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("mirror", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.send.priority.apply()?;
         let session = Session::open()?;
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {

@@ -16,6 +16,7 @@ mod network;
 mod output;
 mod pair;
 mod peers;
+mod priority;
 mod receive;
 mod seed;
 mod send;

@@ -2,6 +2,7 @@
 
 use super::launch::{Session, existing_directory};
 use super::network::NetworkArgs;
+use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::{CliError, DONE, output};
@@ -37,6 +38,8 @@ pub(super) struct ReceiveArgs {
     delta_engine: Engine,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    priority: PriorityArgs,
     /// Print the line as JSON
     #[arg(long)]
     json: bool,
@@ -58,6 +61,7 @@ impl ReceiveArgs {
         };
         check_module(&module)
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
+        self.priority.apply()?;
         let session = Session::open()?;
         let options = ReceiverOptions {
             home: session.home.clone(),

@@ -31,6 +31,7 @@ impl SeedArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.send.priority.apply()?;
         let session = Session::open()?;
         let target = target(&self.target, self.send.port(), &session.home)?;
         let end = End {

@@ -32,6 +32,7 @@ impl SendCommandArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.send.priority.apply()?;
         let session = Session::open()?;
         let targets = self.targets(&session)?;
         let link = self.send.link();
