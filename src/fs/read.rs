@@ -8,9 +8,12 @@
 use super::directory::{Directory, errno_of};
 use super::error::{FsError, Result};
 use super::stat::{Stat, stat_handle};
+use super::writers::is_uncached;
 use driftless_protocol::name::Name;
+use rustix::fs::Advice;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 
 /// What [`read_whole`] found.
@@ -35,6 +38,8 @@ pub struct StableRead {
     file: File,
     stat: Stat,
     shown: String,
+    /// Nothing of it was in memory: nothing is to stay there, in place of what others use.
+    was_uncached: bool,
 }
 
 impl StableRead {
@@ -42,6 +47,7 @@ impl StableRead {
     pub fn open(directory: &Directory, name: &Name) -> Result<StableRead> {
         let (file, stat) = directory.open_file(name)?;
         Ok(StableRead {
+            was_uncached: is_uncached(&file).unwrap_or(false),
             file,
             stat,
             shown: directory.shown_name(name),
@@ -75,10 +81,19 @@ impl StableRead {
         if self.read_at(&mut content, 0)? < size {
             return Ok(ReadOutcome::Moved);
         }
+        self.forget_pages(0);
         Ok(match self.finish()? {
             Some(stat) => ReadOutcome::Content(content, stat),
             None => ReadOutcome::Moved,
         })
+    }
+
+    /// Leaves the page cache as it was, as far as the first `end` bytes go (all for 0): what was not in memory before leaves
+    /// it again. A file that was there in parts is left alone.
+    pub fn forget_pages(&self, end: u64) {
+        if self.was_uncached {
+            let _ = rustix::fs::fadvise(&self.file, 0, NonZero::new(end), Advice::DontNeed);
+        }
     }
 
     /// Takes the file's stat anew, for another read of all of it.
@@ -138,4 +153,43 @@ pub(super) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> Resul
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn open(path: &Path) -> StableRead {
+        let root = Directory::open_root(path.parent().unwrap()).unwrap();
+        let name = path.file_name().unwrap().as_encoded_bytes().to_vec();
+        StableRead::open(&root, &Name::new(name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_not_in_memory_does_not_stay_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, vec![1; 300_000]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        // In use: it stays.
+        open(&path).read_whole(1 << 20).unwrap();
+        if is_uncached(&file) != Some(false) {
+            eprintln!("skipped: this kernel does not tell, or this file system keeps no pages");
+            return;
+        }
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        if is_uncached(&file) != Some(true) {
+            eprintln!("skipped: this file system keeps its pages (tmpfs)");
+            return;
+        }
+        open(&path).read_whole(1 << 20).unwrap();
+        assert_eq!(is_uncached(&file), Some(true));
+        let read = open(&path);
+        read.read_at(&mut [0; 4096], 200_000).unwrap();
+        assert_eq!(is_uncached(&file), Some(false));
+        read.forget_pages(0);
+        assert_eq!(is_uncached(&file), Some(true));
+    }
 }

@@ -53,6 +53,15 @@ impl StableRead {
 
 /// Whether no page of a file is dirty. `None` where that cannot be asked (before Linux 6.5).
 fn is_clean(file: &File) -> Option<bool> {
+    page_counts(file).map(|counts| counts.dirty + counts.writeback == 0)
+}
+
+/// Whether no page of a file is in memory. `None` where that cannot be asked (before Linux 6.5).
+pub(super) fn is_uncached(file: &File) -> Option<bool> {
+    page_counts(file).map(|counts| counts.cached == 0)
+}
+
+fn page_counts(file: &File) -> Option<CacheCounts> {
     let range = CacheRange { offset: 0, length: 0 };
     let mut counts = CacheCounts::default();
     // SAFETY: both structures are those of `linux/mman.h` and live through the call, which writes to the second only.
@@ -65,7 +74,7 @@ fn is_clean(file: &File) -> Option<bool> {
             0,
         )
     };
-    (answer == 0).then_some(counts.dirty + counts.writeback == 0)
+    (answer == 0).then_some(counts)
 }
 
 /// Whether anybody has a file open for writing, which whoever maps it to write has. `None` where that cannot be asked:

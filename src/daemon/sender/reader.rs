@@ -180,7 +180,7 @@ fn digest(mut file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Send
     let size = read.stat().size;
     let mut signer = signer(size);
     let mut hasher = Hashing::new(size);
-    let read_all = read_pieces(read.file(), size, MATCHED_BYTES, |piece| {
+    let read_all = read_pieces(&read, size, MATCHED_BYTES, |piece| {
         hasher.push(piece);
         if let Some(signer) = &mut signer {
             signer.push(piece);
@@ -234,7 +234,7 @@ fn remember(memory: &Memory, object: ObjectId, digest: &Digest, signer: Signatur
 
 /// Reads `size` bytes in pieces, until the file ends or `take` has enough; tells how many there were.
 fn read_pieces(
-    file: &File,
+    read: &StableRead,
     size: u64,
     step: usize,
     mut take: impl FnMut(&[u8]) -> bool,
@@ -243,8 +243,9 @@ fn read_pieces(
     let mut at = 0;
     while at < size {
         let want = (size - at).min(buffer.len() as u64) as usize;
-        let count = read_full(file, &mut buffer[..want], at)?;
+        let count = read_full(read.file(), &mut buffer[..want], at)?;
         at += count as u64;
+        read.forget_pages(at);
         if count == 0 || !take(&buffer[..count]) {
             break;
         }
@@ -295,7 +296,7 @@ fn stream(
     };
     let mut is_cut_off = false;
     // What is appended after the first look belongs to the next version.
-    let at = read_pieces(read.file(), before.size, step, |piece| {
+    let at = read_pieces(&read, before.size, step, |piece| {
         hasher.push(piece);
         if let Some(signer) = &mut signer {
             signer.push(piece);
@@ -347,7 +348,9 @@ fn compare(file: &FileRef, read: &StableRead, basis: Option<Digest>, memory: &Me
     let size = read.stat().size;
     let old = spans::remembered(&memory.spans, &basis)?;
     let trusted = if file.only_grows { old.bytes() } else { 0 };
-    let Compared { digest, spans, patch } = spans::compare(read.file(), size, &old, trusted).ok()??;
+    let compared = spans::compare(read.file(), size, &old, trusted);
+    read.forget_pages(0);
+    let Compared { digest, spans, patch } = compared.ok()??;
     let Ok(Some(stat)) = read.check() else {
         return Some(ReadDone::Moved(file.clone()));
     };
