@@ -1,7 +1,4 @@
-//! Tests of the link: its text form and its scheduler with virtual time, and the real thing between real
-//! sockets where this is permitted.
+//! Tests of the link: its text form, and its scheduler with virtual time. The real thing is in `tests/link`.
 
 mod direction;
-mod real;
 mod spec;
-mod transfer;

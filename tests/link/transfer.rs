@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::{Emulator, Link, LinkCounters, Side};
 use super::real::{start, udp};
+use driftless::bench::link::{Emulator, Link, LinkCounters, Side};
 
 /// What was received in a stretch of time, and what the link counted in it.
 struct Measured {

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::{Direction, Emulator, Flow, Link, LinkError, LinkSpec, Side, Verdict};
+use driftless::bench::link::{Direction, Emulator, Flow, Link, LinkError, LinkSpec, Side, Verdict};
 
 /// One at a time: what is measured here suffers when two of these tests share the processors.
 static ALONE: Mutex<()> = Mutex::new(());
