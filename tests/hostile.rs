@@ -1157,6 +1157,7 @@ fn contents_that_do_not_add_up_never_replace_a_file() {
             vec![(0, size, RangeBody::Zstd(RangeBytes(vec![7; 100])))],
         ),
         ("wrong bytes", vec![(0, size, RangeBody::Zeros)]),
+        ("bytes that are not held", vec![(0, size, RangeBody::Held)]),
         (
             "copy past the basis",
             delta(

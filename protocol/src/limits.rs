@@ -46,6 +46,15 @@ pub const LIST_DIRECTORIES_MAX: usize = 4_096;
 /// Bytes of signature in one `Signature` message.
 pub const SIGNATURE_PART_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of a span: what a receiver that kept a part of a file tells of it, in sums of aligned runs of this length.
+pub const SPAN_BYTES: u64 = 1 << 20;
+
+/// Spans in one `Held` message.
+pub const HELD_SPANS_MAX: usize = 8_192;
+
+/// Spans of one file that a receiver tells of in all (256 GiB); what it holds beyond them is sent again.
+pub const HELD_SPANS_TOTAL_MAX: usize = 256 << 10;
+
 /// Bytes of a whole signature. A basis that would need more is sent whole.
 pub const SIGNATURE_BYTES_MAX: usize = 64 << 20;
 

@@ -93,6 +93,10 @@ bounded! {
     DeltaParts, DeltaPart, DELTA_PARTS_MAX
 }
 bounded! {
+    /// Spans of a file that the receiver kept.
+    HeldSpans, HeldSpan, HELD_SPANS_MAX
+}
+bounded! {
     /// Op numbers, as runs in rising order that neither touch nor overlap.
     Runs, Run, ENDED_RUNS_MAX
 }
@@ -275,6 +279,15 @@ checked!(Run { first, last }, |run: &Run| {
     }
 });
 
+/// A span of a file that the receiver kept when an earlier transfer was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct HeldSpan {
+    /// Which: it begins at this many times [`SPAN_BYTES`].
+    pub span: u64,
+    /// BLAKE3 chaining value of its bytes at that place, as in a file of more than one span.
+    pub sum: [u8; 32],
+}
+
 /// Why an op failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, DeriveDecode)]
 pub enum FailureKind {
@@ -342,6 +355,14 @@ pub enum ToSender {
     /// Ops above [`Progress::applied`] that have an outcome and are visible, each told once: a large file on its way
     /// does not hold back the acknowledgement of what overtook it.
     Ended(Runs),
+    /// What the receiver kept of an offered file when an earlier transfer of it was cut off; several may come, all before
+    /// its `Need`. The sender gives [`RangeBody::Held`] for those that are still right, whatever version they are of.
+    Held {
+        /// The op that offered it.
+        number: u64,
+        /// Some of the spans.
+        spans: HeldSpans,
+    },
 }
 
 /// One instruction.
@@ -588,6 +609,8 @@ pub enum RangeBody {
         /// The bytes of all literals, as one zstd frame.
         literals: RangeBytes,
     },
+    /// The bytes of a span that the receiver told of in [`ToSender::Held`]: they are right.
+    Held,
 }
 
 /// A part of a delta.

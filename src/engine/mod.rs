@@ -9,5 +9,6 @@ pub mod numbers;
 pub mod order;
 pub mod pending;
 pub mod rangesum;
+pub mod span_sums;
 pub mod spans;
 pub mod sum;

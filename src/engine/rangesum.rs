@@ -19,7 +19,7 @@ use thiserror::Error;
 
 /// Bytes of a span as kept for files: 1 MiB, so that hashing runs at full speed within it and the values of a large
 /// file stay below a thirty-thousandth of it.
-pub const SPAN_BYTES: u64 = 1 << 20;
+pub const SPAN_BYTES: u64 = driftless_protocol::limits::SPAN_BYTES;
 
 /// A use of [`RangeSums`] that cannot give a right digest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -97,8 +97,8 @@ impl Staged {
         Ok(())
     }
 
-    /// Makes `length` bytes at `to` read as zeros.
-    fn make_hole(&self, to: u64, length: u64) -> Result<()> {
+    /// Makes `length` bytes at `to` read as zeros, without taking up space where the file system can.
+    pub fn make_hole(&self, to: u64, length: u64) -> Result<()> {
         let size = self.stat()?.size;
         if size < to + length {
             self.set_len(to + length)?;

@@ -239,15 +239,16 @@ impl Directory {
         })
     }
 
-    /// Removes what crashed runs left in this directory (not below it), and answers the names.
+    /// Removes what crashed runs left in this directory (not below it) but for what is `kept`, and answers the names.
     ///
     /// Call it before anything is staged here: it cannot tell a living temporary from a dead one.
-    pub fn sweep(&self) -> Result<Vec<Name>> {
+    pub fn sweep(&self, kept: impl Fn(&Name) -> bool) -> Result<Vec<Name>> {
         let mut swept = Vec::new();
         let mut first_error = None;
         self.for_each_name(|bytes, _| {
             if super::private::is_private(bytes)
                 && let Ok(name) = Name::new(bytes)
+                && !kept(&name)
             {
                 swept.push(name);
             }

@@ -9,7 +9,7 @@
 //!   ([`Staged::publish`], [`Directory::make_symlink`], [`Directory::hard_link`]), after they are complete.
 //! - **Never wider than both.** While owner and mode change, nobody may do what neither the old nor the new attributes
 //!   let them do; see [`Directory::set_attributes`].
-//! - **Nothing is left behind.** What is dropped unpublished is gone; after a crash only names that
+//! - **Nothing is left behind.** What is dropped unpublished is gone, unless the caller wants it kept; after a crash only names that
 //!   [`is_private_name`] knows can be left, and [`Directory::sweep`] removes them.
 //!
 //! What it refuses to promise: a name is looked up anew by every call. Between two calls somebody who may write to that
@@ -20,6 +20,7 @@
 //!
 //! [`Name`]: driftless_protocol::name::Name
 
+mod boot;
 mod copy;
 mod descriptors;
 mod directory;
@@ -38,6 +39,7 @@ mod stat;
 mod tests;
 mod writers;
 
+pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode};
 pub use error::{FsError, FsErrorKind, Result};
@@ -47,4 +49,4 @@ pub use priority::{IoPriority, set_io_priority, set_niceness};
 pub use private::{is_private_name, private_name};
 pub use read::{ReadOutcome, StableRead, read_whole, write_out};
 pub use stage::{Displaced, Published, Staged};
-pub use stat::{FileType, Stamp, Stat};
+pub use stat::{FileType, Stamp, Stat, stat_open};

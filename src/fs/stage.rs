@@ -27,6 +27,8 @@ pub struct Staged {
     directory: Arc<Directory>,
     /// Its private name, where the file system has no unnamed files.
     name: Option<Name>,
+    /// Dropped unpublished, it keeps its private name.
+    is_kept: AtomicBool,
     /// A flush failed: what is on the disk is unknown, and a second flush would not tell (the kernel forgets).
     condemned: AtomicBool,
     pub(super) cannot_clone: AtomicBool,
@@ -79,11 +81,50 @@ impl Staged {
         Ok(Staged::new(File::from(fd), directory, Some(name)))
     }
 
+    /// A new empty file under a private name, which stays there when this is dropped unpublished: for contents that take
+    /// long to arrive. [`Staged::reopen`] goes on with it, [`Directory::sweep`] removes it.
+    pub fn create_kept(directory: Arc<Directory>) -> Result<Staged> {
+        let staged = Staged::create_named(directory)?;
+        staged.is_kept.store(true, Ordering::Relaxed);
+        Ok(staged)
+    }
+
+    /// Goes on with a file that [`Staged::create_kept`] made, and answers what it was before anything was touched. It must
+    /// be as that left it: our own, with one name, and closed to everybody else, so that nobody can write to it any more.
+    pub fn reopen(directory: Arc<Directory>, name: Name) -> Result<(Staged, Stat)> {
+        const OPERATION: &str = "go on with";
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::empty();
+        let fd = directory.open_beneath(OPERATION, name.as_bytes(), flags, mode, ResolveFlags::empty())?;
+        let failed = |errno| directory.failed_at(OPERATION, &name)(errno);
+        let stat = stat_handle(&fd).map_err(failed)?;
+        let is_ours =
+            stat.attributes.uid == rustix::process::geteuid().as_raw() && stat.attributes.mode == 0o600;
+        if stat.file_type != FileType::Regular || stat.links != 1 || !is_ours {
+            let text = "it is not the file that was left there";
+            return Err(FsError::substituted(OPERATION, directory.shown_name(&name), text));
+        }
+        let staged = Staged::new(File::from(fd), directory, Some(name));
+        staged.is_kept.store(true, Ordering::Relaxed);
+        Ok((staged, stat))
+    }
+
+    /// Its private name, if it has one.
+    pub fn private_name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    /// Dropped unpublished, it is gone, however it was made.
+    pub fn discard(&self) {
+        self.is_kept.store(false, Ordering::Relaxed);
+    }
+
     fn new(file: File, directory: Arc<Directory>, name: Option<Name>) -> Staged {
         Staged {
             file,
             directory,
             name,
+            is_kept: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
             cannot_clone: AtomicBool::new(false),
         }
@@ -136,6 +177,7 @@ impl Staged {
         self.refuse_condemned("flush")?;
         retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(|errno| {
             self.condemned.store(true, Ordering::Relaxed);
+            self.discard();
             self.failed("flush")(errno)
         })
     }
@@ -271,7 +313,11 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
+        if let Some(name) = self
+            .name
+            .as_ref()
+            .filter(|_| !self.is_kept.load(Ordering::Relaxed))
+        {
             // What stays is swept at the next start.
             let _ = self.directory.remove_file(name);
         }

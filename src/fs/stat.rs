@@ -186,6 +186,11 @@ pub(super) fn stat_handle(handle: impl AsFd) -> Result<Stat, Errno> {
     statx(handle, b"", AtFlags::EMPTY_PATH)
 }
 
+/// Stat of an open file.
+pub fn stat_open(file: &std::fs::File) -> std::io::Result<Stat> {
+    stat_handle(file).map_err(std::io::Error::from)
+}
+
 /// Stat of what `name` in `directory` is, never of what it points to.
 pub(super) fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
     statx(directory, name, AtFlags::NO_AUTOMOUNT)

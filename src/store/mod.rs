@@ -20,11 +20,14 @@
 //! | `record` | the bytes of a record |
 //! | `state`, `state_record` | the state and the bytes of its records |
 //! | `state_file` | how the state's file comes to be, is checked and migrated |
+//! | `signatures` | block sums of what targets hold; a cache beside the two |
+//! | `partials` | what was kept of files that arrived in part; a cache beside the two |
 //! | `file` | opening a redb file without trusting it |
 
 mod catalog;
 mod error;
 mod file;
+mod partials;
 mod read;
 mod record;
 mod signatures;
@@ -38,6 +41,7 @@ mod tests;
 
 pub use catalog::{Catalog, Opened, Role};
 pub use error::StoreError;
+pub use partials::{Partial, PartialClaim, PartialLog, Partials};
 pub use read::{CatalogRead, Change, View};
 pub use record::{Entry, NOWHERE, STAMP_BYTES, Stamp, root_place};
 pub use signatures::{SIGNATURE_CACHE_BYTES, Signatures};

@@ -277,6 +277,18 @@ fn wanting() {
          03 01 02 03   # part
          00            # last",
     );
+    golden(
+        ToSender::Held {
+            number: 8,
+            spans: HeldSpans(vec![HeldSpan {
+                span: 300,
+                sum: [7; 32],
+            }]),
+        },
+        "08                # ToSender::Held
+         08                # number
+         01 fb 2c 01 07*32 # one span: its number, its sum",
+    );
 }
 
 #[test]
@@ -465,6 +477,7 @@ fn ranges() {
          01 01           # DeltaPart::Literal, length
          01 09           # literals",
     );
+    golden_range(RangeBody::Held, "04 # RangeBody::Held");
 }
 
 #[test]

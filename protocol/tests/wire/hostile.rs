@@ -134,7 +134,7 @@ fn s08_malformed_values_are_refused() {
         "00 00 00*6 01 00*31", // a sum that is cut off
     ]);
     refused::<ToSender>(&[
-        "08",
+        "09 01",
         "03 01 02",
         "05 01 01 02",
         "06 01 08 00 00",
@@ -147,7 +147,7 @@ fn s08_malformed_values_are_refused() {
         "01 00 01 00 02 08 00",
         "01 00 01 00 00 03 02 fc*2",
     ]);
-    refused::<BulkFrame>(&["01 00 00 04", "01 00 fd 00*8 02", "01 00 00 03 01 02 00 00"]);
+    refused::<BulkFrame>(&["01 00 00 05", "01 00 fd 00*8 02", "01 00 00 03 01 02 00 00"]);
     // A kind that does not exist.
     refused::<ToSender>(&["01 01 01 6e 09 03 00*5 00 00 00*32 00 01"]);
     refused::<PairRequest>(&["", "00*16", "00*15 01"]);

@@ -117,6 +117,12 @@ fn s08_the_encoder_refuses_what_is_over_a_limit() {
         },
         "Signature",
     );
+    let span = HeldSpan {
+        span: 1,
+        sum: [0; 32],
+    };
+    let spans = HeldSpans(vec![span; HELD_SPANS_MAX + 1]);
+    refused(ToSender::Held { number: 1, spans }, "Held");
     let rows = Rows(vec![values::longest_row(); LISTING_ROWS_MAX + 1]);
     refused(ToSender::Listing { rows, last: true }, "Listing");
     refused(
@@ -266,6 +272,14 @@ fn x01_full_messages_are_accepted() {
         number: u64::MAX,
         part,
         last: false,
+    });
+    let span = HeldSpan {
+        span: u64::MAX,
+        sum: [0xff; 32],
+    };
+    accepted(&ToSender::Held {
+        number: u64::MAX,
+        spans: HeldSpans(vec![span; HELD_SPANS_MAX]),
     });
     let bytes = InlineContent(vec![0; INLINE_CONTENT_BYTES_MAX]);
     accepted(&put_file(Content::Inline {

@@ -61,6 +61,7 @@ pub(crate) const LISTS: &[List] = lists! {
     ToSender "ListingFailed" TEXT_BYTES_MAX: "02" ["61"] "";
     ToSender "Signature.part" SIGNATURE_PART_BYTES_MAX: "04 01" ["61"] "00";
     ToSender "Failed.text" TEXT_BYTES_MAX: "06 01 00" ["61"] "00";
+    ToSender "Held.spans" HELD_SPANS_MAX: "08 01" ["fd ff*8 00*32"] "";
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
     OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*5";
     OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*5 00 00*32" ["61"] "";

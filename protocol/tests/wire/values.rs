@@ -289,6 +289,10 @@ fn failed(reach: Reach) -> BoxedStrategy<ToSender> {
         .boxed()
 }
 
+fn held_span() -> impl Strategy<Value = HeldSpan> {
+    (number(), any::<[u8; 32]>()).prop_map(|(span, sum)| HeldSpan { span, sum })
+}
+
 pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
     prop_oneof![
         opened(reach).prop_map(ToSender::Opened),
@@ -325,6 +329,22 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
             reach
         )
         .prop_map(|runs| ToSender::Ended(Runs(runs))),
+        (
+            number(),
+            list(
+                held_span(),
+                HELD_SPANS_MAX,
+                HeldSpan {
+                    span: u64::MAX,
+                    sum: [0xff; 32]
+                },
+                reach
+            )
+        )
+            .prop_map(|(number, spans)| ToSender::Held {
+                number,
+                spans: HeldSpans(spans)
+            }),
     ]
     .boxed()
 }
@@ -445,6 +465,7 @@ fn range_body(reach: Reach) -> BoxedStrategy<RangeBody> {
         bytes().prop_map(RangeBody::Raw),
         bytes().prop_map(RangeBody::Zstd),
         Just(RangeBody::Zeros),
+        Just(RangeBody::Held),
         (delta_parts(reach), bytes()).prop_map(|(parts, literals)| {
             RangeBody::Delta {
                 parts: DeltaParts(parts),

@@ -236,6 +236,7 @@ impl Replica {
     /// Removes an object with everything below it, wherever it stands: numbers are never used again, so an object that
     /// the sender removes has no other place to be.
     pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
+        self.drop_kept(t, object);
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
@@ -275,6 +276,8 @@ impl Replica {
     /// Removes a directory in which nothing is left. What turns up in it is catalogued, for the sender to judge.
     fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Applied {
         let name = &entry.place.name;
+        // Files on their way to a directory that goes do not keep it.
+        self.drop_kept_in(t, entry.object);
         match parent.remove_dir(name) {
             Err(error) if error.kind() == FsErrorKind::NotEmpty => {}
             Err(error) if error.kind() != FsErrorKind::NotFound => return Err(error.into()),

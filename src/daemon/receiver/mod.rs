@@ -2,6 +2,8 @@
 
 mod apply;
 mod guests;
+mod incoming;
+mod kept;
 mod listing;
 mod replica;
 mod session;
@@ -455,6 +457,7 @@ fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened
     }
     replica.set_carried(carried).map_err(|error| unable(&error))?;
     replica.protects = false;
+    replica.drop_stale_kept(binding.is_none());
     if other.is_some() {
         // The same sender with the same source, that lost its state or calls this target by another name: a first
         // contact. Its numbers begin anew, so the ones that are known here mean nothing any more.

@@ -7,11 +7,11 @@
 use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::ledger::Ledger;
 use crate::fs::{
-    Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, descriptors_for,
-    read_whole,
+    Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, boot_id,
+    descriptors_for, read_whole,
 };
 use crate::store::{
-    Binding, Catalog, CatalogRead, Entry, Role, Signatures, State, StoreError, Tables, root_place,
+    Binding, Catalog, CatalogRead, Entry, Partials, Role, Signatures, State, StoreError, Tables, root_place,
 };
 use driftless_protocol::message::{Cursor, FailureKind, Place};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId};
@@ -20,7 +20,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 
 /// Directory handles kept open at a time, where the limit of descriptors allows it.
@@ -134,6 +134,8 @@ pub struct Replica {
     handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
     pub parked: HashSet<ObjectId>,
+    /// What was kept of files that arrived in part.
+    pub partials: Arc<Partials>,
     /// Whether intents were stored since the catalog was last committed durably.
     has_intents: bool,
     last_durable: Instant,
@@ -163,6 +165,11 @@ impl Replica {
         if let Some(reason) = opened.rebuilt {
             tracing::warn!(path = %path.display(), "the catalog is rebuilt by a walk: {reason}");
         }
+        let partials = Partials::open(&home.join("partials"), boot_id());
+        let partials = partials.map_err(|source| ReplicaError::Home {
+            path: home.join("partials"),
+            source,
+        })?;
         let mut replica = Replica {
             root,
             path: path.to_owned(),
@@ -177,6 +184,7 @@ impl Replica {
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             parked: HashSet::new(),
+            partials: Arc::new(partials),
             has_intents: false,
             last_durable: Instant::now(),
             _lock: lock,
@@ -343,6 +351,12 @@ impl Replica {
         if entry.kind == Kind::Directory {
             let mut dropped = Vec::new();
             tables.remove_below(object, |entry| dropped.push(entry.clone()))?;
+            for (kept, place) in self.partials.places() {
+                let is_below = |entry: &Entry| entry.object == place.directory;
+                if place.directory == object || dropped.iter().any(is_below) {
+                    self.partials.forget(kept);
+                }
+            }
             for entry in &dropped {
                 self.ledger.replace(Some(entry), None);
                 self.handles.remove(&entry.object);
@@ -432,9 +446,20 @@ impl Replica {
     fn walk(&mut self) -> Result<WalkReport, ReplicaError> {
         let mut report = WalkReport::default();
         let root = self.root.clone();
-        let intents: HashMap<ObjectId, Digest> = self.state.intents()?.into_iter().collect();
+        for object in self.partials.stale(SystemTime::now()) {
+            self.partials.forget(object);
+        }
+        let known = WalkKnowledge {
+            intents: self.state.intents()?.into_iter().collect(),
+            kept: self
+                .partials
+                .places()
+                .into_iter()
+                .map(|(_, place)| place.name)
+                .collect(),
+        };
         self.catalog.update(true, |tables| {
-            let outcome = walk_tree(tables, &root, &intents, &mut report);
+            let outcome = walk_tree(tables, &root, &known, &mut report);
             Ok(outcome)
         })??;
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
@@ -455,10 +480,19 @@ pub fn own_carried() -> Carried {
     }
 }
 
+/// What a walk must know beside the catalog.
+#[derive(Debug, Default)]
+struct WalkKnowledge {
+    /// What was about to be committed.
+    intents: HashMap<ObjectId, Digest>,
+    /// Private names that are not swept: files that arrived in part.
+    kept: HashSet<Name>,
+}
+
 fn walk_tree(
     tables: &mut Tables<'_>,
     root: &Arc<Directory>,
-    intents: &HashMap<ObjectId, Digest>,
+    knowledge: &WalkKnowledge,
     report: &mut WalkReport,
 ) -> Result<(), ReplicaError> {
     let stat = root.stat_self()?;
@@ -468,7 +502,7 @@ fn walk_tree(
     if known.is_none_or(|known| known.attributes != entry.attributes) {
         tables.put(&entry)?;
     }
-    walk_below(tables, ObjectId::ROOT, root, intents, report)
+    walk_below(tables, ObjectId::ROOT, root, knowledge, report)
 }
 
 /// Catalogues something that was found on the disk and is not known, with everything below it.
@@ -488,7 +522,7 @@ pub fn catalogue(tables: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place
             tables,
             entry.object,
             &inner,
-            &HashMap::new(),
+            &WalkKnowledge::default(),
             &mut WalkReport::default(),
         );
         walked.map_err(|error| ApplyError {
@@ -503,7 +537,7 @@ fn walk_below(
     tables: &mut Tables<'_>,
     start: ObjectId,
     handle: &Arc<Directory>,
-    intents: &HashMap<ObjectId, Digest>,
+    knowledge: &WalkKnowledge,
     report: &mut WalkReport,
 ) -> Result<(), ReplicaError> {
     // Opened when their turn comes: a level can have more directories than a process descriptors.
@@ -518,7 +552,7 @@ fn walk_below(
                 }
             }
         }
-        report.swept += handle.sweep()?.len() as u64;
+        report.swept += handle.sweep(|name| knowledge.kept.contains(name))?.len() as u64;
         let listing = handle.list()?;
         let mut known: HashMap<Name, Entry> = tables
             .child_entries(object)?
@@ -538,7 +572,11 @@ fn walk_below(
                 Some(entry) if is_as_catalogued(&entry, &stat) => entry,
                 Some(entry) => {
                     let mut digest = link_digest(&handle, &place.name, kind)?;
-                    if let Some(&intended) = intents.get(&entry.object).filter(|_| kind == Kind::File) {
+                    if let Some(&intended) = knowledge
+                        .intents
+                        .get(&entry.object)
+                        .filter(|_| kind == Kind::File)
+                    {
                         digest = own_commit(&handle, &place.name, intended);
                     }
                     report.changed += u64::from(digest.is_none());

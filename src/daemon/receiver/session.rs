@@ -191,6 +191,8 @@ impl<'a> Session<'a> {
             } else {
                 link.close(CloseCode::Done, "");
             }
+            // What did not arrive holds up no directory any more.
+            session.pending.clear();
             let flushed = session.reach_durable();
             session.stop_threads();
             outcome.and(flushed)
@@ -547,6 +549,8 @@ impl<'a> Session<'a> {
                     continue;
                 }
             }
+            let object = pending.object;
+            let keep = catalog.read(|view| Ok(self.replica.keep(view, object, place.directory, size)))?;
             let basis = present.and_then(|_| directory.open_file(&place.name).ok());
             let basis = basis.map(|(file, stat)| (file, stat.size));
             self.asked.insert(number);
@@ -554,6 +558,8 @@ impl<'a> Session<'a> {
                 number,
                 directory,
                 basis,
+                size,
+                keep,
             });
             self.status.count_wanted();
         }
@@ -737,6 +743,9 @@ impl<'a> Session<'a> {
                 let Pending { place, object, .. } = pending;
                 self.status.count_bytes(file.size);
                 let outcome = self.replica.put_file(tables, place.clone(), object, file);
+                if outcome.is_ok() {
+                    self.replica.drop_kept(tables, object);
+                }
                 self.end(tables, number, Some(&place), outcome);
             }
             Ok(())

@@ -4,7 +4,7 @@
 //! The basis is known to be as it was then by its times, and by nothing else: only `verify` finds what rots on a disk.
 
 use crate::engine::rangesum::{RangeSums, SPAN_BYTES};
-use crate::fs::Staged;
+use crate::engine::span_sums::{SpanSum, SpanSums, span_bytes};
 use crate::store::Signatures;
 use driftless_protocol::message::DeltaPart;
 use driftless_protocol::{Digest, ObjectId};
@@ -21,35 +21,21 @@ pub fn unknown(bytes: u64) -> Option<RangeSums> {
     (bytes <= *SPANNED_BYTES.end()).then(|| RangeSums::new(bytes))
 }
 
-/// The digest of a staged file, of which these spans are known.
-pub fn digest_of(staged: &Staged, mut sums: RangeSums) -> Result<(Digest, RangeSums), crate::fs::FsError> {
-    let mut buffer = vec![0; SPAN_BYTES.min(sums.bytes()) as usize];
-    let unknown: Vec<u64> = sums.unknown().collect();
-    for span in unknown {
-        let wanted = &mut buffer[..sums.span_bytes(span) as usize];
-        let count = staged.read_at(wanted, span * SPAN_BYTES)?;
-        // Nobody else has the file, so it is as long as it was made.
-        if sums.set(span, &wanted[..count]).is_err() {
-            return Ok((Digest([0; 32]), sums));
-        }
-    }
-    let digest = sums.digest().map_or(Digest([0; 32]), Digest);
-    Ok((digest, sums))
-}
-
-/// What is known of a file that is put together from a basis.
+/// What is known of a file that is put together from a basis, by parts that were found to fit it.
 pub fn carried_over(
     cache: &Signatures,
     basis: &Digest,
     basis_bytes: u64,
     bytes: u64,
     parts: &[DeltaPart],
-) -> Option<RangeSums> {
-    let mut sums = unknown(bytes)?;
+) -> SpanSums {
+    let mut sums = SpanSums::default();
     let stored = cache.get(key(basis), basis);
     let old = stored.and_then(|stored| RangeSums::from_bytes(basis_bytes, &stored).ok());
     // The value of an only span is of another kind.
-    let old = old.filter(|_| bytes > SPAN_BYTES && basis_bytes > SPAN_BYTES)?;
+    let Some(old) = old.filter(|_| bytes > SPAN_BYTES && basis_bytes > SPAN_BYTES) else {
+        return sums;
+    };
     let mut at = 0;
     for part in parts {
         let (stays, length) = match *part {
@@ -59,19 +45,18 @@ pub fn carried_over(
         let end = at + length;
         let mut span = at.div_ceil(SPAN_BYTES);
         while stays && span * SPAN_BYTES < end {
-            let whole = sums.span_bytes(span);
-            if span * SPAN_BYTES + whole <= end
-                && old.span_bytes(span) == whole
+            let whole = span_bytes(span, bytes);
+            if span * SPAN_BYTES + u64::from(whole) <= end
+                && old.span_bytes(span) == u64::from(whole)
                 && let Some(sum) = old.sum(span)
             {
-                // It lies within, as its part does.
-                let _ = sums.insert(span, sum);
+                sums.insert(span, SpanSum { bytes: whole, sum });
             }
             span += 1;
         }
         at = end;
     }
-    Some(sums)
+    sums
 }
 
 /// Remembers the sums of a content that was found to be right, instead of those of another.
@@ -108,13 +93,8 @@ mod tests {
         }
         let digest = Digest(sums.digest().unwrap());
         remember(&cache, &digest, &sums, None);
-        let Some(sums) = carried_over(&cache, &digest, content.len() as u64, bytes, parts) else {
-            return Vec::new();
-        };
-        let unknown: Vec<u64> = sums.unknown().collect();
-        (0..bytes.div_ceil(SPAN))
-            .filter(|span| !unknown.contains(span))
-            .collect()
+        let sums = carried_over(&cache, &digest, content.len() as u64, bytes, parts);
+        sums.iter().map(|(span, _)| span).collect()
     }
 
     fn copy(offset: u64, length: u64) -> DeltaPart {

@@ -2,45 +2,24 @@
 //! there already. All of it runs on plain threads beside the session.
 
 use super::apply::StagedFile;
+use super::incoming::Incoming;
+use super::kept::Keep;
 use super::replica::ApplyError;
 use super::spans;
-use crate::engine::delta::{self, BasisSigner, Coverage, Engine};
-use crate::engine::rangesum::RangeSums;
+use crate::engine::delta::{BasisSigner, Engine};
+use crate::engine::span_sums::SpanSums;
 use crate::fs::{Directory, Staged};
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
-use driftless_protocol::limits::{RANGE_BYTES_MAX, SIGNATURE_PART_BYTES_MAX};
+use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE_PART_BYTES_MAX};
 use driftless_protocol::message::{
-    BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp, SignaturePart, ToSender,
+    BulkFrame, DeltaPart, FailureKind, HeldSpan, HeldSpans, SealOp, SignaturePart, ToSender,
 };
 use driftless_protocol::{Attributes, Carried, Digest};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Separate spans that a file may arrive in at a time; an honest sender leaves as many gaps as it has streams.
-const SPANS_MAX: usize = 4_096;
-
-/// A larger file is flushed by the thread that checks it.
-const FLUSH_HERE_BYTES_MIN: u64 = 1 << 20;
-
-/// A file whose content is on its way.
-#[derive(Debug)]
-pub struct Incoming {
-    staged: Staged,
-    basis: Option<(File, u64)>,
-    arrival: Mutex<Arrival>,
-    /// Set once, by whoever sees the last range or the seal, or by a failure.
-    closed: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Arrival {
-    coverage: Coverage,
-    seal: Option<SealOp>,
-}
 
 /// The files that the sender was asked for, by op number.
 #[derive(Debug, Default, Clone)]
@@ -79,6 +58,10 @@ pub enum Job {
         directory: Arc<Directory>,
         /// The present file and its size.
         basis: Option<(File, u64)>,
+        /// The size that was offered, in bytes.
+        size: u64,
+        /// How to keep it, if it is large.
+        keep: Option<Keep>,
     },
     /// Build a file from the present one and a patch.
     Patch {
@@ -147,13 +130,14 @@ impl Wanted {
     pub fn withdraw(&self, number: u64) -> bool {
         let taken = self.lock().remove(&number);
         taken.is_some_and(|incoming| {
-            incoming.closed.store(true, Ordering::Release);
+            incoming.close();
             true
         })
     }
 }
 
 impl Staging {
+    /// Builds a file from the present one and a patch.
     fn patch(
         &self,
         directory: Arc<Directory>,
@@ -164,57 +148,11 @@ impl Staging {
         literals: &[u8],
     ) -> Result<StagedFile, ApplyError> {
         let basis_bytes = basis.1;
-        let incoming = Incoming {
-            staged: Staged::create(directory)?,
-            basis: Some(basis),
-            arrival: Mutex::default(),
-            closed: AtomicBool::new(true),
-        };
-        incoming.build(0, seal.size, parts, &inflate(literals)?)?;
+        let incoming = Incoming::new(Staged::create(directory)?, Some(basis), seal.size);
+        incoming.build_whole(seal.size, parts, literals)?;
         let known = spans::carried_over(&self.spans, &basis_digest, basis_bytes, seal.size, parts);
-        self.verify(incoming, seal, Some((known, &basis_digest)))
-    }
-
-    /// Checks a complete file, and flushes it if it is large. Of one that was made from another content, some sums may be
-    /// known.
-    fn verify(
-        &self,
-        incoming: Incoming,
-        seal: &SealOp,
-        made_from: Option<(Option<RangeSums>, &Digest)>,
-    ) -> Result<StagedFile, ApplyError> {
-        let staged = incoming.staged;
-        staged.set_len(seal.size)?;
-        staged.start_writeout();
-        let (known, basis) = made_from.unzip();
-        let known = known.flatten().or_else(|| spans::unknown(seal.size));
-        let (found, sums) = match known {
-            Some(known) => spans::digest_of(&staged, known).map(|(found, sums)| (found, Some(sums)))?,
-            None => (digest_of(staged.file()).map_err(cannot_read_back)?, None),
-        };
-        if found != seal.digest {
-            let text = "the rebuilt content does not have the promised digest".to_owned();
-            return Err(ApplyError {
-                kind: FailureKind::WrongDigest,
-                text,
-            });
-        }
-        if let Some(sums) = sums {
-            spans::remember(&self.spans, &found, &sums, basis);
-        }
-        staged.set_attributes(&seal.attributes, self.carried)?;
-        // Here, and not where batches are committed: small changes must not wait for a large file's flush.
-        let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
-        if is_flushed {
-            staged.sync()?;
-        }
-        Ok(StagedFile {
-            staged,
-            size: seal.size,
-            digest: seal.digest,
-            attributes: seal.attributes,
-            is_flushed,
-        })
+        incoming.trust(known);
+        incoming.verify(seal, self.carried, &self.spans, Some(&basis_digest))
     }
 
     /// Runs jobs until the channel closes.
@@ -244,8 +182,10 @@ impl Staging {
                     number,
                     directory,
                     basis,
+                    size,
+                    keep,
                 } => self
-                    .want(number, directory, basis)
+                    .want(number, directory, basis, size, keep)
                     .err()
                     .map(|error| Done::Failed(number, error)),
                 Job::Patch {
@@ -260,7 +200,10 @@ impl Staging {
                     Some(report(seal.number, outcome))
                 }
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
-                    Ok(incoming) => report(seal.number, self.verify(incoming, &seal, None)),
+                    Ok(incoming) => report(
+                        seal.number,
+                        incoming.verify(&seal, self.carried, &self.spans, None),
+                    ),
                     // A range thread still holds it for an instant; look again after the others.
                     Err(incoming) => {
                         std::thread::yield_now();
@@ -286,7 +229,10 @@ impl Staging {
             let number = frame.number;
             match incoming.take(&frame) {
                 Ok(()) => self.close_if_complete(number, incoming),
-                Err(error) => self.fail(number, error),
+                Err(error) => {
+                    incoming.discard();
+                    self.fail(number, error);
+                }
             }
         }
     }
@@ -296,20 +242,12 @@ impl Staging {
         let Some(incoming) = self.wanted.lock().get(&seal.number).cloned() else {
             return;
         };
-        incoming.lock().seal = Some(seal);
+        incoming.set_seal(seal);
         self.close_if_complete(seal.number, incoming);
     }
 
     fn close_if_complete(&self, number: u64, incoming: Arc<Incoming>) {
-        let arrival = incoming.lock();
-        let Some(seal) = arrival
-            .seal
-            .filter(|seal| arrival.coverage.is_complete(seal.size))
-        else {
-            return;
-        };
-        drop(arrival);
-        if !incoming.closed.swap(true, Ordering::AcqRel) {
+        if let Some(seal) = incoming.is_complete() {
             self.wanted.lock().remove(&number);
             let _ = self.file_jobs.send(Job::Verify { seal, incoming });
         }
@@ -326,18 +264,23 @@ impl Staging {
         number: u64,
         directory: Arc<Directory>,
         basis: Option<(File, u64)>,
+        size: u64,
+        keep: Option<Keep>,
     ) -> Result<(), ApplyError> {
         let signature = match &basis {
             Some((file, size)) => signature_of(file, *size, self.engine),
             None => None,
         };
-        let incoming = Incoming {
-            staged: Staged::create(directory)?,
-            basis: basis.filter(|_| signature.is_some()),
-            arrival: Mutex::default(),
-            closed: AtomicBool::new(false),
+        let basis = basis.filter(|_| signature.is_some());
+        let (incoming, held) = match keep {
+            Some(keep) => keep.start(&directory, basis, size)?,
+            None => {
+                let staged = Staged::create(directory)?;
+                (Incoming::new(staged, basis, size), SpanSums::default())
+            }
         };
         self.wanted.lock().insert(number, Arc::new(incoming));
+        self.tell_held(number, &held);
         let _ = self.control.send(ToSender::Need {
             number,
             basis: signature.is_some(),
@@ -350,89 +293,18 @@ impl Staging {
         }
         Ok(())
     }
-}
 
-impl Incoming {
-    fn lock(&self) -> MutexGuard<'_, Arrival> {
-        self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, frame: &BulkFrame) -> Result<(), ApplyError> {
-        let wrong = |text: String| ApplyError {
-            kind: FailureKind::WrongDigest,
-            text,
-        };
-        if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - u64::from(frame.length)
-        {
-            return Err(wrong("a range is over its limits".to_owned()));
+    /// Tells what an earlier transfer left.
+    fn tell_held(&self, number: u64, held: &SpanSums) {
+        let spans: Vec<HeldSpan> = held
+            .iter()
+            .take(HELD_SPANS_TOTAL_MAX)
+            .map(|(span, held)| HeldSpan { span, sum: held.sum })
+            .collect();
+        for spans in spans.chunks(HELD_SPANS_MAX) {
+            let spans = HeldSpans(spans.to_vec());
+            let _ = self.control.send(ToSender::Held { number, spans });
         }
-        let fits = |bytes: &[u8]| {
-            if bytes.len() == frame.length as usize {
-                Ok(())
-            } else {
-                Err(wrong("a range has another length".into()))
-            }
-        };
-        match &frame.body {
-            RangeBody::Raw(bytes) => {
-                fits(&bytes.0)?;
-                self.staged.write_all_at(&bytes.0, frame.offset)?;
-            }
-            RangeBody::Zstd(bytes) => {
-                let bytes = inflate(&bytes.0)?;
-                fits(&bytes)?;
-                self.staged.write_all_at(&bytes, frame.offset)?;
-            }
-            // The staged file is empty where nothing is written; the length is set at the end.
-            RangeBody::Zeros => {}
-            RangeBody::Delta { parts, literals } => {
-                let length = u64::from(frame.length);
-                self.build(frame.offset, length, &parts.0, &inflate(&literals.0)?)?;
-            }
-        }
-        if !self.lock().coverage.add(frame.offset, u64::from(frame.length)) {
-            return Err(wrong("a range came twice".to_owned()));
-        }
-        if self.lock().coverage.span_count() > SPANS_MAX {
-            return Err(wrong("the ranges of a file are scattered".to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Builds `length` bytes from `offset` on.
-    fn build(
-        &self,
-        offset: u64,
-        length: u64,
-        parts: &[DeltaPart],
-        literals: &[u8],
-    ) -> Result<(), ApplyError> {
-        let wrong = |text: String| ApplyError {
-            kind: FailureKind::WrongDigest,
-            text,
-        };
-        let (basis, basis_bytes) = self
-            .basis
-            .as_ref()
-            .ok_or_else(|| wrong("a delta came for a file without basis".to_owned()))?;
-        delta::check_parts(parts, length, literals.len(), *basis_bytes)
-            .map_err(|fault| wrong(fault.to_string()))?;
-        let (mut at, mut literals) = (offset, literals);
-        for part in parts {
-            match *part {
-                DeltaPart::Copy { offset, length } => {
-                    self.staged.copy_from(basis, offset, at, u64::from(length))?;
-                    at += u64::from(length);
-                }
-                DeltaPart::Literal { length } => {
-                    let (now, later) = literals.split_at(length as usize);
-                    self.staged.write_all_at(now, at)?;
-                    at += u64::from(length);
-                    literals = later;
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -469,13 +341,6 @@ fn stage_inline(
     })
 }
 
-fn cannot_read_back(error: std::io::Error) -> ApplyError {
-    ApplyError {
-        kind: FailureKind::Io,
-        text: format!("cannot read back: {error}"),
-    }
-}
-
 /// BLAKE3 of a whole file, read from its beginning whatever its position.
 pub fn digest_of(file: &File) -> std::io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
@@ -509,15 +374,4 @@ fn signature_of(basis: &File, size: u64, engine: Engine) -> Option<Vec<u8>> {
         at += want as u64;
     }
     signer.finish().ok().map(|(signature, _)| signature)
-}
-
-/// One zstd frame of at most a range's bytes, whatever it claims.
-fn inflate(bytes: &[u8]) -> Result<Vec<u8>, ApplyError> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
-    }
-    zstd::bulk::decompress(bytes, RANGE_BYTES_MAX).map_err(|error| ApplyError {
-        kind: FailureKind::WrongDigest,
-        text: format!("a range does not decompress: {error}"),
-    })
 }

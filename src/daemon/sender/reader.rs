@@ -7,14 +7,18 @@ use crate::engine::delta::{
     Index, Matcher, Patch, PatchCollector, PeerSignature, RangeDelta, Signature, SignatureBuilder,
     SignatureOptions, TargetMatcher,
 };
+use crate::engine::rangesum::subtree;
 use crate::engine::spans::SpansBuilder;
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
-use driftless_protocol::limits::{INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use driftless_protocol::limits::{
+    INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX, SIGNATURE_BYTES_MAX, SPAN_BYTES,
+};
 use driftless_protocol::message::{BulkFrame, DeltaParts, RangeBody, RangeBytes};
 use driftless_protocol::{Digest, Name, ObjectId};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -73,6 +77,8 @@ pub enum ReadJob {
         file: FileRef,
         /// The signature of the receiver's basis, if it has one.
         signature: Option<Vec<u8>>,
+        /// Spans that the receiver has from an earlier transfer, by number, with their sums.
+        held: HashMap<u64, [u8; 32]>,
     },
 }
 
@@ -132,7 +138,8 @@ pub fn read_files(
                 number,
                 file,
                 signature,
-            } => stream(number, file, signature, bulk, memory, done),
+                held,
+            } => stream(number, file, signature, &held, bulk, memory, done),
         };
         if done.send(result).is_err() {
             return;
@@ -265,6 +272,7 @@ fn stream(
     number: u64,
     file: FileRef,
     signature: Option<Vec<u8>>,
+    held: &HashMap<u64, [u8; 32]>,
     bulk: &BulkSender,
     memory: &Memory,
     done: &Sender<ReadDone>,
@@ -282,14 +290,17 @@ fn stream(
     let mut sender = RangeSender {
         number,
         bulk,
-        matcher: signature.as_ref().map(PeerSignature::matcher),
+        basis: signature.as_ref(),
+        matcher: None,
+        held,
         at: 0,
+        read: 0,
     };
     let before = *read.stat();
     let mut hasher = Hashing::new(before.size);
     let is_worth_it = signature.is_some() || before.size >= SIGNED_AT_FIRST_BYTES_MIN;
     let mut signer = signer(before.size).filter(|_| is_worth_it);
-    let step = if sender.matcher.is_some() {
+    let step = if sender.basis.is_some() {
         MATCHED_BYTES
     } else {
         RANGE_BYTES_MAX
@@ -308,7 +319,7 @@ fn stream(
         Ok(at) => at,
         Err(error) => return abandoned(Some(format!("cannot read {}: {error}", file.name))),
     };
-    if is_cut_off || sender.finish().is_err() {
+    if is_cut_off || sender.end_run().is_err() {
         return abandoned(None);
     }
     let digest = hasher.finish(memory);
@@ -413,24 +424,49 @@ pub(super) fn read_full(file: &File, buffer: &mut [u8], at: u64) -> std::io::Res
 struct RangeSender<'a> {
     number: u64,
     bulk: &'a BulkSender,
+    /// What the receiver's basis is made of.
+    basis: Option<&'a PeerSignature>,
+    /// Matches the present run of bytes that the receiver does not hold.
     matcher: Option<TargetMatcher<'a>>,
+    held: &'a HashMap<u64, [u8; 32]>,
     /// Where the next range begins. What the matcher has not decided lies behind.
     at: u64,
+    /// How much of the file was handed over, spans that the receiver holds among it.
+    read: u64,
 }
 
 impl RangeSender<'_> {
+    /// The next bytes: whole spans, until the last.
     fn send(&mut self, bytes: &[u8]) -> Result<(), crate::net::Ended> {
-        let Some(matcher) = &mut self.matcher else {
+        if self.held.is_empty() {
+            return self.send_new(bytes);
+        }
+        bytes.chunks(SPAN_BYTES as usize).try_for_each(|span| {
+            let held = self.held.get(&(self.read / SPAN_BYTES));
+            // Whatever version it is of: equal sums are equal bytes.
+            if held.is_none_or(|held| *held != subtree(self.read, span)) {
+                return self.send_new(span);
+            }
+            self.end_run()?;
+            self.read += span.len() as u64;
+            self.send_range(span.len() as u32, RangeBody::Held)
+        })
+    }
+
+    fn send_new(&mut self, bytes: &[u8]) -> Result<(), crate::net::Ended> {
+        self.read += bytes.len() as u64;
+        let Some(basis) = self.basis else {
             let mut ranges = bytes.chunks(RANGE_BYTES_MAX);
             return ranges.try_for_each(|range| {
                 self.send_range(range.len() as u32, literal(range, self.bulk.level()))
             });
         };
-        let ranges = matcher.push(bytes);
+        let ranges = self.matcher.get_or_insert_with(|| basis.matcher()).push(bytes);
         ranges.into_iter().try_for_each(|range| self.send_delta(range))
     }
 
-    fn finish(mut self) -> Result<(), crate::net::Ended> {
+    /// Sends what the matcher still has.
+    fn end_run(&mut self) -> Result<(), crate::net::Ended> {
         let ranges = self.matcher.take().map(TargetMatcher::finish);
         let mut ranges = ranges.into_iter().flatten();
         ranges.try_for_each(|range| self.send_delta(range))

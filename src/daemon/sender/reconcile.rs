@@ -304,6 +304,7 @@ pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
             | ToSender::Ended(_)
             | ToSender::Need { .. }
             | ToSender::Signature { .. }
+            | ToSender::Held { .. }
             | ToSender::Failed { .. } => {}
             ToSender::ListingFailed(text) => return Err(ReconcileError::Unlisted(text.to_string())),
             _ => return Err(ReconcileError::Violation),

@@ -216,6 +216,8 @@ pub struct Session<'a, 'c> {
     /// Large files that are being read for their digest.
     digesting: HashSet<ObjectId>,
     signatures: HashMap<u64, Vec<u8>>,
+    /// What the receiver kept of offered files, by op.
+    spans_held: HashMap<u64, HashMap<u64, [u8; 32]>>,
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
@@ -293,6 +295,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 offers_max: descriptors_for(16, OFFERS_MAX),
                 digesting: HashSet::new(),
                 signatures: HashMap::new(),
+                spans_held: HashMap::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
                 assumed: Assumed::default(),

@@ -35,6 +35,12 @@ impl Coverage {
         true
     }
 
+    /// Whether all of `[start, start + length)` has arrived.
+    pub fn contains(&self, start: u64, length: u64) -> bool {
+        let before = self.spans.range(..=start).next_back();
+        length == 0 || before.is_some_and(|(_, &end)| end.saturating_sub(start) >= length)
+    }
+
     /// Whether exactly `[0, size)` is covered.
     pub fn is_complete(&self, size: u64) -> bool {
         match self.spans.iter().next() {

@@ -261,6 +261,7 @@ impl Session<'_, '_> {
     /// Gives up the transfer of a file whose place is another's now, or that is gone.
     pub(super) fn withdraw(&mut self, number: u64, object: ObjectId) {
         if self.window.withdraw(number, object) {
+            self.spans_held.remove(&number);
             tracing::debug!(
                 number,
                 object = object.0,

@@ -45,6 +45,22 @@ impl Session<'_, '_> {
                 }
                 Ok(())
             }
+            ToSender::Held { number, spans } => {
+                if self
+                    .window
+                    .get_mut(number)
+                    .is_some_and(|sent| sent.offer == Some(Offer::Made))
+                {
+                    let held = self.spans_held.entry(number).or_default();
+                    if held.len() + spans.0.len() > driftless_protocol::limits::HELD_SPANS_TOTAL_MAX {
+                        return Err(Ended::Lost(
+                            "the receiver holds more of a file than it may".to_owned(),
+                        ));
+                    }
+                    held.extend(spans.0.iter().map(|held| (held.span, held.sum)));
+                }
+                Ok(())
+            }
             ToSender::Failed {
                 number,
                 kind,
@@ -72,6 +88,7 @@ impl Session<'_, '_> {
 
     /// The receiver wants the content of an offered file.
     pub(super) fn stream(&mut self, number: u64, signature: Option<Vec<u8>>) -> Result<(), Ended> {
+        let held = self.spans_held.remove(&number).unwrap_or_default();
         let sent = self.window.get_mut(number);
         let Some(InFlight::Content { object, .. }) = sent.map(|sent| &sent.flight) else {
             return Ok(());
@@ -84,6 +101,7 @@ impl Session<'_, '_> {
                     number,
                     file,
                     signature,
+                    held,
                 });
             }
             None => {
@@ -200,6 +218,7 @@ impl Session<'_, '_> {
             return Ok(());
         };
         self.signatures.remove(&number);
+        self.spans_held.remove(&number);
         self.context.counters.ops_done += 1;
         if let InFlight::Remove { object, place } = &flight {
             if self.handle_not_removed(*object, place.clone(), kind) {
