@@ -127,7 +127,8 @@ fn what_was_tampered_with_is_not_believed() {
     let receiver = pair.receive();
     let relay = Relay::start(receiver.address(), 2 * BYTES_PER_SECOND);
     let mut receiver = Some(receiver);
-    let tamper: [(&str, &dyn Fn(&Path)); 5] = [
+    type Tamper<'a> = (&'a str, &'a dyn Fn(&Path));
+    let tamper: [Tamper<'_>; 5] = [
         ("changed", &|left| {
             use std::os::unix::fs::FileExt;
             let file = fs::OpenOptions::new().write(true).open(left).unwrap();

@@ -351,3 +351,24 @@ fn dropping_the_emulator_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn nothing_passes_a_cut_and_everything_after_it_does() {
+    let Some((emulator, _alone)) = start("rtt=20ms,rate=100mbit") else {
+        return;
+    };
+    let (a, b) = (udp(&emulator, Side::A), udp(&emulator, Side::B));
+    let target = b.local_addr().unwrap();
+    let mut buffer = [0; 16];
+    a.send_to(b"before", target).unwrap();
+    assert_eq!(b.recv(&mut buffer).unwrap(), 6);
+    emulator.set_cut(true);
+    a.send_to(b"lost", target).unwrap();
+    b.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(b.recv(&mut buffer).is_err());
+    emulator.set_cut(false);
+    a.send_to(b"mended", target).unwrap();
+    b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let length = b.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"mended");
+}

@@ -168,6 +168,13 @@ impl Emulator {
         }
     }
 
+    /// Cuts the link, so that nothing passes in either direction, or mends it. [`Link::Loop`] cannot be cut.
+    pub fn set_cut(&self, is_cut: bool) {
+        if let Some(relay) = &self.relay {
+            relay.set_cut(is_cut);
+        }
+    }
+
     /// Processor time the relay has used since the start. Most of it is the kernel's: a packet written to a TUN
     /// device passes through the receiving side's protocols within that call.
     #[must_use]

@@ -7,6 +7,7 @@
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ const PACKET: usize = 65_536;
 struct Gauge {
     counters: Mutex<LinkCounters>,
     failure: Mutex<Option<String>>,
+    /// Nothing passes.
+    is_cut: AtomicBool,
 }
 
 /// A relay at work; stops when dropped.
@@ -89,6 +92,11 @@ impl Relay {
     /// The counters of both directions, for reading or resetting.
     pub(super) fn counters(&self) -> MutexGuard<'_, LinkCounters> {
         self.gauge.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the link, or mends it. Packets that meet a cut vanish, those under way among them, and count nowhere.
+    pub(super) fn set_cut(&self, is_cut: bool) {
+        self.gauge.is_cut.store(is_cut, Ordering::Release);
     }
 
     /// Why the relay stopped by itself, if it did.
@@ -151,7 +159,7 @@ fn carry(ways: &mut [Way<'_>; 2], stop: BorrowedFd<'_>, gauge: &Gauge) -> Result
     loop {
         let mut round = Round::Idle;
         for way in &mut *ways {
-            match way.round(&mut buffer, &now)? {
+            match way.round(&mut buffer, &now, gauge.is_cut.load(Ordering::Acquire))? {
                 Round::Idle => {}
                 Round::Done if round == Round::More => {}
                 moved => round = moved,
@@ -196,10 +204,11 @@ fn carry(ways: &mut [Way<'_>; 2], stop: BorrowedFd<'_>, gauge: &Gauge) -> Result
 
 impl Way<'_> {
     /// Takes in up to [`BATCH`] packets and delivers all that are due.
-    fn round(&mut self, buffer: &mut [u8], now: &impl Fn() -> u64) -> Result<Round, String> {
+    fn round(&mut self, buffer: &mut [u8], now: &impl Fn() -> u64, is_cut: bool) -> Result<Round, String> {
         let mut taken = 0;
         while taken < BATCH {
             match rustix::io::read(self.from, &mut *buffer) {
+                Ok(_) if is_cut => taken += 1,
                 Ok(length) => {
                     self.direction.push(now(), length, buffer[..length].into());
                     taken += 1;
@@ -212,7 +221,9 @@ impl Way<'_> {
         let mut delivered = false;
         while let Some(packet) = self.direction.pop_due(now()) {
             delivered = true;
-            self.deliver(&packet)?;
+            if !is_cut {
+                self.deliver(&packet)?;
+            }
         }
         Ok(match taken {
             BATCH => Round::More,

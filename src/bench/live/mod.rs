@@ -107,14 +107,14 @@ pub fn prepare(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Task>, BenchError> {
     let lacks_lsyncd = find_program("lsyncd").is_none();
-    if lacks_lsyncd && scenarios.iter().any(|scenario| scenario.kind != Kind::Resume) {
+    if lacks_lsyncd && scenarios.iter().any(|scenario| !scenario.kind.is_interrupted()) {
         notes.push(lsyncd::INSTALL.to_owned());
     }
     let task = |scenario: &&'static Scenario| {
         let targets = scenario.kind.targets();
         let mut tools: Vec<Box<dyn Follower>> = vec![Box::new(Ours::new(stage, copies, targets)?)];
         let (ssh, daemon) = (servers.of(Carrier::Ssh), servers.of(Carrier::Daemon));
-        if scenario.kind == Kind::Resume {
+        if scenario.kind.is_interrupted() {
             if let Some(server) = ssh {
                 tools.push(Box::new(RsyncLoop::new(server, copies)?));
             }

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Neighbour,
     FanOut,
     Resume,
+    /// The link carries nothing for a while.
+    Outage,
 }
 
 /// A row of the table of live scenarios.
@@ -110,6 +112,12 @@ const SCENARIOS: &[Scenario] = &[
         Kind::Resume,
         false,
     ),
+    scenario(
+        "outage",
+        "the link carries nothing for 5 s in the middle of a large file; from its return to all visible",
+        Kind::Outage,
+        false,
+    ),
 ];
 
 /// Names of all live scenarios.
@@ -125,6 +133,8 @@ pub fn chosen(plan: &Plan) -> Vec<&'static Scenario> {
     SCENARIOS
         .iter()
         .filter(|scenario| plan.remote.is_none() && (is_named(scenario) || is_usual(scenario)))
+        // There is no link to cut.
+        .filter(|scenario| scenario.kind != Kind::Outage || plan.link != Link::Loop)
         .collect()
 }
 
@@ -150,7 +160,7 @@ impl Scenario {
             Kind::Burst => plan.size / 64 + changes::many(plan) * CLUSTER,
             Kind::Rename => changes::many(plan) * CLUSTER,
             Kind::Append | Kind::Idle => plan.size,
-            Kind::BigBesideSmall | Kind::Resume => large(plan),
+            Kind::BigBesideSmall | Kind::Resume | Kind::Outage => large(plan),
             Kind::FanOut => plan.size / 64 + plan.size / 4,
         };
         // Sizes scatter.
@@ -159,6 +169,11 @@ impl Scenario {
 }
 
 impl Kind {
+    /// Whether a transfer is broken off in the middle.
+    pub(super) fn is_interrupted(self) -> bool {
+        matches!(self, Kind::Resume | Kind::Outage)
+    }
+
     /// How many copies there are.
     pub(super) fn targets(self) -> usize {
         if self == Kind::FanOut { TARGETS } else { 1 }
@@ -171,7 +186,7 @@ impl Kind {
             Kind::Burst => changes::prepare_burst(bed),
             Kind::Rename => changes::prepare_rename(bed),
             Kind::Append => changes::prepare_append(bed),
-            Kind::BigBesideSmall | Kind::Resume => transfers::prepare_large(bed),
+            Kind::BigBesideSmall | Kind::Resume | Kind::Outage => transfers::prepare_large(bed),
             Kind::FanOut => transfers::prepare_fan_out(bed),
             Kind::Idle => quiet::prepare_idle(bed),
             Kind::Neighbour => quiet::prepare_neighbour(bed),
@@ -185,7 +200,7 @@ impl Kind {
             Kind::Latency => changes::restore_latency(bed),
             Kind::Burst => changes::restore_burst(bed),
             Kind::Append => changes::restore_append(bed),
-            Kind::BigBesideSmall | Kind::Resume => transfers::restore_large(bed),
+            Kind::BigBesideSmall | Kind::Resume | Kind::Outage => transfers::restore_large(bed),
             Kind::FanOut => transfers::restore_fan_out(bed),
             Kind::Rename | Kind::Idle | Kind::Neighbour => Ok(()),
         };
@@ -208,6 +223,7 @@ impl Kind {
             Kind::BigBesideSmall => transfers::big_beside_small(bed, tool, run),
             Kind::FanOut => transfers::fan_out(bed, tool, run),
             Kind::Resume => transfers::resume(bed, tool, meter, run),
+            Kind::Outage => transfers::outage(bed, tool, meter, run),
             Kind::Idle => quiet::idle(bed, tool, run),
             Kind::Neighbour => quiet::neighbour(bed, tool, run),
         }

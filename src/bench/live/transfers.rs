@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long the receiving end is away.
 const AWAY: Duration = Duration::from_secs(1);
+/// How long nothing passes. Connections of either kind survive it.
+const OUTAGE: Duration = Duration::from_secs(5);
 
 /// A small tree, and a large file beside the source that is renamed into it: so it appears at once.
 pub(super) fn prepare_large(bed: &Bed<'_>) -> io::Result<()> {
@@ -136,6 +138,37 @@ pub(super) fn resume(
     meter: &mut Meter,
     run: &mut Run,
 ) -> Result<Figures, BenchError> {
+    interrupt(bed, tool, meter, run, |bed, tool| {
+        let since = Instant::now();
+        tool.cut(bed.stage, AWAY).map(|()| since)
+    })
+}
+
+/// Cuts the link when half of the large file has arrived.
+pub(super) fn outage(
+    bed: &mut Bed<'_>,
+    tool: &mut dyn Follower,
+    meter: &mut Meter,
+    run: &mut Run,
+) -> Result<Figures, BenchError> {
+    interrupt(bed, tool, meter, run, |bed, _| {
+        let emulator = &bed.stage.emulator;
+        emulator.set_cut(true);
+        std::thread::sleep(OUTAGE);
+        emulator.set_cut(false);
+        Ok(Instant::now())
+    })
+}
+
+/// Lets something happen when half of the large file has arrived, and measures from the moment that `happen` answers to the
+/// end of the transfer.
+fn interrupt(
+    bed: &mut Bed<'_>,
+    tool: &mut dyn Follower,
+    meter: &mut Meter,
+    run: &mut Run,
+    happen: impl FnOnce(&Bed<'_>, &mut dyn Follower) -> Result<Instant, BenchError>,
+) -> Result<Figures, BenchError> {
     let (size, path) = (large(bed.plan), tool.copies()[0].join("large"));
     let before = tool.arrived("large").unwrap_or_default();
     appear(bed, "large")?;
@@ -160,8 +193,7 @@ pub(super) fn resume(
         )?;
     }
     meter.restart_bytes(bed.stage, tool);
-    let since = Instant::now();
-    tool.cut(bed.stage, AWAY)?;
+    let since = happen(bed, tool)?;
     meter.look_again(tool);
     let health = || tool.health();
     let wanted = [Wanted { path, size }];
