@@ -967,6 +967,43 @@ fn numbers_of_ops_that_break_the_rules() {
     bench.check();
 }
 
+/// Only what the mirror itself put there under that number, with that content, is copied.
+#[test]
+fn copies_of_what_is_not_there_as_told_fail() {
+    let bench = Bench::new();
+    fs::write(bench.dst("local"), "of another").unwrap();
+    let mut peer = bench.open();
+    let mut ops = peer.op_stream();
+    let text = "x".repeat(1_000);
+    let mut next = peer.send_ops(&mut ops, 1, [inline(place(1, "known"), 2, &text)]);
+    peer.wait_applied(1);
+    let (right, secret) = (Digest::of(text.as_bytes()), Digest::of(b"of another"));
+    for (digest, size, from, works) in [
+        (right, 1_000, 2, true),
+        (right, 999, 2, false),
+        (Digest::of(b"other"), 1_000, 2, false),
+        (right, 1_000, 99, false),
+        (right, 0, 1, false),
+        (secret, 10, 1 << 63, false),
+    ] {
+        let name = format!("copy{next}");
+        let from = ObjectId(from);
+        let body = OpBody::PutFile {
+            place: place(1, &name),
+            object: ObjectId(10 + next),
+            attributes: attributes(0o644),
+            content: Content::Copy { size, digest, from },
+        };
+        let number = next;
+        next = peer.send_ops(&mut ops, next, [body]);
+        peer.wait_applied(number);
+        let kind = peer.failed.get(&number).copied();
+        assert_eq!(kind, (!works).then_some(FailureKind::Basis), "{size} of {from:?}");
+        assert_eq!(bench.dst(&name).exists(), works);
+    }
+    peer.leave();
+}
+
 #[test]
 fn patches_that_do_not_fit_never_replace_a_file() {
     let bench = Bench::new();

@@ -389,7 +389,7 @@ checked!(
     },
     |op: &Op| match op.body {
         OpBody::PutFile {
-            content: Content::Offer { size, .. } | Content::Patch { size, .. },
+            content: Content::Offer { size, .. } | Content::Patch { size, .. } | Content::Copy { size, .. },
             ..
         } => check_size(size),
         _ => Ok(()),
@@ -512,6 +512,16 @@ pub enum Content {
         /// The bytes of all literals, as one zstd frame of at most [`RANGE_BYTES_MAX`] bytes of content.
         literals: InlineContent,
     },
+    /// The same as that of another file, which the receiver last acknowledged with this digest. If that has another content,
+    /// or is gone, the op fails with [`FailureKind::Basis`].
+    Copy {
+        /// Size in bytes.
+        size: u64,
+        /// BLAKE3 of the content.
+        digest: Digest,
+        /// The file to copy, wherever it stands.
+        from: ObjectId,
+    },
 }
 
 impl Content {
@@ -519,7 +529,7 @@ impl Content {
     pub fn held_bytes(&self) -> usize {
         match self {
             Content::Inline { bytes, .. } => bytes.0.len(),
-            Content::Offer { .. } => 0,
+            Content::Offer { .. } | Content::Copy { .. } => 0,
             Content::Patch { parts, literals, .. } => literals.0.len() + 16 * parts.0.len(),
         }
     }

@@ -358,6 +358,24 @@ fn ops() {
             place: place(),
             object: ObjectId(2),
             attributes: attributes(),
+            content: Content::Copy {
+                size: 300,
+                digest: Digest([0xaa; 32]),
+                from: ObjectId(9),
+            },
+        },
+        &format!(
+            "01 07 01 6e 02                # OpBody::PutFile, place, object
+             {ATTRIBUTES}
+             03                            # Content::Copy
+             fb 2c 01 aa*32 09             # size, digest, from"
+        ),
+    );
+    golden_op(
+        OpBody::PutFile {
+            place: place(),
+            object: ObjectId(2),
+            attributes: attributes(),
             content: Content::Patch {
                 size: 300,
                 digest: Digest([0xaa; 32]),

@@ -363,6 +363,11 @@ fn content(reach: Reach) -> BoxedStrategy<Content> {
             bytes: InlineContent(bytes)
         }),
         (size(reach), prop::option::of(digest())).prop_map(|(size, digest)| Content::Offer { size, digest }),
+        (size(reach), digest(), object()).prop_map(|(size, digest, from)| Content::Copy {
+            size,
+            digest,
+            from
+        }),
         (
             size(reach),
             digest(),

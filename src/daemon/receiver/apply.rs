@@ -28,6 +28,33 @@ pub struct StagedFile {
     pub is_flushed: bool,
 }
 
+/// A file to copy.
+#[derive(Debug)]
+pub struct CopySource {
+    directory: Arc<Directory>,
+    name: Name,
+    /// What it must be.
+    stamp: crate::store::Stamp,
+}
+
+impl CopySource {
+    /// Opens it, if nobody changed it.
+    pub fn open(&self) -> Result<std::fs::File, ApplyError> {
+        let changed = |text: String| ApplyError {
+            kind: FailureKind::Basis,
+            text,
+        };
+        let (file, stat) = self
+            .directory
+            .open_file(&self.name)
+            .map_err(|error| changed(error.to_string()))?;
+        if self.stamp != stat.stamp.to_bytes() {
+            return Err(changed(format!("{} was changed by somebody else", self.name)));
+        }
+        Ok(file)
+    }
+}
+
 impl Replica {
     /// Makes a directory, or adopts, moves and adjusts the one that is there.
     pub fn make_directory(
@@ -468,6 +495,33 @@ impl Replica {
             return Err(other(format!("{} was changed by somebody else", place.name)));
         }
         Ok((file, stat.size))
+    }
+
+    /// A file that has exactly this content, for a copy: one that the sender gave its number to, so that nobody learns of
+    /// another's files.
+    pub fn copy_source(
+        &mut self,
+        t: &impl CatalogRead,
+        from: ObjectId,
+        size: u64,
+        content: Digest,
+    ) -> Result<CopySource, ApplyError> {
+        let entry = t.get(from)?.filter(|entry| {
+            let known = entry.kind == Kind::File && !entry.object.is_local();
+            known && entry.digest == Some(content) && entry.size == size
+        });
+        let Some((stamp, entry)) = entry.and_then(|entry| Some((entry.stamp?, entry))) else {
+            return Err(ApplyError {
+                kind: FailureKind::Basis,
+                text: format!("object {} is not known to have the content to be copied", from.0),
+            });
+        };
+        let directory = self.directory(t, entry.place.directory)?;
+        Ok(CopySource {
+            directory,
+            name: entry.place.name,
+            stamp,
+        })
     }
 
     /// The catalog's entry at a place.

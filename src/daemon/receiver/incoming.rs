@@ -3,7 +3,7 @@
 //! Sums are taken of what was written while it is still in memory, or read back where it was copied from a basis. So in
 //! the end nothing is read again, and a transfer that is cut off leaves the sums of what it had.
 
-use super::apply::StagedFile;
+use super::apply::{CopySource, StagedFile};
 use super::kept::Kept;
 use super::replica::ApplyError;
 use super::spans;
@@ -11,7 +11,7 @@ use super::staging::digest_of;
 use crate::engine::delta::{self, Coverage};
 use crate::engine::rangesum::RangeSums;
 use crate::engine::span_sums::{self, SpanSum, SpanSums};
-use crate::fs::Staged;
+use crate::fs::{Directory, Staged};
 use crate::store::Signatures;
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SPAN_BYTES};
 use driftless_protocol::message::{BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp};
@@ -348,6 +348,30 @@ fn wrong(text: impl Into<String>) -> ApplyError {
         kind: FailureKind::WrongDigest,
         text: text.into(),
     }
+}
+
+/// Copies a file, by reference where the file system can. Whoever writes to it meanwhile is noticed by the digest.
+pub fn copied(
+    directory: Arc<Directory>,
+    source: &CopySource,
+    seal: &SealOp,
+    carried: Carried,
+    memory: &Signatures,
+) -> Result<StagedFile, ApplyError> {
+    let file = source.open()?;
+    let staged = Staged::create(directory)?;
+    let changed = |error: ApplyError| match error.kind {
+        FailureKind::NoSpace | FailureKind::Permission => error,
+        _ => ApplyError {
+            kind: FailureKind::Basis,
+            text: format!("the copy is not what it should be: {}", error.text),
+        },
+    };
+    staged
+        .copy_from(&file, 0, 0, seal.size)
+        .map_err(|error| changed(error.into()))?;
+    let incoming = Incoming::new(staged, None, seal.size);
+    incoming.verify(seal, carried, memory, None).map_err(changed)
 }
 
 /// One zstd frame of at most a range's bytes, whatever it claims.

@@ -17,7 +17,9 @@ use crate::fs::descriptors_for;
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
-use driftless_protocol::limits::{ENDED_RUNS_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX};
+use driftless_protocol::limits::{
+    ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX,
+};
 use driftless_protocol::message::{
     BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp,
     ToReceiver, ToSender,
@@ -491,6 +493,38 @@ impl<'a> Session<'a> {
                     parts: parts.0,
                     literals: literals.0,
                 });
+            }
+            Content::Copy { size, digest, from } => {
+                let source = self.replica.copy_source(tables, from, size, digest)?;
+                let seal = SealOp {
+                    number,
+                    size,
+                    digest,
+                    attributes,
+                };
+                // As with offers, nobody waits for a large one.
+                let is_large = size > INLINE_CONTENT_BYTES_MAX as u64;
+                self.pending.insert(
+                    number,
+                    Pending {
+                        place,
+                        object,
+                        attributes,
+                        offer: is_large.then_some((size, Some(digest))),
+                    },
+                );
+                let job = Job::Copy {
+                    seal,
+                    directory,
+                    source,
+                };
+                if is_large {
+                    self.asked.insert(number);
+                    let _ = self.staging.file_jobs.send(job);
+                } else {
+                    self.outstanding += 1;
+                    let _ = self.staging.jobs.send(job);
+                }
             }
             Content::Offer { size, digest } => {
                 self.pending.insert(

@@ -1,8 +1,8 @@
 //! Writing contents aside: small ones from their ops, large ones from ranges as they come, and signatures of what is
 //! there already. All of it runs on plain threads beside the session.
 
-use super::apply::StagedFile;
-use super::incoming::Incoming;
+use super::apply::{CopySource, StagedFile};
+use super::incoming::{Incoming, copied};
 use super::kept::Keep;
 use super::replica::ApplyError;
 use super::spans;
@@ -77,6 +77,15 @@ pub enum Job {
         parts: Vec<DeltaPart>,
         /// The literals, compressed.
         literals: Vec<u8>,
+    },
+    /// Copy a file that has the content already.
+    Copy {
+        /// What it must be.
+        seal: SealOp,
+        /// The target's directory.
+        directory: Arc<Directory>,
+        /// The file that has it.
+        source: CopySource,
     },
     /// End this thread.
     Stop,
@@ -199,6 +208,14 @@ impl Staging {
                     let outcome = self.patch(directory, basis, basis_digest, &seal, &parts, &literals);
                     Some(report(seal.number, outcome))
                 }
+                Job::Copy {
+                    seal,
+                    directory,
+                    source,
+                } => Some(report(
+                    seal.number,
+                    copied(directory, &source, &seal, self.carried, &self.spans),
+                )),
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
                     Ok(incoming) => report(
                         seal.number,

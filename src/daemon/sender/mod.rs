@@ -1,5 +1,6 @@
 //! The sender: watches and scans a source, connects, and keeps a target like it.
 
+mod contents;
 mod reader;
 mod reconcile;
 mod session;

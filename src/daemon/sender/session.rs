@@ -221,6 +221,8 @@ pub struct Session<'a, 'c> {
     tries: HashMap<ObjectId, u32>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
+    /// Objects that could not be copied from another: their content is sent.
+    uncopied: HashSet<ObjectId>,
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
     delayed: BTreeSet<(Instant, ObjectId)>,
@@ -298,6 +300,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 spans_held: HashMap::new(),
                 tries: HashMap::new(),
                 whole: HashSet::new(),
+                uncopied: HashSet::new(),
                 assumed: Assumed::default(),
                 delayed: BTreeSet::new(),
                 large_due: HashMap::new(),

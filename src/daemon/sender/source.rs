@@ -8,6 +8,7 @@ mod rules;
 
 pub use rules::{Fate, Standing, TreeFiles, fate_by};
 
+use super::contents::Contents;
 use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
@@ -66,6 +67,8 @@ pub struct Source {
     pub spans: Arc<Signatures>,
     /// The sum over what is known of the tree.
     pub ledger: Ledger,
+    /// What the target holds.
+    pub contents: Contents,
     /// Lines for the user that have not been shown yet.
     pub warnings: Vec<String>,
     /// Names of which events were told that have not been looked at yet.
@@ -185,6 +188,7 @@ impl Source {
             signatures: Arc::new(signatures),
             spans: Arc::new(spans),
             ledger: Ledger::default(),
+            contents: Contents::default(),
             warnings,
             touched: Touched::default(),
             rules_changed: false,
@@ -228,6 +232,7 @@ impl Source {
         if !self.is_summed || self.ledger.carried() != carried {
             self.is_summed = true;
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
+            self.contents = self.catalog.read(|view| Contents::of(view))?;
         }
         Ok(())
     }

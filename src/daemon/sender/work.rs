@@ -197,6 +197,7 @@ pub fn acknowledge(
             if entry.place != *place {
                 entry.flags |= flags::MOVED;
             }
+            source.contents.note(&entry);
             settle_attributes(&mut entry, attributes);
         }
         // Read again: under a new number, so that a cursor never passes it by.

@@ -183,6 +183,17 @@ impl Session<'_, '_> {
             self.submit(OpBody::SetAttributes { object, attributes }, flight);
             return Ok(());
         }
+        if let Some(content) = self.copy_of(object, digest, stat.size)? {
+            let body = OpBody::PutFile {
+                place,
+                object,
+                attributes,
+                content,
+            };
+            self.context.counters.files_sent += 1;
+            self.submit(body, flight);
+            return Ok(());
+        }
         let delta_pays = on_target && stat.size >= work::DELTA_BYTES_MIN;
         let content = match form {
             Form::Bytes(bytes) if !delta_pays && entry.flags & flags::OFFER == 0 => Some(Content::Inline {
@@ -209,6 +220,19 @@ impl Session<'_, '_> {
             None => self.offer(&entry, Some(digest), Some(&stat)),
         }
         Ok(())
+    }
+
+    /// The content as that of another file on the target, if one has it and nothing is under way for that.
+    fn copy_of(&self, object: ObjectId, digest: Digest, size: u64) -> Result<Option<Content>, StoreError> {
+        if self.uncopied.contains(&object) {
+            return Ok(None);
+        }
+        let source = &self.context.source;
+        let from = source
+            .catalog
+            .read(|view| source.contents.find(view, object, digest))?;
+        let from = from.filter(|from| !self.busy.contains(from));
+        Ok(from.map(|from| Content::Copy { size, digest, from }))
     }
 
     /// Whether a file has to be read again at the next look at it, whatever its times say.

@@ -108,7 +108,7 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
-        let digest_against = match work::next(&entry, retry) {
+        let digest_against = match self.next_of(&entry, retry) {
             Next::Nothing => return Ok(()),
             Next::Op(body, flight) => {
                 self.submit(body, flight);
@@ -178,6 +178,14 @@ impl Session<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// What an object needs. A large file that may be a copy is read before it is offered.
+    fn next_of(&self, entry: &Entry, retry: bool) -> Next {
+        match work::next(entry, retry) {
+            Next::Offer if !retry && self.context.source.contents.has_size(entry.size) => Next::Digest,
+            next => next,
+        }
     }
 
     /// Large files may have a slower rhythm than the rest, so that one which changes all the time is not sent all the time.

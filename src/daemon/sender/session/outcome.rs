@@ -177,6 +177,7 @@ impl Session<'_, '_> {
             for object in cleared {
                 self.tries.remove(&object);
                 self.whole.remove(&object);
+                self.uncopied.remove(&object);
                 if self.context.failed.remove(&object).is_some() {
                     self.context
                         .source
@@ -236,6 +237,7 @@ impl Session<'_, '_> {
         match kind {
             FailureKind::Basis if *tries < ORDER_TRIES => {
                 self.forget_basis(object);
+                self.uncopied.insert(object);
                 self.again.push_back(object);
                 Ok(())
             }

@@ -69,7 +69,7 @@ impl Window {
         if let OpBody::PutFile { content, .. } = &body {
             inline_bytes = content.held_bytes();
             offer = match content {
-                Content::Inline { .. } => None,
+                Content::Inline { .. } | Content::Copy { .. } => None,
                 Content::Offer { .. } => Some(Offer::Made),
                 // It holds nothing up at the receiver either, and there is nothing to withdraw.
                 Content::Patch { .. } => Some(Offer::Closed),
