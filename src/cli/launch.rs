@@ -18,7 +18,7 @@ use crate::daemon::{
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::{DeleteLimit, DeleteLimitError};
-use crate::net::LinkOptions;
+use crate::net::{Compression, LinkOptions, Shortcut};
 use clap::{Args, ValueEnum};
 use driftless_certs::{Identity, TrustStore};
 use driftless_protocol::RelPath;
@@ -138,7 +138,6 @@ impl SendArgs {
         end: End<'_>,
         source: &Path,
         filter: &Filter,
-        link: &LinkOptions,
         follow: bool,
     ) -> SenderOptions {
         let deletes = match self.delete {
@@ -174,16 +173,29 @@ impl SendArgs {
             append_only: self.timing.append_only(),
             accept_root: self.accept_root,
             filter: filter.clone(),
-            link: link.clone(),
+            link: end.link.clone(),
         }
     }
 }
 
-/// The far end, and who this is to it.
+/// The far end, who this is to it, and how to reach it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End<'a> {
     pub(super) identity: &'a Identity,
     pub(super) target: &'a TargetOptions,
+    pub(super) link: &'a LinkOptions,
+}
+
+/// How to connect to a receiver in this process. Under a limit contents pass the connection: that is what the limit is on.
+fn local_link(link: &LinkOptions) -> LinkOptions {
+    if link.limiter.is_some() {
+        return link.clone();
+    }
+    LinkOptions {
+        shortcut: Some(Shortcut::default()),
+        compression: Compression::Off,
+        ..link.clone()
+    }
 }
 
 /// A process that runs daemons.
@@ -353,13 +365,15 @@ pub(super) struct LocalEnd {
     daemon: ReceiverDaemon,
     identity: Identity,
     target: TargetOptions,
+    link: LinkOptions,
 }
 
 impl LocalEnd {
     /// Starts the receiver for a canonical path.
-    pub(super) fn start(session: &Session, path: &Path) -> Result<LocalEnd, CliError> {
+    pub(super) fn start(session: &Session, path: &Path, link: &LinkOptions) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
+        let link = local_link(link);
         // The state of a module is found by its name, so the name has to stand for the directory.
         let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
         let module = format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]));
@@ -372,7 +386,10 @@ impl LocalEnd {
             }],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
-            link: LinkOptions::default(),
+            link: LinkOptions {
+                limiter: None,
+                ..link.clone()
+            },
             delta_engine: Engine::default(),
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
@@ -388,6 +405,7 @@ impl LocalEnd {
             daemon,
             identity: sender,
             target,
+            link,
         })
     }
 
@@ -396,11 +414,30 @@ impl LocalEnd {
         End {
             identity: &self.identity,
             target: &self.target,
+            link: &self.link,
         }
     }
 
     /// Flushes and releases the directory.
     pub(super) fn stop(self) {
         self.daemon.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Limiter, Schedule};
+
+    #[test]
+    fn a_limit_holds_for_a_directory_here_too() {
+        let schedule: Schedule = "100k".parse().unwrap();
+        let limited = LinkOptions {
+            limiter: Some(Arc::new(Limiter::new(schedule))),
+            ..LinkOptions::default()
+        };
+        let limited = local_link(&limited);
+        assert!(limited.shortcut.is_none() && limited.limiter.is_some());
+        assert!(local_link(&LinkOptions::default()).shortcut.is_some());
     }
 }

@@ -43,10 +43,11 @@ impl MirrorArgs {
         let filter = self.send.filter(&source)?;
         self.send.priority.apply()?;
         let session = Session::open()?;
+        let link = self.send.link();
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
                 let path = prepare(&source, &path)?;
-                let local = LocalEnd::start(&session, &path)?;
+                let local = LocalEnd::start(&session, &path, &link)?;
                 let status = self.follow(&session, local.end(), &source, &filter, verbose);
                 local.stop();
                 status
@@ -55,6 +56,7 @@ impl MirrorArgs {
                 let end = End {
                     identity: &session.identity,
                     target: &target,
+                    link: &link,
                 };
                 self.follow(&session, end, &source, &filter, verbose)
                     .map_err(|error| session.explain(error))
@@ -82,9 +84,7 @@ impl MirrorArgs {
             name_target: false,
         };
         let target = end.target.display.clone();
-        let options = self
-            .send
-            .options(session, end, source, filter, &self.send.link(), !self.once);
+        let options = self.send.options(session, end, source, filter, !self.once);
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));

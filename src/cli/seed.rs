@@ -34,13 +34,13 @@ impl SeedArgs {
         self.send.priority.apply()?;
         let session = Session::open()?;
         let target = target(&self.target, self.send.port(), &session.home)?;
+        let link = self.send.link();
         let end = End {
             identity: &session.identity,
             target: &target,
+            link: &link,
         };
-        let options = self
-            .send
-            .options(&session, end, &source, &filter, &self.send.link(), false);
+        let options = self.send.options(&session, end, &source, &filter, false);
         let identity = session.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(&source), target.display.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));

@@ -70,8 +70,9 @@ impl SendCommandArgs {
                     let end = End {
                         identity: &session.identity,
                         target,
+                        link: &link,
                     };
-                    let options = self.send.options(&session, end, &source, &filter, &link, true);
+                    let options = self.send.options(&session, end, &source, &filter, true);
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
                     let session = &session;

@@ -43,10 +43,11 @@ impl VerifyArgs {
         let source = existing_directory("verify", &self.src)?;
         let filter = self.filtering.filter(&source)?;
         let session = Session::open()?;
+        let link = LinkOptions::default();
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &path)?;
-                let local = LocalEnd::start(&session, &path)?;
+                let local = LocalEnd::start(&session, &path, &link)?;
                 let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status
@@ -55,6 +56,7 @@ impl VerifyArgs {
                 let end = End {
                     identity: &session.identity,
                     target: &target,
+                    link: &link,
                 };
                 self.compare(&session, end, &source, &filter)
                     .map_err(|error| session.explain(error))
@@ -69,8 +71,7 @@ impl VerifyArgs {
         source: &Path,
         filter: &Filter,
     ) -> Result<u8, CliError> {
-        let options =
-            SendArgs::default().options(session, end, source, filter, &LinkOptions::default(), false);
+        let options = SendArgs::default().options(session, end, source, filter, false);
         let target = end.target.display.clone();
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());

@@ -210,8 +210,7 @@ impl Door {
                 deadline,
             ))),
             Alpn::Mirror => {
-                let compression = self.options.compression;
-                ReceiverLink::start(&self.runtime, connection, peer, send, receive, compression)
+                ReceiverLink::start(&self.runtime, connection, peer, send, receive, &self.options)
                     .map(Accepted::Mirror)
             }
         };

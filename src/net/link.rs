@@ -3,6 +3,7 @@
 use super::compression::{Compression, Queue, Steering};
 use super::congestion::{PathMemory, memory_of};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
+use super::shortcut::Shortcut;
 use super::transport::{
     BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
     transport,
@@ -213,13 +214,15 @@ impl OpSender {
 pub struct BulkSender {
     frames: mpsc::Sender<Vec<u8>>,
     steering: Arc<Steering>,
+    shortcut: Option<Shortcut>,
 }
 
 impl BulkSender {
-    fn new(frames: mpsc::Sender<Vec<u8>>, compression: Compression) -> BulkSender {
+    fn new(frames: mpsc::Sender<Vec<u8>>, options: &LinkOptions) -> BulkSender {
         BulkSender {
             frames,
-            steering: Arc::new(Steering::new(compression)),
+            steering: Arc::new(Steering::new(options.compression)),
+            shortcut: options.shortcut.clone(),
         }
     }
 
@@ -235,10 +238,18 @@ impl BulkSender {
 
     /// Waits for room.
     pub fn send(&self, frame: BulkFrame) -> Result<(), Ended> {
+        if let Some(shortcut) = &self.shortcut {
+            return shortcut.send(frame);
+        }
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
         self.steering
             .observe(Queue::of(self.frames.capacity(), self.frames.max_capacity()));
         self.frames.blocking_send(bytes).map_err(|_| Ended)
+    }
+
+    /// Whether the receiver is in this process, so that packing its bytes is of no use.
+    pub fn is_local(&self) -> bool {
+        self.shortcut.is_some()
     }
 }
 
@@ -306,7 +317,7 @@ impl SenderLink {
         for _ in 0..BULK_STREAMS {
             runtime.spawn(write_bulk(connection.clone(), frames.clone()));
         }
-        let (ops, bulk) = (OpSender(ops), BulkSender::new(bulk, compression));
+        let (ops, bulk) = (OpSender(ops), BulkSender::new(bulk, options));
         Ok(SenderLink {
             shared,
             control,
@@ -523,6 +534,7 @@ async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mute
 #[derive(Debug)]
 pub struct ReceiverLink {
     shared: Shared,
+    is_local: bool,
     peer: Fingerprint,
     control: Sender<ToSender>,
     incoming: Receiver<ToReceiver>,
@@ -537,13 +549,17 @@ impl ReceiverLink {
         peer: Fingerprint,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
-        compression: Compression,
+        options: &LinkOptions,
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(connection.clone());
-        let (control, incoming) = shared.start_control(runtime, send, receive, compression)?;
+        let shortcut = options.shortcut.clone();
+        let (control, incoming) = shared.start_control(runtime, send, receive, options.compression)?;
         let (op_frames, ops) = bounded::<OpFrame>(4);
         let (bulk_frames, bulk) = bounded::<BulkFrame>(4);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
+        if let Some(shortcut) = &shortcut {
+            shortcut.open(connection.stable_id(), bulk_frames.clone());
+        }
         let bulk_shared = shared.clone();
         thread("bulk-in", move || {
             while let Some(frame) = raw_frames.blocking_recv() {
@@ -558,8 +574,14 @@ impl ReceiverLink {
             }
         })?;
         let accepting = shared.clone();
-        runtime.spawn(async move { accept_streams(accepting, op_frames, raw_bulk).await });
+        runtime.spawn(async move {
+            accept_streams(accepting, op_frames, raw_bulk).await;
+            if let Some(shortcut) = shortcut {
+                shortcut.close(connection.stable_id());
+            }
+        });
         Ok(ReceiverLink {
+            is_local: options.shortcut.is_some(),
             shared,
             peer,
             control,
@@ -572,6 +594,11 @@ impl ReceiverLink {
     /// Whose key is on the other side.
     pub fn peer(&self) -> Fingerprint {
         self.peer
+    }
+
+    /// Whether the sender is in this process.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// Its address.

@@ -13,6 +13,7 @@ mod limit;
 mod link;
 mod packed;
 mod pair;
+mod shortcut;
 mod transport;
 
 pub use compression::Compression;
@@ -21,4 +22,5 @@ pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
 pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, ReceiverLink, SenderLink};
 pub use pair::{PairLink, pair};
+pub use shortcut::Shortcut;
 pub use transport::{ConnectError, LinkOptions, resolve};

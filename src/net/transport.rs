@@ -3,6 +3,7 @@
 use super::compression::Compression;
 use super::congestion::{Congestion, PathMemory};
 use super::limit::{LimitedSocket, Limiter};
+use super::shortcut::Shortcut;
 use driftless_protocol::CloseCode;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
@@ -47,6 +48,8 @@ pub struct LinkOptions {
     pub remembered: Option<PathMemory>,
     /// What may leave in a second, together with all others that hold the same.
     pub limiter: Option<Arc<Limiter>>,
+    /// The way of contents if the other end is in this process.
+    pub shortcut: Option<Shortcut>,
 }
 
 impl Default for LinkOptions {
@@ -60,6 +63,7 @@ impl Default for LinkOptions {
             congestion: Congestion::default(),
             remembered: None,
             limiter: None,
+            shortcut: None,
         }
     }
 }

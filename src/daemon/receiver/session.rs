@@ -143,6 +143,7 @@ impl<'a> Session<'a> {
             carried: replica.carried,
             engine,
             spans: replica.spans.clone(),
+            is_local: link.is_local(),
         };
         std::thread::scope(|scope| {
             let queues = [&job_queue; STAGING_THREADS]

@@ -128,6 +128,8 @@ pub struct Staging {
     pub engine: Engine,
     /// Sums of contents that were found to be right, see [`spans`].
     pub spans: Arc<Signatures>,
+    /// The sender is in this process: to find out what has changed would take longer than to copy it.
+    pub is_local: bool,
 }
 
 impl Wanted {
@@ -285,8 +287,8 @@ impl Staging {
         keep: Option<Keep>,
     ) -> Result<(), ApplyError> {
         let signature = match &basis {
-            Some((file, size)) => signature_of(file, *size, self.engine),
-            None => None,
+            Some((file, size)) if !self.is_local => signature_of(file, *size, self.engine),
+            _ => None,
         };
         let basis = basis.filter(|_| signature.is_some());
         let (incoming, held) = match keep {

@@ -458,7 +458,8 @@ impl RangeSender<'_> {
         let Some(basis) = self.basis else {
             let mut ranges = bytes.chunks(RANGE_BYTES_MAX);
             return ranges.try_for_each(|range| {
-                self.send_range(range.len() as u32, literal(range, self.bulk.level()))
+                let body = self.literal(range);
+                self.send_range(range.len() as u32, body)
             });
         };
         let ranges = self.matcher.get_or_insert_with(|| basis.matcher()).push(bytes);
@@ -474,7 +475,8 @@ impl RangeSender<'_> {
 
     fn send_delta(&mut self, range: RangeDelta) -> Result<(), crate::net::Ended> {
         if range.is_literal() {
-            return self.send_range(range.length, literal(&range.literals, self.bulk.level()));
+            let body = self.literal(&range.literals);
+            return self.send_range(range.length, body);
         }
         let mut literals = Vec::new();
         if !range.literals.is_empty() {
@@ -493,6 +495,11 @@ impl RangeSender<'_> {
             literals: RangeBytes(literals),
         };
         self.send_range(range.length, body)
+    }
+
+    fn literal(&self, bytes: &[u8]) -> RangeBody {
+        let level = self.bulk.level().filter(|_| !self.bulk.is_local());
+        literal(bytes, level)
     }
 
     fn send_range(&mut self, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
