@@ -3,6 +3,7 @@
 pub mod control;
 pub mod home;
 pub mod ledger;
+mod memory;
 mod options;
 pub mod receiver;
 pub mod sender;

@@ -10,6 +10,7 @@ use super::listing;
 use super::replica::{ApplyError, Replica};
 use super::staging::{Done, Job, Staging, Wanted};
 use super::subject::{check, object_of, place_of};
+use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
 use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
@@ -119,6 +120,9 @@ pub struct Session<'a> {
     /// The highest op that the sender wants durable soon.
     flush_wanted: u64,
     cursor: Option<Cursor>,
+    /// Content bytes that were made visible.
+    published: u64,
+    spent: Spent,
 }
 
 impl<'a> Session<'a> {
@@ -186,6 +190,8 @@ impl<'a> Session<'a> {
                 flushed: 0,
                 flush_wanted: 0,
                 cursor: None,
+                published: 0,
+                spent: Spent::default(),
             };
             let outcome = session.serve();
             if let Err(error) = &outcome {
@@ -257,6 +263,9 @@ impl<'a> Session<'a> {
             }
             if self.outstanding == 0 && ops.is_empty() && self.flushed < self.order.ended() {
                 self.reach_durable()?;
+                if self.pending.is_empty() {
+                    self.spent.rest(self.published);
+                }
                 continue;
             }
             self.wait(&incoming, &ops);
@@ -777,6 +786,7 @@ impl<'a> Session<'a> {
                 };
                 let Pending { place, object, .. } = pending;
                 self.status.count_bytes(file.size);
+                self.published += file.size;
                 let outcome = self.replica.put_file(tables, place.clone(), object, file);
                 if outcome.is_ok() {
                     self.replica.drop_kept(tables, object);

@@ -20,6 +20,7 @@ use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::ledger::flags;
+use crate::daemon::memory::Spent;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
@@ -237,6 +238,7 @@ pub struct Session<'a, 'c> {
     reconciles_ever: u32,
     in_sync: bool,
     was_in_sync: bool,
+    spent: Spent,
     last_report: Instant,
     last_durable: Instant,
 }
@@ -312,6 +314,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 reconciles_ever: 0,
                 in_sync: false,
                 was_in_sync: false,
+                spent: Spent::default(),
                 last_report: Instant::now(),
                 last_durable: Instant::now(),
             };
@@ -384,6 +387,7 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.context.was_ever_in_sync = true;
                     self.reconciles = 0;
                     self.report(true);
+                    self.spent.rest(self.context.counters.content_bytes);
                     self.context.observer.phase(&Phase::InSync { sequence });
                 }
                 self.context.held = None;
