@@ -182,9 +182,10 @@ impl Staged {
         })
     }
 
-    /// Starts writing to the disk what is dirty, so that a later flush waits less. A hint: failures show at the flush.
-    pub fn start_writeout(&self) {
-        let _ = sync_file_range(&self.file, 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    /// Starts writing to the disk what is dirty of `length` bytes from `offset` on (0: to the end), so that a later flush
+    /// waits less. A hint: failures show at the flush.
+    pub fn start_writeout(&self, offset: u64, length: u64) {
+        let _ = sync_file_range(&self.file, offset, length, libc::SYNC_FILE_RANGE_WRITE);
     }
 
     /// Puts the file at `name` in one step, where it replaces anything but a directory: that is an

@@ -24,6 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Separate spans that a file may arrive in at a time; an honest sender leaves as many gaps as it has streams.
 const RUNS_MAX: usize = 4_096;
 
+/// Large files are written to the disk in steps of so many bytes, as they come.
+const WRITEOUT_BYTES: u64 = 8 << 20;
+
 /// A larger file is flushed by the thread that checks it.
 const FLUSH_HERE_BYTES_MIN: u64 = 1 << 20;
 
@@ -147,6 +150,12 @@ impl Incoming {
                 self.build(frame.offset, length, &parts.0, &inflate(&literals.0)?)?;
             }
             RangeBody::Held => {}
+        }
+        let step = (frame.offset + length) / WRITEOUT_BYTES;
+        if step > frame.offset / WRITEOUT_BYTES {
+            // While the rest is still coming, and not all at once in the end.
+            let start = (step - 1) * WRITEOUT_BYTES;
+            self.staged.start_writeout(start, WRITEOUT_BYTES);
         }
         self.note(frame.offset, length, sum)
     }
@@ -288,7 +297,7 @@ impl Incoming {
 
     fn check(&self, seal: &SealOp) -> Result<Option<RangeSums>, ApplyError> {
         self.staged.set_len(seal.size)?;
-        self.staged.start_writeout();
+        self.staged.start_writeout(0, 0);
         let (digest, sums) = self.digest(seal.size)?;
         if digest != seal.digest {
             return Err(wrong("the rebuilt content does not have the promised digest"));
