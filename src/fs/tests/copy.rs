@@ -153,7 +153,7 @@ fn writing_reading_and_cutting_a_staged_file() {
     let staged = place.staged(b"");
     staged.write_all_at(b"end", 1_000_000).unwrap();
     staged.write_all_at(b"start", 0).unwrap();
-    staged.start_writeout();
+    staged.start_writeout(0, 0);
     let mut buffer = [9; 10];
     assert_eq!(staged.read_at(&mut buffer, 999_998).unwrap(), 5);
     assert_eq!(&buffer[..5], b"\0\0end");
