@@ -18,21 +18,10 @@ impl Spent {
             return false;
         }
         self.given_back_at = bytes;
-        give_back();
+        crate::fs::give_memory_back();
         true
     }
 }
-
-#[cfg(target_env = "gnu")]
-fn give_back() {
-    // SAFETY: the call takes a number and touches only memory that is free.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn give_back() {}
 
 #[cfg(test)]
 mod tests {
