@@ -53,7 +53,10 @@ fn polling_asks_for_every_directory_in_turn() {
     }
     // Turns may have been taken before the last was watched, and before the second was given up.
     let listed = listed.split_off(4);
-    assert!(!listed.contains(&2) && listed.windows(2).all(|pair| pair[0] != pair[1]), "{listed:?}");
+    assert!(
+        !listed.contains(&2) && listed.windows(2).all(|pair| pair[0] != pair[1]),
+        "{listed:?}"
+    );
     // Whether the root is in its place has to be looked at as well.
     assert!(gone >= 2);
 }
