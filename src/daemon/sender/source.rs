@@ -293,6 +293,9 @@ impl Source {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(true, |t| {
             let mut look = Look::default();
+            if let Some(known) = t.get(ObjectId::ROOT)? {
+                self.follow_device(t, &known, &stat.stamp)?;
+            }
             self.see_root(t, &stat, &mut look)?;
             look.enter.push(ObjectId::ROOT);
             self.enter_directories(t, &mut look)?;
@@ -678,10 +681,15 @@ impl Source {
         look: &mut Look,
     ) -> Result<(), StoreError> {
         look.found.entries += 1;
-        let old = match t.lookup(directory, &name)? {
+        let mut old = match t.lookup(directory, &name)? {
             Some(object) => t.get(object)?,
             None => None,
         };
+        if let Some(top) = old.as_ref().filter(|old| old.kind == Kind::Directory)
+            && self.follow_device(t, top, &stat.stamp)?
+        {
+            old = t.get(top.object)?;
+        }
         if let Some(old) = &old
             && self.is_unmounted(t, old, handle, Some(&stat.stamp))?
         {

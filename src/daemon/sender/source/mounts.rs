@@ -6,7 +6,7 @@
 
 use super::{Source, stamp_of};
 use crate::fs::{Directory, Stamp};
-use crate::store::{CatalogRead, Entry, StoreError};
+use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, Name};
 
 impl Source {
@@ -50,8 +50,44 @@ impl Source {
         Ok(true)
     }
 
+    /// A file system has another device number than at the last look, as after a restart of the machine or when it was
+    /// mounted anew: what is catalogued of it from its topmost directory `top` on gets the number of today. Returns whether
+    /// that was so.
+    pub(super) fn follow_device(
+        &mut self,
+        t: &mut Tables<'_>,
+        top: &Entry,
+        now: &Stamp,
+    ) -> Result<bool, StoreError> {
+        let Some(known) =
+            stamp_of(top).filter(|known| known.device != now.device && is_renumbered(known, now))
+        else {
+            return Ok(false);
+        };
+        let mut entries = vec![top.clone()];
+        while let Some(entry) = entries.pop() {
+            let Some(mut stamp) = stamp_of(&entry).filter(|stamp| stamp.device == known.device) else {
+                continue;
+            };
+            if entry.kind == Kind::Directory {
+                entries.extend(t.child_entries(entry.object)?);
+            }
+            stamp.device = now.device;
+            t.put(&Entry {
+                stamp: Some(stamp.to_bytes()),
+                ..entry
+            })?;
+        }
+        Ok(true)
+    }
+
     /// Whether the handle of a directory may be kept: on another file system it would keep that from being unmounted.
     pub(super) fn may_keep(&self, stamp: Option<Stamp>) -> bool {
         stamp.is_none_or(|stamp| stamp.device == self.device)
     }
+}
+
+/// Whether two stamps are of one object, but for the number of its device. Without a time of birth nobody can tell.
+fn is_renumbered(known: &Stamp, now: &Stamp) -> bool {
+    known.birth.is_some() && (known.inode, known.birth) == (now.inode, now.birth)
 }

@@ -324,3 +324,35 @@ fn another_directory_at_the_name_is_not_entered_for_the_one_that_was_seen() {
     bench.source.scan().unwrap();
     assert_eq!(bench.object("b"), seen);
 }
+
+#[test]
+fn a_file_system_under_another_device_number_is_the_same_one() {
+    // All of it, or one that is mounted below.
+    for top in ["", "a"] {
+        let mut bench = Bench::new(&["a/b", "c"]);
+        let file = bench.settled_file("a/b/file");
+        let first_scan = |bench: &Bench| bench.source.catalog.read(|view| view.last_sequence()).unwrap();
+        let before = first_scan(&bench);
+        let top = bench.object(top);
+        let catalog = bench.source.catalog.clone();
+        catalog
+            .update(false, |t| {
+                let mut objects = vec![top];
+                while let Some(object) = objects.pop() {
+                    let mut entry = t.get(object)?.unwrap();
+                    let mut stamp = stamp_of(&entry).unwrap();
+                    stamp.device += 1;
+                    entry.stamp = Some(stamp.to_bytes());
+                    t.put(&entry)?;
+                    objects.extend(t.children(object)?.into_iter().map(|(_, object)| object));
+                }
+                Ok(())
+            })
+            .unwrap();
+        let found = bench.source.scan().unwrap();
+        assert_eq!((found.changed, first_scan(&bench)), (0, before));
+        assert_eq!(bench.object("a/b/file"), file);
+        assert!(!bench.is_stale(file));
+        assert!(bench.source.warnings.is_empty(), "{:?}", bench.source.warnings);
+    }
+}
