@@ -111,6 +111,21 @@ fn a_copy_in_place_of_another_file_and_of_a_large_one_is_a_copy() {
     assert!(sent < 20_000, "{sent} bytes were sent");
 }
 
+/// Each name that it gets or loses moves the ctime of the others.
+#[test]
+fn an_original_of_several_names_is_copied() {
+    let mirror = Mirror::new();
+    let v1 = mirror.pair.src().join("v1");
+    fs::hard_link(v1.join("d0/file6"), v1.join("d1/second")).unwrap();
+    mirror.seed();
+    fs::hard_link(v1.join("d0/file6"), v1.join("d2/third")).unwrap();
+    fs::remove_file(v1.join("d1/second")).unwrap();
+    mirror.seed();
+    fs::copy(v1.join("d2/third"), v1.join("copy")).unwrap();
+    let sent = mirror.seed();
+    assert!(sent < 20_000, "{sent} bytes were sent");
+}
+
 #[test]
 fn an_original_that_was_tampered_with_is_not_copied() {
     let mirror = Mirror::new();

@@ -12,6 +12,7 @@ use driftless_protocol::limits::*;
 use driftless_protocol::message::*;
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, HELLO_BYTES, Hello};
 use driftless_protocol::{Attributes, CloseCode, Digest, Name, ObjectId, RelPath, Timestamp};
+use driftless_protocol::{Special, Xattr, XattrClasses, Xattrs};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +56,8 @@ impl Bench {
             options.modules.push(ModuleOptions {
                 name: name.to_owned(),
                 path: pair.path(name),
+                xattrs: XattrClasses::USUAL,
+                devices: true,
             });
         }
         change(&pair, &mut options);
@@ -206,6 +209,29 @@ fn link(at: Place, object: u64, target: &str) -> OpBody {
     }
 }
 
+fn special(at: Place, object: u64, special: Special) -> OpBody {
+    OpBody::PutSpecial {
+        place: at,
+        object: ObjectId(object),
+        attributes: attributes(0o644),
+        special,
+    }
+}
+
+/// Another name of something with the content `x`.
+fn hard_link(at: Place, object: u64, to: u64) -> OpBody {
+    OpBody::Link {
+        place: at,
+        object: ObjectId(object),
+        attributes: Attributes {
+            link_group: ObjectId(77),
+            ..attributes(0o644)
+        },
+        to: ObjectId(to),
+        digest: Digest::of(b"x"),
+    }
+}
+
 fn remove(at: Place, object: u64) -> OpBody {
     OpBody::Remove {
         object: ObjectId(object),
@@ -227,6 +253,8 @@ fn every_position(at: &Place) -> Vec<OpBody> {
         inline(at.clone(), 900, "x"),
         offer(at.clone(), 900, 5, None),
         link(at.clone(), 900, "x"),
+        special(at.clone(), 900, Special::Fifo),
+        hard_link(at.clone(), 901, 900),
         OpBody::Move {
             object,
             to: at.clone(),
@@ -249,6 +277,7 @@ fn frame_of(number: u64, body: OpBody) -> OpFrame {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     })])
 }
 
@@ -336,12 +365,14 @@ fn s01_what_came_before_an_odd_name_stands() {
             after: 0,
             barrier: false,
             body: inline(place(1, "beside"), 11, "x"),
+            xattrs: Xattrs::default(),
         }),
         OpMessage::Op(Op {
             number: 3,
             after: 0,
             barrier: false,
             body: inline(place(1, STAND_IN), 12, "x"),
+            xattrs: Xattrs::default(),
         }),
     ]));
     ops.send_message(&with_name(&good.unwrap(), b".."));
@@ -569,6 +600,146 @@ fn s02_attributes_never_reach_a_hard_link_from_outside() {
     let last = peer.send_ops(&mut ops, next, [set(50, 0o666)]);
     peer.wait_applied(last - 1);
     assert_eq!(peer.failed.get(&2), Some(&FailureKind::Mismatch));
+    bench.check();
+}
+
+/// S-19: what was not agreed on is neither made nor set, whatever a sender sends.
+#[test]
+fn s19_devices_and_attributes_that_were_not_agreed_on_are_refused() {
+    let bench = Bench::new();
+    let mut peer = bench.open();
+    let mut ops = peer.op_stream();
+    let next = peer.send_ops(&mut ops, 1, [inline(place(1, "f"), 50, "x")]);
+    let null = Special::CharDevice { major: 1, minor: 3 };
+    let disk = Special::BlockDevice { major: 8, minor: 0 };
+    let next = peer.send_ops(
+        &mut ops,
+        next,
+        [
+            special(place(1, "null"), 51, null),
+            special(place(1, "disk"), 52, disk),
+        ],
+    );
+    let names = [
+        "user.a",
+        "trusted.a",
+        "security.capability",
+        "security.a",
+        "system.posix_acl_access",
+        "odd",
+    ];
+    for (number, name) in (next..).zip(names) {
+        let xattrs = Xattrs::new(vec![Xattr {
+            name: name.into(),
+            value: b"1".to_vec(),
+        }])
+        .unwrap();
+        let body = OpBody::SetAttributes {
+            object: ObjectId(50),
+            attributes: Attributes {
+                xattrs: xattrs.digest(),
+                ..attributes(0o600)
+            },
+        };
+        let op = Op {
+            number,
+            after: 0,
+            barrier: true,
+            body,
+            xattrs,
+        };
+        ops.send_message(&encode(&OpFrame(vec![OpMessage::Op(op)])).unwrap());
+    }
+    let last = next + names.len() as u64;
+    // Attributes that are promised and do not come.
+    let promised = OpBody::SetAttributes {
+        object: ObjectId(50),
+        attributes: Attributes {
+            xattrs: Some(Digest::of(b"never sent")),
+            ..attributes(0o600)
+        },
+    };
+    peer.send_ops(&mut ops, last, [promised]);
+    peer.wait_applied(last);
+    for number in 2..last {
+        assert_eq!(
+            peer.failed.get(&number),
+            Some(&FailureKind::Unsupported),
+            "op {number}"
+        );
+    }
+    assert_eq!(peer.failed.get(&last), Some(&FailureKind::WrongDigest));
+    let file = bench.dst("f");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o644);
+    assert_eq!(rustix::fs::llistxattr(&file, &mut [0; 100][..]), Ok(0));
+    assert!(!bench.dst("null").exists() && !bench.dst("disk").exists());
+    peer.leave();
+    bench.check();
+}
+
+/// A second name is given to what the sender put there, and to nothing else.
+#[test]
+fn s02_links_lead_to_what_the_sender_knows() {
+    let bench = Bench::new();
+    fs::write(bench.dst("local"), "x").unwrap();
+    let mut peer = bench.open();
+    let mut ops = peer.op_stream();
+    let in_group = |body: OpBody| match body {
+        OpBody::PutFile {
+            place,
+            object,
+            content,
+            ..
+        } => OpBody::PutFile {
+            place,
+            object,
+            attributes: Attributes {
+                link_group: ObjectId(77),
+                ..attributes(0o644)
+            },
+            content,
+        },
+        other => other,
+    };
+    let next = peer.send_ops(
+        &mut ops,
+        1,
+        [
+            in_group(inline(place(1, "f"), 50, "x")),
+            in_group(inline(place(1, "g"), 51, "y")),
+            inline(place(1, "h"), 52, "x"),
+            directory(place(1, "d"), 53),
+            hard_link(place(53, "good"), 60, 50),
+        ],
+    );
+    peer.wait_applied(next - 1);
+    assert!(peer.failed.is_empty(), "{:?}", peer.failed);
+    // Somebody puts a link to a file from outside in the place of one.
+    fs::remove_file(bench.dst("f")).unwrap();
+    fs::hard_link(bench.pair.path("canary/secret"), bench.dst("f")).unwrap();
+    let bad = [
+        hard_link(place(1, "n"), 61, 50),      // not what was put there
+        hard_link(place(1, "n"), 61, 51),      // of another content
+        hard_link(place(1, "n"), 61, 52),      // of no group
+        hard_link(place(1, "n"), 61, 53),      // a directory
+        hard_link(place(1, "n"), 61, 61),      // itself
+        hard_link(place(1, "n"), 61, 99),      // nothing
+        hard_link(place(1, "n"), 61, 1 << 63), // found here, of no group
+        hard_link(place(1, "d"), 53, 60),      // a number that a directory has
+        hard_link(place(1, "n"), 1, 60),
+    ];
+    let last = peer.send_ops(&mut ops, next, bad);
+    peer.wait_applied(last - 1);
+    for number in next..last {
+        assert_eq!(
+            peer.failed.get(&number),
+            Some(&FailureKind::Mismatch),
+            "op {number}"
+        );
+    }
+    assert!(!bench.dst("n").exists() && bench.dst("d").is_dir());
+    assert_eq!(fs::read(bench.dst("d/good")).unwrap(), b"x");
+    peer.leave();
     bench.check();
 }
 
@@ -942,6 +1113,7 @@ fn numbers_of_ops_that_break_the_rules() {
         after,
         barrier: false,
         body: directory(place(1, "d"), 10),
+        xattrs: Xattrs::default(),
     };
     let window = OPS_IN_FLIGHT_MAX as u64;
     for ops in [
@@ -1361,6 +1533,7 @@ fn withdrawing_what_was_never_offered_does_not_stop_the_session() {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     });
     ops.send_message(&encode(&OpFrame(vec![op])).unwrap());
     ops.send_message(&encode(&OpFrame(vec![OpMessage::Withdraw { number: 1 }])).unwrap());
@@ -1384,6 +1557,7 @@ fn files_are_wanted_within_the_limit() {
             after: 0,
             barrier: false,
             body,
+            xattrs: Xattrs::default(),
         })
     });
     ops.send_message(&encode(&OpFrame(frame.collect())).unwrap());

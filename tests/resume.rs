@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::relay::Relay;
@@ -117,6 +118,33 @@ fn a_transfer_goes_on_after_the_receiver_restarted_and_sends_only_what_changed_m
     let passed = send_rest(&pair, &relay);
     assert!(passed < SIZE as u64 / 2 + SLACK, "{passed} bytes passed");
     assert!(passed > SIZE as u64 / 4, "more than a half had arrived: {passed}");
+    receiver.stop();
+}
+
+/// Where there was data when the transfer was cut off, there may be a hole now.
+#[test]
+fn holes_are_kept_in_a_file_that_is_gone_on_with() {
+    let pair = Pair::new();
+    let mut content = noise(SIZE, 7);
+    for span in content.chunks_mut(MIB as usize) {
+        span[256 << 10..512 << 10].fill(0);
+    }
+    fs::write(pair.src().join("file"), &content).unwrap();
+    let receiver = pair.receive();
+    let relay = Relay::start(receiver.address(), BYTES_PER_SECOND);
+    send_half(&pair, &relay);
+    for span in content.chunks_mut(MIB as usize).take(8) {
+        span[512 << 10..1_000 << 10].fill(0);
+    }
+    fs::write(pair.src().join("file"), &content).unwrap();
+    let passed = send_rest(&pair, &relay);
+    assert!(
+        passed < SIZE as u64 / 2 + 8 * MIB + SLACK,
+        "{passed} bytes passed"
+    );
+    let allocated = fs::metadata(pair.dst().join("file")).unwrap().blocks() * 512;
+    let data = SIZE as u64 * 3 / 4 - 8 * (488 << 10);
+    assert!(allocated < data + MIB, "{allocated} bytes are taken by {data}");
     receiver.stop();
 }
 

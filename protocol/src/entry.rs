@@ -2,13 +2,14 @@
 
 use crate::codec::checked;
 use crate::limits::MODE_MAX;
+use crate::xattr::XattrClasses;
 use bincode::de::{Decode, Decoder};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
 use std::fmt;
 
 /// The number of a file system object. Issued by the sender in walk order, never reused; both sides know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, bincode::Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, bincode::Decode)]
 pub struct ObjectId(pub u64);
 
 impl ObjectId {
@@ -24,7 +25,7 @@ impl ObjectId {
     }
 }
 
-/// What an object is. Other types (devices, FIFOs, sockets) are counted and reported by the sender, not carried.
+/// What an object is. Sockets are counted and reported by the sender, not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, bincode::Decode)]
 #[repr(u8)]
 pub enum Kind {
@@ -34,6 +35,62 @@ pub enum Kind {
     Directory = 1,
     /// A symbolic link, carried as text.
     Symlink = 2,
+    /// A named pipe.
+    Fifo = 3,
+    /// A character device.
+    CharDevice = 4,
+    /// A block device.
+    BlockDevice = 5,
+}
+
+impl Kind {
+    /// Whether only root can make such an object.
+    pub fn is_device(self) -> bool {
+        matches!(self, Kind::CharDevice | Kind::BlockDevice)
+    }
+}
+
+/// An object that has neither content nor text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, bincode::Decode)]
+pub enum Special {
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice {
+        /// Which driver.
+        major: u32,
+        /// Which of its devices.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Which driver.
+        major: u32,
+        /// Which of its devices.
+        minor: u32,
+    },
+}
+
+impl Special {
+    /// What kind of object this is.
+    pub fn kind(self) -> Kind {
+        match self {
+            Special::Fifo => Kind::Fifo,
+            Special::CharDevice { .. } => Kind::CharDevice,
+            Special::BlockDevice { .. } => Kind::BlockDevice,
+        }
+    }
+
+    /// What stands for a content: BLAKE3 of the major and minor number (4 bytes each, big endian), of nothing for a
+    /// pipe.
+    pub fn digest(self) -> Digest {
+        match self {
+            Special::Fifo => Digest::of(b""),
+            Special::CharDevice { major, minor } | Special::BlockDevice { major, minor } => {
+                Digest::of(&[major.to_be_bytes(), minor.to_be_bytes()].concat())
+            }
+        }
+    }
 }
 
 /// Seconds and nanoseconds since 1970, negative before.
@@ -86,6 +143,12 @@ pub struct Attributes {
     pub gid: u32,
     /// Time of the last modification.
     pub mtime: Timestamp,
+    /// Digest of the extended attributes that are carried ([`Xattrs::digest`](crate::Xattrs::digest)); none if there
+    /// are none.
+    pub xattrs: Option<Digest>,
+    /// Number of the hard-link group: entries with the same number are names of one object. 0 for an object that has
+    /// one name in the mirror.
+    pub link_group: ObjectId,
 }
 
 checked!(
@@ -93,7 +156,9 @@ checked!(
         mode,
         uid,
         gid,
-        mtime
+        mtime,
+        xattrs,
+        link_group,
     },
     |attributes: &Attributes| {
         if attributes.mode > MODE_MAX {
@@ -110,19 +175,50 @@ checked!(
 pub struct Carried {
     /// Owner and group are carried.
     pub owner: bool,
+    /// Extended attributes of these classes are carried.
+    pub xattrs: XattrClasses,
+    /// Devices are carried.
+    pub devices: bool,
+}
+
+impl Carried {
+    /// What both sides can carry.
+    pub fn common(self, other: Carried) -> Carried {
+        Carried {
+            owner: self.owner && other.owner,
+            xattrs: self.xattrs.common(other.xattrs),
+            devices: self.devices && other.devices,
+        }
+    }
 }
 
 impl Attributes {
     /// These attributes with everything that is not carried set to zero.
     pub fn carried(self, carried: Carried) -> Attributes {
-        if carried.owner {
-            self
-        } else {
-            Attributes {
-                uid: 0,
-                gid: 0,
-                ..self
-            }
+        let owner = |id: u32| if carried.owner { id } else { 0 };
+        Attributes {
+            uid: owner(self.uid),
+            gid: owner(self.gid),
+            xattrs: self.xattrs.filter(|_| !carried.xattrs.is_empty()),
+            ..self
+        }
+    }
+
+    /// These attributes without what `stat` does not tell.
+    pub fn told_by_stat(self) -> Attributes {
+        Attributes {
+            xattrs: None,
+            link_group: ObjectId(0),
+            ..self
+        }
+    }
+
+    /// These attributes, which `stat` told, with the rest from `known`.
+    pub fn completed(self, known: &Attributes) -> Attributes {
+        Attributes {
+            xattrs: known.xattrs,
+            link_group: known.link_group,
+            ..self
         }
     }
 }
@@ -172,12 +268,12 @@ impl Digest {
 impl EntrySum {
     /// The sum of an entry. `size` and `digest` are zero for directories.
     ///
-    /// The input is a fixed 71-byte record (all integers big endian), so no two entries share one:
-    /// kind (1), mode (2), uid (4), gid (4), mtime seconds (8), nanoseconds (4), size (8), digest (32), and 8 zero
-    /// bytes kept for later attributes.
+    /// The input is a fixed 103-byte record (all integers big endian), so no two entries share one:
+    /// kind (1), mode (2), uid (4), gid (4), mtime seconds (8), nanoseconds (4), size (8), digest (32), digest of the
+    /// extended attributes (32), hard-link group (8).
     pub fn of(kind: Kind, attributes: Attributes, carried: Carried, size: u64, digest: Digest) -> EntrySum {
         let a = attributes.carried(carried);
-        let mut record = [0u8; 71];
+        let mut record = [0u8; 103];
         record[0] = kind as u8;
         record[1..3].copy_from_slice(&a.mode.to_be_bytes());
         record[3..7].copy_from_slice(&a.uid.to_be_bytes());
@@ -186,6 +282,8 @@ impl EntrySum {
         record[19..23].copy_from_slice(&a.mtime.nanoseconds.to_be_bytes());
         record[23..31].copy_from_slice(&size.to_be_bytes());
         record[31..63].copy_from_slice(&digest.0);
+        record[63..95].copy_from_slice(&a.xattrs.unwrap_or_default().0);
+        record[95..103].copy_from_slice(&a.link_group.0.to_be_bytes());
         EntrySum(blake3::hash(&record).into())
     }
 }

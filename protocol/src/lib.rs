@@ -15,6 +15,7 @@
 //! | [`entry`] | objects, attributes, digests, sums |
 //! | [`message`] | control messages, ops, bulk ranges |
 //! | [`codec`] | the one place that turns values into bytes and back |
+//! | [`xattr`] | extended attributes |
 //! | [`close`] | why a connection ended |
 #![forbid(unsafe_code)]
 
@@ -25,7 +26,9 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod version;
+pub mod xattr;
 
 pub use close::CloseCode;
-pub use entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Timestamp, TreeSum};
+pub use entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, Timestamp, TreeSum};
 pub use name::{Name, NameFault, RelPath};
+pub use xattr::{Xattr, XattrClasses, Xattrs};

@@ -9,6 +9,18 @@ pub const PATH_ELEMENTS_MAX: usize = 4_096;
 /// Bytes in the text of a symbolic link (`PATH_MAX` of Linux, less the terminator).
 pub const LINK_TARGET_BYTES_MAX: usize = 4_095;
 
+/// Bytes in the name of an extended attribute (`XATTR_NAME_MAX` of Linux).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes in the value of an extended attribute (`XATTR_SIZE_MAX` of Linux).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Extended attributes of one object.
+pub const XATTRS_MAX: usize = 1_024;
+
+/// Bytes in the names and values of all extended attributes of one object.
+pub const XATTR_SET_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes in the name of a module.
 pub const MODULE_NAME_BYTES_MAX: usize = 64;
 

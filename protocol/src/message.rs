@@ -11,9 +11,10 @@
 //! [`Progress`]), or failed ([`ToSender::Failed`]).
 
 use crate::codec::{checked, decode_bytes, decode_list, encode_list};
-use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, TreeSum};
+use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, TreeSum};
 use crate::limits::*;
 use crate::name::{Name, RelPath};
+use crate::xattr::Xattrs;
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
@@ -378,6 +379,19 @@ pub struct Op {
     pub barrier: bool,
     /// The deed.
     pub body: OpBody,
+    /// The extended attributes whose digest is in the attributes of the deed.
+    pub xattrs: Xattrs,
+}
+
+impl Op {
+    /// Bytes that count against [`INLINE_IN_FLIGHT_BYTES_MAX`]: what a receiver has to hold until the op has ended.
+    pub fn held_bytes(&self) -> usize {
+        let content = match &self.body {
+            OpBody::PutFile { content, .. } => content.held_bytes(),
+            _ => 0,
+        };
+        content + self.xattrs.bytes()
+    }
 }
 
 checked!(
@@ -385,7 +399,8 @@ checked!(
         number,
         after,
         barrier,
-        body
+        body,
+        xattrs
     },
     |op: &Op| match op.body {
         OpBody::PutFile {
@@ -479,6 +494,59 @@ pub enum OpBody {
         /// A number of the journal.
         sequence: u64,
     },
+    /// Create or replace a pipe or a device.
+    PutSpecial {
+        /// Where.
+        place: Place,
+        /// Its number.
+        object: ObjectId,
+        /// Its attributes.
+        attributes: Attributes,
+        /// What it is.
+        special: Special,
+    },
+    /// Make a place another name of what is there already: a hard link. Fails with [`FailureKind::Mismatch`] if that
+    /// has not this content or is in another group.
+    Link {
+        /// Where.
+        place: Place,
+        /// Its number.
+        object: ObjectId,
+        /// The attributes of all names of the group.
+        attributes: Attributes,
+        /// Another name of the group.
+        to: ObjectId,
+        /// The digest of its content, text or device number.
+        digest: Digest,
+    },
+}
+
+impl OpBody {
+    /// The attributes that this gives to an object.
+    pub fn attributes(&self) -> Option<&Attributes> {
+        match self {
+            OpBody::MakeDirectory { attributes, .. }
+            | OpBody::PutFile { attributes, .. }
+            | OpBody::PutSymlink { attributes, .. }
+            | OpBody::PutSpecial { attributes, .. }
+            | OpBody::Link { attributes, .. }
+            | OpBody::SetAttributes { attributes, .. } => Some(attributes),
+            _ => None,
+        }
+    }
+
+    /// As [`OpBody::attributes`], to be changed.
+    pub fn attributes_mut(&mut self) -> Option<&mut Attributes> {
+        match self {
+            OpBody::MakeDirectory { attributes, .. }
+            | OpBody::PutFile { attributes, .. }
+            | OpBody::PutSymlink { attributes, .. }
+            | OpBody::PutSpecial { attributes, .. }
+            | OpBody::Link { attributes, .. }
+            | OpBody::SetAttributes { attributes, .. } => Some(attributes),
+            _ => None,
+        }
+    }
 }
 
 /// The content of a file, as its op gives it.
@@ -558,7 +626,8 @@ pub struct SealOp {
     pub size: u64,
     /// BLAKE3 of the whole content.
     pub digest: Digest,
-    /// The attributes as they were when the content was read; they replace those of the offer.
+    /// The attributes as they were when the content was read; they replace those of the offer. The extended ones are
+    /// those of the offer.
     pub attributes: Attributes,
 }
 

@@ -102,9 +102,9 @@ fn full_messages_stay_below_the_cap() {
             list.what
         );
     }
-    let op = "00 fb 2c 01 00 00 01 07 01 6e 02 00*5 00 00*32";
+    let op = "00 fb 2c 01 00 00 01 07 01 6e 02 00*7 00 00*32";
     let content = vec![b'x'; 190];
-    let op = [dump::bytes(op), dump::number(190), content].concat();
+    let op = [dump::bytes(op), dump::number(190), content, vec![0]].concat();
     let frame = [
         dump::number(OPS_PER_FRAME_MAX as u64),
         op.repeat(OPS_PER_FRAME_MAX),

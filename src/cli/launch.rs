@@ -1,6 +1,7 @@
 //! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
 
 use super::filtering::FilteringArgs;
+use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
@@ -12,8 +13,8 @@ use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
-    DaemonError, Deletes, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary,
-    TargetOptions, WatchChoice, WatchOptions, sender,
+    DaemonError, Deletes, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
+    WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
@@ -370,7 +371,12 @@ pub(super) struct LocalEnd {
 
 impl LocalEnd {
     /// Starts the receiver for a canonical path.
-    pub(super) fn start(session: &Session, path: &Path, link: &LinkOptions) -> Result<LocalEnd, CliError> {
+    pub(super) fn start(
+        session: &Session,
+        path: &Path,
+        link: &LinkOptions,
+        metadata: &MetadataArgs,
+    ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
         let link = local_link(link);
@@ -380,10 +386,7 @@ impl LocalEnd {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
-            modules: vec![ModuleOptions {
-                name: module.clone(),
-                path: path.to_owned(),
-            }],
+            modules: vec![metadata.module(module.clone(), path.to_owned())],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions {

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory};
+use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
@@ -35,6 +36,8 @@ pub(super) struct MirrorArgs {
     quiet: bool,
     #[command(flatten)]
     send: SendArgs,
+    #[command(flatten)]
+    metadata: MetadataArgs,
 }
 
 impl MirrorArgs {
@@ -47,7 +50,7 @@ impl MirrorArgs {
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
                 let path = prepare(&source, &path)?;
-                let local = LocalEnd::start(&session, &path, &link)?;
+                let local = LocalEnd::start(&session, &path, &link, &self.metadata)?;
                 let status = self.follow(&session, local.end(), &source, &filter, verbose);
                 local.stop();
                 status

@@ -10,6 +10,7 @@ mod filtering;
 mod id;
 mod invite;
 mod launch;
+mod metadata;
 mod mirror;
 mod narrate;
 mod network;

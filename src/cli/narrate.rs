@@ -243,6 +243,10 @@ fn sentence(target: &str, summary: &Summary, time: Duration) -> String {
         (counters.failed, "failed"),
         (counters.unreadable, "unreadable"),
         (counters.skipped, "skipped (sockets, devices, FIFOs)"),
+        (
+            counters.foreign_xattrs,
+            "with extended attributes that are not carried",
+        ),
         (counters.excluded, "excluded"),
     ] {
         if number > 0 {

@@ -1,14 +1,15 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::launch::{Session, existing_directory};
+use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::{CliError, DONE, output};
+use crate::daemon::ReceiverOptions;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
-use crate::daemon::{ModuleOptions, ReceiverOptions};
 use crate::engine::delta::Engine;
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
@@ -39,6 +40,8 @@ pub(super) struct ReceiveArgs {
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
+    metadata: MetadataArgs,
+    #[command(flatten)]
     priority: PriorityArgs,
     /// Print the line as JSON
     #[arg(long)]
@@ -66,10 +69,7 @@ impl ReceiveArgs {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: session.identity.clone(),
-            modules: vec![ModuleOptions {
-                name: module.clone(),
-                path: path.clone(),
-            }],
+            modules: vec![self.metadata.module(module.clone(), path.clone())],
             listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address(),
             allow: self.allow.clone(),
             link: self.network.link(),

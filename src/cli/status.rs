@@ -163,6 +163,7 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         ("failed", "failed"),
         ("unreadable", "unreadable"),
         ("skipped", "skipped"),
+        ("foreign_xattrs", "with extended attributes that are not carried"),
         ("excluded", "excluded"),
     ] {
         if counter(name) > 0 {

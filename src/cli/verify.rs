@@ -4,6 +4,7 @@ use super::filtering::FilteringArgs;
 use super::launch::{
     Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
 };
+use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
 use super::text::{self, escaped};
@@ -47,7 +48,7 @@ impl VerifyArgs {
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &path)?;
-                let local = LocalEnd::start(&session, &path, &link)?;
+                let local = LocalEnd::start(&session, &path, &link, &MetadataArgs::default())?;
                 let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status

@@ -7,7 +7,7 @@ use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
-use driftless_protocol::RelPath;
+use driftless_protocol::{RelPath, XattrClasses};
 use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +21,10 @@ pub struct ModuleOptions {
     pub name: String,
     /// The directory.
     pub path: PathBuf,
+    /// Which extended attributes it takes, if this process and the file system can set them.
+    pub xattrs: XattrClasses,
+    /// Whether it takes devices, if this process can make them.
+    pub devices: bool,
 }
 
 /// How to run a receiver.
@@ -151,6 +155,8 @@ pub struct SendCounters {
     pub failed: u64,
     /// Entries of kinds that are not carried (sockets, devices, FIFOs).
     pub skipped: u64,
+    /// Entries that were found to have extended attributes which are not carried here.
+    pub foreign_xattrs: u64,
     /// Entries that the filter left out when the tree was walked; a directory counts as one.
     pub excluded: u64,
     /// Entries that could not be read.

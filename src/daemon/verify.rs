@@ -1,15 +1,15 @@
 //! `verify`: both disks are read, and every entry is compared by attributes and content digest. Changes nothing.
 
-use super::receiver::{digest_of, kind_of, own_carried};
+use super::receiver::{cheap_digest, digest_of, kind_of, own_carried};
 use super::sender::{Fate, ReconcileError, Standing, TreeFiles, fate_by, open_link, receive_listing};
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
 use crate::engine::filter::{Filter, Role};
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
 use driftless_protocol::message::{ModuleName, Open, Purpose, Row, ToReceiver};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, RelPath};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Directories asked for ahead of the one that is compared.
@@ -53,7 +53,10 @@ pub fn run(
         mirror: 0,
         source: options.source.display().to_string().as_str().into(),
         incarnation: 0,
-        carried: own_carried(),
+        carried: Carried {
+            xattrs: root.holds_xattrs(own_carried().xattrs),
+            ..own_carried()
+        },
         sum: None,
         protects: false,
     };
@@ -73,6 +76,8 @@ pub fn run(
         root,
         device,
         only_there: BTreeSet::new(),
+        links: HashMap::new(),
+        linked_there: HashMap::new(),
         report: VerifyReport::default(),
     };
     let outcome = verifier.compare_tree();
@@ -98,6 +103,9 @@ struct Verifier<'a> {
     device: u64,
     /// Directories that only the target has and that hold nothing protected, as far as they were looked through.
     only_there: BTreeSet<Vec<u8>>,
+    /// What the target tells of the objects with several names, by their device and inode here; and the other way round.
+    links: HashMap<(u64, u64), ObjectId>,
+    linked_there: HashMap<ObjectId, (u64, u64)>,
     report: VerifyReport,
 }
 
@@ -265,7 +273,10 @@ impl Verifier<'_> {
         stat: &Stat,
         row: &Row,
     ) {
-        match content(directory, name, kind) {
+        if let Some(what) = self.compare_links(stat, kind, row.attributes.link_group) {
+            self.differs(path, what);
+        }
+        match content(directory, name, kind, stat) {
             Ok(digest) => {
                 self.report.bytes += stat.size;
                 if digest != row.digest {
@@ -279,12 +290,34 @@ impl Verifier<'_> {
             }
             Err(error) => self.unreadable(path, &error),
         }
-        if let Some(what) = differing(
-            stat.attributes.carried(self.carried),
-            row.attributes.carried(self.carried),
-        ) {
+        let mut ours = stat.attributes;
+        if !self.carried.xattrs.is_empty() {
+            match directory.xattrs(name, self.carried.xattrs) {
+                Ok(found) => ours.xattrs = found.xattrs.digest(),
+                Err(error) => self.unreadable(path, &error.to_string()),
+            }
+        }
+        if let Some(what) = differing(ours.carried(self.carried), row.attributes.carried(self.carried)) {
             self.differs(path, &what);
         }
+    }
+
+    /// Whether names of one object here are names of one object there, and of others are not.
+    fn compare_links(&mut self, stat: &Stat, kind: Kind, there: ObjectId) -> Option<&'static str> {
+        if kind == Kind::Directory || (stat.links < 2 && there == ObjectId(0)) {
+            return None;
+        }
+        let here = (stat.stamp.device, stat.stamp.inode);
+        let is_shared = there != ObjectId(0);
+        if self
+            .links
+            .insert(here, there)
+            .is_some_and(|other| !is_shared || other != there)
+        {
+            return Some("not a link to the same file as here");
+        }
+        let first = *self.linked_there.entry(there).or_insert(here);
+        (is_shared && first != here).then_some("a link to a file that is another one here")
     }
 
     fn differs(&mut self, path: &RelPath, what: &str) {
@@ -302,11 +335,13 @@ impl Verifier<'_> {
     }
 }
 
-fn content(directory: &Directory, name: &Name, kind: Kind) -> Result<Option<Digest>, String> {
+fn content(directory: &Directory, name: &Name, kind: Kind, stat: &Stat) -> Result<Option<Digest>, String> {
     let text = |error: FsError| error.to_string();
     match kind {
         Kind::Directory => Ok(None),
-        Kind::Symlink => Ok(Some(Digest::of(&directory.read_link(name).map_err(text)?))),
+        Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+            cheap_digest(directory, name, stat).map_err(text)
+        }
         Kind::File => {
             let (file, _) = directory.open_file(name).map_err(text)?;
             digest_of(&file)
@@ -330,6 +365,9 @@ fn differing(ours: Attributes, theirs: Attributes) -> Option<String> {
     }
     if ours.mtime != theirs.mtime {
         what.push("time of modification".to_owned());
+    }
+    if ours.xattrs != theirs.xattrs {
+        what.push("extended attributes".to_owned());
     }
     (!what.is_empty()).then(|| what.join(", "))
 }

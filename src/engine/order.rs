@@ -162,6 +162,7 @@ impl OpOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use driftless_protocol::Xattrs;
     use driftless_protocol::message::Place;
     use driftless_protocol::{Attributes, Name, ObjectId};
     use proptest::prelude::*;
@@ -197,6 +198,7 @@ mod tests {
             after,
             barrier,
             body,
+            xattrs: Xattrs::default(),
         }
     }
 
@@ -320,6 +322,7 @@ mod tests {
             after: 0,
             barrier: false,
             body: OpBody::Mark { sequence: 77 },
+            xattrs: Xattrs::default(),
         };
         order.handle_op(mark).unwrap();
         order.handle_op(op(1, 0, false)).unwrap();

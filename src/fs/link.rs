@@ -2,19 +2,19 @@
 
 use super::directory::{Directory, RenameMode};
 use super::error::{FsError, FsErrorKind, Result};
-use super::meta::{self, Handle, NO_PROC, proc_path};
+use super::meta::{self, Applied, Handle, Metadata, NO_PROC, proc_path};
 use super::private::private_name;
 use super::stat::{FileType, Stamp, Stat, stat_at, stat_handle};
-use driftless_protocol::entry::{Attributes, Carried};
+use driftless_protocol::entry::Special;
 use driftless_protocol::name::Name;
-use rustix::fs::{AtFlags, CWD};
+use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Directory {
     /// Makes a symbolic link with this text and these attributes, aside, and then puts it at `name`, where it replaces
     /// anything but a directory ([`FsErrorKind::Exists`]). Durable after [`Directory::sync`].
-    pub fn make_symlink(&self, target: &[u8], name: &Name, a: &Attributes, carried: Carried) -> Result<Stat> {
+    pub fn make_symlink(&self, target: &[u8], name: &Name, wanted: &Metadata<'_>) -> Result<Applied> {
         const OPERATION: &str = "create the symbolic link";
         let aside = private_name();
         rustix::fs::symlinkat(target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
@@ -28,9 +28,10 @@ impl Directory {
                     made.file_type.unexpected(),
                 ));
             }
-            meta::apply(Handle::Path(fd.as_fd()), &made, a, carried)
+            let applied = meta::apply(Handle::Path(fd.as_fd()), &made, wanted, || self.shown_name(name))
                 .map_err(|fault| fault.into_error(self.shown_name(name)))?;
-            self.put_in_place(OPERATION, &aside, name, fd.as_fd())
+            let stat = self.put_in_place(OPERATION, &aside, name, fd.as_fd())?;
+            Ok(Applied { stat, ..applied })
         };
         place().inspect_err(|_| {
             // What stays is swept at the next start.
@@ -38,7 +39,47 @@ impl Directory {
         })
     }
 
-    /// Gives the file or symbolic link `from` a second name `to` in `to_dir`, and answers what the object then is.
+    /// Makes a pipe or a device with these attributes, aside, and then puts it at `name`, where it replaces anything but
+    /// a directory ([`FsErrorKind::Exists`]). Devices need root. Durable after [`Directory::sync`].
+    pub fn make_special(&self, special: Special, name: &Name, wanted: &Metadata<'_>) -> Result<Applied> {
+        const OPERATION: &str = "create the pipe or device";
+        let aside = private_name();
+        let (file_type, device) = match special {
+            Special::Fifo => (rustix::fs::FileType::Fifo, 0),
+            Special::CharDevice { major, minor } => (
+                rustix::fs::FileType::CharacterDevice,
+                rustix::fs::makedev(major, minor),
+            ),
+            Special::BlockDevice { major, minor } => (
+                rustix::fs::FileType::BlockDevice,
+                rustix::fs::makedev(major, minor),
+            ),
+        };
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(self, aside.as_bytes(), file_type, mode, device)
+            .map_err(self.failed_at(OPERATION, name))?;
+        let place = || {
+            let fd = self.open_path(OPERATION, &aside)?;
+            let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
+            if made.file_type != FileType::Special(special) {
+                return Err(FsError::substituted(
+                    OPERATION,
+                    self.shown_name(name),
+                    made.file_type.unexpected(),
+                ));
+            }
+            let applied = meta::apply(Handle::Path(fd.as_fd()), &made, wanted, || self.shown_name(name))
+                .map_err(|fault| fault.into_error(self.shown_name(name)))?;
+            let stat = self.put_in_place(OPERATION, &aside, name, fd.as_fd())?;
+            Ok(Applied { stat, ..applied })
+        };
+        place().inspect_err(|_| {
+            // What stays is swept at the next start.
+            let _ = self.remove_file(&aside);
+        })
+    }
+
+    /// Gives `from`, which must be no directory, a second name `to` in `to_dir`, and answers what the object then is.
     ///
     /// With `expected`, only if it is the object that this was taken of. [`RenameMode::Replace`] replaces anything
     /// but a directory in one step; [`RenameMode::Exchange`] is not for links and answers
@@ -58,7 +99,10 @@ impl Directory {
         }
         let fd = self.open_path(OPERATION, from)?;
         let source = stat_handle(&fd).map_err(self.failed_at(OPERATION, from))?;
-        if !matches!(source.file_type, FileType::Regular | FileType::Symlink) {
+        if !matches!(
+            source.file_type,
+            FileType::Regular | FileType::Symlink | FileType::Special(_)
+        ) {
             return Err(FsError::substituted(
                 OPERATION,
                 self.shown_name(from),

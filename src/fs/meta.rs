@@ -5,12 +5,18 @@
 //! that are in both the old and the new mode. Judged by the old owner that is within the old attributes, and judged by
 //! the new owner within the new. Then comes the owner, then the new mode (chown clears set-id bits anyway), then the
 //! times. A crash in between leaves the object with too few rights, and the next comparison finds it.
+//!
+//! Extended attributes go between these: what has to go goes first, and so does what the owner must be allowed to write;
+//! an access ACL changes while the group class has no permission at all; what gives power comes when everything else is
+//! right, capabilities last (chown would clear them).
 
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::stat::{FileType, Stamp, Stat, stat_handle};
-use driftless_protocol::entry::{Attributes, Carried, Kind, Timestamp};
+use super::xattr::{self, Plan, XattrFault};
+use driftless_protocol::entry::{Attributes, Carried, Digest, Kind, Timestamp};
 use driftless_protocol::name::Name;
+use driftless_protocol::xattr::{ACL_ACCESS, Xattr, Xattrs};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -31,7 +37,8 @@ impl Directory {
     /// here first, such as a hard link to a file of somebody else; use [`Directory::set_attributes_of`] where the
     /// object is known.
     pub fn set_attributes(&self, name: &Name, kind: Kind, a: &Attributes, carried: Carried) -> Result<Stat> {
-        self.set_attributes_if(name, kind, a, carried, |_| true)
+        self.set_metadata(name, kind, &Metadata::plain(a, carried))
+            .map(|applied| applied.stat)
     }
 
     /// Like [`Directory::set_attributes`], but only on the object that `expected` was taken of.
@@ -43,17 +50,23 @@ impl Directory {
         a: &Attributes,
         carried: Carried,
     ) -> Result<Stat> {
-        self.set_attributes_if(name, kind, a, carried, |stat| stat.stamp.same_object(expected))
+        let same = |stat: &Stat| stat.stamp.same_object(expected);
+        self.set_metadata_if(name, kind, &Metadata::plain(a, carried), same)
+            .map(|applied| applied.stat)
     }
 
-    fn set_attributes_if(
+    /// Like [`Directory::set_attributes`], with extended attributes.
+    pub fn set_metadata(&self, name: &Name, kind: Kind, wanted: &Metadata<'_>) -> Result<Applied> {
+        self.set_metadata_if(name, kind, wanted, |_| true)
+    }
+
+    fn set_metadata_if(
         &self,
         name: &Name,
         kind: Kind,
-        a: &Attributes,
-        carried: Carried,
+        wanted: &Metadata<'_>,
         accept: impl FnOnce(&Stat) -> bool,
-    ) -> Result<Stat> {
+    ) -> Result<Applied> {
         let fd = self.open_path(SET_ATTRIBUTES, name)?;
         let now = stat_handle(&fd).map_err(self.failed_at(SET_ATTRIBUTES, name))?;
         if now.file_type.kind() != Some(kind) {
@@ -67,20 +80,58 @@ impl Directory {
             let cause = "another object took its place";
             return Err(FsError::substituted(SET_ATTRIBUTES, self.shown_name(name), cause));
         }
-        apply(Handle::Path(fd.as_fd()), &now, a, carried)
-            .map_err(|fault| fault.into_error(self.shown_name(name)))
+        let shown = || self.shown_name(name);
+        apply(Handle::Path(fd.as_fd()), &now, wanted, shown).map_err(|fault| fault.into_error(shown()))
     }
 
     /// Gives this directory itself these attributes, and answers what it then is.
     pub fn set_self_attributes(&self, a: &Attributes, carried: Carried) -> Result<Stat> {
-        apply(Handle::Open(self.as_fd()), &self.stat_self()?, a, carried)
-            .map_err(|fault| fault.into_error(self.shown().to_owned()))
+        self.set_self_metadata(&Metadata::plain(a, carried))
+            .map(|applied| applied.stat)
+    }
+
+    /// Like [`Directory::set_self_attributes`], with extended attributes.
+    pub fn set_self_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
+        let shown = || self.shown().to_owned();
+        apply(Handle::Open(self.as_fd()), &self.stat_self()?, wanted, shown)
+            .map_err(|fault| fault.into_error(shown()))
     }
 
     /// Sets the modification time of this directory itself.
     pub fn set_self_mtime(&self, mtime: Timestamp) -> Result<()> {
         set_mtime(Handle::Open(self.as_fd()), mtime).map_err(|f| f.into_error(self.shown().to_owned()))
     }
+}
+
+/// What an object is to get.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata<'a> {
+    /// Owner, mode and times.
+    pub attributes: &'a Attributes,
+    /// Extended attributes: all that it has of the carried classes. `None` leaves them as they are.
+    pub xattrs: Option<&'a Xattrs>,
+    /// What of all this is to be set.
+    pub carried: Carried,
+}
+
+impl<'a> Metadata<'a> {
+    /// Without extended attributes.
+    pub fn plain(attributes: &'a Attributes, carried: Carried) -> Metadata<'a> {
+        Metadata {
+            attributes,
+            xattrs: None,
+            carried,
+        }
+    }
+}
+
+/// What an object got.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// What it is now.
+    pub stat: Stat,
+    /// Extended attributes could not be set as wanted: why, and the digest of those that it has now.
+    pub refused: Option<(FsError, Option<Digest>)>,
 }
 
 /// A handle to the object itself.
@@ -130,49 +181,180 @@ impl From<Errno> for MetaFault {
 pub(super) fn apply(
     handle: Handle<'_>,
     now: &Stat,
-    wanted: &Attributes,
-    carried: Carried,
-) -> Result<Stat, MetaFault> {
-    if wanted.mode > 0o7777 {
+    wanted: &Metadata<'_>,
+    shown: impl Fn() -> String,
+) -> Result<Applied, MetaFault> {
+    let Metadata {
+        attributes,
+        xattrs,
+        carried,
+    } = *wanted;
+    if attributes.mode > 0o7777 {
         return Err(MetaFault::Value("the mode has bits that are no permissions"));
     }
     let has_mode = now.file_type != FileType::Symlink;
     let mut mode = now.attributes.mode;
     let mut changed = false;
-    if carried.owner && (wanted.uid, wanted.gid) != (now.attributes.uid, now.attributes.gid) {
-        // This number asks the kernel to leave the owner as it is.
-        if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
-            return Err(MetaFault::Value(
-                "the owner or group has a number that nobody can have",
-            ));
-        }
-        let between = narrowed(now.file_type, mode, wanted.mode);
+    if carried.owner && (attributes.uid, attributes.gid) != (now.attributes.uid, now.attributes.gid) {
+        mode = change_owner(handle, now, attributes)?;
+        changed = true;
+    }
+    let mut change = XattrChange::begin(handle, xattrs, carried);
+    if let Some(change) = &mut change {
+        changed = true;
+        change.set_first(mode, has_mode);
+        mode = change.set_acl(mode, attributes.mode, now.file_type)?;
+    }
+    let mut final_mode = attributes.mode;
+    if let Some(change) = &change {
+        final_mode &= change.mode_max;
+    }
+    if has_mode && mode != final_mode {
+        set_mode(handle, final_mode)?;
+        changed = true;
+    }
+    let refused = change.and_then(|mut change| {
+        change.set_last();
+        let (name, errno) = change.failed?;
+        tracing::debug!(name = %name.escape_ascii(), %errno, "an extended attribute was refused");
+        // What it has is what counts from now on.
+        let digest = xattr::digest(handle, carried.xattrs).unwrap_or(None);
+        let error = FsError::new("set the extended attributes of", shown(), errno);
+        Some((error, digest))
+    });
+    if now.attributes.mtime != attributes.mtime {
+        set_mtime(handle, attributes.mtime)?;
+        changed = true;
+    }
+    let stat = match changed {
+        true => stat_handle(handle.fd())?,
+        false => *now,
+    };
+    Ok(Applied { stat, refused })
+}
+
+/// Changes the owner, with fewer rights meanwhile; answers the mode that is left.
+fn change_owner(handle: Handle<'_>, now: &Stat, wanted: &Attributes) -> Result<u16, MetaFault> {
+    // This number asks the kernel to leave the owner as it is.
+    if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+        return Err(MetaFault::Value(
+            "the owner or group has a number that nobody can have",
+        ));
+    }
+    let has_mode = now.file_type != FileType::Symlink;
+    let mode = now.attributes.mode;
+    let between = narrowed(now.file_type, mode, wanted.mode);
+    if has_mode && between != mode {
+        set_mode(handle, between)?;
+    }
+    if let Err(errno) = set_owner(handle, wanted) {
         if has_mode && between != mode {
-            set_mode(handle, between)?;
+            // Nothing has changed hands: the old mode is right again. Failing here leaves too few rights.
+            let _ = set_mode(handle, mode);
         }
-        if let Err(errno) = set_owner(handle, wanted) {
-            if has_mode && between != mode {
-                // Nothing has changed hands: the old mode is right again. Failing here leaves too few rights.
-                let _ = set_mode(handle, mode);
+        return Err(errno.into());
+    }
+    // What is left of the set-id bits depends on type and file system; look instead of guessing.
+    Ok(stat_handle(handle.fd())?.attributes.mode)
+}
+
+/// A change of extended attributes under way. What is refused is remembered, and the rest goes on.
+struct XattrChange<'a> {
+    handle: Handle<'a>,
+    plan: Plan,
+    /// The first that could not be set or removed.
+    failed: Option<(Vec<u8>, Errno)>,
+    /// Bits that the mode may have: less for the group if its ACL could not be set.
+    mode_max: u16,
+}
+
+impl<'a> XattrChange<'a> {
+    /// `None` if nothing has to change.
+    fn begin(handle: Handle<'a>, wanted: Option<&Xattrs>, carried: Carried) -> Option<XattrChange<'a>> {
+        let (plan, failed) = match Plan::new(handle, wanted?, carried.xattrs) {
+            Ok(plan) if plan.is_empty() => return None,
+            Ok(plan) => (plan, None),
+            Err(XattrFault::Kernel(errno)) => (Plan::default(), Some((Vec::new(), errno))),
+            Err(XattrFault::TooMany(_)) => (Plan::default(), Some((Vec::new(), Errno::TOOBIG))),
+        };
+        Some(XattrChange {
+            handle,
+            plan,
+            failed,
+            mode_max: 0o7777,
+        })
+    }
+
+    fn note(&mut self, name: &[u8], outcome: Result<(), Errno>) {
+        if let Err(errno) = outcome {
+            self.failed.get_or_insert((name.to_vec(), errno));
+        }
+    }
+
+    /// What has to go, and what has to be set while the owner may write. `mode` is the present one.
+    fn set_first(&mut self, mode: u16, has_mode: bool) {
+        for name in std::mem::take(&mut self.plan.remove) {
+            let outcome = self.as_writer(mode, has_mode, || xattr::remove(self.handle, &name));
+            self.note(&name, outcome);
+        }
+        for Xattr { name, value } in std::mem::take(&mut self.plan.set_first) {
+            let outcome = self.as_writer(mode, has_mode, || xattr::set(self.handle, &name, &value));
+            self.note(&name, outcome);
+        }
+    }
+
+    /// Only who may write an object may change its `user.*`; the owner of a read-only one gives himself the right.
+    fn as_writer(
+        &self,
+        mode: u16,
+        has_mode: bool,
+        change: impl Fn() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        match change() {
+            Err(Errno::ACCESS) if has_mode && mode & 0o200 == 0 => {
+                let writable = mode & 0o1777 | 0o200;
+                set_mode(self.handle, writable).map_err(|_| Errno::ACCESS)?;
+                let outcome = change();
+                // Too few rights at worst: the caller's mode comes after.
+                let _ = set_mode(self.handle, mode);
+                outcome
             }
-            return Err(errno.into());
+            other => other,
         }
-        // What is left of the set-id bits depends on type and file system; look instead of guessing.
-        mode = stat_handle(handle.fd())?.attributes.mode;
-        changed = true;
     }
-    if has_mode && mode != wanted.mode {
-        set_mode(handle, wanted.mode)?;
-        changed = true;
+
+    /// Changes the access ACL; answers the mode that is then there. The group bits of the mode are the mask: while they
+    /// are off, neither the old nor the new ACL gives anybody anything but the owner and others.
+    fn set_acl(&mut self, mode: u16, wanted_mode: u16, file_type: FileType) -> Result<u16, MetaFault> {
+        const GROUP: u16 = 0o070;
+        let Some(acl) = self.plan.acl.take() else {
+            return Ok(mode);
+        };
+        let between = narrowed(file_type, mode, wanted_mode) & !GROUP;
+        if between != mode {
+            set_mode(self.handle, between)?;
+        }
+        let outcome = match &acl {
+            Some(acl) => xattr::set(self.handle, ACL_ACCESS, acl),
+            None => xattr::remove(self.handle, ACL_ACCESS),
+        };
+        #[cfg(test)]
+        steps::record(self.handle);
+        if let Err(errno) = outcome {
+            self.note(ACL_ACCESS, Err(errno));
+            // The group bits of the mode stand for the mask of an ACL that is not there.
+            let group = acl.as_deref().and_then(xattr::owning_group_mode).unwrap_or(0);
+            self.mode_max = !GROUP & 0o7777 | group;
+        }
+        Ok(stat_handle(self.handle.fd())?.attributes.mode)
     }
-    if now.attributes.mtime != wanted.mtime {
-        set_mtime(handle, wanted.mtime)?;
-        changed = true;
-    }
-    if changed {
-        Ok(stat_handle(handle.fd())?)
-    } else {
-        Ok(*now)
+
+    /// What gives power.
+    fn set_last(&mut self) {
+        for Xattr { name, value } in std::mem::take(&mut self.plan.set_last) {
+            let outcome = xattr::set(self.handle, &name, &value);
+            self.note(&name, outcome);
+        }
     }
 }
 
@@ -289,20 +471,36 @@ fn through_proc(errno: Errno) -> MetaFault {
 /// own stores and show what never was.
 #[cfg(test)]
 pub(super) mod steps {
-    use super::{Attributes, Handle, stat_handle};
+    use super::{ACL_ACCESS, Attributes, Handle, stat_handle, xattr};
+    use driftless_protocol::xattr::XattrClasses;
     use std::cell::RefCell;
 
+    /// Attributes, and the access ACL if there is one.
+    pub(in super::super) type Step = (Attributes, Option<Vec<u8>>);
+
     thread_local! {
-        static SEEN: RefCell<Vec<Attributes>> = const { RefCell::new(Vec::new()) };
+        static SEEN: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
     }
 
     pub(super) fn record(handle: Handle<'_>) {
         let now = stat_handle(handle.fd()).unwrap().attributes;
-        SEEN.with_borrow_mut(|seen| seen.push(now));
+        let found = xattr::read_all(&xattr::Target::Handle(handle), XattrClasses::ACL);
+        let acl = found
+            .ok()
+            .and_then(|found| found.xattrs.get(ACL_ACCESS).map(<[u8]>::to_vec));
+        SEEN.with_borrow_mut(|seen| seen.push((now, acl)));
     }
 
     /// Everything that this thread's calls went through since the last time.
     pub(in super::super) fn take() -> Vec<Attributes> {
+        SEEN.take()
+            .into_iter()
+            .map(|(attributes, _)| attributes)
+            .collect()
+    }
+
+    /// The same, with ACLs.
+    pub(in super::super) fn take_with_acls() -> Vec<Step> {
         SEEN.take()
     }
 }

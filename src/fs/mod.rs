@@ -39,6 +39,7 @@ mod stat;
 #[cfg(test)]
 mod tests;
 mod writers;
+mod xattr;
 
 pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
@@ -47,8 +48,10 @@ pub use error::{FsError, FsErrorKind, Result};
 pub use list::Listing;
 pub use lock::{LockError, LockRelation, TreeLock};
 pub use memory::give_memory_back;
+pub use meta::{Applied, Metadata};
 pub use priority::{IoPriority, set_io_priority, set_niceness};
 pub use private::{is_private_name, private_name};
 pub use read::{ReadOutcome, StableRead, read_whole, write_out};
 pub use stage::{Displaced, Published, Staged};
 pub use stat::{FileType, Stamp, Stat, stat_open};
+pub use xattr::FoundXattrs;

@@ -7,7 +7,7 @@
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::link::link_handle;
-use super::meta::{self, Handle};
+use super::meta::{self, Applied, Handle, Metadata};
 use super::private::private_name;
 use super::read::{read_full_at, sync_file_range};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
@@ -146,6 +146,23 @@ impl Staged {
         Ok(())
     }
 
+    /// Like [`Staged::write_all_at`], but leaves whole blocks of zeros out, as holes: for parts of the file that nothing
+    /// was written to yet. The length is not set by a hole at the end; see [`Staged::set_len`].
+    pub fn write_sparse_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let first = (HOLE_BYTES - (offset % HOLE_BYTES as u64) as usize) % HOLE_BYTES;
+        let (head, blocks) = bytes.split_at(first.min(bytes.len()));
+        // Data that has not been written yet, up to the block at hand.
+        let (mut from, mut at) = (0, head.len());
+        for block in blocks.chunks(HOLE_BYTES) {
+            if block.len() == HOLE_BYTES && is_zero(block) {
+                self.write_all_at(&bytes[from..at], offset + from as u64)?;
+                from = at + block.len();
+            }
+            at += block.len();
+        }
+        self.write_all_at(&bytes[from..], offset + from as u64)
+    }
+
     /// Fills `buffer` from `offset` on; fewer bytes only at the end of the file. Answers how many.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         read_full_at(&self.file, buffer, offset).map_err(self.failed("read back"))
@@ -168,8 +185,16 @@ impl Staged {
 
     /// Gives the file these attributes, in the order and with the care of [`Directory::set_attributes`].
     pub fn set_attributes(&self, a: &Attributes, carried: Carried) -> Result<Stat> {
-        meta::apply(Handle::Open(self.file.as_fd()), &self.stat()?, a, carried)
-            .map_err(|fault| fault.into_error(self.shown()))
+        self.set_metadata(&Metadata::plain(a, carried))
+            .map(|applied| applied.stat)
+    }
+
+    /// Like [`Staged::set_attributes`], with extended attributes.
+    pub fn set_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
+        meta::apply(Handle::Open(self.file.as_fd()), &self.stat()?, wanted, || {
+            self.shown()
+        })
+        .map_err(|fault| fault.into_error(self.shown()))
     }
 
     /// Flushes content and attributes to stable storage. After a failure the file can only be dropped.
@@ -326,6 +351,15 @@ impl Drop for Staged {
 }
 
 const PUBLISH: &str = "publish";
+
+/// What makes a hole: the smallest block of most file systems.
+const HOLE_BYTES: usize = 4_096;
+
+fn is_zero(block: &[u8]) -> bool {
+    // Most blocks show at once that they hold something.
+    let (words, rest) = block.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|&byte| byte == 0)
+}
 
 fn occupied(directory: &Directory, name: &Name) -> FsError {
     FsError::new(PUBLISH, directory.shown_name(name), Errno::EXIST)

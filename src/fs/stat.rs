@@ -1,6 +1,6 @@
 //! What stat says about an object.
 
-use driftless_protocol::entry::{Attributes, Kind, Timestamp};
+use driftless_protocol::entry::{Attributes, Kind, ObjectId, Special, Timestamp};
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -14,7 +14,9 @@ pub enum FileType {
     Directory,
     /// A symbolic link.
     Symlink,
-    /// Something that is not mirrored: `socket`, `FIFO`, `device`, or `unknown object`.
+    /// A pipe or a device.
+    Special(Special),
+    /// Something that is not mirrored: `socket` or `unknown object`.
     Other(&'static str),
 }
 
@@ -60,6 +62,7 @@ impl FileType {
             FileType::Regular => Some(Kind::File),
             FileType::Directory => Some(Kind::Directory),
             FileType::Symlink => Some(Kind::Symlink),
+            FileType::Special(special) => Some(special.kind()),
             FileType::Other(_) => None,
         }
     }
@@ -71,8 +74,8 @@ impl FileType {
             FileType::Directory => "a directory stands there",
             FileType::Symlink => "a symbolic link stands there",
             FileType::Other("socket") => "a socket stands there",
-            FileType::Other("FIFO") => "a FIFO stands there",
-            FileType::Other("device") => "a device stands there",
+            FileType::Special(Special::Fifo) => "a FIFO stands there",
+            FileType::Special(_) => "a device stands there",
             FileType::Other(_) => "something of an unknown type stands there",
         }
     }
@@ -137,17 +140,21 @@ impl Stat {
             rustix::fs::FileType::RegularFile => FileType::Regular,
             rustix::fs::FileType::Directory => FileType::Directory,
             rustix::fs::FileType::Symlink => FileType::Symlink,
-            rustix::fs::FileType::Fifo => FileType::Other("FIFO"),
+            rustix::fs::FileType::Fifo => FileType::Special(Special::Fifo),
             rustix::fs::FileType::Socket => FileType::Other("socket"),
-            rustix::fs::FileType::CharacterDevice | rustix::fs::FileType::BlockDevice => {
-                FileType::Other("device")
-            }
+            rustix::fs::FileType::CharacterDevice => FileType::Special(Special::CharDevice {
+                major: x.stx_rdev_major,
+                minor: x.stx_rdev_minor,
+            }),
+            rustix::fs::FileType::BlockDevice => FileType::Special(Special::BlockDevice {
+                major: x.stx_rdev_major,
+                minor: x.stx_rdev_minor,
+            }),
             _ => FileType::Other("unknown object"),
         };
-        let size = if file_type == FileType::Directory {
-            0
-        } else {
-            x.stx_size
+        let size = match file_type {
+            FileType::Directory | FileType::Special(_) => 0,
+            _ => x.stx_size,
         };
         let mtime = timestamp(x.stx_mtime);
         Stat {
@@ -161,6 +168,8 @@ impl Stat {
                 uid: x.stx_uid,
                 gid: x.stx_gid,
                 mtime,
+                xattrs: None,
+                link_group: ObjectId(0),
             },
             size,
             links: x.stx_nlink,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// The layout of the tables and records. A catalog with another one is replaced.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
 /// Memory for pages of the database.
 const CACHE_BYTES: usize = 32 << 20;

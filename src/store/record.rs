@@ -1,17 +1,19 @@
 //! The bytes of records.
 //!
-//! An object's record, version 1 (`v` = LEB128, little groups first):
+//! An object's record, version 2 (`v` = LEB128, little groups first):
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | version, 1 |
-//! | 1 | kind in bits 0 and 1; bit 2: digest follows; bit 3: stamp follows |
+//! | 1 | version, 2 |
+//! | 1 | kind in bits 0 to 3; bit 4: digest follows; bit 5: stamp follows; bit 6: digest of xattrs follows; bit 7: hard-link group follows |
 //! | 1 | flags |
 //! | v, v, v | directory, sequence, size |
 //! | v, v, v | mode, uid, gid |
 //! | v, v | mtime seconds (zigzag), nanoseconds |
 //! | 1 + n | name |
 //! | 32 | digest, if any |
+//! | 32 | digest of the extended attributes, if any |
+//! | v | hard-link group, if any |
 //! | 8 + n | stamp, if any: a bit for each byte that is not zero, lowest first, then those bytes |
 //!
 //! The object's number is the key, not in the record, so that `relabel` copies bytes. Nothing may follow the last field.
@@ -68,18 +70,35 @@ pub(super) fn inode_of(stamp: &Stamp) -> (u64, u64) {
     (word(0), word(8))
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Of a tombstone; 1 had no number of entries.
 const TOMBSTONE_VERSION: u8 = 2;
-const HAS_DIGEST: u8 = 1 << 2;
-const HAS_STAMP: u8 = 1 << 3;
+const KIND: u8 = 15;
+const HAS_DIGEST: u8 = 1 << 4;
+const HAS_STAMP: u8 = 1 << 5;
+const HAS_XATTRS: u8 = 1 << 6;
+const HAS_GROUP: u8 = 1 << 7;
 
 /// Writes the record of `entry` into `out`, which is emptied first.
 pub(super) fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     out.clear();
     let digest = if entry.digest.is_some() { HAS_DIGEST } else { 0 };
     let stamp = if entry.stamp.is_some() { HAS_STAMP } else { 0 };
-    out.extend([VERSION, entry.kind as u8 | digest | stamp, entry.flags]);
+    let xattrs = if entry.attributes.xattrs.is_some() {
+        HAS_XATTRS
+    } else {
+        0
+    };
+    let group = if entry.attributes.link_group == ObjectId(0) {
+        0
+    } else {
+        HAS_GROUP
+    };
+    out.extend([
+        VERSION,
+        entry.kind as u8 | digest | stamp | xattrs | group,
+        entry.flags,
+    ]);
     put_varint(out, entry.place.directory.0);
     put_varint(out, entry.sequence);
     put_varint(out, entry.size);
@@ -93,6 +112,12 @@ pub(super) fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     put_name(out, &entry.place.name);
     if let Some(digest) = entry.digest {
         out.extend(digest.0);
+    }
+    if let Some(xattrs) = attributes.xattrs {
+        out.extend(xattrs.0);
+    }
+    if group != 0 {
+        put_varint(out, attributes.link_group.0);
     }
     if let Some(stamp) = entry.stamp {
         let bits = stamp
@@ -118,10 +143,7 @@ fn entry_fields(object: ObjectId, reader: &mut Reader<'_>) -> Option<Entry> {
         return None;
     }
     let bits = reader.byte()?;
-    if bits & !(3 | HAS_DIGEST | HAS_STAMP) != 0 {
-        return None;
-    }
-    let kind = kind_from(bits & 3)?;
+    let kind = kind_from(bits & KIND)?;
     let flags = reader.byte()?;
     let directory = ObjectId(reader.varint()?);
     let sequence = reader.varint()?;
@@ -137,6 +159,14 @@ fn entry_fields(object: ObjectId, reader: &mut Reader<'_>) -> Option<Entry> {
         0 => None,
         _ => Some(Digest(reader.array()?)),
     };
+    let xattrs = match bits & HAS_XATTRS {
+        0 => None,
+        _ => Some(Digest(reader.array()?)),
+    };
+    let link_group = match bits & HAS_GROUP {
+        0 => ObjectId(0),
+        _ => ObjectId(reader.varint()?),
+    };
     let stamp = match bits & HAS_STAMP {
         0 => None,
         _ => Some(reader.stamp()?),
@@ -150,6 +180,8 @@ fn entry_fields(object: ObjectId, reader: &mut Reader<'_>) -> Option<Entry> {
             uid,
             gid,
             mtime,
+            xattrs,
+            link_group,
         },
         size,
         digest,
@@ -191,6 +223,9 @@ pub(super) fn kind_from(byte: u8) -> Option<Kind> {
         0 => Some(Kind::File),
         1 => Some(Kind::Directory),
         2 => Some(Kind::Symlink),
+        3 => Some(Kind::Fifo),
+        4 => Some(Kind::CharDevice),
+        5 => Some(Kind::BlockDevice),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use super::record::{Reader, put_name, put_varint};
 use super::{Binding, Failed, StoreError};
 use driftless_protocol::message::Cursor;
-use driftless_protocol::{Carried, EntrySum, ObjectId, TreeSum};
+use driftless_protocol::{Carried, EntrySum, ObjectId, TreeSum, XattrClasses};
 
 const VERSION: u8 = 1;
 
@@ -80,12 +80,17 @@ pub(super) fn decode_failed(object: ObjectId, bytes: &[u8]) -> Result<Failed, St
     })
 }
 
-/// Version, mirror, peer, carried (bit 0: owner), generation, source.
+/// Version, mirror, peer, carried (bit 0: owner; 1 to 5: classes of extended attributes; 6: devices), generation, source.
 pub(super) fn encode_binding(binding: &Binding) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.extend(binding.mirror.to_be_bytes());
     out.extend(binding.peer);
-    out.push(binding.carried.owner.into());
+    let Carried {
+        owner,
+        xattrs,
+        devices,
+    } = binding.carried;
+    out.push(u8::from(owner) | xattrs.0 << 1 | u8::from(devices) << 6);
     put_varint(&mut out, binding.generation);
     put_text(&mut out, &binding.source);
     out
@@ -96,10 +101,16 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Result<Binding, StoreError> {
         Some(Binding {
             mirror: u128::from_be_bytes(reader.array()?),
             peer: reader.array()?,
-            carried: match reader.byte()? {
-                0 => Carried { owner: false },
-                1 => Carried { owner: true },
-                _ => return None,
+            carried: {
+                let bits = reader.byte()?;
+                if bits >> 7 != 0 {
+                    return None;
+                }
+                Carried {
+                    owner: bits & 1 == 1,
+                    xattrs: XattrClasses(bits >> 1 & XattrClasses::ALL.0),
+                    devices: bits >> 6 == 1,
+                }
             },
             generation: reader.varint()?,
             source: text(reader)?,

@@ -7,7 +7,7 @@ use crate::support::{Pair, is_root, tree};
 use crate::{scaled, seed};
 use rustix::fs::{CWD, FileType, Mode};
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn device(path: &Path) {
 
 /// Nobody writes to the FIFOs: whoever opens one waits for ever.
 #[test]
-fn d_23_what_is_no_file_is_left_alone_and_blocks_nothing() {
+fn d_23_what_is_no_file_is_never_opened_and_blocks_nothing() {
     for choice in CHOICES {
         let mut pair = Pair::new();
         watched_by(&mut pair, choice);
@@ -47,6 +47,9 @@ fn d_23_what_is_no_file_is_left_alone_and_blocks_nothing() {
         fs::write(src.join("behind"), b"behind").unwrap();
         mirror.settle();
         assert_eq!(tree(&mirror.pair.dst()).len(), 2, "d and behind");
+        let there = |name: &str| mirror.pair.dst().join(name).symlink_metadata();
+        assert!(there("d/file").unwrap().file_type().is_fifo());
+        assert!(there("d/socket").is_err());
         // Swapped in for a file in one step, and out again; the file itself is at the other name meanwhile.
         fs::write(src.join("d/one"), b"one").unwrap();
         mirror.settle();

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod churn;
+pub mod exact;
 pub mod image;
 pub mod peer;
 pub mod random;
@@ -19,7 +20,7 @@ use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
-use driftless_protocol::RelPath;
+use driftless_protocol::{RelPath, XattrClasses};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ pub struct Pair {
     pub large_files: Option<LargeFiles>,
     pub append_only: FileSet,
     pub filter: Filter,
+    /// The extended attributes that the receiver takes.
+    pub xattrs: XattrClasses,
 }
 
 impl Pair {
@@ -94,6 +97,7 @@ impl Pair {
             large_files: None,
             append_only: FileSet::default(),
             filter: Filter::everything(),
+            xattrs: XattrClasses::USUAL,
         }
     }
 
@@ -116,6 +120,8 @@ impl Pair {
             modules: vec![ModuleOptions {
                 name: "dst".to_owned(),
                 path: self.dst(),
+                xattrs: self.xattrs,
+                devices: true,
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],

@@ -4,6 +4,7 @@
 use crate::support::{PATIENCE, Pair, runtime};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_certs::{Identity, SERVER_NAME, sender_config};
+use driftless_protocol::Xattrs;
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
     BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, SealOp,
@@ -128,7 +129,10 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         mirror,
         source: "the peer of the tests".into(),
         incarnation: 1,
-        carried: Carried { owner: false },
+        carried: Carried {
+            owner: false,
+            ..Carried::default()
+        },
         sum: None,
         protects: false,
     }
@@ -238,6 +242,7 @@ impl Peer {
                 after: 0,
                 barrier: true,
                 body,
+                xattrs: Xattrs::default(),
             }));
             number += 1;
         }

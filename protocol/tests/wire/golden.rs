@@ -5,7 +5,8 @@ use crate::dump;
 use driftless_protocol::codec::{self, Message};
 use driftless_protocol::message::*;
 use driftless_protocol::{
-    Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Timestamp, TreeSum,
+    Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Special, Timestamp, TreeSum, Xattr,
+    XattrClasses, Xattrs,
 };
 use std::fmt::Debug;
 
@@ -32,6 +33,7 @@ fn attributes() -> Attributes {
         uid: 1_000,
         gid: 100,
         mtime: Timestamp::new(-1, 999_999_999).unwrap(),
+        ..Attributes::default()
     }
 }
 
@@ -50,11 +52,15 @@ fn golden_op(body: OpBody, pinned: &str) {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     };
     let head = "01         # one message
                 00         # OpMessage::Op
                 01 00 00   # number, after, barrier\n";
-    golden(OpFrame(vec![OpMessage::Op(op)]), &format!("{head}{pinned}"));
+    golden(
+        OpFrame(vec![OpMessage::Op(op)]),
+        &format!("{head}{pinned}\n00 # xattrs"),
+    );
 }
 
 /// A bulk frame of op 1, bytes 2 to 5; the dump is that of its body.
@@ -80,7 +86,11 @@ fn opening() {
             mirror: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
             source: "/src".into(),
             incarnation: 5,
-            carried: Carried { owner: true },
+            carried: Carried {
+                owner: true,
+                xattrs: XattrClasses::USUAL,
+                devices: true,
+            },
             sum: Some(TreeSum([0xaa; 32])),
             protects: true,
         }),
@@ -91,7 +101,7 @@ fn opening() {
          fe 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01   # mirror
          04 2f 73 72 63                                       # source: /src
          05                                                   # incarnation
-         01                                                   # carried: owner
+         01 07 01                                             # carried: owner, user, ACL, capability, devices
          01 aa*32                                             # sum
          01                                                   # protects",
     );
@@ -109,11 +119,14 @@ fn opening() {
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
-         00 00 00          # carried, sum, protects",
+         00*5              # carried, sum, protects",
     );
     golden(
         ToSender::Opened(Opened {
-            carried: Carried { owner: false },
+            carried: Carried {
+                owner: false,
+                ..Carried::default()
+            },
             bound: true,
             is_empty: false,
             cursor: Some(cursor()),
@@ -122,7 +135,8 @@ fn opening() {
             root_path: "/r".into(),
         }),
         "00               # ToSender::Opened
-         00 01 00         # carried, bound, is_empty
+         00 00 00         # carried
+         01 00            # bound, is_empty
          01               # cursor
            fe ff*16       #   incarnation
            fa             #   sequence: 250
@@ -182,13 +196,14 @@ fn comparing() {
            01 6e 09 00                             # name, object, Kind::File
            fb a4 01 fb e8 03 64                    # mode, uid, gid
            01 fc ff c9 9a 3b                       # mtime: -1 s, 999,999,999 ns
+           00 00                                   # xattrs: none, link_group: none
            fd ff ff ff ff ff ff ff 7f              # size: the largest
            01 bb*32 00*32 00                       # digest, below, entries
            01 6e 09 01                             # name, object, Kind::Directory
-           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b  # attributes
+           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b 00 00  # attributes
            00 00 ee*32 03                          # size, digest, below, entries
            01 6e 09 02                             # name, object, Kind::Symlink
-           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b  # attributes
+           fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b 00 00  # attributes
            01 00 00*32 00                          # size, digest, below, entries
          01                                        # last",
     );
@@ -300,6 +315,7 @@ fn ops() {
             after: 299,
             barrier: true,
             body: OpBody::Mark { sequence: 65_535 },
+            xattrs: Xattrs::default(),
         })]),
         "01          # one message
          00          # OpMessage::Op
@@ -307,9 +323,10 @@ fn ops() {
          fb 2b 01    # after: 299
          01          # barrier
          08          # OpBody::Mark
-         fb ff ff    # sequence: 65,535",
+         fb ff ff    # sequence: 65,535
+         00          # xattrs: none",
     );
-    const ATTRIBUTES: &str = "fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b # attributes";
+    const ATTRIBUTES: &str = "fb a4 01 fb e8 03 64 01 fc ff c9 9a 3b 00 00 # attributes";
     golden_op(
         OpBody::MakeDirectory {
             place: place(),
@@ -410,7 +427,7 @@ fn ops() {
             target: LinkTarget(b"../t".to_vec()),
         },
         "02 07 01 6e 02     # OpBody::PutSymlink, place, object
-         00 00 00 00 00     # attributes: all zero
+         00*7               # attributes: all zero
          04 2e 2e 2f 74     # target: ../t",
     );
     golden_op(
@@ -449,6 +466,42 @@ fn ops() {
         "07 02 07 01 6e # OpBody::Release, object, place",
     );
     golden_op(OpBody::Mark { sequence: 0 }, "08 00 # OpBody::Mark, sequence");
+    for (special, pinned) in [
+        (Special::Fifo, "00 # Special::Fifo"),
+        (
+            Special::CharDevice { major: 1, minor: 3 },
+            "01 01 03 # Special::CharDevice, major, minor",
+        ),
+        (
+            Special::BlockDevice { major: 7, minor: 300 },
+            "02 07 fb 2c 01 # Special::BlockDevice, major, minor",
+        ),
+    ] {
+        golden_op(
+            OpBody::PutSpecial {
+                place: place(),
+                object: ObjectId(2),
+                attributes: attributes(),
+                special,
+            },
+            &format!("09 07 01 6e 02 # OpBody::PutSpecial, place, object\n{ATTRIBUTES}\n{pinned}"),
+        );
+    }
+    golden_op(
+        OpBody::Link {
+            place: place(),
+            object: ObjectId(3),
+            attributes: Attributes {
+                link_group: ObjectId(9),
+                ..Attributes::default()
+            },
+            to: ObjectId(2),
+            digest: Digest([0xaa; 32]),
+        },
+        "0a 07 01 6e 03       # OpBody::Link, place, object
+         00 00 00 00 00 00 09 # attributes: group 9
+         02 aa*32             # to, digest",
+    );
     golden(
         OpFrame(vec![
             OpMessage::Seal(SealOp {
@@ -528,20 +581,89 @@ fn frame_prefix() {
     );
 }
 
+/// The attributes of an op, and the digest of them.
+#[test]
+fn extended_attributes() {
+    let xattr = |name: &[u8], value: &[u8]| Xattr {
+        name: name.to_vec(),
+        value: value.to_vec(),
+    };
+    let xattrs = Xattrs::new(vec![xattr(b"user.b", b""), xattr(b"user.a", b"12")]).unwrap();
+    let digest = Digest::of(&dump::bytes(
+        "00 06 75 73 65 72 2e 61   # length of the name, big endian, and user.a
+         00 00 00 02 31 32         # length of the value, big endian, and 12
+         00 06 75 73 65 72 2e 62   # user.b
+         00 00 00 00               # empty",
+    ));
+    assert_eq!(xattrs.digest(), Some(digest));
+    let op = Op {
+        number: 1,
+        after: 0,
+        barrier: false,
+        body: OpBody::SetAttributes {
+            object: ObjectId(2),
+            attributes: Attributes {
+                xattrs: Some(Digest([0xab; 32])),
+                ..Attributes::default()
+            },
+        },
+        xattrs,
+    };
+    golden(
+        OpFrame(vec![OpMessage::Op(op)]),
+        "01 00 01 00 00 03 02        # one message, Op, number, after, barrier, SetAttributes, object
+         00 00 00 00 00 01 ab*32 00  # attributes: xattrs is there, no group
+         02                          # two extended attributes
+         06 75 73 65 72 2e 61        # user.a
+         02 31 32                    # 12
+         06 75 73 65 72 2e 62        # user.b
+         00                          # empty",
+    );
+}
+
 /// Sums are compared between versions, too: their input is as much a part of the wire as any message.
 #[test]
 fn entry_sums() {
     let digest = Digest::of(b"hi");
     let record = |mode: &str, owner: &str| {
         let head = format!("00 {mode} {owner} ff*8 3b 9a c9 ff 00*7 02");
-        [dump::bytes(&head), digest.0.to_vec(), vec![0; 8]].concat()
+        [dump::bytes(&head), digest.0.to_vec(), vec![0; 40]].concat()
     };
-    let sum = |owner| EntrySum::of(Kind::File, attributes(), Carried { owner }, 2, digest);
+    let carried = |owner| Carried {
+        owner,
+        ..Carried::default()
+    };
+    let sum = |owner| EntrySum::of(Kind::File, attributes(), carried(owner), 2, digest);
     let with_owner = record("01 a4", "00 00 03 e8 00 00 00 64");
-    assert_eq!(with_owner.len(), 71);
+    assert_eq!(with_owner.len(), 103);
     assert_eq!(sum(true).0, Digest::of(&with_owner).0);
     assert_eq!(sum(false).0, Digest::of(&record("01 a4", "00*8")).0);
-    let kinds = [(Kind::File, 0), (Kind::Directory, 1), (Kind::Symlink, 2)];
+    let with_xattrs = Attributes {
+        xattrs: Some(Digest([0xcd; 32])),
+        ..attributes()
+    };
+    assert_eq!(
+        EntrySum::of(Kind::File, with_xattrs, carried(true), 2, digest),
+        sum(true)
+    );
+    let all = Carried {
+        owner: true,
+        xattrs: XattrClasses::USER,
+        devices: false,
+    };
+    let record = [&with_owner[..63], &[0xcd; 32], &[0; 8]].concat();
+    assert_eq!(
+        EntrySum::of(Kind::File, with_xattrs, all, 2, digest).0,
+        Digest::of(&record).0
+    );
+    let kinds = [
+        (Kind::File, 0),
+        (Kind::Directory, 1),
+        (Kind::Symlink, 2),
+        (Kind::Fifo, 3),
+        (Kind::CharDevice, 4),
+        (Kind::BlockDevice, 5),
+    ];
     for (kind, number) in kinds {
         let zero = EntrySum::of(
             kind,
@@ -550,6 +672,9 @@ fn entry_sums() {
             0,
             Digest::default(),
         );
-        assert_eq!(zero.0, Digest::of(&dump::bytes(&format!("{number:02x} 00*70"))).0);
+        assert_eq!(
+            zero.0,
+            Digest::of(&dump::bytes(&format!("{number:02x} 00*102"))).0
+        );
     }
 }

@@ -6,6 +6,7 @@ use driftless_protocol::codec::{self, CodecFault, Message};
 use driftless_protocol::limits::*;
 use driftless_protocol::message::*;
 use driftless_protocol::{Attributes, Digest, Name, ObjectId, RelPath, Timestamp};
+use driftless_protocol::{Xattr, Xattrs};
 
 #[test]
 fn s08_lists_and_bytes_stop_at_their_limits() {
@@ -76,6 +77,7 @@ fn op(body: OpBody) -> OpFrame {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     })])
 }
 
@@ -170,6 +172,49 @@ fn s08_the_encoder_refuses_what_is_over_a_limit() {
     );
 }
 
+/// the set as a whole has a limit, too, and an order.
+#[test]
+fn x08_sets_of_extended_attributes_stop_at_their_limits() {
+    let set = |count: usize, bytes: usize| {
+        let list = (0..count).map(|number| Xattr {
+            name: format!("user.{number:04}").into_bytes(),
+            value: vec![1; bytes],
+        });
+        Xattrs::new(list.collect())
+    };
+    let frame = |xattrs: Xattrs| {
+        OpFrame(vec![OpMessage::Op(Op {
+            number: 1,
+            after: 0,
+            barrier: false,
+            body: OpBody::Mark { sequence: 0 },
+            xattrs,
+        })])
+    };
+    accepted(&frame(set(XATTRS_MAX, 20).unwrap()));
+    assert!(set(XATTRS_MAX + 1, 0).is_err());
+    let full = XATTR_SET_BYTES_MAX / 4 - b"user.0000".len();
+    accepted(&frame(set(4, full).unwrap()));
+    assert!(set(4, full + 1).is_err());
+    assert!(set(1, XATTR_VALUE_BYTES_MAX).is_ok() && set(1, XATTR_VALUE_BYTES_MAX + 1).is_err());
+    // The same from a peer whose encoder does not care: too much in all, out of order, twice, without a name.
+    let head = "01 00 01 00 00 08 00";
+    let value = format!("fc 00 00 01 00 61*{XATTR_VALUE_BYTES_MAX}");
+    let four: String = (b'a'..=b'd')
+        .map(|name| format!(" 01 {name:02x} {value}"))
+        .collect();
+    for body in [
+        format!("04 {four}"),
+        "02 01 62 00 01 61 00".to_owned(),
+        "02 01 61 00 01 61 00".to_owned(),
+        "01 00 00".to_owned(),
+        "01 01 00 00".to_owned(),
+    ] {
+        assert!(!is_op_frame(&dump::bytes(&format!("{head} {body}"))));
+    }
+    assert!(is_op_frame(&dump::bytes(&format!("{head} 02 01 61 00 01 62 00"))));
+}
+
 /// S-24: numbers that are out of range, in both directions.
 #[test]
 fn s24_numbers_stop_at_their_limits() {
@@ -229,16 +274,23 @@ fn s24_numbers_stop_at_their_limits() {
         ("01 fd 00*7 80 00 02", is_bulk_frame), // offset: 2^63
     ];
     for (number, (body, is_accepted)) in cases.into_iter().enumerate() {
-        let head = if number < 4 { set_attributes } else { "" };
-        assert!(!is_accepted(&dump::bytes(&format!("{head} {body}"))), "{body}");
+        let (head, tail) = if number < 4 {
+            (set_attributes, "00 00 00")
+        } else {
+            ("", "")
+        };
+        assert!(
+            !is_accepted(&dump::bytes(&format!("{head} {body} {tail}"))),
+            "{body}"
+        );
     }
     assert!(is_op_frame(&dump::bytes(&format!(
-        "{set_attributes} fb ff 0f 00 00 00 fc ff c9 9a 3b"
+        "{set_attributes} fb ff 0f 00 00 00 fc ff c9 9a 3b 00 00 00"
     ))));
     assert!(is_bulk_frame(&dump::bytes("01 fd ff*7 7f 00 02")));
-    let sealed = "01 01 01 fd 00*7 80 00*32 00*5";
+    let sealed = "01 01 01 fd 00*7 80 00*32 00*7";
     assert!(!is_op_frame(&dump::bytes(sealed)), "a seal of 2^63 bytes");
-    let offered = "01 00 01 00 00 01 07 01 6e 02 00*5 01 fd 00*7 80 00";
+    let offered = "01 00 01 00 00 01 07 01 6e 02 00*7 01 fd 00*7 80 00 00";
     assert!(!is_op_frame(&dump::bytes(offered)), "an offer of 2^63 bytes");
 }
 
@@ -327,6 +379,7 @@ fn x01_a_full_frame_of_small_files_is_accepted() {
                 uid: 0,
                 gid: 0,
                 mtime: Timestamp::new(100, 0).unwrap(),
+                ..Attributes::default()
             },
             content: Content::Inline {
                 digest: Digest::default(),
@@ -338,6 +391,7 @@ fn x01_a_full_frame_of_small_files_is_accepted() {
             after: 0,
             barrier: false,
             body,
+            xattrs: Xattrs::default(),
         }));
     }
     let bytes = accepted(&frame);

@@ -48,25 +48,27 @@ macro_rules! lists {
 }
 
 pub(crate) const LISTS: &[List] = lists! {
-    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00 00 00 00 00 00 00";
-    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00 00 00 00 00 00";
-    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00 00 00 00 00 00";
-    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00 00 00 00";
+    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*9";
+    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*8";
+    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*8";
+    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*6";
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
-    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00 00 00 00 00 00*32 01" ["61"] "";
-    ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*5 00 00 00*32 00"] "01";
-    ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*5 00 00 00*32 00 01";
+    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "";
+    ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
+    ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";
     ToSender "ListingFailed" TEXT_BYTES_MAX: "02" ["61"] "";
     ToSender "Signature.part" SIGNATURE_PART_BYTES_MAX: "04 01" ["61"] "00";
     ToSender "Failed.text" TEXT_BYTES_MAX: "06 01 00" ["61"] "00";
     ToSender "Held.spans" HELD_SPANS_MAX: "08 01" ["fd ff*8 00*32"] "";
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
-    OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*5";
-    OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*5 00 00*32" ["61"] "";
-    OpFrame "PutSymlink.target" LINK_TARGET_BYTES_MAX: "01 00 01 00 00 02 07 01 6e 02 00*5" ["61"] "";
-    OpFrame "Move.to" NAME_BYTES_MAX: "01 00 01 00 00 04 02 07" ["6e"] "";
+    OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*7 00";
+    OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 00 00*32" ["61"] "00";
+    OpFrame "PutSymlink.target" LINK_TARGET_BYTES_MAX: "01 00 01 00 00 02 07 01 6e 02 00*7" ["61"] "00";
+    OpFrame "Move.to" NAME_BYTES_MAX: "01 00 01 00 00 04 02 07" ["6e"] "00";
+    OpFrame "Op.xattrs, a name" XATTR_NAME_BYTES_MAX: "01 00 01 00 00 08 00 01" ["61"] "00";
+    OpFrame "Op.xattrs, a value" XATTR_VALUE_BYTES_MAX: "01 00 01 00 00 08 00 01 01 61" ["61"] "";
     BulkFrame "Raw" RANGE_BYTES_MAX: "01 00 01 00" ["61"] "";
     BulkFrame "Zstd" RANGE_BYTES_MAX: "01 00 01 01" ["61"] "";
     BulkFrame "Delta.parts" DELTA_PARTS_MAX: "01 00 01 03" ["00 fd ff*8 fc ff*4"] "00";

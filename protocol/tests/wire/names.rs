@@ -1,6 +1,7 @@
 //! S-01: no odd name gets past the decoder, wherever a message has one.
 
 use crate::dump;
+use driftless_protocol::Xattrs;
 use driftless_protocol::codec::{self, CodecFault};
 use driftless_protocol::message::*;
 use driftless_protocol::{Attributes, Digest, Name, ObjectId};
@@ -113,6 +114,7 @@ fn s01_odd_names_in_ops_are_refused() {
             after: 0,
             barrier: false,
             body: body.clone(),
+            xattrs: Xattrs::default(),
         });
         let encoded = codec::encode(&OpFrame(vec![neighbour.clone(), op, neighbour])).unwrap();
         assert!(codec::decode::<OpFrame>(&with_name(&encoded, STAND_IN)).is_ok());
@@ -191,6 +193,7 @@ fn x07_legal_names_arrive_to_the_byte() {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     });
     let encoded = codec::encode(&OpFrame(vec![op])).unwrap();
     let names = [

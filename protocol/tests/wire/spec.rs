@@ -1,6 +1,7 @@
 //! `SPEC.md` says what the code does.
 
 use crate::dump;
+use driftless_protocol::Xattrs;
 use driftless_protocol::message::*;
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, Hello};
 use driftless_protocol::{Attributes, CloseCode, ObjectId, Timestamp, codec, limits};
@@ -33,7 +34,7 @@ macro_rules! constants {
 #[test]
 fn limits_are_those_of_the_code() {
     let code = BTreeMap::from(constants![
-        NAME_BYTES_MAX PATH_ELEMENTS_MAX LINK_TARGET_BYTES_MAX MODULE_NAME_BYTES_MAX TEXT_BYTES_MAX
+        NAME_BYTES_MAX PATH_ELEMENTS_MAX LINK_TARGET_BYTES_MAX XATTR_NAME_BYTES_MAX XATTR_VALUE_BYTES_MAX XATTRS_MAX XATTR_SET_BYTES_MAX MODULE_NAME_BYTES_MAX TEXT_BYTES_MAX
         CONTROL_MESSAGE_BYTES_MAX OP_FRAME_BYTES_MAX OPS_PER_FRAME_MAX INLINE_CONTENT_BYTES_MAX RANGE_BYTES_MAX
         BULK_FRAME_BYTES_MAX DELTA_PARTS_MAX LISTING_ROWS_MAX LIST_DIRECTORIES_MAX SIGNATURE_PART_BYTES_MAX
         SIGNATURE_BYTES_MAX OPS_IN_FLIGHT_MAX ENDED_RUNS_MAX INLINE_IN_FLIGHT_BYTES_MAX WANTED_FILES_MAX PAIRING_MESSAGE_BYTES_MAX PAIRING_SECRET_BYTES MODE_MAX
@@ -102,6 +103,7 @@ fn examples_are_what_the_code_makes() {
         uid: 1_000,
         gid: 100,
         mtime,
+        ..Attributes::default()
     };
     let body = OpBody::SetAttributes {
         object: ObjectId(2),
@@ -112,6 +114,7 @@ fn examples_are_what_the_code_makes() {
         after: 0,
         barrier: false,
         body,
+        xattrs: Xattrs::default(),
     })]);
     assert_eq!(example("op frame"), codec::encode(&frame).unwrap());
 }

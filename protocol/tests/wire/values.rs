@@ -6,6 +6,7 @@ use driftless_protocol::message::*;
 use driftless_protocol::{
     Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Timestamp, TreeSum,
 };
+use driftless_protocol::{Special, Xattr, XattrClasses, Xattrs};
 use proptest::prelude::*;
 
 /// How far values may go.
@@ -109,21 +110,55 @@ fn attributes(reach: Reach) -> BoxedStrategy<Attributes> {
         any::<u32>(),
         any::<i64>(),
         0u32..1_000_000_000,
+        prop::option::of(digest()),
+        object(),
     )
-        .prop_map(|(mode, uid, gid, seconds, nanoseconds)| {
+        .prop_map(|(mode, uid, gid, seconds, nanoseconds, xattrs, link_group)| {
             let mtime = Timestamp::new(seconds, nanoseconds).unwrap();
             Attributes {
                 mode,
                 uid,
                 gid,
                 mtime,
+                xattrs,
+                link_group,
             }
         })
         .boxed()
 }
 
+fn special() -> BoxedStrategy<Special> {
+    let numbers = (any::<u32>(), any::<u32>());
+    prop_oneof![
+        Just(Special::Fifo),
+        numbers.prop_map(|(major, minor)| Special::CharDevice { major, minor }),
+        numbers.prop_map(|(major, minor)| Special::BlockDevice { major, minor }),
+    ]
+    .boxed()
+}
+
 fn carried() -> BoxedStrategy<Carried> {
-    any::<bool>().prop_map(|owner| Carried { owner }).boxed()
+    (any::<bool>(), any::<u8>(), any::<bool>())
+        .prop_map(|(owner, classes, devices)| Carried {
+            owner,
+            devices,
+            xattrs: XattrClasses(classes),
+        })
+        .boxed()
+}
+
+fn xattrs(reach: Reach) -> BoxedStrategy<Xattrs> {
+    let name = prop::collection::vec(1u8..=255, 1..9);
+    let value = match reach {
+        Within => prop::collection::vec(any::<u8>(), 0..20).boxed(),
+        _ => prop_oneof![9 => prop::collection::vec(any::<u8>(), 0..20), 1 => Just(vec![7; XATTR_VALUE_BYTES_MAX])].boxed(),
+    };
+    prop::collection::btree_map(name, value, 0..4)
+        .prop_map(|pairs| {
+            let list = pairs.into_iter().map(|(name, value)| Xattr { name, value });
+            Xattrs::new(list.collect()).unwrap()
+        })
+        .boxed()
 }
 
 fn digest() -> BoxedStrategy<Digest> {
@@ -198,7 +233,14 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
 }
 
 fn row(reach: Reach) -> BoxedStrategy<Row> {
-    let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
+    let kind = prop::sample::select(vec![
+        Kind::File,
+        Kind::Directory,
+        Kind::Symlink,
+        Kind::Fifo,
+        Kind::CharDevice,
+        Kind::BlockDevice,
+    ]);
     let digest = prop::option::of(digest());
     (
         name(),
@@ -236,6 +278,8 @@ pub(crate) fn longest_row() -> Row {
             uid: u32::MAX,
             gid: u32::MAX,
             mtime: Timestamp::new(i64::MIN, 999_999_999).unwrap(),
+            xattrs: Some(Digest([0xff; 32])),
+            link_group: ObjectId(u64::MAX),
         },
         size: FILE_BYTES_MAX,
         digest: Some(Digest::default()),
@@ -415,19 +459,39 @@ fn body(reach: Reach) -> BoxedStrategy<OpBody> {
         (place(), object()).prop_map(|(place, object)| OpBody::Adopt { place, object }),
         (object(), place()).prop_map(|(object, place)| OpBody::Release { object, place }),
         number().prop_map(|sequence| OpBody::Mark { sequence }),
+        (place(), object(), attributes(reach), special()).prop_map(|(place, object, attributes, special)| {
+            OpBody::PutSpecial {
+                place,
+                object,
+                attributes,
+                special,
+            }
+        }),
+        (place(), object(), attributes(reach), object(), digest()).prop_map(
+            |(place, object, attributes, to, digest)| OpBody::Link {
+                place,
+                object,
+                attributes,
+                to,
+                digest,
+            }
+        ),
     ]
     .boxed()
 }
 
 fn op_message(reach: Reach) -> BoxedStrategy<OpMessage> {
-    let op = (number(), number(), any::<bool>(), body(reach)).prop_map(|(number, after, barrier, body)| {
-        OpMessage::Op(Op {
-            number,
-            after,
-            barrier,
-            body,
-        })
-    });
+    let op = (number(), number(), any::<bool>(), body(reach), xattrs(reach)).prop_map(
+        |(number, after, barrier, body, xattrs)| {
+            OpMessage::Op(Op {
+                number,
+                after,
+                barrier,
+                body,
+                xattrs,
+            })
+        },
+    );
     let seal = (number(), size(reach), digest(), attributes(reach)).prop_map(
         |(number, size, digest, attributes)| {
             OpMessage::Seal(SealOp {

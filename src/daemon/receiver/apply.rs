@@ -4,14 +4,19 @@
 //! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
-use super::replica::{ApplyError, Replica, kind_of, link_digest, local_entry};
-use crate::fs::{Directory, FileType, FsError, FsErrorKind, RenameMode, Staged, Stamp, Stat, private_name};
+use super::replica::{
+    ApplyError, Replica, cheap_digest, is_same_state, kind_of, local_entry, xattrs_on_disk,
+};
+use crate::fs::{
+    Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
+    private_name,
+};
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
-use driftless_protocol::{Attributes, Digest, EntrySum, Kind, Name, ObjectId};
+use driftless_protocol::{Attributes, Digest, EntrySum, Kind, Name, ObjectId, Special, Xattrs};
 use std::sync::Arc;
 
-type Applied = Result<(), ApplyError>;
+type Outcome = Result<(), ApplyError>;
 
 /// A file whose content is complete, verified, and has its attributes; only its name is missing.
 #[derive(Debug)]
@@ -24,17 +29,39 @@ pub struct StagedFile {
     pub digest: Digest,
     /// The attributes it was given.
     pub attributes: Attributes,
+    /// Why it has other extended attributes than it should.
+    pub refused: Option<ApplyError>,
     /// Whether its content is on stable storage already.
     pub is_flushed: bool,
+}
+
+/// What the catalog is to have of an object that was given attributes: those that were wanted (a time that the file
+/// system stores more coarsely is still the one that was carried), unless something was refused; then those that it has.
+pub fn settled(wanted: Attributes, applied: Applied) -> (Attributes, Option<ApplyError>) {
+    match applied.refused {
+        None => (wanted, None),
+        Some((error, xattrs)) => {
+            let attributes = Attributes {
+                mode: applied.stat.attributes.mode,
+                xattrs,
+                ..wanted
+            };
+            (attributes, Some(error.into()))
+        }
+    }
+}
+
+/// What was done ends well, or with what was refused.
+fn ended(refused: Option<ApplyError>) -> Outcome {
+    refused.map_or(Ok(()), Err)
 }
 
 /// A file to copy.
 #[derive(Debug)]
 pub struct CopySource {
     directory: Arc<Directory>,
-    name: Name,
     /// What it must be.
-    stamp: crate::store::Stamp,
+    entry: Entry,
 }
 
 impl CopySource {
@@ -46,10 +73,13 @@ impl CopySource {
         };
         let (file, stat) = self
             .directory
-            .open_file(&self.name)
+            .open_file(&self.entry.place.name)
             .map_err(|error| changed(error.to_string()))?;
-        if self.stamp != stat.stamp.to_bytes() {
-            return Err(changed(format!("{} was changed by somebody else", self.name)));
+        if !is_same_state(&self.entry, &stat) {
+            return Err(changed(format!(
+                "{} was changed by somebody else",
+                self.entry.place.name
+            )));
         }
         Ok(file)
     }
@@ -63,13 +93,14 @@ impl Replica {
         place: Place,
         object: ObjectId,
         attributes: Attributes,
-    ) -> Applied {
+        xattrs: &Xattrs,
+    ) -> Outcome {
         if object == ObjectId::ROOT {
-            return self.set_attributes(t, object, attributes);
+            return self.set_attributes(t, object, attributes, xattrs);
         }
         if t.get(object)?.is_some_and(|entry| entry.kind == Kind::Directory) {
             self.move_object(t, object, place)?;
-            return self.set_attributes(t, object, attributes);
+            return self.set_attributes(t, object, attributes, xattrs);
         }
         check_kind(t, object, Kind::Directory)?;
         let occupant = self.occupant(t, &place)?;
@@ -78,7 +109,7 @@ impl Replica {
             .filter(|e| e.kind == Kind::Directory && e.object.is_local())
         {
             self.relabel(t, entry.object, object)?;
-            return self.set_attributes(t, object, attributes);
+            return self.set_attributes(t, object, attributes, xattrs);
         }
         let parent = self.writable_directory(t, place.directory)?;
         let made = match parent.make_dir(&place.name) {
@@ -94,13 +125,14 @@ impl Replica {
             }
             Err(error) => return Err(error.into()),
         };
-        made.set_self_attributes(&attributes, self.carried)?;
-        let stat = made.stat_self()?;
-        let mut entry = local_entry(object, Kind::Directory, place, &stat, None);
+        let applied = made.set_self_metadata(&self.wanted(&attributes, xattrs))?;
+        let mut entry = local_entry(object, Kind::Directory, place, &applied.stat, None);
+        let (attributes, refused) = settled(attributes, applied);
         entry.attributes = attributes;
         self.touched.insert(object);
         self.unsynced.insert(object);
-        Ok(self.put(t, &entry)?)
+        self.put(t, &entry)?;
+        ended(refused)
     }
 
     /// Publishes a staged file.
@@ -110,7 +142,7 @@ impl Replica {
         place: Place,
         object: ObjectId,
         file: StagedFile,
-    ) -> Applied {
+    ) -> Outcome {
         check_kind(t, object, Kind::File)?;
         let parent = self.writable_directory(t, place.directory)?;
         let occupant = self.occupant(t, &place)?;
@@ -142,7 +174,8 @@ impl Replica {
             &stat,
             wanted,
             occupant,
-        )
+        )?;
+        ended(file.refused)
     }
 
     /// Creates or replaces a symbolic link.
@@ -152,33 +185,118 @@ impl Replica {
         place: Place,
         object: ObjectId,
         attributes: Attributes,
+        xattrs: &Xattrs,
         target: &[u8],
-    ) -> Applied {
-        check_kind(t, object, Kind::Symlink)?;
+    ) -> Outcome {
+        let what = (Kind::Symlink, target.len() as u64, Digest::of(target));
+        let make = |parent: &Directory, name: &Name, wanted: &Metadata<'_>| {
+            parent.make_symlink(target, name, wanted)
+        };
+        self.put_made(t, place, (object, what), (attributes, xattrs), make)
+    }
+
+    /// Creates or replaces a pipe or a device.
+    pub fn put_special(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        attributes: Attributes,
+        xattrs: &Xattrs,
+        special: Special,
+    ) -> Outcome {
+        if special.kind().is_device() && !self.carried.devices {
+            return Err(ApplyError {
+                kind: FailureKind::Unsupported,
+                text: format!("{} is a device, and devices are not carried here", place.name),
+            });
+        }
+        let what = (special.kind(), 0, special.digest());
+        let make = |parent: &Directory, name: &Name, wanted: &Metadata<'_>| {
+            parent.make_special(special, name, wanted)
+        };
+        self.put_made(t, place, (object, what), (attributes, xattrs), make)
+    }
+
+    /// Makes a place another name of what `to` is, which must have this content.
+    pub fn put_link(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        object: ObjectId,
+        (attributes, xattrs): (Attributes, &Xattrs),
+        (to, digest): (ObjectId, Digest),
+    ) -> Outcome {
+        let anchor = self.known(t, to)?;
+        let from = self.directory(t, anchor.place.directory)?;
+        let stat = self.fresh_stat(&from, &anchor.place.name)?;
+        if to == object
+            || attributes.link_group == ObjectId(0)
+            || anchor.kind == Kind::Directory
+            || anchor.digest != Some(digest)
+            || anchor.attributes.link_group != attributes.link_group
+            || !is_same_state(&anchor, &stat)
+        {
+            let path = format!("{}/{}", from.shown(), anchor.place.name);
+            return Err(ApplyError::mismatch(format!(
+                "{path} is not as the sender believes, and gets no second name"
+            )));
+        }
+        let what = (anchor.kind, anchor.size, digest);
+        let make = |parent: &Directory, name: &Name, wanted: &Metadata<'_>| {
+            let mode = RenameMode::Replace;
+            from.hard_link(&anchor.place.name, Some(&stat.stamp), parent, name, mode)?;
+            parent.set_metadata(name, anchor.kind, wanted)
+        };
+        self.put_made(t, place, (object, what), (attributes, xattrs), make)
+    }
+
+    /// Puts something at a place that `make` makes at once, complete.
+    fn put_made(
+        &mut self,
+        t: &mut Tables<'_>,
+        place: Place,
+        (object, what): (ObjectId, (Kind, u64, Digest)),
+        (attributes, xattrs): (Attributes, &Xattrs),
+        make: impl Fn(&Directory, &Name, &Metadata<'_>) -> Result<Applied, FsError>,
+    ) -> Outcome {
+        let (kind, size, digest) = what;
+        check_kind(t, object, kind)?;
         let parent = self.writable_directory(t, place.directory)?;
         let occupant = self.occupant(t, &place)?;
         let in_the_way = occupant.as_ref().filter(|entry| {
             entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
         });
-        let stat = match in_the_way {
-            None => parent.make_symlink(target, &place.name, &attributes, self.carried)?,
+        let wanted = self.wanted(&attributes, xattrs);
+        let applied = match in_the_way {
+            None => match make(&parent, &place.name, &wanted) {
+                // A directory that came since the walk.
+                Err(error) if error.kind() == FsErrorKind::Exists => {
+                    return self.admit(t, &parent, &place);
+                }
+                outcome => outcome?,
+            },
             Some(_) => {
                 let aside = private_name();
-                parent.make_symlink(target, &aside, &attributes, self.carried)?;
-                self.install(t, &parent, &aside, &place, in_the_way)?
+                let applied = make(&parent, &aside, &wanted)?;
+                let stat = self.install(t, &parent, &aside, &place, in_the_way)?;
+                Applied { stat, ..applied }
             }
         };
-        let wanted = Some((target.len() as u64, Digest::of(target)));
-        self.finish_put(
-            t,
-            place,
-            object,
-            Kind::Symlink,
+        let stat = applied.stat;
+        let (attributes, refused) = settled(attributes, applied);
+        let content = Some((size, digest));
+        self.finish_put(t, place, object, kind, attributes, &stat, content, occupant)?;
+        ended(refused)
+    }
+
+    /// These attributes, as far as they are carried.
+    fn wanted<'a>(&self, attributes: &'a Attributes, xattrs: &'a Xattrs) -> Metadata<'a> {
+        Metadata {
             attributes,
-            &stat,
-            wanted,
-            occupant,
-        )
+            xattrs: Some(xattrs),
+            carried: self.carried,
+        }
     }
 
     /// Sets the attributes of an object.
@@ -187,10 +305,12 @@ impl Replica {
         t: &mut Tables<'_>,
         object: ObjectId,
         attributes: Attributes,
-    ) -> Applied {
+        xattrs: &Xattrs,
+    ) -> Outcome {
         let mut entry = self.known(t, object)?;
-        if object == ObjectId::ROOT {
-            self.root.set_self_attributes(&attributes, self.carried)?;
+        let wanted = self.wanted(&attributes, xattrs);
+        let applied = if object == ObjectId::ROOT {
+            self.root.set_self_metadata(&wanted)?
         } else {
             let parent = self.directory(t, entry.place.directory)?;
             let stat = self.fresh_stat(&parent, &entry.place.name)?;
@@ -199,27 +319,39 @@ impl Replica {
                 let text = format!("{}/{} was replaced by another", parent.shown(), entry.place.name);
                 if kind_of(stat.file_type) == Some(entry.kind) && entry.kind != Kind::Directory {
                     // Its content is unknown until the sender compares again.
-                    let link = link_digest(&parent, &entry.place.name, entry.kind)?;
-                    self.put(t, &local_entry(object, entry.kind, entry.place, &stat, link))?;
+                    let link = cheap_digest(&parent, &entry.place.name, &stat)?;
+                    let mut found = local_entry(object, entry.kind, entry.place, &stat, link);
+                    found.attributes.xattrs = xattrs_on_disk(&parent, &found.place.name, self.carried.xattrs);
+                    self.put(t, &found)?;
                 }
                 return Err(ApplyError::mismatch(text));
             }
             doubt(&mut entry, &stat);
-            parent.set_attributes(&entry.place.name, entry.kind, &attributes, self.carried)?;
-            entry.stamp = Some(self.fresh_stat(&parent, &entry.place.name)?.stamp.to_bytes());
-        }
+            let (was, is) = (entry.attributes.link_group, attributes.link_group);
+            let leaves_group = was != is && !(was.is_local() && is != ObjectId(0));
+            let applied = match entry.kind != Kind::Directory && stat.links > 1 && leaves_group {
+                true => {
+                    let parent = self.writable_directory(t, entry.place.directory)?;
+                    unshare(&parent, &entry, &stat, &wanted)?
+                }
+                false => parent.set_metadata(&entry.place.name, entry.kind, &wanted)?,
+            };
+            entry.stamp = Some(applied.stat.stamp.to_bytes());
+            applied
+        };
+        let (attributes, refused) = settled(attributes, applied);
         entry.attributes = attributes;
-        // A time that the file system stores more coarsely is still the one that was carried.
         self.unsynced.insert(if entry.kind == Kind::Directory {
             object
         } else {
             entry.place.directory
         });
-        Ok(self.put(t, &entry)?)
+        self.put(t, &entry)?;
+        ended(refused)
     }
 
     /// Moves an object to a place.
-    pub fn move_object(&mut self, t: &mut Tables<'_>, object: ObjectId, to: Place) -> Applied {
+    pub fn move_object(&mut self, t: &mut Tables<'_>, object: ObjectId, to: Place) -> Outcome {
         let mut entry = self.known(t, object)?;
         if entry.place == to {
             return Ok(());
@@ -262,7 +394,7 @@ impl Replica {
 
     /// Removes an object with everything below it, wherever it stands: numbers are never used again, so an object that
     /// the sender removes has no other place to be.
-    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
+    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         self.drop_kept(t, object);
         let Some(entry) = t.get(object)? else {
             return Ok(());
@@ -301,7 +433,7 @@ impl Replica {
     }
 
     /// Removes a directory in which nothing is left. What turns up in it is catalogued, for the sender to judge.
-    fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Applied {
+    fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Outcome {
         let name = &entry.place.name;
         // Files on their way to a directory that goes do not keep it.
         self.drop_kept_in(t, entry.object);
@@ -319,7 +451,7 @@ impl Replica {
             };
             is_listed |= kind_of(stat.file_type).is_some();
             if t.lookup(entry.object, &place.name)?.is_none() {
-                super::replica::catalogue(t, &inner, &place)?;
+                super::replica::catalogue(t, &inner, &place, self.carried.xattrs)?;
             }
         }
         let kind = match is_listed {
@@ -340,7 +472,7 @@ impl Replica {
         from_dir: &Directory,
         to_dir: &Directory,
         to: Place,
-    ) -> Applied {
+    ) -> Outcome {
         if other.object.is_local() {
             return Err(ApplyError::mismatch(format!(
                 "{}/{} is a directory that holds something, and may not be replaced",
@@ -365,7 +497,7 @@ impl Replica {
     }
 
     /// Gives what stands at a place the sender's number.
-    pub fn adopt(&mut self, t: &mut Tables<'_>, place: &Place, object: ObjectId) -> Applied {
+    pub fn adopt(&mut self, t: &mut Tables<'_>, place: &Place, object: ObjectId) -> Outcome {
         let Some(present) = t.lookup(place.directory, &place.name)? else {
             return Err(ApplyError::mismatch(format!(
                 "there is no {} to adopt",
@@ -389,7 +521,7 @@ impl Replica {
     }
 
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
-    pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
+    pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         let Some(entry) = t.get(object)? else {
             return Ok(());
         };
@@ -412,8 +544,8 @@ impl Replica {
 
     /// Something stands where the catalog has nothing: somebody made it since the walk. It is catalogued, and the op
     /// fails, so that the sender compares again and decides.
-    fn admit(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Applied {
-        super::replica::catalogue(t, parent, place)?;
+    fn admit(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Outcome {
+        super::replica::catalogue(t, parent, place, self.carried.xattrs)?;
         Err(ApplyError::mismatch(format!(
             "{}/{} was made by somebody else",
             parent.shown(),
@@ -422,7 +554,7 @@ impl Replica {
     }
 
     /// Removes what was displaced and whose own op will not come any more.
-    pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Applied {
+    pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Outcome {
         for object in std::mem::take(&mut self.parked) {
             if t.get(object)?.is_some_and(|entry| entry.place.name.is_reserved()) {
                 self.remove(t, object)?;
@@ -432,7 +564,7 @@ impl Replica {
     }
 
     /// Brings the catalog in step with the disk along the way to an object that an op did not find as believed.
-    pub fn mend(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Applied {
+    pub fn mend(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         let mut way = Vec::new();
         let mut at = object;
         while let Some(entry) = t
@@ -450,7 +582,7 @@ impl Replica {
             if !found.as_ref().is_some_and(same) {
                 self.drop_entry(t, entry.object)?;
                 if found.is_some() {
-                    super::replica::catalogue(t, &handle, &entry.place)?;
+                    super::replica::catalogue(t, &handle, &entry.place, self.carried.xattrs)?;
                 }
                 return Ok(());
             }
@@ -491,7 +623,7 @@ impl Replica {
                 ))
             })?;
         let (file, stat) = self.directory(t, place.directory)?.open_file(&place.name)?;
-        if entry.stamp != Some(stat.stamp.to_bytes()) {
+        if !is_same_state(&entry, &stat) {
             return Err(other(format!("{} was changed by somebody else", place.name)));
         }
         Ok((file, stat.size))
@@ -510,18 +642,14 @@ impl Replica {
             let known = entry.kind == Kind::File && !entry.object.is_local();
             known && entry.digest == Some(content) && entry.size == size
         });
-        let Some((stamp, entry)) = entry.and_then(|entry| Some((entry.stamp?, entry))) else {
+        let Some(entry) = entry else {
             return Err(ApplyError {
                 kind: FailureKind::Basis,
                 text: format!("object {} is not known to have the content to be copied", from.0),
             });
         };
         let directory = self.directory(t, entry.place.directory)?;
-        Ok(CopySource {
-            directory,
-            name: entry.place.name,
-            stamp,
-        })
+        Ok(CopySource { directory, entry })
     }
 
     /// The catalog's entry at a place.
@@ -599,7 +727,7 @@ impl Replica {
         stat: &Stat,
         content: Option<(u64, Digest)>,
         occupant: Option<Entry>,
-    ) -> Applied {
+    ) -> Outcome {
         // The object may have stood elsewhere, or this name may have been another's.
         if let Some(old) = t.get(object)?.filter(|old| old.place != place) {
             let parent = self.writable_directory(t, old.place.directory)?;
@@ -622,7 +750,7 @@ impl Replica {
     }
 
     /// Changes an object's number, and the sum with it (a directory's number is part of its children's elements).
-    pub fn relabel(&mut self, t: &mut Tables<'_>, old: ObjectId, new: ObjectId) -> Applied {
+    pub fn relabel(&mut self, t: &mut Tables<'_>, old: ObjectId, new: ObjectId) -> Outcome {
         let before = self.known(t, old)?;
         for child in t.child_entries(old)? {
             self.ledger.replace(Some(&child), None);
@@ -655,8 +783,32 @@ impl Replica {
     }
 }
 
+/// Gives a name that shares its object with others an object of its own, with the same content.
+fn unshare(
+    parent: &Arc<Directory>,
+    entry: &Entry,
+    stat: &Stat,
+    wanted: &Metadata<'_>,
+) -> Result<Applied, ApplyError> {
+    let name = &entry.place.name;
+    match stat.file_type {
+        FileType::Symlink => Ok(parent.make_symlink(&parent.read_link(name)?, name, wanted)?),
+        FileType::Special(special) => Ok(parent.make_special(special, name, wanted)?),
+        _ => {
+            let (basis, basis_stat) = parent.open_file(name)?;
+            let staged = Staged::create(parent.clone())?;
+            staged.copy_from(&basis, 0, 0, basis_stat.size)?;
+            staged.set_len(basis_stat.size)?;
+            let applied = staged.set_metadata(wanted)?;
+            staged.sync()?;
+            let stat = staged.publish(name)?.stat;
+            Ok(Applied { stat, ..applied })
+        }
+    }
+}
+
 /// A number stands for one object, and no object ever becomes another kind.
-fn check_kind(t: &impl CatalogRead, object: ObjectId, kind: Kind) -> Applied {
+fn check_kind(t: &impl CatalogRead, object: ObjectId, kind: Kind) -> Outcome {
     match t.get(object)?.filter(|entry| entry.kind != kind) {
         Some(entry) => Err(ApplyError::mismatch(format!(
             "number {} is taken by a {:?}",
@@ -675,8 +827,7 @@ fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
 
 /// A file that is not as it was catalogued was edited here: its content is not known until it is compared.
 fn doubt(entry: &mut Entry, stat: &Stat) {
-    let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
-    if entry.kind == Kind::File && known != Some(stat.stamp) {
+    if entry.kind == Kind::File && !is_same_state(entry, stat) {
         entry.digest = None;
     }
 }

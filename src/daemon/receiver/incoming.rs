@@ -3,7 +3,7 @@
 //! Sums are taken of what was written while it is still in memory, or read back where it was copied from a basis. So in
 //! the end nothing is read again, and a transfer that is cut off leaves the sums of what it had.
 
-use super::apply::{CopySource, StagedFile};
+use super::apply::{CopySource, StagedFile, settled};
 use super::kept::Kept;
 use super::replica::ApplyError;
 use super::spans;
@@ -11,11 +11,11 @@ use super::staging::digest_of;
 use crate::engine::delta::{self, Coverage};
 use crate::engine::rangesum::RangeSums;
 use crate::engine::span_sums::{self, SpanSum, SpanSums};
-use crate::fs::{Directory, Staged};
+use crate::fs::{Directory, Metadata, Staged};
 use crate::store::Signatures;
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SPAN_BYTES};
 use driftless_protocol::message::{BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp};
-use driftless_protocol::{Carried, Digest};
+use driftless_protocol::{Attributes, Carried, Digest, Xattrs};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,10 @@ pub struct Incoming {
     basis: Option<(File, u64)>,
     /// Its size, as it was offered; the seal decides.
     offered: u64,
+    /// The extended attributes that it gets.
+    xattrs: Arc<Xattrs>,
+    /// It has no bytes but those of this transfer.
+    is_blank: bool,
     arrival: Arc<Mutex<Arrival>>,
     /// Set once, by whoever sees the last range or the seal, or by a failure.
     closed: AtomicBool,
@@ -57,29 +61,57 @@ pub struct Arrival {
 
 impl Incoming {
     /// A file of about `offered` bytes that comes in ranges.
-    pub fn new(staged: Staged, basis: Option<(File, u64)>, offered: u64) -> Incoming {
+    pub fn new(staged: Staged, basis: Option<(File, u64)>, offered: u64, xattrs: Arc<Xattrs>) -> Incoming {
+        // Only so that holes stay free of what file systems reserve behind the end; the seal says how long it is.
+        let _ = staged.set_len(offered);
         Incoming {
             kept: None,
             staged,
             basis,
             offered,
+            xattrs,
+            is_blank: true,
             arrival: Arc::default(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// As [`Incoming::new`], on top of what an earlier transfer left, and to be left again.
+    /// As [`Incoming::new`], on top of what an earlier transfer left, if one did, and to be left again.
     pub fn resumed(
         staged: Staged,
         basis: Option<(File, u64)>,
         offered: u64,
-        held: SpanSums,
+        xattrs: Arc<Xattrs>,
+        held: Option<SpanSums>,
         keep: impl FnOnce(&Arc<Mutex<Arrival>>) -> Option<Kept>,
     ) -> Incoming {
-        let mut incoming = Incoming::new(staged, basis, offered);
-        incoming.lock().held = held;
-        incoming.kept = keep(&incoming.arrival);
-        incoming
+        let is_blank = held.is_none();
+        let arrival = Arc::new(Mutex::new(Arrival {
+            held: held.unwrap_or_default(),
+            ..Arrival::default()
+        }));
+        if is_blank {
+            // See `new`. What is there already is not cut: the file may grow to hold it again.
+            let _ = staged.set_len(offered);
+        }
+        Incoming {
+            kept: keep(&arrival),
+            staged,
+            basis,
+            offered,
+            xattrs,
+            is_blank,
+            arrival,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes bytes, and leaves blocks of zeros out as holes.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ApplyError> {
+        if !self.is_blank {
+            self.staged.make_hole(offset, bytes.len() as u64)?;
+        }
+        Ok(self.staged.write_sparse_at(bytes, offset)?)
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrival> {
@@ -134,17 +166,17 @@ impl Incoming {
         match &frame.body {
             RangeBody::Raw(bytes) => {
                 fits(&bytes.0)?;
-                self.staged.write_all_at(&bytes.0, frame.offset)?;
+                self.write(&bytes.0, frame.offset)?;
                 sum = self.whole_span(frame.offset, &bytes.0);
             }
             RangeBody::Zstd(bytes) => {
                 let bytes = inflate(&bytes.0)?;
                 fits(&bytes)?;
-                self.staged.write_all_at(&bytes, frame.offset)?;
+                self.write(&bytes, frame.offset)?;
                 sum = self.whole_span(frame.offset, &bytes);
             }
-            // A staged file of this transfer is empty where nothing is written; the length is set at the end.
-            RangeBody::Zeros if self.kept.is_none() => {}
+            // It is empty where nothing is written; the length is set at the end.
+            RangeBody::Zeros if self.is_blank => {}
             RangeBody::Zeros => self.staged.make_hole(frame.offset, length)?,
             RangeBody::Delta { parts, literals } => {
                 self.build(frame.offset, length, &parts.0, &inflate(&literals.0)?)?;
@@ -252,7 +284,7 @@ impl Incoming {
                 }
                 DeltaPart::Literal { length } => {
                     let (now, later) = literals.split_at(length as usize);
-                    self.staged.write_all_at(now, at)?;
+                    self.write(now, at)?;
                     at += u64::from(length);
                     literals = later;
                 }
@@ -280,7 +312,17 @@ impl Incoming {
         // Closes the record of what is kept, while the file is still as the record says.
         drop(self.kept);
         let staged = self.staged;
-        staged.set_attributes(&seal.attributes, carried)?;
+        // Those that came with the op are those that it gets, whatever the seal says.
+        let wanted = Attributes {
+            xattrs: self.xattrs.digest(),
+            ..seal.attributes
+        };
+        let applied = staged.set_metadata(&Metadata {
+            attributes: &wanted,
+            xattrs: Some(&self.xattrs),
+            carried,
+        })?;
+        let (attributes, refused) = settled(wanted, applied);
         // Here, and not where batches are committed: small changes must not wait for a large file's flush.
         let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
         if is_flushed {
@@ -290,7 +332,8 @@ impl Incoming {
             staged,
             size: seal.size,
             digest: seal.digest,
-            attributes: seal.attributes,
+            attributes,
+            refused,
             is_flushed,
         })
     }
@@ -364,11 +407,13 @@ pub fn copied(
     directory: Arc<Directory>,
     source: &CopySource,
     seal: &SealOp,
+    xattrs: Arc<Xattrs>,
     carried: Carried,
     memory: &Signatures,
 ) -> Result<StagedFile, ApplyError> {
     let file = source.open()?;
     let staged = Staged::create(directory)?;
+    let incoming = Incoming::new(staged, None, seal.size, xattrs);
     let changed = |error: ApplyError| match error.kind {
         FailureKind::NoSpace | FailureKind::Permission => error,
         _ => ApplyError {
@@ -376,10 +421,10 @@ pub fn copied(
             text: format!("the copy is not what it should be: {}", error.text),
         },
     };
-    staged
+    incoming
+        .staged
         .copy_from(&file, 0, 0, seal.size)
         .map_err(|error| changed(error.into()))?;
-    let incoming = Incoming::new(staged, None, seal.size);
     incoming.verify(seal, carried, memory, None).map_err(changed)
 }
 

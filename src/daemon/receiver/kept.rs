@@ -10,8 +10,8 @@ use super::replica::{ApplyError, Replica};
 use crate::engine::span_sums::{SpanSum, SpanSums};
 use crate::fs::{Directory, RenameMode, Staged, private_name, stat_open};
 use crate::store::{CatalogRead, PartialClaim, PartialLog};
-use driftless_protocol::ObjectId;
 use driftless_protocol::message::Place;
+use driftless_protocol::{ObjectId, Xattrs};
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,14 +45,15 @@ impl Keep {
         directory: &Arc<Directory>,
         basis: Option<(File, u64)>,
         offered: u64,
+        xattrs: Arc<Xattrs>,
     ) -> Result<(Incoming, SpanSums), ApplyError> {
         let (staged, held) = match self.reopen(directory) {
-            Some(left) => left,
-            None => (Staged::create_kept(directory.clone())?, SpanSums::default()),
+            Some((staged, held)) => (staged, Some(held)),
+            None => (Staged::create_kept(directory.clone())?, None),
         };
-        let told = held.clone();
-        let incoming = match self.begin(&staged, &held) {
-            Some((log, file)) => Incoming::resumed(staged, basis, offered, held, |arrival| {
+        let told = held.clone().unwrap_or_default();
+        let incoming = match self.begin(&staged, &told) {
+            Some((log, file)) => Incoming::resumed(staged, basis, offered, xattrs, held, |arrival| {
                 Some(Kept {
                     log: Some(log),
                     discarded: false.into(),
@@ -65,7 +66,7 @@ impl Keep {
                 staged.discard();
                 drop(staged);
                 return Ok((
-                    Incoming::new(Staged::create(directory.clone())?, basis, offered),
+                    Incoming::new(Staged::create(directory.clone())?, basis, offered, xattrs),
                     SpanSums::default(),
                 ));
             }

@@ -13,7 +13,7 @@ mod subject;
 mod verify;
 
 pub use listing::{BelowSums, below_sums};
-pub use replica::{kind_of, own_carried};
+pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 pub use staging::digest_of;
 
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
@@ -235,7 +235,7 @@ impl Shared {
             link: link.handle(),
         };
         let mut replica = self.take(&key, module, tenant)?;
-        let outcome = begin(&mut replica, open, peer).and_then(|opened| {
+        let outcome = begin(&mut replica, open, peer, module).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
             Session::run(
@@ -433,11 +433,18 @@ impl Shared {
 }
 
 /// Checks the binding of a module path and answers the opening.
-fn begin(replica: &mut Replica, open: &Open, peer: Fingerprint) -> Result<Opened, (CloseCode, String)> {
+fn begin(
+    replica: &mut Replica,
+    open: &Open,
+    peer: Fingerprint,
+    module: &ModuleOptions,
+) -> Result<Opened, (CloseCode, String)> {
     let unable = |error: &dyn std::fmt::Display| (CloseCode::Unable, error.to_string());
-    let carried = Carried {
-        owner: open.carried.owner && own_carried().owner,
-    };
+    let carried = open.carried.common(replica.can_carry()).common(Carried {
+        owner: true,
+        devices: module.devices,
+        xattrs: module.xattrs,
+    });
     let binding = replica.binding().map_err(|error| unable(&error))?;
     let (binding, other) = match binding {
         Some(other) if other.mirror != open.mirror => (None, Some(other)),

@@ -14,7 +14,7 @@ use crate::store::{
     Binding, Catalog, CatalogRead, Entry, Partials, Role, Signatures, State, StoreError, Tables, root_place,
 };
 use driftless_protocol::message::{Cursor, FailureKind, Place};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
@@ -26,6 +26,7 @@ use thiserror::Error;
 /// Directory handles kept open at a time, where the limit of descriptors allows it.
 const HANDLES_MAX: usize = 1_024;
 const META_CURSOR: &str = "cursor";
+const META_XATTRS: &str = "xattr classes";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
 /// A module path that could not be opened.
@@ -134,6 +135,8 @@ pub struct Replica {
     handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
     pub parked: HashSet<ObjectId>,
+    /// The classes of extended attributes that the file system can hold.
+    held_xattrs: XattrClasses,
     /// What was kept of files that arrived in part.
     pub partials: Arc<Partials>,
     /// Whether intents were stored since the catalog was last committed durably.
@@ -165,18 +168,23 @@ impl Replica {
         if let Some(reason) = opened.rebuilt {
             tracing::warn!(path = %path.display(), "the catalog is rebuilt by a walk: {reason}");
         }
+        let xattrs = opened.catalog.read(|view| xattr_classes(view))?;
         let partials = Partials::open(&home.join("partials"), boot_id());
         let partials = partials.map_err(|source| ReplicaError::Home {
             path: home.join("partials"),
             source,
         })?;
         let mut replica = Replica {
+            held_xattrs: root.holds_xattrs(own_carried().xattrs),
             root,
             path: path.to_owned(),
             catalog: Arc::new(opened.catalog),
             state,
             ledger: Ledger::default(),
-            carried: own_carried(),
+            carried: Carried {
+                xattrs,
+                ..own_carried()
+            },
             protects: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
@@ -200,13 +208,51 @@ impl Replica {
         Ok(())
     }
 
-    /// What this process may set here.
+    /// What this process can set here.
+    pub fn can_carry(&self) -> Carried {
+        Carried {
+            xattrs: self.held_xattrs,
+            ..own_carried()
+        }
+    }
+
+    /// What is to be carried in this session.
     pub fn set_carried(&mut self, carried: Carried) -> Result<(), StoreError> {
+        let known = self.catalog.read(|view| xattr_classes(view))?;
+        if known != carried.xattrs {
+            let catalog = self.catalog.clone();
+            catalog.update(true, |t| self.read_xattrs_again(t, known, carried.xattrs))?;
+        }
         if self.carried != carried || self.ledger.carried() != carried {
             self.carried = carried;
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
         }
         Ok(())
+    }
+
+    /// Other classes of extended attributes count from now on: their digests are those of the disk.
+    fn read_xattrs_again(
+        &mut self,
+        t: &mut Tables<'_>,
+        known: XattrClasses,
+        classes: XattrClasses,
+    ) -> Result<(), StoreError> {
+        for object in with_other_xattrs(t, known, classes)? {
+            let Some(mut entry) = t.get(object)? else { continue };
+            let found = match object {
+                ObjectId::ROOT => self.root.self_xattrs(classes).map_err(ApplyError::from),
+                _ => self
+                    .directory(t, entry.place.directory)
+                    .and_then(|parent| Ok(parent.xattrs(&entry.place.name, classes)?)),
+            };
+            // What cannot be read differs, and is set again.
+            let digest = found.map_or_else(|_| Some(Digest::default()), |found| found.xattrs.digest());
+            if digest != entry.attributes.xattrs {
+                entry.attributes.xattrs = digest;
+                t.put(&entry)?;
+            }
+        }
+        note_xattr_classes(t, classes)
     }
 
     /// Counts nothing as part of a mirror any more; everything stays where it is, and its content stays known.
@@ -459,7 +505,12 @@ impl Replica {
                 .collect(),
         };
         self.catalog.update(true, |tables| {
-            let outcome = walk_tree(tables, &root, &known, &mut report);
+            let mut walk = Walk {
+                classes: self.carried.xattrs,
+                knowledge: &known,
+                report: &mut report,
+            };
+            let outcome = walk.tree(tables, &root);
             Ok(outcome)
         })??;
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
@@ -473,11 +524,48 @@ fn generation_file() -> Name {
     Name::new(&b".driftless-generation"[..]).expect("a plain word is a name")
 }
 
-/// What this process may set on a file system: owners, if it is root.
+/// What this process can set on a file system that holds everything: owners and what gives power, if it is root.
 pub fn own_carried() -> Carried {
+    let is_root = rustix::process::geteuid().is_root();
     Carried {
-        owner: rustix::process::geteuid().is_root(),
+        owner: is_root,
+        devices: is_root,
+        xattrs: match is_root {
+            true => XattrClasses::ALL,
+            false => XattrClasses::USER.union(XattrClasses::ACL),
+        },
     }
+}
+
+/// The classes of extended attributes that the digests in a catalog are of.
+pub fn xattr_classes(catalog: &impl CatalogRead) -> Result<XattrClasses, StoreError> {
+    let bits = catalog.meta(META_XATTRS)?;
+    Ok(bits.map_or(XattrClasses::NONE, |bits| {
+        XattrClasses(bits.first().copied().unwrap_or(0))
+    }))
+}
+
+/// Notes the classes that the digests in a catalog are of.
+pub fn note_xattr_classes(t: &mut Tables<'_>, classes: XattrClasses) -> Result<(), StoreError> {
+    t.set_meta(META_XATTRS, &[classes.0])
+}
+
+/// The objects whose digest of extended attributes may be another when other classes count. What has none of more
+/// classes has none of fewer.
+pub fn with_other_xattrs(
+    catalog: &impl CatalogRead,
+    known: XattrClasses,
+    classes: XattrClasses,
+) -> Result<Vec<ObjectId>, StoreError> {
+    let all = !known.contains(classes);
+    let mut objects = Vec::new();
+    catalog.for_each(&mut |entry: Entry| {
+        if all || entry.attributes.xattrs.is_some() {
+            objects.push(entry.object);
+        }
+        Ok(())
+    })?;
+    Ok(objects)
 }
 
 /// What a walk must know beside the catalog.
@@ -489,119 +577,159 @@ struct WalkKnowledge {
     kept: HashSet<Name>,
 }
 
-fn walk_tree(
-    tables: &mut Tables<'_>,
-    root: &Arc<Directory>,
-    knowledge: &WalkKnowledge,
-    report: &mut WalkReport,
-) -> Result<(), ReplicaError> {
-    let stat = root.stat_self()?;
-    let known = tables.get(ObjectId::ROOT)?;
-    let digest = None;
-    let entry = local_entry(ObjectId::ROOT, Kind::Directory, root_place(), &stat, digest);
-    if known.is_none_or(|known| known.attributes != entry.attributes) {
-        tables.put(&entry)?;
+/// Brings a catalog in step with the disk.
+struct Walk<'a> {
+    /// Extended attributes that count.
+    classes: XattrClasses,
+    knowledge: &'a WalkKnowledge,
+    report: &'a mut WalkReport,
+}
+
+impl Walk<'_> {
+    fn tree(&mut self, tables: &mut Tables<'_>, root: &Arc<Directory>) -> Result<(), ReplicaError> {
+        let stat = root.stat_self()?;
+        let known = tables.get(ObjectId::ROOT)?;
+        if !known.is_some_and(|known| is_as_catalogued(&known, &stat)) {
+            let mut entry = local_entry(ObjectId::ROOT, Kind::Directory, root_place(), &stat, None);
+            if !self.classes.is_empty() {
+                entry.attributes.xattrs = root.self_xattrs(self.classes)?.xattrs.digest();
+            }
+            tables.put(&entry)?;
+        }
+        self.below(tables, ObjectId::ROOT, root)
     }
-    walk_below(tables, ObjectId::ROOT, root, knowledge, report)
+
+    fn below(
+        &mut self,
+        tables: &mut Tables<'_>,
+        start: ObjectId,
+        handle: &Arc<Directory>,
+    ) -> Result<(), ReplicaError> {
+        // Opened when their turn comes: a level can have more directories than a process descriptors.
+        let mut directories: Vec<(ObjectId, Arc<Directory>, Option<Name>)> =
+            vec![(start, handle.clone(), None)];
+        while let Some((object, mut handle, below)) = directories.pop() {
+            if let Some(name) = below {
+                match handle.open_dir(&name) {
+                    Ok(inner) => handle = Arc::new(inner),
+                    Err(error) => {
+                        tracing::warn!("{error}");
+                        continue;
+                    }
+                }
+            }
+            self.report.swept += handle.sweep(|name| self.knowledge.kept.contains(name))?.len() as u64;
+            let listing = handle.list()?;
+            let mut known: HashMap<Name, Entry> = tables
+                .child_entries(object)?
+                .into_iter()
+                .map(|entry| (entry.place.name.clone(), entry))
+                .collect();
+            for (name, stat) in listing.entries {
+                self.report.entries += 1;
+                let Some(kind) = kind_of(stat.file_type) else {
+                    continue;
+                };
+                let known = known.remove(&name).filter(|entry| entry.kind == kind);
+                let place = Place {
+                    directory: object,
+                    name,
+                };
+                let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
+                tables.put(&entry)?;
+                if kind == Kind::Directory {
+                    directories.push((entry.object, handle.clone(), Some(entry.place.name)));
+                }
+            }
+            for entry in known.into_values() {
+                self.report.changed += 1;
+                tables.remove_below(entry.object, |_| ())?;
+                tables.remove(entry.object, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the catalog is to have of something that stands at a place.
+    fn entry(
+        &mut self,
+        tables: &mut Tables<'_>,
+        handle: &Directory,
+        place: Place,
+        known: Option<Entry>,
+        kind: Kind,
+        stat: &Stat,
+    ) -> Result<Entry, ReplicaError> {
+        let object = match &known {
+            Some(entry) if is_as_catalogued(entry, stat) => return Ok(entry.clone()),
+            Some(entry) => entry.object,
+            None => {
+                if let Some(other) = tables.lookup(place.directory, &place.name)? {
+                    tables.remove_below(other, |_| ())?;
+                    tables.remove(other, None)?;
+                }
+                tables.next_local()?
+            }
+        };
+        let mut digest = cheap_digest(handle, &place.name, stat)?;
+        let intents = &self.knowledge.intents;
+        if let Some(&intended) = intents.get(&object).filter(|_| kind == Kind::File) {
+            digest = own_commit(handle, &place.name, intended);
+        }
+        let mut entry = local_entry(object, kind, place, stat, digest);
+        entry.attributes.xattrs = xattrs_on_disk(handle, &entry.place.name, self.classes);
+        let is_same = |known: &Entry| kind == Kind::Directory && known.attributes == entry.attributes;
+        let is_news = known
+            .as_ref()
+            .is_none_or(|known| digest.is_none() && !is_same(known));
+        self.report.changed += u64::from(is_news);
+        Ok(entry)
+    }
+}
+
+/// The digest of what something on the disk has. What cannot be read counts as different from everything.
+pub fn xattrs_on_disk(directory: &Directory, name: &Name, classes: XattrClasses) -> Option<Digest> {
+    if classes.is_empty() {
+        return None;
+    }
+    match directory.xattrs(name, classes) {
+        Ok(found) => found.xattrs.digest(),
+        Err(error) => {
+            tracing::debug!("{error}");
+            Some(Digest::default())
+        }
+    }
 }
 
 /// Catalogues something that was found on the disk and is not known, with everything below it.
-pub fn catalogue(tables: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Result<(), ApplyError> {
+pub fn catalogue(
+    tables: &mut Tables<'_>,
+    parent: &Arc<Directory>,
+    place: &Place,
+    classes: XattrClasses,
+) -> Result<(), ApplyError> {
     let Some(stat) = parent.stat(&place.name)? else {
         return Ok(());
     };
     let Some(kind) = kind_of(stat.file_type) else {
         return Ok(());
     };
-    let digest = link_digest(parent, &place.name, kind)?;
-    let entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
+    let digest = cheap_digest(parent, &place.name, &stat)?;
+    let mut entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
+    entry.attributes.xattrs = xattrs_on_disk(parent, &place.name, classes);
     tables.put(&entry)?;
     if kind == Kind::Directory {
         let inner = Arc::new(parent.open_dir(&place.name)?);
-        let walked = walk_below(
-            tables,
-            entry.object,
-            &inner,
-            &WalkKnowledge::default(),
-            &mut WalkReport::default(),
-        );
-        walked.map_err(|error| ApplyError {
-            kind: FailureKind::Io,
-            text: error.to_string(),
-        })?;
-    }
-    Ok(())
-}
-
-fn walk_below(
-    tables: &mut Tables<'_>,
-    start: ObjectId,
-    handle: &Arc<Directory>,
-    knowledge: &WalkKnowledge,
-    report: &mut WalkReport,
-) -> Result<(), ReplicaError> {
-    // Opened when their turn comes: a level can have more directories than a process descriptors.
-    let mut directories: Vec<(ObjectId, Arc<Directory>, Option<Name>)> = vec![(start, handle.clone(), None)];
-    while let Some((object, mut handle, below)) = directories.pop() {
-        if let Some(name) = below {
-            match handle.open_dir(&name) {
-                Ok(inner) => handle = Arc::new(inner),
-                Err(error) => {
-                    tracing::warn!("{error}");
-                    continue;
-                }
-            }
-        }
-        report.swept += handle.sweep(|name| knowledge.kept.contains(name))?.len() as u64;
-        let listing = handle.list()?;
-        let mut known: HashMap<Name, Entry> = tables
-            .child_entries(object)?
-            .into_iter()
-            .map(|entry| (entry.place.name.clone(), entry))
-            .collect();
-        for (name, stat) in listing.entries {
-            report.entries += 1;
-            let Some(kind) = kind_of(stat.file_type) else {
-                continue;
-            };
-            let place = Place {
-                directory: object,
-                name,
-            };
-            let entry = match known.remove(&place.name).filter(|entry| entry.kind == kind) {
-                Some(entry) if is_as_catalogued(&entry, &stat) => entry,
-                Some(entry) => {
-                    let mut digest = link_digest(&handle, &place.name, kind)?;
-                    if let Some(&intended) = knowledge
-                        .intents
-                        .get(&entry.object)
-                        .filter(|_| kind == Kind::File)
-                    {
-                        digest = own_commit(&handle, &place.name, intended);
-                    }
-                    report.changed += u64::from(digest.is_none());
-                    local_entry(entry.object, kind, place.clone(), &stat, digest)
-                }
-                None => {
-                    report.changed += 1;
-                    if let Some(other) = tables.lookup(object, &place.name)? {
-                        tables.remove_below(other, |_| ())?;
-                        tables.remove(other, None)?;
-                    }
-                    let digest = link_digest(&handle, &place.name, kind)?;
-                    local_entry(tables.next_local()?, kind, place.clone(), &stat, digest)
-                }
-            };
-            tables.put(&entry)?;
-            if kind == Kind::Directory {
-                directories.push((entry.object, handle.clone(), Some(place.name)));
-            }
-        }
-        for entry in known.into_values() {
-            report.changed += 1;
-            tables.remove_below(entry.object, |_| ())?;
-            tables.remove(entry.object, None)?;
-        }
+        let mut walk = Walk {
+            classes,
+            knowledge: &WalkKnowledge::default(),
+            report: &mut WalkReport::default(),
+        };
+        walk.below(tables, entry.object, &inner)
+            .map_err(|error| ApplyError {
+                kind: FailureKind::Io,
+                text: error.to_string(),
+            })?;
     }
     Ok(())
 }
@@ -614,28 +742,30 @@ fn own_commit(directory: &Directory, name: &Name, intended: Digest) -> Option<Di
 
 /// The kind of a file type that is mirrored.
 pub fn kind_of(file_type: FileType) -> Option<Kind> {
-    match file_type {
-        FileType::Regular => Some(Kind::File),
-        FileType::Directory => Some(Kind::Directory),
-        FileType::Symlink => Some(Kind::Symlink),
-        FileType::Other(_) => None,
-    }
+    file_type.kind()
 }
 
 fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
     let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
         return false;
     };
+    let same_attributes = entry.attributes.told_by_stat() == stat.attributes;
     match entry.kind {
-        // A directory's times move with its inside; that is looked at anyway.
-        Kind::Directory => stamp.same_object(&stat.stamp) && entry.attributes == stat.attributes,
-        _ => stamp == stat.stamp && entry.attributes == stat.attributes,
+        // A directory's times move with its inside; that is looked at anyway. But what else moves its ctime is not told.
+        Kind::Directory => {
+            let same_xattrs = stamp.ctime == stat.stamp.ctime;
+            stamp.same_object(&stat.stamp) && same_xattrs && same_attributes
+        }
+        _ => is_same_state(entry, stat) && same_attributes,
     }
 }
 
 /// An entry as the disk shows it.
 pub fn local_entry(object: ObjectId, kind: Kind, place: Place, stat: &Stat, digest: Option<Digest>) -> Entry {
-    let attributes: Attributes = stat.attributes;
+    let attributes = Attributes {
+        link_group: local_group(stat),
+        ..stat.attributes
+    };
     let stamp = Some(stat.stamp.to_bytes());
     Entry {
         object,
@@ -650,12 +780,39 @@ pub fn local_entry(object: ObjectId, kind: Kind, place: Place, stat: &Stat, dige
     }
 }
 
-/// The digest of a link's text, which is cheap to know; none for anything else.
-pub fn link_digest(directory: &Directory, name: &Name, kind: Kind) -> Result<Option<Digest>, FsError> {
-    if kind != Kind::Symlink {
-        return Ok(None);
+/// The digest of a link's text or of a device number, which is cheap to know; none for anything else.
+pub fn cheap_digest(directory: &Directory, name: &Name, stat: &Stat) -> Result<Option<Digest>, FsError> {
+    Ok(match stat.file_type {
+        FileType::Symlink => Some(Digest::of(&directory.read_link(name)?)),
+        FileType::Special(special) => Some(special.digest()),
+        _ => None,
+    })
+}
+
+/// The hard-link group of something on this disk with several names that no sender has told of: by its inode.
+pub fn local_group(stat: &Stat) -> ObjectId {
+    match stat.links > 1 && stat.file_type != FileType::Directory {
+        true => ObjectId(ObjectId::FIRST_LOCAL.0 | stat.stamp.inode),
+        false => ObjectId(0),
     }
-    Ok(Some(Digest::of(&directory.read_link(name)?)))
+}
+
+/// Whether something is as it was when it was catalogued. The ctime of what has several names moves with each of them;
+/// its names are looked at one by one.
+pub fn is_same_state(entry: &Entry, stat: &Stat) -> bool {
+    let Some(known) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
+        return false;
+    };
+    match entry.attributes.link_group {
+        ObjectId(0) => known == stat.stamp,
+        _ => {
+            known
+                == Stamp {
+                    ctime: known.ctime,
+                    ..stat.stamp
+                }
+        }
+    }
 }
 
 fn encode_cursor(cursor: &Cursor) -> Vec<u8> {

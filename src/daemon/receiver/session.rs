@@ -9,7 +9,7 @@ use super::apply::StagedFile;
 use super::listing;
 use super::replica::{ApplyError, Replica};
 use super::staging::{Done, Job, Staging, Wanted};
-use super::subject::{check, object_of, place_of};
+use super::subject::{check, check_xattrs, object_of, place_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
 use crate::engine::delta::Engine;
@@ -25,7 +25,7 @@ use driftless_protocol::message::{
     BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp,
     ToReceiver, ToSender,
 };
-use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId};
+use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId, Xattrs};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -84,6 +84,7 @@ struct Pending {
     place: Place,
     object: ObjectId,
     attributes: Attributes,
+    xattrs: Arc<Xattrs>,
     /// What the sender offered, for a file whose content is not inside its op.
     offer: Option<(u64, Option<Digest>)>,
 }
@@ -312,10 +313,10 @@ impl<'a> Session<'a> {
 
     /// Counts content that sits in memory. A sender knows the limit, too.
     fn hold(&mut self, op: &Op) -> Result<(), SessionError> {
-        let OpBody::PutFile { content, .. } = &op.body else {
+        let bytes = op.held_bytes();
+        if bytes == 0 {
             return Ok(());
-        };
-        let bytes = content.held_bytes();
+        }
         self.inline_bytes += bytes;
         self.inline.insert(op.number, bytes);
         if self.inline_bytes > INLINE_IN_FLIGHT_BYTES_MAX {
@@ -388,7 +389,9 @@ impl<'a> Session<'a> {
         let number = op.number;
         let place = place_of(&op.body).cloned();
         let about = object_of(&op.body);
-        if let Err(refusal) = check(&op.body) {
+        let xattrs = op.xattrs;
+        let refusal = check(&op.body).and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.carried));
+        if let Err(refusal) = refusal {
             return self.end(tables, number, place.as_ref(), Err(refusal));
         }
         let outcome = match op.body {
@@ -398,7 +401,14 @@ impl<'a> Session<'a> {
                 attributes,
                 content,
             } => {
-                let outcome = self.start_file(tables, number, place, object, attributes, content);
+                let pending = Pending {
+                    place,
+                    object,
+                    attributes,
+                    xattrs: Arc::new(xattrs),
+                    offer: None,
+                };
+                let outcome = self.start_file(tables, number, pending, content);
                 if outcome.is_ok() {
                     return;
                 }
@@ -409,7 +419,9 @@ impl<'a> Session<'a> {
                 place,
                 object,
                 attributes,
-            } => self.replica.make_directory(tables, place, object, attributes),
+            } => self
+                .replica
+                .make_directory(tables, place, object, attributes, &xattrs),
             OpBody::PutSymlink {
                 place,
                 object,
@@ -417,9 +429,29 @@ impl<'a> Session<'a> {
                 target,
             } => self
                 .replica
-                .put_symlink(tables, place, object, attributes, &target.0),
+                .put_symlink(tables, place, object, attributes, &xattrs, &target.0),
+            OpBody::PutSpecial {
+                place,
+                object,
+                attributes,
+                special,
+            } => self
+                .replica
+                .put_special(tables, place, object, attributes, &xattrs, special),
+            OpBody::Link {
+                place,
+                object,
+                attributes,
+                to,
+                digest,
+            } => {
+                // What had come of it as a file of its own is not needed any more.
+                self.replica.drop_kept(tables, object);
+                self.replica
+                    .put_link(tables, place, object, (attributes, &xattrs), (to, digest))
+            }
             OpBody::SetAttributes { object, attributes } => {
-                self.replica.set_attributes(tables, object, attributes)
+                self.replica.set_attributes(tables, object, attributes, &xattrs)
             }
             OpBody::Move { object, to } => self.replica.move_object(tables, object, to),
             OpBody::Remove { object, .. } => self.replica.remove(tables, object),
@@ -444,12 +476,11 @@ impl<'a> Session<'a> {
         &mut self,
         tables: &Tables<'_>,
         number: u64,
-        place: Place,
-        object: ObjectId,
-        attributes: Attributes,
+        mut pending: Pending,
         content: Content,
     ) -> Result<(), ApplyError> {
-        let directory = self.replica.writable_directory(tables, place.directory)?;
+        let directory = self.replica.writable_directory(tables, pending.place.directory)?;
+        let (attributes, xattrs) = (pending.attributes, pending.xattrs.clone());
         match content {
             Content::Inline { digest, bytes } => {
                 let job = Job::Inline {
@@ -458,16 +489,8 @@ impl<'a> Session<'a> {
                     digest,
                     bytes: bytes.0,
                     attributes,
+                    xattrs,
                 };
-                self.pending.insert(
-                    number,
-                    Pending {
-                        place,
-                        object,
-                        attributes,
-                        offer: None,
-                    },
-                );
                 self.outstanding += 1;
                 let _ = self.staging.jobs.send(job);
             }
@@ -478,22 +501,16 @@ impl<'a> Session<'a> {
                 parts,
                 literals,
             } => {
-                let file = self.replica.basis(tables, &place, object, basis)?;
+                let file = self
+                    .replica
+                    .basis(tables, &pending.place, pending.object, basis)?;
                 let seal = SealOp {
                     number,
                     size,
                     digest,
                     attributes,
                 };
-                self.pending.insert(
-                    number,
-                    Pending {
-                        place,
-                        object,
-                        attributes,
-                        offer: Some((size, Some(digest))),
-                    },
-                );
+                pending.offer = Some((size, Some(digest)));
                 self.asked.insert(number);
                 let _ = self.staging.file_jobs.send(Job::Patch {
                     seal,
@@ -502,6 +519,7 @@ impl<'a> Session<'a> {
                     basis_digest: basis,
                     parts: parts.0,
                     literals: literals.0,
+                    xattrs,
                 });
             }
             Content::Copy { size, digest, from } => {
@@ -514,19 +532,12 @@ impl<'a> Session<'a> {
                 };
                 // As with offers, nobody waits for a large one.
                 let is_large = size > INLINE_CONTENT_BYTES_MAX as u64;
-                self.pending.insert(
-                    number,
-                    Pending {
-                        place,
-                        object,
-                        attributes,
-                        offer: is_large.then_some((size, Some(digest))),
-                    },
-                );
+                pending.offer = is_large.then_some((size, Some(digest)));
                 let job = Job::Copy {
                     seal,
                     directory,
                     source,
+                    xattrs,
                 };
                 if is_large {
                     self.asked.insert(number);
@@ -537,18 +548,11 @@ impl<'a> Session<'a> {
                 }
             }
             Content::Offer { size, digest } => {
-                self.pending.insert(
-                    number,
-                    Pending {
-                        place,
-                        object,
-                        attributes,
-                        offer: Some((size, digest)),
-                    },
-                );
+                pending.offer = Some((size, digest));
                 self.offers.push_back(number);
             }
         }
+        self.pending.insert(number, pending);
         Ok(())
     }
 
@@ -562,6 +566,7 @@ impl<'a> Session<'a> {
                 continue;
             };
             let (place, offer) = (pending.place.clone(), pending.offer);
+            let xattrs = pending.xattrs.clone();
             let Some((size, offered)) = offer else { continue };
             let catalog = self.replica.catalog.clone();
             let present = catalog.read(|view| Ok(self.replica.occupant(view, &place)))?;
@@ -603,6 +608,7 @@ impl<'a> Session<'a> {
                 directory,
                 basis,
                 size,
+                xattrs,
                 keep,
             });
             self.status.count_wanted();
@@ -660,6 +666,7 @@ impl<'a> Session<'a> {
             place,
             object,
             attributes,
+            xattrs,
             ..
         }) = self.pending.remove(&number)
         else {
@@ -667,7 +674,9 @@ impl<'a> Session<'a> {
         };
         let catalog = self.replica.catalog.clone();
         catalog.update(false, |tables| {
-            let outcome = self.take_over(tables, &place, object, attributes, digest);
+            let outcome = self.take_over(tables, &place, object, digest);
+            let outcome =
+                outcome.and_then(|()| self.replica.set_attributes(tables, object, attributes, &xattrs));
             self.end(tables, number, Some(&place), outcome);
             Ok(())
         })?;
@@ -679,7 +688,6 @@ impl<'a> Session<'a> {
         tables: &mut Tables<'_>,
         place: &Place,
         object: ObjectId,
-        attributes: Attributes,
         digest: Digest,
     ) -> Result<(), ApplyError> {
         let occupant = self.replica.occupant(tables, place)?;
@@ -694,8 +702,7 @@ impl<'a> Session<'a> {
             entry.object = object;
         }
         entry.digest = Some(digest);
-        self.replica.put(tables, &entry)?;
-        self.replica.set_attributes(tables, object, attributes)
+        Ok(self.replica.put(tables, &entry)?)
     }
 
     fn end_failed(&mut self, number: u64, outcome: Result<(), ApplyError>) -> Result<(), SessionError> {

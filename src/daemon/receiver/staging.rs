@@ -1,21 +1,21 @@
 //! Writing contents aside: small ones from their ops, large ones from ranges as they come, and signatures of what is
 //! there already. All of it runs on plain threads beside the session.
 
-use super::apply::{CopySource, StagedFile};
+use super::apply::{CopySource, StagedFile, settled};
 use super::incoming::{Incoming, copied};
 use super::kept::Keep;
 use super::replica::ApplyError;
 use super::spans;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
-use crate::fs::{Directory, Staged};
+use crate::fs::{Directory, Metadata, Staged};
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE_PART_BYTES_MAX};
 use driftless_protocol::message::{
     BulkFrame, DeltaPart, FailureKind, HeldSpan, HeldSpans, SealOp, SignaturePart, ToSender,
 };
-use driftless_protocol::{Attributes, Carried, Digest};
+use driftless_protocol::{Attributes, Carried, Digest, Xattrs};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -40,6 +40,8 @@ pub enum Job {
         bytes: Vec<u8>,
         /// What it gets.
         attributes: Attributes,
+        /// And of extended attributes.
+        xattrs: Arc<Xattrs>,
     },
     /// Digest the basis; if it is the offered content, nothing needs to travel.
     CompareBasis {
@@ -62,6 +64,8 @@ pub enum Job {
         size: u64,
         /// How to keep it, if it is large.
         keep: Option<Keep>,
+        /// The extended attributes that it gets.
+        xattrs: Arc<Xattrs>,
     },
     /// Build a file from the present one and a patch.
     Patch {
@@ -77,6 +81,8 @@ pub enum Job {
         parts: Vec<DeltaPart>,
         /// The literals, compressed.
         literals: Vec<u8>,
+        /// The extended attributes that it gets.
+        xattrs: Arc<Xattrs>,
     },
     /// Copy a file that has the content already.
     Copy {
@@ -86,6 +92,8 @@ pub enum Job {
         directory: Arc<Directory>,
         /// The file that has it.
         source: CopySource,
+        /// The extended attributes that it gets.
+        xattrs: Arc<Xattrs>,
     },
     /// End this thread.
     Stop,
@@ -151,15 +159,12 @@ impl Staging {
     /// Builds a file from the present one and a patch.
     fn patch(
         &self,
-        directory: Arc<Directory>,
-        basis: (File, u64),
-        basis_digest: Digest,
+        incoming: Incoming,
+        (basis_digest, basis_bytes): (Digest, u64),
         seal: &SealOp,
         parts: &[DeltaPart],
         literals: &[u8],
     ) -> Result<StagedFile, ApplyError> {
-        let basis_bytes = basis.1;
-        let incoming = Incoming::new(Staged::create(directory)?, Some(basis), seal.size);
         incoming.build_whole(seal.size, parts, literals)?;
         let known = spans::carried_over(&self.spans, &basis_digest, basis_bytes, seal.size, parts);
         incoming.trust(known);
@@ -177,8 +182,14 @@ impl Staging {
                     digest,
                     bytes,
                     attributes,
+                    xattrs,
                 } => {
-                    let outcome = stage_inline(directory, digest, &bytes, attributes, self.carried);
+                    let wanted = Metadata {
+                        attributes: &attributes,
+                        xattrs: Some(&xattrs),
+                        carried: self.carried,
+                    };
+                    let outcome = stage_inline(directory, digest, &bytes, &wanted);
                     Some(report(number, outcome))
                 }
                 Job::CompareBasis {
@@ -195,8 +206,9 @@ impl Staging {
                     basis,
                     size,
                     keep,
+                    xattrs,
                 } => self
-                    .want(number, directory, basis, size, keep)
+                    .want(number, directory, basis, size, keep, xattrs)
                     .err()
                     .map(|error| Done::Failed(number, error)),
                 Job::Patch {
@@ -206,17 +218,24 @@ impl Staging {
                     basis_digest,
                     parts,
                     literals,
+                    xattrs,
                 } => {
-                    let outcome = self.patch(directory, basis, basis_digest, &seal, &parts, &literals);
+                    let known = (basis_digest, basis.1);
+                    let outcome = Staged::create(directory).map_err(ApplyError::from);
+                    let outcome = outcome.and_then(|staged| {
+                        let incoming = Incoming::new(staged, Some(basis), seal.size, xattrs);
+                        self.patch(incoming, known, &seal, &parts, &literals)
+                    });
                     Some(report(seal.number, outcome))
                 }
                 Job::Copy {
                     seal,
                     directory,
                     source,
+                    xattrs,
                 } => Some(report(
                     seal.number,
-                    copied(directory, &source, &seal, self.carried, &self.spans),
+                    copied(directory, &source, &seal, xattrs, self.carried, &self.spans),
                 )),
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
                     Ok(incoming) => report(
@@ -285,6 +304,7 @@ impl Staging {
         basis: Option<(File, u64)>,
         size: u64,
         keep: Option<Keep>,
+        xattrs: Arc<Xattrs>,
     ) -> Result<(), ApplyError> {
         let signature = match &basis {
             Some((file, size)) if !self.is_local => signature_of(file, *size, self.engine),
@@ -292,10 +312,10 @@ impl Staging {
         };
         let basis = basis.filter(|_| signature.is_some());
         let (incoming, held) = match keep {
-            Some(keep) => keep.start(&directory, basis, size)?,
+            Some(keep) => keep.start(&directory, basis, size, xattrs)?,
             None => {
                 let staged = Staged::create(directory)?;
-                (Incoming::new(staged, basis, size), SpanSums::default())
+                (Incoming::new(staged, basis, size, xattrs), SpanSums::default())
             }
         };
         self.wanted.lock().insert(number, Arc::new(incoming));
@@ -338,8 +358,7 @@ fn stage_inline(
     directory: Arc<Directory>,
     digest: Digest,
     bytes: &[u8],
-    attributes: Attributes,
-    carried: Carried,
+    wanted: &Metadata<'_>,
 ) -> Result<StagedFile, ApplyError> {
     if Digest::of(bytes) != digest {
         let text = "the content does not have the promised digest".to_owned();
@@ -349,13 +368,17 @@ fn stage_inline(
         });
     }
     let staged = Staged::create(directory)?;
-    staged.write_all_at(bytes, 0)?;
-    staged.set_attributes(&attributes, carried)?;
+    // The length first: file systems reserve blocks behind the end of a file that grows, which would fill its holes.
+    staged.set_len(bytes.len() as u64)?;
+    staged.write_sparse_at(bytes, 0)?;
+    let applied = staged.set_metadata(wanted)?;
+    let (attributes, refused) = settled(*wanted.attributes, applied);
     Ok(StagedFile {
         staged,
         size: bytes.len() as u64,
         digest,
         attributes,
+        refused,
         is_flushed: false,
     })
 }

@@ -1,8 +1,8 @@
 //! What an op is about, and what no op may be about.
 
 use super::replica::ApplyError;
-use driftless_protocol::ObjectId;
 use driftless_protocol::message::{FailureKind, OpBody, Place};
+use driftless_protocol::{Carried, ObjectId, Xattrs};
 
 /// What no op may do, whatever stands on the disk.
 pub(super) fn check(body: &OpBody) -> Result<(), ApplyError> {
@@ -37,6 +37,8 @@ pub(super) fn check(body: &OpBody) -> Result<(), ApplyError> {
         OpBody::MakeDirectory { object, .. }
         | OpBody::PutFile { object, .. }
         | OpBody::PutSymlink { object, .. }
+        | OpBody::PutSpecial { object, .. }
+        | OpBody::Link { object, .. }
         | OpBody::Adopt { object, .. } => (Some(*object), None),
         OpBody::Move { object, .. } | OpBody::Remove { object, .. } | OpBody::Release { object, .. } => {
             (None, Some(*object))
@@ -54,10 +56,30 @@ pub(super) fn check(body: &OpBody) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// The extended attributes of an op: of classes that were agreed on, and those that its attributes name.
+pub(super) fn check_xattrs(body: &OpBody, xattrs: &Xattrs, carried: Carried) -> Result<(), ApplyError> {
+    let refused = |kind, text: String| Err(ApplyError { kind, text });
+    if let Some(foreign) = xattrs.iter().find(|xattr| !carried.xattrs.admits(&xattr.name)) {
+        let text = format!(
+            "the extended attribute {} is none that this module takes",
+            foreign.name.escape_ascii()
+        );
+        return refused(FailureKind::Unsupported, text);
+    }
+    let named = body.attributes().and_then(|attributes| attributes.xattrs);
+    if xattrs.digest() != named {
+        let text = "the extended attributes do not have the promised digest".to_owned();
+        return refused(FailureKind::WrongDigest, text);
+    }
+    Ok(())
+}
+
 /// The object that an op finds by its number alone.
 pub(super) fn object_of(body: &OpBody) -> Option<ObjectId> {
     match body {
-        OpBody::SetAttributes { object, .. } | OpBody::Move { object, .. } => Some(*object),
+        OpBody::SetAttributes { object, .. }
+        | OpBody::Move { object, .. }
+        | OpBody::Link { to: object, .. } => Some(*object),
         _ => None,
     }
 }
@@ -68,6 +90,8 @@ pub(super) fn place_of(body: &OpBody) -> Option<&Place> {
         OpBody::MakeDirectory { place, .. }
         | OpBody::PutFile { place, .. }
         | OpBody::PutSymlink { place, .. }
+        | OpBody::PutSpecial { place, .. }
+        | OpBody::Link { place, .. }
         | OpBody::Remove { place, .. }
         | OpBody::Release { place, .. }
         | OpBody::Adopt { place, .. } => Some(place),

@@ -6,6 +6,7 @@ use super::replica::{ApplyError, Replica, ReplicaError, WalkReport};
 use crate::daemon::ledger::Ledger;
 use crate::fs::{Directory, Staged};
 use crate::store::{CatalogRead, Tables};
+use driftless_protocol::Xattrs;
 use driftless_protocol::message::Place;
 use driftless_protocol::{Attributes, Digest, Name, ObjectId, Timestamp};
 use proptest::prelude::*;
@@ -38,6 +39,7 @@ fn attributes() -> Attributes {
         uid,
         gid,
         mtime: Timestamp::new(1_000_000, 5).unwrap(),
+        ..Attributes::default()
     }
 }
 
@@ -95,6 +97,7 @@ impl Bench {
                 mode: 0o644,
                 ..attributes()
             },
+            refused: None,
             is_flushed: false,
         };
         self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))
@@ -102,8 +105,10 @@ impl Bench {
     }
 
     fn make(&mut self, object: u64, at: Place) {
-        self.apply(|replica, t| replica.make_directory(t, at, ObjectId(object), attributes()))
-            .unwrap();
+        self.apply(|replica, t| {
+            replica.make_directory(t, at, ObjectId(object), attributes(), &Xattrs::default())
+        })
+        .unwrap();
     }
 
     fn shift(&mut self, object: u64, to: Place) -> Result<(), ApplyError> {
@@ -262,11 +267,12 @@ fn an_op_on_something_unknown_fails_and_changes_nothing() {
     assert!(bench.shift(99, place(1, "x")).is_err());
     assert!(
         bench
-            .apply(|replica, t| replica.set_attributes(t, ObjectId(99), attributes()))
+            .apply(|replica, t| replica.set_attributes(t, ObjectId(99), attributes(), &Xattrs::default()))
             .is_err()
     );
-    let nowhere =
-        bench.apply(|replica, t| replica.make_directory(t, place(99, "x"), ObjectId(5), attributes()));
+    let nowhere = bench.apply(|replica, t| {
+        replica.make_directory(t, place(99, "x"), ObjectId(5), attributes(), &Xattrs::default())
+    });
     assert!(nowhere.is_err() && bench.names().is_empty());
 }
 
@@ -279,8 +285,9 @@ fn s02_a_directory_that_somebody_swapped_is_not_written_into() {
     std::os::unix::fs::symlink("../outside", bench.path("d")).unwrap();
     // A fresh handle has to be found by name.
     bench.replica.forget_handle(ObjectId(10));
-    let through =
-        bench.apply(|replica, t| replica.make_directory(t, place(10, "x"), ObjectId(11), attributes()));
+    let through = bench.apply(|replica, t| {
+        replica.make_directory(t, place(10, "x"), ObjectId(11), attributes(), &Xattrs::default())
+    });
     assert!(through.is_err());
     assert_eq!(
         fs::read_dir(bench.directory.path().join("outside"))

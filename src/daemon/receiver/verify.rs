@@ -18,10 +18,13 @@ pub fn serve(link: &ReceiverLink, module: &ModuleOptions, open: &Open) -> Result
     let root =
         Directory::open_root(&module.path).map_err(|error| unable(DaemonError::failed(error.to_string())))?;
     let root = Arc::new(walk_path(root, &open.path, false).map_err(unable)?);
+    let carried = open.carried.common(own_carried()).common(Carried {
+        owner: true,
+        devices: module.devices,
+        xattrs: root.holds_xattrs(module.xattrs),
+    });
     let opened = Opened {
-        carried: Carried {
-            owner: open.carried.owner && own_carried().owner,
-        },
+        carried,
         bound: false,
         is_empty: false,
         cursor: None,
@@ -44,7 +47,7 @@ pub fn serve(link: &ReceiverLink, module: &ModuleOptions, open: &Open) -> Result
             };
         }
         match link.incoming().try_recv() {
-            Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path),
+            Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path, carried.xattrs),
             Ok(_) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
             Err(error) if error.is_disconnected() => return Ok(()),
             Err(_) => {}

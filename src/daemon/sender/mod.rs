@@ -47,9 +47,7 @@ pub fn run(
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     observer.phase(&Phase::Scanning);
     source.check_root(options.accept_root)?;
-    source
-        .set_carried(super::receiver::own_carried())
-        .map_err(|error| failed(&error))?;
+    source.expect_carried().map_err(|error| failed(&error))?;
     let last = source
         .catalog
         .read(|view| view.last_sequence())
@@ -285,7 +283,7 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
         mirror: source.state.mirror_id().map_err(|error| failed(&error))?,
         source: source.path.display().to_string().as_str().into(),
         incarnation: context.incarnation,
-        carried: super::receiver::own_carried(),
+        carried: source.can_carry(),
         sum: (source.ledger.unknown() == 0).then(|| source.ledger.fold()),
         protects: source.may_protect(),
     })

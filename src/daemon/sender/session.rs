@@ -9,6 +9,7 @@ mod content;
 mod deletions;
 mod dispatch;
 mod extras;
+mod groups;
 mod opening;
 mod outcome;
 mod window;
@@ -24,7 +25,7 @@ use crate::daemon::memory::Spent;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::fs::{Stamp, Stat, descriptors_for};
+use crate::fs::{FileType, Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use assumed::Assumed;
@@ -34,7 +35,8 @@ use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Run, SealOp,
     ToSender,
 };
-use driftless_protocol::{Digest, ObjectId};
+use driftless_protocol::{Digest, Kind, ObjectId, Xattrs};
+use groups::Groups;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -196,6 +198,8 @@ pub struct Session<'a, 'c> {
     busy: HashSet<ObjectId>,
     /// Busy objects that changed again.
     deferred: BTreeSet<ObjectId>,
+    /// Names of one object that wait for each other.
+    groups: Groups,
     again: VecDeque<ObjectId>,
     /// Large files that wait for their turn: few are on their way at a time, so that they hold up nothing else.
     bulk: BulkLane,
@@ -285,6 +289,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 window: Window::default(),
                 busy: HashSet::new(),
                 deferred: BTreeSet::new(),
+                groups: Groups::default(),
                 again: VecDeque::new(),
                 bulk: BulkLane::default(),
                 page: VecDeque::new(),
@@ -471,6 +476,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
         if !self.removes.is_empty()
             || !self.deferred.is_empty()
+            || !self.groups.is_calm()
             || !self.bulk.is_empty()
             || !self.digesting.is_empty()
             || self.delayed.iter().any(|(_, object)| is_waiting(object))
@@ -610,6 +616,7 @@ impl<'a, 'c> Session<'a, 'c> {
         if now || self.last_report.elapsed() >= Duration::from_millis(100) {
             self.last_report = Instant::now();
             let statistics = self.link.statistics();
+            self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
             let mut counters = self.context.counters;
             counters.wire_bytes_sent += statistics.bytes_sent;
             counters.wire_bytes_received += statistics.bytes_received;

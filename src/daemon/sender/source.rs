@@ -12,7 +12,9 @@ use super::contents::Contents;
 use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
-use crate::daemon::receiver::kind_of;
+use crate::daemon::receiver::{
+    cheap_digest, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes,
+};
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat, descriptors_for};
 use crate::store::{
@@ -22,7 +24,7 @@ use crate::store::{
 use crate::watch::{WatchError, WatchEvent, Watcher};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::Place;
-use driftless_protocol::{Carried, Digest, Kind, Name, ObjectId};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -81,6 +83,12 @@ pub struct Source {
     pub graves: HashMap<Place, ObjectId>,
     /// How many entries went since removals were last all sent.
     pub unsent_deletions: u64,
+    /// The extended attributes that count.
+    classes: XattrClasses,
+    /// Devices are carried.
+    devices: bool,
+    /// Objects that were found to have extended attributes of other classes, each time one was looked at.
+    pub foreign_xattrs: u64,
     rules: Option<Rules>,
     /// Mount points that the user was told of.
     mounts: HashSet<Place>,
@@ -105,6 +113,8 @@ struct Look {
     orphans: Vec<ObjectId>,
     /// Other names of files that changed.
     linked: Vec<ObjectId>,
+    /// Objects with several names of which one changed, by device and inode.
+    groups: BTreeSet<(u64, u64)>,
     /// Directories that have to be listed, and walked unless they are among the next. The last goes first, and each is
     /// opened when its turn comes: a level can have more directories than a process descriptors.
     enter: Vec<ObjectId>,
@@ -194,6 +204,9 @@ impl Source {
             rules_changed: false,
             graves: HashMap::new(),
             unsent_deletions: 0,
+            classes: XattrClasses::NONE,
+            devices: false,
+            foreign_xattrs: 0,
             rules,
             mounts: HashSet::new(),
             unmounted: HashSet::new(),
@@ -227,14 +240,117 @@ impl Source {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What can be carried from here, whatever the target can hold.
+    pub fn can_carry(&self) -> Carried {
+        let own = own_carried();
+        Carried {
+            xattrs: self.root.holds_xattrs(own.xattrs),
+            ..own
+        }
+    }
+
+    /// What the catalog speaks of until a target says what it can hold: what the last one could, or everything.
+    pub fn expect_carried(&mut self) -> Result<(), StoreError> {
+        let can = self.can_carry();
+        let (is_new, known) = self
+            .catalog
+            .read(|view| Ok((view.get(ObjectId::ROOT)?.is_none(), xattr_classes(view)?)))?;
+        let xattrs = if is_new {
+            can.xattrs
+        } else {
+            known.common(can.xattrs)
+        };
+        // Whether devices count is decided again; the scan that follows finds them or buries them.
+        self.set_carried(Carried { xattrs, ..can }).map(|_| ())
+    }
+
     /// Sums up the catalog for these attributes, if that was not done already.
-    pub fn set_carried(&mut self, carried: Carried) -> Result<(), StoreError> {
+    ///
+    /// True if the tree has to be scanned again: kinds of objects that were left out are carried now, or the other way
+    /// round.
+    pub fn set_carried(&mut self, carried: Carried) -> Result<bool, StoreError> {
+        let is_other_kinds = self.is_summed && self.devices != carried.devices;
+        self.devices = carried.devices;
+        self.classes = carried.xattrs;
+        let known = self.catalog.read(|view| xattr_classes(view))?;
+        if known != carried.xattrs {
+            let catalog = self.catalog.clone();
+            catalog.update(true, |t| self.read_xattrs_again(t, known))?;
+        }
         if !self.is_summed || self.ledger.carried() != carried {
             self.is_summed = true;
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
             self.contents = self.catalog.read(|view| Contents::of(view))?;
         }
-        Ok(())
+        Ok(is_other_kinds)
+    }
+
+    /// As what a mirror carries something, if it does.
+    fn kind_of(&self, stat: &Stat) -> Option<Kind> {
+        stat.file_type
+            .kind()
+            .filter(|kind| self.devices || !kind.is_device())
+    }
+
+    /// Other classes of extended attributes count from now on.
+    fn read_xattrs_again(&mut self, t: &mut Tables<'_>, known: XattrClasses) -> Result<(), StoreError> {
+        for object in with_other_xattrs(t, known, self.classes)? {
+            let Some(mut entry) = t.get(object)? else { continue };
+            let handle = match object {
+                ObjectId::ROOT => Some(self.root.clone()),
+                _ => self.directory(t, entry.place.directory)?,
+            };
+            let Some(handle) = handle else { continue };
+            let digest = self.xattrs_of(&handle, &entry);
+            if digest != entry.attributes.xattrs {
+                entry.attributes.xattrs = digest;
+                entry.flags |= flags::ATTRIBUTES;
+                entry.sequence = t.next_sequence()?;
+                self.put(t, &entry)?;
+            }
+        }
+        note_xattr_classes(t, self.classes)
+    }
+
+    /// The digest of the extended attributes that an entry has now. `handle` is that of its directory, or its own if it
+    /// is the root. What cannot be read is told once; a mirror then carries none of it.
+    fn xattrs_of(&mut self, handle: &Directory, entry: &Entry) -> Option<Digest> {
+        if self.classes.is_empty() {
+            return None;
+        }
+        let found = match entry.object {
+            ObjectId::ROOT => handle.self_xattrs(self.classes),
+            _ => handle.xattrs(&entry.place.name, self.classes),
+        };
+        match found {
+            Ok(found) => {
+                self.foreign_xattrs += u64::from(found.others > 0);
+                found.xattrs.digest()
+            }
+            Err(error) => {
+                // What may not be read fails as a whole, and says so then.
+                if !matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Permission) {
+                    self.warnings
+                        .push(format!("{error}: it is mirrored without them"));
+                }
+                None
+            }
+        }
+    }
+
+    /// The attributes that an object has now: what `stat` says, and the extended ones, which are read if its ctime has
+    /// moved since the catalog's entry was made.
+    fn attributes_now(&mut self, handle: &Directory, entry: &Entry, stat: &Stat) -> Attributes {
+        let unmoved = stamp_of(entry)
+            .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime);
+        let xattrs = match unmoved {
+            true => entry.attributes.xattrs,
+            false => self.xattrs_of(handle, entry),
+        };
+        Attributes {
+            xattrs,
+            ..stat.attributes.completed(&entry.attributes)
+        }
     }
 
     /// Refuses a root that was not meant: another directory than before, or an empty one where there was a tree.
@@ -499,37 +615,33 @@ impl Source {
         Ok(())
     }
 
-    /// A file goes from one of its names: what was written through that one was told under no other.
+    /// An object goes from one of its names: what was done to it through that one was told under no other.
     fn recall_names(&self, entry: &Entry, look: &mut Look) {
-        if let Some(stamp) = stamp_of(entry).filter(|_| entry.kind == Kind::File)
-            && let Some(names) = self.linked.get(&(stamp.device, stamp.inode))
-        {
-            let others = names.iter().filter(|&&object| object != entry.object);
-            look.linked.extend(others);
+        if entry.kind != Kind::Directory {
+            look.linked.extend(self.linked_with(entry));
         }
     }
 
     fn see_root(&mut self, t: &mut Tables<'_>, stat: &Stat, look: &mut Look) -> Result<(), StoreError> {
         let known = t.get(ObjectId::ROOT)?;
-        if let Some(mut known) = known.filter(|known| known.attributes == stat.attributes) {
-            if stamp_of(&known).is_none_or(|stamp| stamp.device != stat.stamp.device) {
-                known.stamp = Some(stat.stamp.to_bytes());
-                self.put(t, &known)?;
-            }
-            return Ok(());
+        let mut entry = known
+            .clone()
+            .unwrap_or_else(|| new_entry(ObjectId::ROOT, Kind::Directory, root_place()));
+        let root = self.root.clone();
+        entry.attributes = self.attributes_now(&root, &entry, stat);
+        let is_same = known
+            .as_ref()
+            .is_some_and(|known| known.attributes == entry.attributes);
+        entry.stamp = Some(stat.stamp.to_bytes());
+        if is_same {
+            return match known.is_some_and(|known| known.stamp == entry.stamp) {
+                true => Ok(()),
+                false => t.put(&entry),
+            };
         }
         look.found.changed += 1;
-        let entry = Entry {
-            object: ObjectId::ROOT,
-            kind: Kind::Directory,
-            place: root_place(),
-            attributes: stat.attributes,
-            size: 0,
-            digest: None,
-            stamp: Some(stat.stamp.to_bytes()),
-            sequence: t.next_sequence()?,
-            flags: flags::ON_TARGET | flags::ATTRIBUTES,
-        };
+        entry.sequence = t.next_sequence()?;
+        entry.flags = flags::ON_TARGET | flags::ATTRIBUTES;
         self.put(t, &entry)
     }
 
@@ -550,11 +662,19 @@ impl Source {
         // Another object may have taken its name a moment ago: writing the entry would take the name back.
         let named = t.lookup(entry.place.directory, &entry.place.name)? == Some(directory);
         let same = stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
-        if !named || !same || entry.attributes == stat.attributes {
+        if !named || !same || is_unchanged(&entry, stat) {
             return Ok(());
         }
+        let Some(parent) = self.directory(t, entry.place.directory)? else {
+            return Ok(());
+        };
+        let attributes = self.attributes_now(&parent, &entry, stat);
+        if attributes == entry.attributes {
+            entry.stamp = Some(stat.stamp.to_bytes());
+            return t.put(&entry);
+        }
         look.found.changed += 1;
-        entry.attributes = stat.attributes;
+        entry.attributes = attributes;
         entry.stamp = Some(stat.stamp.to_bytes());
         entry.flags |= flags::ATTRIBUTES;
         entry.sequence = t.next_sequence()?;
@@ -609,8 +729,25 @@ impl Source {
         }
     }
 
-    /// A file has to be read again, whatever `stat` says of it.
+    /// A file has to be read again, whatever `stat` says of it. So it has under each of its names: none that is not in
+    /// doubt may stand for the others.
     fn doubt(&mut self, t: &mut Tables<'_>, object: ObjectId, look: &mut Look) -> Result<(), StoreError> {
+        let Some(entry) = t.get(object)? else {
+            return Ok(());
+        };
+        let others: Vec<ObjectId> = self.linked_with(&entry).collect();
+        for name in others.into_iter().chain([object]) {
+            self.doubt_name(t, name, look)?;
+        }
+        Ok(())
+    }
+
+    fn doubt_name(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
         let Some(mut entry) = t.get(object)?.filter(|entry| entry.kind == Kind::File) else {
             return Ok(());
         };
@@ -621,22 +758,6 @@ impl Source {
             entry.sequence = t.next_sequence()?;
             tracing::trace!(object = object.0, "its content is in doubt");
             self.put(t, &entry)?;
-        }
-        Ok(())
-    }
-
-    /// A file may have another content under each of its names than was read.
-    fn doubt_all_names(
-        &mut self,
-        t: &mut Tables<'_>,
-        object: ObjectId,
-        inode: (u64, u64),
-        look: &mut Look,
-    ) -> Result<(), StoreError> {
-        let mut names = self.linked.get(&inode).cloned().unwrap_or_default();
-        names.insert(object);
-        for object in names {
-            self.doubt(t, object, look)?;
         }
         Ok(())
     }
@@ -695,14 +816,15 @@ impl Source {
         {
             return Ok(());
         }
-        let Some(kind) = kind_of(stat.file_type) else {
+        let Some(kind) = self.kind_of(stat) else {
             look.found.skipped += 1;
             look.orphans.extend(old.map(|old| old.object));
             return Ok(());
         };
         let place = Place { directory, name };
         let inode = (stat.stamp.device, stat.stamp.inode);
-        if stat.links > 1 && kind == Kind::File {
+        let is_linked = stat.links > 1 && kind != Kind::Directory;
+        if is_linked {
             let known = t.by_inode(inode.0, inode.1)?;
             let names = self.linked.entry(inode).or_default();
             names.extend(known);
@@ -718,9 +840,17 @@ impl Source {
                     old.flags |= flags::STALE;
                 } else if is_unchanged(&old, stat) {
                     if kind == Kind::File && self.touched.was_written(&place) {
-                        self.doubt_all_names(t, old.object, inode, look)?;
+                        self.doubt(t, old.object, look)?;
                     }
                     return Ok(());
+                }
+                // What moved the ctime of a directory is most often something in it.
+                if kind == Kind::Directory {
+                    let mut same = old.clone();
+                    same.stamp = Some(stat.stamp.to_bytes());
+                    if self.attributes_now(handle, &old, stat) == old.attributes {
+                        return t.put(&same);
+                    }
                 }
                 old
             }
@@ -750,6 +880,8 @@ impl Source {
                 None => match old.filter(|old| old.kind == kind && kind != Kind::Directory) {
                     Some(mut old) => {
                         self.recall_names(&old, look);
+                        // Another object: what the name was linked with before says nothing.
+                        old.attributes.link_group = ObjectId(0);
                         // The text of a link is read at once, in `refresh`.
                         if kind == Kind::File {
                             old.flags |= flags::STALE;
@@ -775,11 +907,14 @@ impl Source {
             "changed"
         );
         self.put(t, &entry)?;
-        if stat.links > 1 && kind == Kind::File {
+        if is_linked {
             let names = self.linked.entry(inode).or_default();
             names.insert(entry.object);
-            look.linked
-                .extend(names.iter().copied().filter(|&object| object != entry.object));
+            // Once for all of them.
+            if look.groups.insert(inode) {
+                look.linked
+                    .extend(names.iter().copied().filter(|&object| object != entry.object));
+            }
         }
         if kind == Kind::Directory && !self.is_cut(stat) {
             look.enter.push(entry.object);
@@ -788,7 +923,7 @@ impl Source {
     }
 
     /// The catalogued object that stood elsewhere and now stands here: same inode, and gone from its old name. (Still
-    /// at its old name, it is a hard link, which this version carries as a file of its own.)
+    /// at its old name, it is a hard link.)
     fn moved_here(
         &mut self,
         t: &Tables<'_>,
@@ -840,18 +975,16 @@ impl Source {
     }
 
     /// Takes over what `stat` says. `only_renamed`: nothing else happened to it since the last look.
-    fn refresh(&self, entry: &mut Entry, handle: &Directory, stat: &Stat, only_renamed: bool) {
+    fn refresh(&mut self, entry: &mut Entry, handle: &Directory, stat: &Stat, only_renamed: bool) {
         let known = stamp_of(entry);
-        if entry.attributes != stat.attributes {
+        let attributes = self.attributes_now(handle, entry, stat);
+        if entry.attributes != attributes {
             entry.flags |= flags::ATTRIBUTES;
         }
         match entry.kind {
             Kind::Directory => {}
-            Kind::Symlink => {
-                let digest = handle
-                    .read_link(&entry.place.name)
-                    .ok()
-                    .map(|text| Digest::of(&text));
+            Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+                let digest = cheap_digest(handle, &entry.place.name, stat).ok().flatten();
                 if digest.is_none() || digest != entry.digest {
                     entry.digest = digest;
                     entry.flags &= !flags::ON_TARGET;
@@ -869,9 +1002,26 @@ impl Source {
                 }
             }
         }
-        entry.attributes = stat.attributes;
+        entry.attributes = attributes;
         entry.size = stat.size;
         entry.stamp = Some(stat.stamp.to_bytes());
+    }
+
+    /// Takes over what a read of the content found, if it is no older than what is known.
+    pub fn take_read(
+        &mut self,
+        t: &mut Tables<'_>,
+        entry: &mut Entry,
+        stat: &Stat,
+    ) -> Result<(), StoreError> {
+        let handle = self.directory(t, entry.place.directory)?;
+        entry.attributes = match &handle {
+            Some(handle) => self.attributes_now(handle, entry, stat),
+            None => stat.attributes.completed(&entry.attributes),
+        };
+        entry.size = stat.size;
+        entry.stamp = Some(stat.stamp.to_bytes());
+        self.put(t, entry)
     }
 
     /// Watches and lists directories on several threads, and everything that turns up below them.
@@ -1001,7 +1151,62 @@ impl Source {
             self.look_at_linked(t, look)?;
             self.enter_directories(t, look)?;
         }
+        for inode in std::mem::take(&mut look.groups) {
+            self.settle_group(t, inode)?;
+        }
         Ok(())
+    }
+
+    /// Gives all names of one object the same group, and forgets names that lead elsewhere by now. If its content is in
+    /// doubt at one of them, it is at all.
+    fn settle_group(&mut self, t: &mut Tables<'_>, inode: (u64, u64)) -> Result<(), StoreError> {
+        let mut members = Vec::new();
+        for object in self.linked.remove(&inode).unwrap_or_default() {
+            let Some(entry) = t.get(object)? else { continue };
+            let is_here = stamp_of(&entry).is_some_and(|stamp| (stamp.device, stamp.inode) == inode);
+            if is_here && t.lookup(entry.place.directory, &entry.place.name)? == Some(object) {
+                members.push(entry);
+            }
+        }
+        if members.is_empty() {
+            return Ok(());
+        }
+        self.linked
+            .insert(inode, members.iter().map(|entry| entry.object).collect());
+        if members.len() < 2 {
+            return Ok(());
+        }
+        let known = members.iter().map(|entry| entry.attributes.link_group);
+        let group = match known.filter(|group| *group != ObjectId(0)).min() {
+            Some(group) => group,
+            None => t.next_object()?,
+        };
+        let doubt = members.iter().fold(0, |all, entry| all | entry.flags) & flags::STALE;
+        for mut entry in members {
+            let known = (entry.attributes.link_group, entry.flags);
+            if entry.attributes.link_group != group {
+                entry.attributes.link_group = group;
+                entry.flags |= flags::ATTRIBUTES;
+            }
+            entry.flags |= doubt;
+            if known != (entry.attributes.link_group, entry.flags) {
+                entry.sequence = t.next_sequence()?;
+                self.put(t, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The other names of the object that an entry is a name of.
+    pub fn linked_with(&self, entry: &Entry) -> impl Iterator<Item = ObjectId> {
+        let inode = stamp_of(entry).map(|stamp| (stamp.device, stamp.inode));
+        let names = inode.and_then(|inode| self.linked.get(&inode));
+        let object = entry.object;
+        names
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(move |&other| other != object)
     }
 
     /// Says once for each mount point whether what is mounted there is mirrored.
@@ -1042,7 +1247,7 @@ impl Source {
             let there = named
                 && match self.reach(t, entry.place.directory)? {
                     Reach::Open(handle) => match handle.stat(&entry.place.name) {
-                        Ok(Some(stat)) if kind_of(stat.file_type) == Some(entry.kind) => {
+                        Ok(Some(stat)) if self.kind_of(&stat) == Some(entry.kind) => {
                             let standing = self.standing(t, entry.place.directory)?;
                             self.admission(&standing, &entry.place.name, &stat) != Admission::Out
                         }
@@ -1119,9 +1324,12 @@ pub fn stamp_of(entry: &Entry) -> Option<Stamp> {
 }
 
 fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
-    let same_attributes = entry.attributes == stat.attributes;
+    let same_attributes = entry.attributes.told_by_stat() == stat.attributes;
     match entry.kind {
-        Kind::Directory => same_attributes,
+        Kind::Directory => {
+            let known = stamp_of(entry);
+            same_attributes && known.is_some_and(|known| known.ctime == stat.stamp.ctime)
+        }
         _ => same_attributes && stamp_of(entry) == Some(stat.stamp),
     }
 }

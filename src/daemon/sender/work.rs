@@ -26,10 +26,20 @@ pub enum InFlight {
     },
     /// An object moves.
     Move { object: ObjectId, place: Place },
-    /// A symbolic link is put.
+    /// A symbolic link, a pipe or a device is put.
     Link {
         object: ObjectId,
         digest: Digest,
+        attributes: Attributes,
+    },
+    /// A place becomes another name of what the target has. Digest and stamp are those of the group, and `sequence` was the
+    /// number of its change.
+    HardLink {
+        object: ObjectId,
+        sequence: u64,
+        place: Place,
+        digest: Digest,
+        stamp: Option<Stamp>,
         attributes: Attributes,
     },
     /// A file's content is put. Digest and stamp are those of the content as it was read, and `sequence` was the number of
@@ -60,9 +70,22 @@ impl InFlight {
             | InFlight::Attributes { object, .. }
             | InFlight::Move { object, .. }
             | InFlight::Link { object, .. }
+            | InFlight::HardLink { object, .. }
             | InFlight::Content { object, .. }
             | InFlight::Withdrawn { object } => Some(*object),
             InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => None,
+        }
+    }
+
+    /// The extended attributes that went with it.
+    pub fn set_xattrs(&mut self, xattrs: Option<Digest>) {
+        if let InFlight::Make { attributes, .. }
+        | InFlight::Attributes { attributes, .. }
+        | InFlight::Link { attributes, .. }
+        | InFlight::HardLink { attributes, .. }
+        | InFlight::Content { attributes, .. } = self
+        {
+            attributes.xattrs = xattrs;
         }
     }
 
@@ -73,6 +96,7 @@ impl InFlight {
             InFlight::Attributes { .. } => "changed attributes of",
             InFlight::Move { .. } => "moved to",
             InFlight::Link { .. } | InFlight::Content { .. } => "put",
+            InFlight::HardLink { .. } => "linked",
             InFlight::Withdrawn { .. } => "gave up for now",
             InFlight::Remove { .. } => "removed",
             InFlight::Adopt { .. } => "recognised",
@@ -89,7 +113,7 @@ pub enum Next {
     Nothing,
     /// An op that needs nothing read.
     Op(OpBody, InFlight),
-    /// Read the text of a link and send it.
+    /// Look at a link's text or a device's number and send it.
     Link,
     /// Read a small file, decide then.
     Read,
@@ -132,8 +156,8 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
             },
             InFlight::Make { object, attributes },
         ),
-        Kind::Symlink if on_target => adjust(),
-        Kind::Symlink => Next::Link,
+        Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice if on_target => adjust(),
+        Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => Next::Link,
         Kind::File if on_target && !has(flags::STALE) && entry.digest.is_some() => adjust(),
         Kind::File if unstable => Next::Offer,
         Kind::File if entry.size < DELTA_BYTES_MIN => Next::Read,
@@ -173,6 +197,31 @@ pub fn acknowledge(
         } => {
             if entry.digest == Some(*digest) {
                 entry.flags |= flags::ON_TARGET;
+            }
+            settle_attributes(&mut entry, attributes);
+        }
+        InFlight::HardLink {
+            sequence,
+            digest,
+            stamp,
+            attributes,
+            place,
+            ..
+        } => {
+            let current = stamp_of(&entry) == *stamp && entry.sequence <= *sequence;
+            if entry.kind == Kind::File {
+                entry.digest = Some(*digest);
+                entry.flags &= !(flags::OFFER | flags::STALE);
+                entry.flags |= if current {
+                    flags::ON_TARGET
+                } else {
+                    flags::ON_TARGET | flags::STALE
+                };
+            } else if entry.digest == Some(*digest) {
+                entry.flags |= flags::ON_TARGET;
+            }
+            if entry.place != *place {
+                entry.flags |= flags::MOVED;
             }
             settle_attributes(&mut entry, attributes);
         }

@@ -161,6 +161,7 @@ fn owners_are_changed_by_root_and_refused_to_others() {
             uid: 12_345,
             gid: 54_321,
             mtime: time(9, 9),
+            ..Attributes::default()
         };
         let set = place.dir.set_attributes(&name(n), kind, &wanted, OWNER);
         if is_root() {
@@ -194,6 +195,7 @@ fn owners_are_changed_by_root_and_refused_to_others() {
         uid: 12_345,
         gid: 54_321,
         mtime: time(-9, 9),
+        ..Attributes::default()
     };
     match staged.set_attributes(&wanted, OWNER) {
         Ok(stat) => assert_eq!(stat.attributes, wanted),
@@ -224,6 +226,7 @@ fn no_step_allows_more_than_both_the_old_and_the_new() {
             uid,
             gid,
             mtime: time(1, 0),
+            ..Attributes::default()
         })
         .collect();
     for (n, kind) in [("f", Kind::File), ("d", Kind::Directory)] {
@@ -247,6 +250,100 @@ fn no_step_allows_more_than_both_the_old_and_the_new() {
                             && b.mode & 0o1000 & !at.mode == 0
                     };
                     assert!(within(old) || within(new), "{n}: {old:?} -> {at:?} -> {new:?}");
+                }
+            }
+        }
+    }
+}
+
+/// An access ACL with an entry for user 5,000, as the kernel takes it.
+fn acl(mode: u16, user: u16, group: u16) -> Vec<u8> {
+    let entries = [
+        (0x01, mode >> 6 & 7, u32::MAX),
+        (0x02, user, 5_000),
+        (0x04, group, u32::MAX),
+        (0x10, mode >> 3 & 7, u32::MAX),
+        (0x20, mode & 7, u32::MAX),
+    ];
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend([u16::to_le_bytes(tag), u16::to_le_bytes(permissions)].concat());
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    bytes
+}
+
+/// What the owner, user 5,000, the owning group and everybody else may do.
+fn rights(mode: u16, acl: Option<&[u8]>) -> [u16; 4] {
+    let (owner, mask, other) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+    let entry = |wanted: u16| {
+        acl.unwrap_or_default()
+            .get(4..)
+            .unwrap_or_default()
+            .chunks_exact(8)
+            .find_map(|entry| {
+                let field = |at: usize| u16::from_le_bytes([entry[at], entry[at + 1]]);
+                (field(0) == wanted).then(|| field(2))
+            })
+    };
+    match (entry(0x02), entry(0x04)) {
+        (Some(user), Some(group)) => [owner, user & mask, group & mask, other],
+        _ => [owner, other, mask, other],
+    }
+}
+
+/// S-20: as above, with ACLs: nobody gets at any step what neither the old nor the new one gives.
+#[test]
+fn s20_no_step_of_a_change_of_acls_allows_more_than_before_or_after() {
+    use crate::fs::meta::{Metadata, steps};
+    use driftless_protocol::xattr::{ACL_ACCESS, Xattr, Xattrs};
+    let place = Place::new();
+    place.write("f", "");
+    place.mkdir("d");
+    let classes = XattrClasses::USUAL.common(place.dir.holds_xattrs(XattrClasses::ACL));
+    if classes.is_empty() {
+        return;
+    }
+    let carried = Carried {
+        xattrs: classes,
+        ..NO_OWNER
+    };
+    let mut all = Vec::new();
+    for mode in [0o600u16, 0o640, 0o660, 0o604, 0o676, 0o4770, 0o2755] {
+        all.push((mode, None));
+        for (user, group) in [(7, 0), (0, 7), (4, 2)] {
+            all.push((mode, Some(acl(mode, user, group))));
+        }
+    }
+    let set = |n: &str, kind: Kind, (mode, acl): &(u16, Option<Vec<u8>>)| {
+        let list = acl.iter().map(|value| Xattr {
+            name: ACL_ACCESS.to_vec(),
+            value: value.clone(),
+        });
+        let xattrs = Xattrs::new(list.collect()).unwrap();
+        let attributes = ours(*mode, time(1, 0));
+        let wanted = Metadata {
+            attributes: &attributes,
+            xattrs: Some(&xattrs),
+            carried,
+        };
+        let applied = place.dir.set_metadata(&name(n), kind, &wanted).unwrap();
+        assert!(applied.refused.is_none(), "{:?}", applied.refused);
+        assert_eq!(applied.stat.attributes, attributes);
+        assert_eq!(place.dir.xattrs(&name(n), classes).unwrap().xattrs, xattrs);
+    };
+    for (n, kind) in [("f", Kind::File), ("d", Kind::Directory)] {
+        for old in &all {
+            for new in &all {
+                set(n, kind, old);
+                steps::take();
+                set(n, kind, new);
+                let before = rights(old.0, old.1.as_deref());
+                let after = rights(new.0, new.1.as_deref());
+                for (at, acl) in steps::take_with_acls() {
+                    let now = rights(at.mode, acl.as_deref());
+                    let wider = (0..4).find(|&who| now[who] & !(before[who] | after[who]) != 0);
+                    assert_eq!(wider, None, "{n}: {old:?} -> {at:?} {acl:?} -> {new:?}");
                 }
             }
         }

@@ -9,6 +9,7 @@ mod publish;
 mod remove;
 
 use super::*;
+use driftless_protocol::XattrClasses;
 use driftless_protocol::entry::{Attributes, Carried, Timestamp};
 use driftless_protocol::name::Name;
 use std::path::Path;
@@ -93,8 +94,17 @@ fn ours(mode: u16, mtime: Timestamp) -> Attributes {
         uid,
         gid,
         mtime,
+        ..Attributes::default()
     }
 }
 
-const OWNER: Carried = Carried { owner: true };
-const NO_OWNER: Carried = Carried { owner: false };
+const OWNER: Carried = Carried {
+    owner: true,
+    xattrs: XattrClasses::NONE,
+    devices: false,
+};
+const NO_OWNER: Carried = Carried {
+    owner: false,
+    xattrs: XattrClasses::NONE,
+    devices: false,
+};

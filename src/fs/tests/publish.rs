@@ -173,8 +173,9 @@ fn c08_a_link_is_replaced_without_a_gap() {
             let (target, wanted) = (format!("t{round}"), ours(0, time(round, 7)));
             let stat = place
                 .dir
-                .make_symlink(target.as_bytes(), &name("l"), &wanted, OWNER)
-                .unwrap();
+                .make_symlink(target.as_bytes(), &name("l"), &Metadata::plain(&wanted, OWNER))
+                .unwrap()
+                .stat;
             assert_eq!((stat.attributes, stat.file_type), (wanted, FileType::Symlink));
         }
         done.store(true, Ordering::Relaxed);
@@ -189,18 +190,28 @@ fn a_link_replaces_a_file_but_no_directory() {
     place.mkdir("d");
     place
         .dir
-        .make_symlink(b"t", &name("f"), &Attributes::default(), NO_OWNER)
+        .make_symlink(
+            b"t",
+            &name("f"),
+            &Metadata::plain(&Attributes::default(), NO_OWNER),
+        )
         .unwrap();
     assert_eq!(place.dir.read_link(&name("f")).unwrap(), b"t");
-    let made = place
-        .dir
-        .make_symlink(b"t", &name("d"), &Attributes::default(), NO_OWNER);
+    let made = place.dir.make_symlink(
+        b"t",
+        &name("d"),
+        &Metadata::plain(&Attributes::default(), NO_OWNER),
+    );
     assert_eq!(made.unwrap_err().kind(), FsErrorKind::Exists);
     for bad in [&b""[..], &[b'a'; 5_000], b"a\0b"] {
         assert!(
             place
                 .dir
-                .make_symlink(bad, &name("g"), &Attributes::default(), NO_OWNER)
+                .make_symlink(
+                    bad,
+                    &name("g"),
+                    &Metadata::plain(&Attributes::default(), NO_OWNER)
+                )
                 .is_err()
         );
     }

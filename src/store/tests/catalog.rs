@@ -422,6 +422,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                     uid,
                     gid,
                     mtime: Timestamp::new(seconds, nanoseconds)?,
+                    ..Attributes::default()
                 },
                 size,
                 digest: digest.map(Digest),

@@ -163,12 +163,12 @@ fn another_role_or_schema_makes_it_anew() {
     transaction
         .open_table(COUNTERS)
         .unwrap()
-        .insert("schema", 2)
+        .insert("schema", 9)
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let opened = Catalog::open(&home.path, Role::Receiver).unwrap();
-    assert!(opened.rebuilt.unwrap().contains("schema 2"));
+    assert!(opened.rebuilt.unwrap().contains("schema 9"));
     drop(opened.catalog);
 
     // A redb file that is somebody else's.

@@ -63,6 +63,7 @@ fn entry(object: u64, kind: Kind, directory: u64, text: &str) -> Entry {
             uid: 1_000,
             gid: 100,
             mtime: Timestamp::new(-3, 999_999_999).unwrap(),
+            ..Attributes::default()
         },
         size: object.wrapping_mul(1_000),
         digest: (kind == Kind::File).then(|| Digest::of(&object.to_le_bytes())),

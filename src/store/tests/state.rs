@@ -36,7 +36,10 @@ fn binding() -> Binding {
         mirror: 77 << 100,
         peer: [3; 32],
         source: "host:/srv/データ".into(),
-        carried: Carried { owner: true },
+        carried: Carried {
+            owner: true,
+            ..Carried::default()
+        },
         generation: 5,
     }
 }

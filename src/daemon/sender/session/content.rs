@@ -97,10 +97,16 @@ impl Session<'_, '_> {
         still: bool,
     ) -> Result<(), Ended> {
         let sent = self.window.get_mut(number);
-        let Some(InFlight::Content { place, sequence, .. }) = sent.as_ref().map(|sent| &sent.flight) else {
+        let Some(InFlight::Content {
+            place,
+            sequence,
+            attributes: offered,
+            ..
+        }) = sent.as_ref().map(|sent| &sent.flight)
+        else {
             return Ok(());
         };
-        let (place, sequence) = (place.clone(), *sequence);
+        let (place, sequence, offered) = (place.clone(), *sequence, *offered);
         tracing::debug!(number, object = object.0, size, still, "all of a file was sent");
         let tries = self.tries.entry(object).or_insert(0);
         if !still && *tries < UNSTABLE_TRIES {
@@ -110,7 +116,8 @@ impl Session<'_, '_> {
             return Ok(());
         }
         self.context.counters.content_bytes += size;
-        let attributes = stat.attributes;
+        // The extended attributes are those that went with the offer.
+        let attributes = stat.attributes.completed(&offered);
         // A file that never holds still is published as it was read and stays stale: it is read again.
         let stamp = still.then_some(stat.stamp);
         let digest_known = Some(digest);
@@ -156,15 +163,12 @@ impl Session<'_, '_> {
                 return Ok(None);
             };
             if stamp_of(&entry).is_some_and(|known| is_no_older(&stat.stamp, &known)) {
-                entry.attributes = stat.attributes;
-                entry.size = stat.size;
-                entry.stamp = Some(stat.stamp.to_bytes());
-                source.put(t, &entry)?;
+                source.take_read(t, &mut entry, &stat)?;
             }
             Ok(Some(entry))
         })?;
         let Some(entry) = entry else { return Ok(()) };
-        let (place, attributes) = (entry.place.clone(), stat.attributes);
+        let (place, attributes) = (entry.place.clone(), stat.attributes.completed(&entry.attributes));
         // Read within a tick of its last change, it stays stale and is read once more.
         // And so does one of which only the end was read.
         let is_whole = !self.assumed.is_assumed(object);

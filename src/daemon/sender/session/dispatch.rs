@@ -6,6 +6,7 @@ impl Session<'_, '_> {
     /// Nothing is under way for an object any more; what changed meanwhile has its turn.
     pub(super) fn free(&mut self, object: ObjectId) {
         self.busy.remove(&object);
+        self.groups.free(object, &mut self.again);
         if self.deferred.remove(&object) {
             self.again.push_back(object);
         }
@@ -108,7 +109,11 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
-        let digest_against = match self.next_of(&entry, retry) {
+        let next = self.next_of(&entry, retry);
+        if entry.attributes.link_group != ObjectId(0) && self.start_as_link(&entry, &next)? {
+            return Ok(());
+        }
+        let digest_against = match next {
             Next::Nothing => return Ok(()),
             Next::Op(body, flight) => {
                 self.submit(body, flight);
@@ -118,22 +123,15 @@ impl Session<'_, '_> {
                 let Some(file) = self.file_ref(object)? else {
                     return Ok(());
                 };
-                let Ok(target) = file.directory.read_link(&file.name) else {
-                    return Ok(());
-                };
-                let flight = InFlight::Link {
-                    object,
-                    digest: Digest::of(&target),
-                    attributes: entry.attributes,
-                };
-                let (place, attributes) = (entry.place.clone(), entry.attributes);
-                let body = OpBody::PutSymlink {
-                    place,
-                    object,
-                    attributes,
-                    target: LinkTarget(target),
-                };
-                self.submit(body, flight);
+                if let Some((body, digest)) = put_small(&entry, &file) {
+                    let attributes = entry.attributes;
+                    let flight = InFlight::Link {
+                        object,
+                        digest,
+                        attributes,
+                    };
+                    self.submit(body, flight);
+                }
                 return Ok(());
             }
             Next::Read | Next::Digest | Next::Offer if self.has_to_wait(&entry) => return Ok(()),
@@ -167,6 +165,7 @@ impl Session<'_, '_> {
                 Some(basis) => ReadJob::Digest { file, basis },
             };
             self.busy.insert(object);
+            self.groups.carry(entry.attributes.link_group, object);
             self.context.counters.files_read += 1;
             // A large file is read where it keeps no small one waiting.
             if entry.size > SMALL_BYTES_MAX {
@@ -221,7 +220,9 @@ impl Session<'_, '_> {
 
     pub(super) fn offer(&mut self, entry: &Entry, digest: Option<Digest>, stat: Option<&Stat>) {
         let object = entry.object;
-        let attributes = stat.map_or(entry.attributes, |stat| stat.attributes);
+        let attributes = stat.map_or(entry.attributes, |stat| {
+            stat.attributes.completed(&entry.attributes)
+        });
         let size = stat.map_or(entry.size, |stat| stat.size);
         let content = Content::Offer { size, digest };
         let body = OpBody::PutFile {
@@ -245,11 +246,14 @@ impl Session<'_, '_> {
     }
 
     /// Sends an op. What it does is remembered until it has ended.
-    pub(super) fn submit(&mut self, body: OpBody, flight: InFlight) {
+    pub(super) fn submit(&mut self, mut body: OpBody, mut flight: InFlight) {
+        let xattrs = self.read_xattrs(&mut body, &mut flight);
         if let OpBody::Move { to: place, .. }
         | OpBody::MakeDirectory { place, .. }
         | OpBody::PutFile { place, .. }
-        | OpBody::PutSymlink { place, .. } = &body
+        | OpBody::PutSymlink { place, .. }
+        | OpBody::PutSpecial { place, .. }
+        | OpBody::Link { place, .. } = &body
             && let Some((number, object)) = self.window.sending_to(place)
             && flight.object() != Some(object)
         {
@@ -257,13 +261,34 @@ impl Session<'_, '_> {
         }
         self.context.counters.ops_total += 1;
         self.busy.extend(flight.object());
-        let weight = match &body {
-            OpBody::PutFile { content, .. } => content.held_bytes(),
-            _ => 0,
-        };
         tracing::trace!(?flight, "sent");
-        let op = self.window.issue(body, flight);
+        self.groups.note_carrier(&body, &flight);
+        let op = self.window.issue(body, xattrs, flight);
+        let weight = op.held_bytes();
         self.send(OpMessage::Op(op), weight + 128);
+    }
+
+    /// The extended attributes that go with an op. If they are others by now than when the object was looked at, the op
+    /// says so; the look that follows the event finds out, too.
+    fn read_xattrs(&mut self, body: &mut OpBody, flight: &mut InFlight) -> Xattrs {
+        let (Some(attributes), Some(object)) = (body.attributes_mut(), flight.object()) else {
+            return Xattrs::default();
+        };
+        if attributes.xattrs.is_none() {
+            return Xattrs::default();
+        }
+        let classes = self.context.source.ledger.carried().xattrs;
+        let found = match object {
+            ObjectId::ROOT => self.context.source.root.self_xattrs(classes).ok(),
+            _ => match self.file_ref(object) {
+                Ok(Some(file)) => file.directory.xattrs(&file.name, classes).ok(),
+                _ => None,
+            },
+        };
+        let xattrs = found.map_or_else(Xattrs::default, |found| found.xattrs);
+        attributes.xattrs = xattrs.digest();
+        flight.set_xattrs(attributes.xattrs);
+        xattrs
     }
 
     /// Gives up the transfer of a file whose place is another's now, or that is gone.
@@ -298,5 +323,34 @@ impl Session<'_, '_> {
     pub(super) fn send(&self, message: OpMessage, bytes: usize) {
         self.pump_bytes.fetch_add(bytes, Ordering::AcqRel);
         let _ = self.pump.send((message, bytes));
+    }
+}
+
+/// The op that puts a symbolic link, a pipe or a device, and the digest of what it is. `None` if it is gone.
+fn put_small(entry: &Entry, file: &FileRef) -> Option<(OpBody, Digest)> {
+    let (place, object, attributes) = (entry.place.clone(), entry.object, entry.attributes);
+    if entry.kind == Kind::Symlink {
+        let target = file.directory.read_link(&file.name).ok()?;
+        let digest = Digest::of(&target);
+        let target = LinkTarget(target);
+        let body = OpBody::PutSymlink {
+            place,
+            object,
+            attributes,
+            target,
+        };
+        return Some((body, digest));
+    }
+    match file.directory.stat(&file.name).ok()??.file_type {
+        FileType::Special(special) if special.kind() == entry.kind => {
+            let body = OpBody::PutSpecial {
+                place,
+                object,
+                attributes,
+                special,
+            };
+            Some((body, special.digest()))
+        }
+        _ => None,
     }
 }

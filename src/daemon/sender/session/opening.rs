@@ -1,12 +1,24 @@
 //! How a connection begins: what does the target lack, and what does it have that the source has not?
 
 use super::*;
+use driftless_protocol::{Carried, XattrClasses};
 
 impl Session<'_, '_> {
     /// Finds out what the target lacks: nothing, what came after its cursor, or whatever a comparison finds.
     pub(super) fn begin(&mut self, opened: &Opened) -> Result<(), Ended> {
         let source = &mut *self.context.source;
-        source.set_carried(opened.carried)?;
+        let lacking = lacking(source.can_carry(), opened.carried);
+        if !lacking.is_empty() && self.reconciles_ever == 0 {
+            let text = format!(
+                "{} does not take {lacking}: they are left out there",
+                opened.root_path
+            );
+            self.context.observer.warning(&text);
+        }
+        if source.set_carried(opened.carried)? {
+            let found = source.scan().map_err(Ended::Halted)?;
+            self.context.counters.skipped = found.skipped;
+        }
         let last = source.catalog.read(|view| view.last_sequence())?;
         let target = &self.context.options.target.display;
         let equal = source.ledger.unknown() == 0 && source.ledger.fold() == opened.sum;
@@ -161,4 +173,22 @@ impl Session<'_, '_> {
             .extend(replaced.into_iter().map(|extra| removal(extra, true)));
         Ok(())
     }
+}
+
+/// What could be carried from here and is not taken there, in words.
+fn lacking(here: Carried, there: Carried) -> String {
+    let class = |class: XattrClasses| here.xattrs.contains(class) && !there.xattrs.contains(class);
+    let words = [
+        (here.owner && !there.owner, "owners and groups"),
+        (here.devices && !there.devices, "devices"),
+        (class(XattrClasses::USER), "user.* attributes"),
+        (class(XattrClasses::ACL), "ACLs"),
+        (class(XattrClasses::CAPABILITY), "file capabilities"),
+    ];
+    let lacking: Vec<_> = words
+        .iter()
+        .filter(|(lacks, _)| *lacks)
+        .map(|(_, word)| *word)
+        .collect();
+    lacking.join(", ")
 }

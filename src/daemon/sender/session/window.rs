@@ -5,8 +5,8 @@
 //! is said by a barrier, which offered files never hold up; an offered file at the same place is named instead.
 
 use crate::daemon::sender::work::InFlight;
-use driftless_protocol::ObjectId;
 use driftless_protocol::message::{Content, Op, OpBody, Place, Run};
+use driftless_protocol::{ObjectId, Xattrs};
 use std::collections::{BTreeMap, HashMap};
 
 /// How far the content of an offered file has come.
@@ -49,7 +49,7 @@ pub struct Window {
 
 impl Window {
     /// Numbers an op and finds out what it has to wait for.
-    pub fn issue(&mut self, body: OpBody, flight: InFlight) -> Op {
+    pub fn issue(&mut self, body: OpBody, xattrs: Xattrs, flight: InFlight) -> Op {
         self.issued += 1;
         let number = self.issued;
         let place = target_place(&body).cloned();
@@ -65,9 +65,8 @@ impl Window {
         if is_move {
             self.last_move = number;
         }
-        let (mut inline_bytes, mut offer) = (0, None);
+        let mut offer = None;
         if let OpBody::PutFile { content, .. } = &body {
-            inline_bytes = content.held_bytes();
             offer = match content {
                 Content::Inline { .. } | Content::Copy { .. } => None,
                 Content::Offer { .. } => Some(Offer::Made),
@@ -82,6 +81,14 @@ impl Window {
             self.places.insert(place.clone(), number);
         }
         let place = place.or(freed);
+        let op = Op {
+            number,
+            after,
+            barrier,
+            body,
+            xattrs,
+        };
+        let inline_bytes = op.held_bytes();
         self.inline_bytes += inline_bytes;
         self.offers += usize::from(offer.is_some());
         let sent = Sent {
@@ -91,12 +98,7 @@ impl Window {
             inline_bytes,
         };
         self.ops.insert(number, sent);
-        Op {
-            number,
-            after,
-            barrier,
-            body,
-        }
+        op
     }
 
     fn dependencies(&self, body: &OpBody, place: Option<&Place>, waits_for_all: bool) -> (u64, bool) {
@@ -225,6 +227,8 @@ fn target_place(body: &OpBody) -> Option<&Place> {
         OpBody::MakeDirectory { place, .. }
         | OpBody::PutFile { place, .. }
         | OpBody::PutSymlink { place, .. }
+        | OpBody::PutSpecial { place, .. }
+        | OpBody::Link { place, .. }
         | OpBody::Adopt { place, .. }
         | OpBody::Move { to: place, .. } => Some(place),
         OpBody::SetAttributes { .. }
@@ -262,7 +266,7 @@ mod tests {
             object,
             attributes,
         };
-        window.issue(body, InFlight::Make { object, attributes })
+        window.issue(body, Xattrs::default(), InFlight::Make { object, attributes })
     }
 
     fn put(window: &mut Window, object: u64, at: Place, content: Content) -> Op {
@@ -281,7 +285,7 @@ mod tests {
             stamp: None,
             attributes,
         };
-        window.issue(body, flight)
+        window.issue(body, Xattrs::default(), flight)
     }
 
     fn inline(bytes: &[u8]) -> Content {
@@ -300,7 +304,11 @@ mod tests {
 
     fn relocate(window: &mut Window, object: u64, to: Place) -> Op {
         let (object, at) = (ObjectId(object), to.clone());
-        window.issue(OpBody::Move { object, to }, InFlight::Move { object, place: at })
+        window.issue(
+            OpBody::Move { object, to },
+            Xattrs::default(),
+            InFlight::Move { object, place: at },
+        )
     }
 
     fn waits(op: &Op) -> (u64, bool) {
@@ -377,6 +385,7 @@ mod tests {
                 object,
                 place: at.clone(),
             },
+            Xattrs::default(),
             flight,
         );
         assert_eq!(waits(&put(&mut window, 11, at, inline(b"x"))), (1, false));

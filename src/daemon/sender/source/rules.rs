@@ -7,7 +7,6 @@
 
 use super::Source;
 use crate::daemon::DaemonError;
-use crate::daemon::receiver::kind_of;
 use crate::engine::filter::{
     Deletion, DirRules, Filter, FilterError, RULE_FILE_BYTES_MAX, ReadFault, Role, RuleFiles,
 };
@@ -369,7 +368,7 @@ impl Source {
             (Standing::Rules(rules), Some(own)) => (rules, &own.filter),
         };
         // What is of no kind is counted as skipped, and goes no further.
-        let Some(kind) = kind_of(stat.file_type) else {
+        let Some(kind) = stat.file_type.kind() else {
             return Admission::In;
         };
         let fits = kind != Kind::File || filter.admits_size(stat.size);

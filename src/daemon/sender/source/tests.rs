@@ -55,7 +55,12 @@ impl Bench {
             link: LinkOptions::default(),
         };
         let mut source = Source::open(&options).unwrap();
-        source.set_carried(Carried { owner: true }).unwrap();
+        source
+            .set_carried(Carried {
+                owner: true,
+                ..Carried::default()
+            })
+            .unwrap();
         source.scan().unwrap();
         Bench { directory, source }
     }
@@ -81,10 +86,15 @@ impl Bench {
     fn look(&mut self, names: &[(ObjectId, &str)]) {
         let names: Vec<_> = names.iter().map(|(at, text)| (*at, name(text))).collect();
         self.source.look(&names, &[], &[]).unwrap();
-        let counted = self
-            .source
-            .catalog
-            .read(|view| Ledger::of(view, Carried { owner: true }));
+        let counted = self.source.catalog.read(|view| {
+            Ledger::of(
+                view,
+                Carried {
+                    owner: true,
+                    ..Carried::default()
+                },
+            )
+        });
         assert_eq!(
             self.source.ledger.fold(),
             counted.unwrap().fold(),
@@ -209,6 +219,55 @@ fn what_is_written_through_another_name_is_noticed_under_a_name_that_was_renamed
         let three = bench.object("three");
         assert!(bench.is_stale(three), "with the other name: {keeps_other}");
     }
+}
+
+/// A name that is not in doubt would stand for the others, which then become links to an older content.
+#[test]
+fn a_file_that_is_in_doubt_under_one_name_is_under_all() {
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+    bench.source.scan().unwrap();
+    let names = [bench.settle("one"), bench.settle("two")];
+    bench.tell("one", Hint::Modified);
+    bench.look(&[(ObjectId::ROOT, "one")]);
+    assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
+
+    // What may be written to through a mapping is noted under the name that was read, and found out by a scan.
+    for hidden in ["one", "two"] {
+        let names = [bench.settle("one"), bench.settle("two")];
+        let catalog = bench.source.catalog.clone();
+        let hidden = bench.object(hidden);
+        let hide = |t: &mut Tables<'_>| {
+            let mut entry = t.get(hidden)?.unwrap();
+            entry.flags |= flags::HIDES;
+            bench.source.put(t, &entry)
+        };
+        catalog.update(false, hide).unwrap();
+        // As after a restart.
+        bench.source.linked.clear();
+        bench.source.scan().unwrap();
+        assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
+    }
+}
+
+#[test]
+fn what_is_told_late_of_a_renamed_file_brings_its_new_names_into_doubt_too() {
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    fs::rename(bench.path("one"), bench.path("two")).unwrap();
+    bench.source.touched.note(&WatchEvent::Renamed {
+        from: (ObjectId::ROOT, name("one")),
+        to: (ObjectId::ROOT, name("two")),
+        is_directory: false,
+    });
+    bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
+    fs::hard_link(bench.path("two"), bench.path("three")).unwrap();
+    bench.source.scan().unwrap();
+    let names = [bench.settle("two"), bench.settle("three")];
+    bench.tell("one", Hint::Modified);
+    bench.look(&[(ObjectId::ROOT, "one")]);
+    assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
 }
 
 #[test]

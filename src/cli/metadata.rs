@@ -1,0 +1,50 @@
+//! What a receiving end takes of metadata.
+
+use crate::daemon::ModuleOptions;
+use clap::{Args, ValueEnum};
+use driftless_protocol::XattrClasses;
+use std::path::PathBuf;
+
+/// Options of the end that writes.
+#[derive(Debug, Default, Args)]
+pub(super) struct MetadataArgs {
+    /// Also take extended attributes of these namespaces (needs root; user.*, ACLs and capabilities are always taken)
+    #[arg(long, value_name = "NAMESPACE,...", value_delimiter = ',')]
+    allow_xattrs: Vec<Namespace>,
+    /// Take no devices, even as root
+    #[arg(long)]
+    no_devices: bool,
+}
+
+/// A namespace that is closed unless it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Namespace {
+    /// security.*: the labels of security modules
+    Security,
+    /// trusted.*
+    Trusted,
+}
+
+impl MetadataArgs {
+    /// What a module at `path` takes.
+    pub(super) fn module(&self, name: String, path: PathBuf) -> ModuleOptions {
+        ModuleOptions {
+            name,
+            path,
+            xattrs: self.xattrs(),
+            devices: !self.no_devices,
+        }
+    }
+
+    /// The extended attributes that are taken.
+    fn xattrs(&self) -> XattrClasses {
+        self.allow_xattrs
+            .iter()
+            .fold(XattrClasses::USUAL, |classes, namespace| {
+                classes.union(match namespace {
+                    Namespace::Security => XattrClasses::SECURITY,
+                    Namespace::Trusted => XattrClasses::TRUSTED,
+                })
+            })
+    }
+}
