@@ -1,0 +1,13 @@
+//! Metadata: what rsync -aHAXS carries, judged by system calls of the test's own and by rsync.
+
+mod links;
+mod mirror;
+mod objects;
+mod sparse;
+mod tree;
+mod values;
+mod verify;
+mod xattrs;
+
+#[path = "../support/mod.rs"]
+mod support;
