@@ -100,14 +100,13 @@ impl Staged {
     /// Makes `length` bytes at `to` read as zeros, without taking up space where the file system can.
     pub fn make_hole(&self, to: u64, length: u64) -> Result<()> {
         let size = self.stat()?.size;
-        if size < to + length {
-            self.set_len(to + length)?;
-        }
-        if size <= to {
-            return Ok(());
+        if size < to + length && length > 0 {
+            // To set the length would cut what another thread writes behind it meanwhile.
+            self.write_all_at(&[0], to + length - 1)?;
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, to, length)) {
+            Err(_) if size <= to => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeros(to, length),
             other => other.map_err(self.failed(COPY)),
         }

@@ -90,8 +90,8 @@ impl Incoming {
             held: held.unwrap_or_default(),
             ..Arrival::default()
         }));
-        if is_blank {
-            // See `new`. What is there already is not cut: the file may grow to hold it again.
+        // See `new`. What is there already is not cut: the file may grow to hold it again.
+        if staged.stat().is_ok_and(|stat| stat.size < offered) {
             let _ = staged.set_len(offered);
         }
         Incoming {

@@ -164,3 +164,29 @@ fn writing_reading_and_cutting_a_staged_file() {
     assert!(staged.set_len(u64::MAX).is_err());
     assert!(staged.write_all_at(b"x", u64::MAX).is_err());
 }
+
+/// Ranges of a file arrive on several threads: a hole that makes it longer cuts nothing that lies behind.
+#[test]
+fn a_hole_at_the_end_does_not_cut_what_is_written_meanwhile() {
+    const STEP: u64 = 8_192;
+    let place = Place::new();
+    for _ in 0..20 {
+        let staged = place.staged(b"");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 0..100 {
+                    staged.make_hole(at * 2 * STEP, STEP).unwrap();
+                }
+            });
+            for at in 0..100 {
+                staged
+                    .write_all_at(&[7; STEP as usize], (at * 2 + 1) * STEP)
+                    .unwrap();
+            }
+        });
+        let found = content(&staged);
+        assert_eq!(found.len() as u64, 200 * STEP);
+        let is_right = |(at, &byte): (usize, &u8)| byte == 7 * (at as u64 / STEP % 2) as u8;
+        assert!(found.iter().enumerate().all(is_right));
+    }
+}
