@@ -35,6 +35,7 @@ fn churned_and_watched(seed: u64, choice: WatchChoice) {
     following.watching.wait_in_sync();
     for _ in 0..4 {
         churn.many(250);
+        churn.hard_links(5);
         guard.1.append(&mut churn.log);
         wait_settled(&pair, &following);
     }

@@ -129,6 +129,15 @@ impl Churn {
         }
     }
 
+    /// Some more names for files; for the end of a series of operations, before the daemons come to rest. That a file was
+    /// written through a name which was made for it and is gone again before anybody looked is told by no kernel.
+    pub fn hard_links(&mut self, links: usize) {
+        for _ in 0..links {
+            let found = Found::look(&self.root);
+            self.run(by_name("hard link"), &found);
+        }
+    }
+
     /// Every kind of operation once, as far as the tree has something for it. Returns the names of those that were done.
     pub fn each_kind(&mut self) -> Vec<&'static str> {
         let mut done = Vec::new();

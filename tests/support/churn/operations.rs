@@ -40,7 +40,7 @@ operations! {
     1 "set an owner" set_owner
     2 "become another kind" change_kind
     2 "hard link, and the old name anew" link_and_anew
-    1 "hard link" hard_link
+    0 "hard link" hard_link
     1 "make a FIFO or a socket" make_special
     1 "create and remove" create_and_remove
     1 "remove and create alike" remove_and_create_alike
