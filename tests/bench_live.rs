@@ -172,6 +172,19 @@ fn small_changes_beside_a_large_file_are_measured() {
 }
 
 #[test]
+fn an_outage_without_a_link_to_cut_is_left_out_and_why() {
+    let (report, table) = bench(&["outage", "idle"], &["--runs", "1"]);
+    assert_eq!(of(&report, "outage").count(), 0);
+    assert!(
+        report["notes"]
+            .to_string()
+            .contains("outage cuts an emulated link"),
+        "{report}"
+    );
+    assert!(table.contains("--link"), "{table}");
+}
+
+#[test]
 fn the_cost_of_doing_nothing_is_told() {
     let (report, _) = bench(&["idle", "neighbour"], &["--runs", "1"]);
     for scenario in ["idle", "neighbour"] {

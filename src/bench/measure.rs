@@ -93,6 +93,7 @@ pub fn run(
         &bench.copies,
         plan.tcp.first(),
     );
+    bench.notes.extend(live::left_out(plan));
     Ok(Report::new(plan, machine, rows, bench.notes))
 }
 

@@ -28,7 +28,7 @@ mod scenario;
 mod transfers;
 
 pub use figures::{Figures, Latency, Measure, percentile, summary};
-pub use scenario::{Scenario, chosen, names};
+pub use scenario::{Scenario, chosen, left_out, names};
 
 use self::follower::Follower;
 use self::lsyncd::Lsyncd;

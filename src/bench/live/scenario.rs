@@ -138,6 +138,15 @@ pub fn chosen(plan: &Plan) -> Vec<&'static Scenario> {
         .collect()
 }
 
+/// Why a scenario that was asked for is not in the table.
+pub fn left_out(plan: &Plan) -> Option<String> {
+    let is_wanted = plan.scenarios.iter().any(|name| name == "outage");
+    (is_wanted && plan.link == Link::Loop).then(|| {
+        "outage cuts an emulated link, and the loopback device is none: choose one with --link, as root"
+            .to_owned()
+    })
+}
+
 /// So many of `full` as the size asked for is of the usual one, but at least `least`.
 pub(super) fn scaled(plan: &Plan, full: u64, least: u64) -> u64 {
     let scaled = u128::from(full) * u128::from(plan.size) / u128::from(FULL_SIZE);
