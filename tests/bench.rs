@@ -561,6 +561,7 @@ fn a_real_pair_is_measured_in_a_directory_of_its_own() {
     // What a user has: a machine to log in to, and a receiver that runs there.
     let stage = Stage {
         congestion: Default::default(),
+        send_with: Vec::new(),
         emulator: Emulator::start(Link::Loop).unwrap(),
         workspace: Workspace::create(place.root.path()).unwrap(),
     };

@@ -149,7 +149,12 @@ fn a_burst_is_applied_then_durable_and_nothing_is_lost() {
 
 #[test]
 fn renames_and_appends_arrive_and_tell_their_bytes() {
-    let (report, _) = bench(&["live-rename", "live-append"], &["--runs", "1"]);
+    let with = "--send-with=--append-only=log";
+    let (report, table) = bench(&["live-rename", "live-append"], &["--runs", "1", with]);
+    assert!(
+        table.contains("driftless send ran with --append-only=log"),
+        "{table}"
+    );
     for scenario in ["live-rename", "live-append"] {
         let run = ours(&report, scenario);
         for field in ["bytes_up", "bytes_down"] {
@@ -173,7 +178,7 @@ fn small_changes_beside_a_large_file_are_measured() {
 
 #[test]
 fn an_outage_without_a_link_to_cut_is_left_out_and_why() {
-    let (report, table) = bench(&["outage", "idle"], &["--runs", "1"]);
+    let (report, table) = bench(&["idle"], &["--runs", "1", "--scenario", "outage"]);
     assert_eq!(of(&report, "outage").count(), 0);
     assert!(
         report["notes"]

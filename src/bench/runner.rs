@@ -29,6 +29,8 @@ pub struct Stage {
     pub workspace: Workspace,
     /// How driftless controls congestion.
     pub congestion: Congestion,
+    /// Further options of driftless's sender in live scenarios.
+    pub send_with: Vec<String>,
 }
 
 /// A program that ran to its end.

@@ -64,6 +64,9 @@ pub(super) struct BenchArgs {
     /// Congestion control of driftless: auto, bdp, bbr, cubic or newreno
     #[arg(long, value_name = "NAME", default_value_t)]
     congestion: Congestion,
+    /// A further option of `driftless send` in live scenarios, as in --send-with=--append-only=log; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    send_with: Vec<String>,
     /// Use this running receiver. All is in a new directory there, which is empty in the end
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["link", "target_fs", "tcp_congestion"])]
     remote: Option<OsString>,
@@ -126,8 +129,12 @@ impl BenchArgs {
         if self.congestion != Congestion::default() {
             notes.push(format!("driftless ran with --congestion {}", self.congestion));
         }
+        if !self.send_with.is_empty() {
+            notes.push(format!("driftless send ran with {}", self.send_with.join(" ")));
+        }
         let stage = Stage {
             congestion: self.congestion,
+            send_with: self.send_with.clone(),
             emulator,
             workspace: self.workspace()?,
         };

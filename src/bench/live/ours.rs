@@ -157,7 +157,8 @@ impl Follower for Ours {
         // The bench takes its own files away between runs, as many as it made.
         command
             .args(["--json", "--delete", "always", "--max-delete", "none"])
-            .args(congestion(stage));
+            .args(congestion(stage))
+            .args(&stage.send_with);
         self.sender = Some(stage.daemon(Side::A, "live-send", command)?);
         self.wait_in_sync(patience)
     }

@@ -394,7 +394,9 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
         }
     }
     let ready = context.pending.poll_ready(now);
-    if ready.is_empty() {
+    // Those of an earlier call: their renames have been sent by now.
+    let renamed = std::mem::take(&mut context.source.renamed);
+    if ready.is_empty() && renamed.is_empty() {
         return Ok(());
     }
     // A root that another directory was renamed over is only said to have other attributes.
@@ -417,11 +419,14 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
             .observer
             .warning("events were lost; the whole tree is looked at again");
         context.source.scan()?;
-    } else {
+    } else if !ready.is_empty() {
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
         context.source.look(&ready.names, &ready.directories, &looks)?;
     }
-    if context.pending.is_empty() {
+    if !renamed.is_empty() {
+        context.source.look_below(renamed)?;
+    }
+    if context.is_calm() {
         context.source.touched.looked_at_all();
     }
     tell_watching(context);

@@ -135,7 +135,15 @@ impl Context<'_> {
 
     /// When something has to be looked at, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        self.pending.poll_deadline()
+        match self.source.renamed.is_empty() {
+            true => self.pending.poll_deadline(),
+            false => Some(Instant::now()),
+        }
+    }
+
+    /// Whether everything that was told of has been looked at.
+    pub fn is_calm(&self) -> bool {
+        self.pending.is_empty() && self.source.renamed.is_empty()
     }
 }
 
@@ -466,7 +474,7 @@ impl<'a, 'c> Session<'a, 'c> {
             && self.adopts.is_empty()
             && self.reading == 0
             && !self.must_reconcile
-            && self.context.pending.is_empty();
+            && self.context.is_calm();
         let last = self.context.source.catalog.read(|view| view.last_sequence())?;
         if !calm || self.scanned < last && self.has_more()? {
             return Ok(None);

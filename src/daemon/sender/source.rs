@@ -83,6 +83,9 @@ pub struct Source {
     pub graves: HashMap<Place, ObjectId>,
     /// How many entries went since removals were last all sent.
     pub unsent_deletions: u64,
+    /// Directories that got another name, and below which nothing has been looked at since. That can wait until the
+    /// rename has been sent: it takes long for a large directory, and mostly finds nothing.
+    pub renamed: Vec<ObjectId>,
     /// The extended attributes that count.
     classes: XattrClasses,
     /// Devices are carried.
@@ -204,6 +207,7 @@ impl Source {
             rules_changed: false,
             graves: HashMap::new(),
             unsent_deletions: 0,
+            renamed: Vec::new(),
             classes: XattrClasses::NONE,
             devices: false,
             foreign_xattrs: 0,
@@ -475,6 +479,24 @@ impl Source {
         for (directory, name) in names {
             self.touched.forget(*directory, name);
         }
+        outcome.map_err(|error| DaemonError::failed(error.to_string()))
+    }
+
+    /// Looks at what is below directories that were renamed.
+    pub fn look_below(&mut self, renamed: Vec<ObjectId>) -> Result<Found, DaemonError> {
+        let catalog = self.catalog.clone();
+        let outcome = catalog.update(false, |t| {
+            let mut look = Look::default();
+            for object in renamed {
+                // It may have been removed since.
+                if t.get(object)?.is_some() {
+                    look.enter.push(object);
+                }
+            }
+            self.enter_directories(t, &mut look)?;
+            self.settle(t, &mut look)?;
+            Ok(look.found)
+        });
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 
@@ -831,6 +853,7 @@ impl Source {
             names.extend(old.as_ref().map(|old| old.object));
         }
         let mut only_renamed = false;
+        let mut is_moved = false;
         let mut entry = match old {
             Some(mut old)
                 if old.kind == kind && stamp_of(&old).is_some_and(|s| s.same_object(&stat.stamp)) =>
@@ -870,6 +893,7 @@ impl Source {
                     }
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
+                    is_moved = true;
                     moved
                 }
                 // Editors save by renaming a new file over the old one: it stays the same object, with the old
@@ -917,7 +941,11 @@ impl Source {
             }
         }
         if kind == Kind::Directory && !self.is_cut(stat) {
-            look.enter.push(entry.object);
+            // With rules, the new name may leave out what is below it.
+            match is_moved && !look.is_untold && self.rules.is_none() {
+                true => self.renamed.push(entry.object),
+                false => look.enter.push(entry.object),
+            }
         }
         Ok(())
     }

@@ -415,3 +415,22 @@ fn a_file_system_under_another_device_number_is_the_same_one() {
         assert!(bench.source.warnings.is_empty(), "{:?}", bench.source.warnings);
     }
 }
+
+#[test]
+fn below_a_renamed_directory_nothing_is_looked_at_before_the_rename_was_sent() {
+    let mut bench = Bench::new(&["old"]);
+    fs::write(bench.path("old/told"), b"told").unwrap();
+    bench.source.scan().unwrap();
+    let object = bench.object("old");
+    fs::rename(bench.path("old"), bench.path("new")).unwrap();
+    fs::write(bench.path("new/untold"), b"untold").unwrap();
+    bench.look(&[(ObjectId::ROOT, "new"), (ObjectId::ROOT, "old")]);
+    assert_eq!(bench.object("new"), object);
+    let below = |bench: &Bench| bench.source.catalog.read(|view| view.children(object)).unwrap();
+    assert_eq!(below(&bench).len(), 1);
+
+    let renamed = std::mem::take(&mut bench.source.renamed);
+    assert_eq!(renamed, [object]);
+    bench.source.look_below(renamed).unwrap();
+    assert_eq!(below(&bench).len(), 2);
+}
