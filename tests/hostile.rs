@@ -1295,7 +1295,7 @@ fn patches_that_do_not_fit_never_replace_a_file() {
             digest,
             basis: from,
             parts: DeltaParts(parts),
-            literals: InlineContent(literals),
+            literals: PatchLiterals(literals),
         };
         let body = OpBody::PutFile {
             place: place(1, "f"),

@@ -82,6 +82,22 @@ fn a_page_in_the_middle_takes_about_a_page() {
 }
 
 #[test]
+fn many_pages_are_no_reason_to_ask_what_the_target_has() {
+    const PAGES: usize = 140;
+    let bench = Bench::new();
+    let pages = incompressible(1, PAGES * 4096);
+    let cost = bench.cost(|file| {
+        for (page, at) in pages.chunks(4096).zip((0..).step_by(3 * 4096)) {
+            file.write_all_at(page, at).unwrap();
+        }
+    });
+    // A signature of 8 MiB would be some 30 kB more.
+    let at_most = pages.len() as u64 * 105 / 100;
+    assert!(cost < at_most, "{cost} bytes for {} of pages", pages.len());
+    bench.end();
+}
+
+#[test]
 fn what_is_appended_is_all_that_is_sent() {
     let bench = Bench::new();
     for round in 0..3 {

@@ -27,10 +27,7 @@ fn threads(process: u32) -> Vec<(libc::c_long, String)> {
     let all = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let named = all.flatten().filter_map(|thread| {
         let name = fs::read_to_string(thread.path().join("comm")).ok()?;
-        Some((
-            thread.file_name().to_str()?.parse().ok()?,
-            name.trim().to_owned(),
-        ))
+        Some((thread.file_name().to_str()?.parse().ok()?, name.trim().to_owned()))
     });
     named.collect()
 }

@@ -39,6 +39,10 @@ pub const OPS_PER_FRAME_MAX: usize = 4_096;
 /// Bytes of file content that may travel inside an op; larger contents are offered and travel as ranges.
 pub const INLINE_CONTENT_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of the literals of a patch inside an op, compressed. With as many parts and extended attributes as there may be
+/// they fit an op frame.
+pub const PATCH_LITERALS_BYTES_MAX: usize = 640 << 10;
+
 /// Bytes of the target file that one range may cover.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
 

@@ -62,6 +62,10 @@ bounded_bytes! {
     InlineContent, INLINE_CONTENT_BYTES_MAX
 }
 bounded_bytes! {
+    /// The literals of a patch.
+    PatchLiterals, PATCH_LITERALS_BYTES_MAX
+}
+bounded_bytes! {
     /// The text of a symbolic link.
     LinkTarget, LINK_TARGET_BYTES_MAX
 }
@@ -578,7 +582,7 @@ pub enum Content {
         /// Copies and literals, in order; together `size` bytes.
         parts: DeltaParts,
         /// The bytes of all literals, as one zstd frame of at most [`RANGE_BYTES_MAX`] bytes of content.
-        literals: InlineContent,
+        literals: PatchLiterals,
     },
     /// The same as that of another file, which the receiver last acknowledged with this digest. If that has another content,
     /// or is gone, the op fails with [`FailureKind::Basis`].

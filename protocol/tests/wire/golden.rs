@@ -404,7 +404,7 @@ fn ops() {
                     },
                     DeltaPart::Literal { length: 1 },
                 ]),
-                literals: InlineContent(vec![0xcc; 2]),
+                literals: PatchLiterals(vec![0xcc; 2]),
             },
         },
         &format!(

@@ -345,6 +345,7 @@ fn x01_full_messages_are_accepted() {
         };
         DELTA_PARTS_MAX
     ]);
+    accepted(&largest_patch(parts.clone()));
     let literals = RangeBytes(vec![0; RANGE_BYTES_MAX]);
     accepted(&BulkFrame {
         number: u64::MAX,
@@ -360,6 +361,26 @@ fn x01_full_messages_are_accepted() {
         module: ModuleName(vec![0xff; MODULE_NAME_BYTES_MAX]),
         name: Text(vec![0xff; TEXT_BYTES_MAX]),
     });
+}
+
+/// A frame of one op that has as much of everything as there may be.
+fn largest_patch(parts: DeltaParts) -> OpFrame {
+    let OpFrame(mut one) = put_file(Content::Patch {
+        size: FILE_BYTES_MAX,
+        digest: Digest::default(),
+        basis: Digest::default(),
+        parts,
+        literals: PatchLiterals(vec![0; PATCH_LITERALS_BYTES_MAX]),
+    });
+    let OpMessage::Op(op) = &mut one[0] else {
+        panic!("{one:?}")
+    };
+    let xattr = |number: u8| Xattr {
+        name: vec![b'a' + number; 100],
+        value: vec![0; XATTR_VALUE_BYTES_MAX - 100],
+    };
+    op.xattrs = Xattrs::new((0..4).map(xattr).collect()).unwrap();
+    OpFrame(one)
 }
 
 /// Full by count and nearly full by bytes, as a seed of many small files makes them. bincode's own limit counts numbers

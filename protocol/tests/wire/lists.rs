@@ -65,6 +65,7 @@ pub(crate) const LISTS: &[List] = lists! {
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
     OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*7 00";
     OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 00 00*32" ["61"] "00";
+    OpFrame "Patch.literals" PATCH_LITERALS_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 02 00 00*32 00*32 00" ["61"] "00";
     OpFrame "PutSymlink.target" LINK_TARGET_BYTES_MAX: "01 00 01 00 00 02 07 01 6e 02 00*7" ["61"] "00";
     OpFrame "Move.to" NAME_BYTES_MAX: "01 00 01 00 00 04 02 07" ["6e"] "00";
     OpFrame "Op.xattrs, a name" XATTR_NAME_BYTES_MAX: "01 00 01 00 00 08 00 01" ["61"] "00";

@@ -417,14 +417,14 @@ fn content(reach: Reach) -> BoxedStrategy<Content> {
             digest(),
             digest(),
             delta_parts(reach),
-            bytes(INLINE_CONTENT_BYTES_MAX, reach)
+            bytes(PATCH_LITERALS_BYTES_MAX, reach)
         )
             .prop_map(|(size, digest, basis, parts, literals)| Content::Patch {
                 size,
                 digest,
                 basis,
                 parts: DeltaParts(parts),
-                literals: InlineContent(literals),
+                literals: PatchLiterals(literals),
             }),
     ]
     .boxed()

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::engine::delta::Patch;
-use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
-use driftless_protocol::message::DeltaParts;
+use driftless_protocol::limits::PATCH_LITERALS_BYTES_MAX;
+use driftless_protocol::message::{DeltaParts, PatchLiterals};
 
 /// How a content that was read can travel.
 pub(super) enum Form {
@@ -21,12 +21,12 @@ fn patch_content(patch: Patch, size: u64, digest: Digest, basis: Digest, level: 
         [] => Vec::new(),
         literals => zstd::bulk::compress(literals, level).ok()?,
     };
-    (literals.len() <= INLINE_CONTENT_BYTES_MAX).then_some(Content::Patch {
+    (literals.len() <= PATCH_LITERALS_BYTES_MAX).then_some(Content::Patch {
         size,
         digest,
         basis,
         parts: DeltaParts(patch.parts),
-        literals: InlineContent(literals),
+        literals: PatchLiterals(literals),
     })
 }
 
