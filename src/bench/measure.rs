@@ -94,6 +94,7 @@ pub fn run(
         plan.tcp.first(),
     );
     bench.notes.extend(live::left_out(plan));
+    bench.notes.extend(machine.caution());
     Ok(Report::new(plan, machine, rows, bench.notes))
 }
 
