@@ -131,14 +131,13 @@ impl Shared {
         self.close(CloseCode::Violation, &error.to_string());
     }
 
-    /// Starts the two directions of the control stream.
-    fn start_control<Out: Message + Send + 'static, In: Message + Send + 'static>(
+    /// Starts our direction of the control stream.
+    fn send_control<Out: Message + Send + 'static>(
         &self,
         runtime: &tokio::runtime::Handle,
         send: quinn::SendStream,
-        receive: quinn::RecvStream,
         compression: Compression,
-    ) -> std::io::Result<(Sender<Out>, Receiver<In>)> {
+    ) -> std::io::Result<Sender<Out>> {
         let (outgoing, waiting) = bounded::<Out>(CONTROL_QUEUE);
         let (packed, to_write) = pieces();
         runtime.spawn(write_pieces(send, to_write));
@@ -148,13 +147,22 @@ impl Shared {
                 shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
             }
         })?;
+        Ok(outgoing)
+    }
+
+    /// Starts the peer's direction of the control stream.
+    fn receive_control<In: Message + Send + 'static>(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        receive: quinn::RecvStream,
+    ) -> std::io::Result<Receiver<In>> {
         let (messages, incoming) = bounded::<In>(CONTROL_QUEUE);
         let (to_read, mut read) = pieces();
         let reading = self.clone();
         runtime.spawn(async move { reading.read(receive, to_read).await });
         let shared = self.clone();
         thread("control-in", move || shared.unpack_all(&mut read, &messages))?;
-        Ok((outgoing, incoming))
+        Ok(incoming)
     }
 
     async fn read(&self, stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
@@ -266,41 +274,68 @@ pub struct SenderLink {
 }
 
 impl SenderLink {
-    /// Connects to the first address that answers. Blocks; not for threads of the runtime.
+    /// Connects to the first address that answers, and sends the first message. Blocks; not for threads of the runtime.
     pub fn connect(
         runtime: &tokio::runtime::Handle,
         tls: rustls::ClientConfig,
         addresses: &[SocketAddr],
+        first: ToReceiver,
         options: &LinkOptions,
     ) -> Result<SenderLink, ConnectError> {
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
             match runtime.block_on(dial(tls.clone(), address, options)) {
-                Ok((endpoint, connection)) => match runtime.block_on(greet(&connection, address, options)) {
-                    Ok((send, receive, features)) => {
-                        return Self::start(runtime, endpoint, connection, send, receive, features, options)
-                            .map_err(|error| ConnectError::Failed(error.to_string()));
-                    }
-                    Err(error) => return Err(error),
-                },
+                Ok((endpoint, connection)) => {
+                    return Self::open(runtime, endpoint, connection, first, address, options);
+                }
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn start(
+    /// Begins the control stream. Our first message goes right behind our hello, in the first flight after the handshake: to
+    /// wait for the receiver's hello would cost a round trip, and the ALPN has settled what the message looks like.
+    fn open(
         runtime: &tokio::runtime::Handle,
         endpoint: quinn::Endpoint,
         connection: quinn::Connection,
-        send: quinn::SendStream,
-        receive: quinn::RecvStream,
+        first: ToReceiver,
+        address: SocketAddr,
+        options: &LinkOptions,
+    ) -> Result<SenderLink, ConnectError> {
+        let failed = |error: std::io::Error| ConnectError::Failed(error.to_string());
+        let (send, mut receive) = runtime
+            .block_on(say_hello(&connection))
+            .map_err(|error| connect_error(&error, address, options))?;
+        let shared = Shared::new(connection.clone());
+        let control = shared
+            .send_control(runtime, send, options.compression)
+            .map_err(failed)?;
+        // The queue is empty; a connection that is gone by now says why when the hello is waited for.
+        let _ = control.send(first);
+        let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
+        let incoming = shared.receive_control(runtime, receive).map_err(failed)?;
+        Self::start(
+            runtime,
+            endpoint,
+            shared,
+            (control, incoming),
+            features,
+            options,
+        )
+        .map_err(failed)
+    }
+
+    fn start(
+        runtime: &tokio::runtime::Handle,
+        endpoint: quinn::Endpoint,
+        shared: Shared,
+        (control, incoming): (Sender<ToReceiver>, Receiver<ToSender>),
         features: Features,
         options: &LinkOptions,
     ) -> std::io::Result<SenderLink> {
-        let shared = Shared::new(connection.clone());
-        let compression = options.compression;
-        let (control, incoming) = shared.start_control(runtime, send, receive, compression)?;
+        let (connection, compression) = (shared.connection.clone(), options.compression);
         let (ops, waiting) = bounded(OP_QUEUE);
         for _ in 0..OP_STREAMS {
             let (packed, to_write) = pieces();
@@ -442,27 +477,36 @@ async fn dial(
     }
 }
 
-/// Opens a connection for pairing or mirroring and exchanges the first messages. QUIC's handshake ends for the sender
-/// before the receiver has judged its key; the receiver's hello says that it has.
-pub(super) async fn greet(
+/// Opens the control stream with our hello.
+async fn say_hello(
     connection: &quinn::Connection,
+) -> Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError> {
+    let (mut send, receive) = connection.open_bi().await?;
+    let _ = send.set_priority(PRIORITY_CONTROL);
+    match send.write_all(&Hello::OURS.to_bytes()).await {
+        Ok(()) => Ok((send, receive)),
+        Err(_) => Err(connection.closed().await),
+    }
+}
+
+/// Waits for the receiver's hello. QUIC's handshake ends for the sender before the receiver has judged its key; this
+/// says that it has.
+async fn hear_hello(
+    connection: &quinn::Connection,
+    receive: &mut quinn::RecvStream,
     address: SocketAddr,
     options: &LinkOptions,
-) -> Result<(quinn::SendStream, quinn::RecvStream, Features), ConnectError> {
-    let exchange = async {
-        let (mut send, mut receive) = connection.open_bi().await?;
-        let _ = send.set_priority(PRIORITY_CONTROL);
-        let mut bytes = [0; HELLO_BYTES];
-        if send.write_all(&Hello::OURS.to_bytes()).await.is_err()
-            || receive.read_exact(&mut bytes).await.is_err()
-        {
-            return Err(connection.closed().await);
+) -> Result<Features, ConnectError> {
+    let mut bytes = [0; HELLO_BYTES];
+    let hearing = async {
+        match receive.read_exact(&mut bytes).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(connection.closed().await),
         }
-        Ok((send, receive, bytes))
     };
-    match tokio::time::timeout(options.hello_timeout, exchange).await {
-        Ok(Ok((send, receive, bytes))) => match Hello::from_bytes(&bytes) {
-            Ok(hello) => Ok((send, receive, hello.features.common(Features::OURS))),
+    match tokio::time::timeout(options.hello_timeout, hearing).await {
+        Ok(Ok(())) => match Hello::from_bytes(&bytes) {
+            Ok(hello) => Ok(hello.features.common(Features::OURS)),
             Err(fault) => {
                 connection.close(CloseCode::Version.number().into(), fault.to_string().as_bytes());
                 Err(ConnectError::Refused {
@@ -491,7 +535,10 @@ pub(super) async fn dial_and_greet(
     ConnectError,
 > {
     let (endpoint, connection) = dial(tls, address, options).await?;
-    let (send, receive, _) = greet(&connection, address, options).await?;
+    let (send, mut receive) = say_hello(&connection)
+        .await
+        .map_err(|error| connect_error(&error, address, options))?;
+    hear_hello(&connection, &mut receive, address, options).await?;
     Ok((endpoint, connection, send, receive))
 }
 
@@ -553,7 +600,8 @@ impl ReceiverLink {
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(connection.clone());
         let shortcut = options.shortcut.clone();
-        let (control, incoming) = shared.start_control(runtime, send, receive, options.compression)?;
+        let control = shared.send_control(runtime, send, options.compression)?;
+        let incoming = shared.receive_control(runtime, receive)?;
         let (op_frames, ops) = bounded::<OpFrame>(4);
         let (bulk_frames, bulk) = bounded::<BulkFrame>(4);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);

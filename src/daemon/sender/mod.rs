@@ -300,36 +300,24 @@ pub fn open_link(
     let tls = sender_config(&options.identity, target.fingerprint, &[ALPN_MIRROR])
         .map_err(|error| (about(&error), false))?;
     let addresses = resolve(&target.host, target.port).map_err(|error| (about(&error), true))?;
-    let link = SenderLink::connect(runtime, tls, &addresses, &options.link).map_err(|error| {
-        let is_temporary = match &error {
-            ConnectError::Refused { code, .. } => code.is_temporary(),
-            ConnectError::WrongPeer { .. } => false,
-            _ => true,
-        };
-        let text = match &error {
-            ConnectError::Refused {
-                code: CloseCode::NotAllowed,
-                ..
-            } => not_allowed(options),
-            error => about(error),
-        };
-        (text, is_temporary)
-    })?;
-    let refused = |link: &SenderLink| match link.wait_ended() {
-        LinkEnd::Closed {
-            code: CloseCode::NotAllowed,
-            ..
-        } => (not_allowed(options), false),
-        LinkEnd::Closed { code, text, .. } => (about(&text), code.is_temporary()),
-        LinkEnd::Lost { text } => (about(&text), true),
+    // What it says when it refuses reads the same before and after its hello.
+    let refused = |code: CloseCode, text: &str| match code {
+        CloseCode::NotAllowed => (not_allowed(options), false),
+        code => (about(&text), code.is_temporary()),
     };
-    if link.control().send(ToReceiver::Open(open)).is_err() {
-        return Err(refused(&link));
-    }
+    let first = ToReceiver::Open(open);
+    let link =
+        SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(|error| match &error {
+            ConnectError::Refused { code, text } => refused(*code, text),
+            error => (about(error), !matches!(error, ConnectError::WrongPeer { .. })),
+        })?;
     match link.incoming().recv() {
         Ok(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
         Ok(_) => Err((about(&"the receiver broke the protocol"), false)),
-        Err(_) => Err(refused(&link)),
+        Err(_) => Err(match link.wait_ended() {
+            LinkEnd::Closed { code, text, .. } => refused(code, &text),
+            LinkEnd::Lost { text } => (about(&text), true),
+        }),
     }
 }
 

@@ -243,6 +243,8 @@ pub struct Session<'a, 'c> {
     large_due: HashMap<ObjectId, Instant>,
     marked: Option<u64>,
     cursor: Option<Cursor>,
+    /// The cursor of an earlier run that the receiver still has, and that holds for this one, too.
+    kept_cursor: Option<Cursor>,
     must_reconcile: bool,
     reconcile_due: Option<Instant>,
     reconciles: u32,
@@ -321,6 +323,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 large_due: HashMap::new(),
                 marked: None,
                 cursor: None,
+                kept_cursor: None,
                 must_reconcile: false,
                 reconcile_due: None,
                 reconciles: 0,
@@ -496,9 +499,9 @@ impl<'a, 'c> Session<'a, 'c> {
             let sequence = self.scanned;
             self.submit(OpBody::Mark { sequence }, InFlight::Mark);
         }
-        let Some(cursor) = self.cursor.filter(|cursor| {
-            cursor.sequence == self.scanned && cursor.incarnation == self.context.incarnation
-        }) else {
+        let ours = |cursor: &Cursor| cursor.incarnation == self.context.incarnation;
+        let cursor = self.cursor.filter(ours).or(self.kept_cursor);
+        let Some(cursor) = cursor.filter(|cursor| cursor.sequence == self.scanned) else {
             return Ok(None);
         };
         if !self.window.is_empty() {

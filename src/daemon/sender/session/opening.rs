@@ -19,7 +19,6 @@ impl Session<'_, '_> {
             let found = source.scan().map_err(Ended::Halted)?;
             self.context.counters.skipped = found.skipped;
         }
-        let last = source.catalog.read(|view| view.last_sequence())?;
         let target = &self.context.options.target.display;
         let equal = source.ledger.unknown() == 0 && source.ledger.fold() == opened.sum;
         let acknowledged = source.state.acknowledged(target)?;
@@ -40,12 +39,12 @@ impl Session<'_, '_> {
             self.reconcile(opened)
         } else if equal && !first {
             tracing::debug!("sums are equal");
-            self.scanned = last;
             // What is flagged is on the target all the same; a later change finds out.
-            self.scanned = opened
-                .cursor
-                .filter(|_| resumable)
-                .map_or(0, |cursor| cursor.sequence);
+            let cursor = opened.cursor.filter(|_| resumable);
+            self.scanned = cursor.map_or(0, |cursor| cursor.sequence);
+            // A cursor is told when all before it is durable: nothing is left to ask for, and a mark would cost a round trip.
+            self.kept_cursor = cursor.filter(|cursor| valid(cursor) && cursor.sum == opened.sum);
+            self.marked = self.kept_cursor.map(|cursor| cursor.sequence);
             Ok(())
         } else if let Some(cursor) = opened
             .cursor
@@ -83,6 +82,7 @@ impl Session<'_, '_> {
         self.scanned = 0;
         self.page.clear();
         self.marked = None;
+        self.kept_cursor = None;
         self.must_reconcile = false;
         Ok(())
     }

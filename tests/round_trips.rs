@@ -1,0 +1,137 @@
+//! How often a sender waits for its receiver before it is in sync.
+
+mod support;
+
+use driftless_certs::receiver_config;
+use driftless_protocol::codec::{FrameReader, encode_frame};
+use driftless_protocol::message::{Open, Opened, ToReceiver, ToSender};
+use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
+use quinn::crypto::rustls::QuicServerConfig;
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use support::peer::Peer;
+use support::{PATIENCE, Pair, runtime};
+use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+
+/// A receiver that says nothing, not even hello, before it has read the whole opening; then it answers, and is done.
+struct Reticent {
+    endpoint: quinn::Endpoint,
+    served: JoinHandle<()>,
+}
+
+impl Reticent {
+    fn start(pair: &Pair, answer: impl FnOnce(&Open) -> Opened + Send + 'static) -> Reticent {
+        let handle = runtime();
+        let _inside = handle.enter();
+        let tls = receiver_config(&pair.receiver, &[ALPN_MIRROR]).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let listening = endpoint.clone();
+        let served = std::thread::spawn(move || serve(&listening, answer));
+        Reticent { endpoint, served }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap()
+    }
+}
+
+fn serve(endpoint: &quinn::Endpoint, answer: impl FnOnce(&Open) -> Opened) {
+    let wait = |what: &str| format!("the sender waits for something before {what}");
+    let (connection, mut send, mut receive) = runtime().block_on(async {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let streams = tokio::time::timeout(PATIENCE, connection.accept_bi()).await;
+        let (send, receive) = streams.expect(&wait("its hello")).unwrap();
+        (connection, send, receive)
+    });
+    let opening = read_opening(&mut receive);
+    let open = runtime()
+        .block_on(async { tokio::time::timeout(PATIENCE, opening).await })
+        .expect(&wait("its opening"));
+    let opened = ToSender::Opened(answer(&open));
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.write_all(&encode_frame(&opened).unwrap()).unwrap();
+    encoder.flush().unwrap();
+    let packed = std::mem::take(encoder.get_mut());
+    runtime().block_on(async {
+        send.write_all(&Hello::OURS.to_bytes()).await.unwrap();
+        send.write_all(&packed).await.unwrap();
+        // Nothing more is said: what else the sender wanted to know it would want for ever.
+        tokio::time::timeout(PATIENCE, connection.closed())
+            .await
+            .expect("the sender is not content with the answer to its opening");
+    });
+}
+
+async fn read_opening(receive: &mut quinn::RecvStream) -> Open {
+    let mut hello = [0; HELLO_BYTES];
+    receive.read_exact(&mut hello).await.unwrap();
+    Hello::from_bytes(&hello).unwrap();
+    let (mut decoder, mut frames) = (Decoder::new().unwrap(), FrameReader::default());
+    let mut inflated = vec![0; 64 << 10];
+    loop {
+        let chunk = receive.read_chunk(64 << 10, true).await.unwrap().unwrap();
+        let mut input = InBuffer::around(&chunk.bytes);
+        while input.pos() < chunk.bytes.len() {
+            let mut output = OutBuffer::around(&mut inflated[..]);
+            decoder.run(&mut input, &mut output).unwrap();
+            let made = output.pos();
+            frames.push(&inflated[..made]);
+        }
+        match frames.next().unwrap() {
+            Some(ToReceiver::Open(open)) => return open,
+            Some(other) => panic!("{other:?} in place of an opening"),
+            None => {}
+        }
+    }
+}
+
+/// The handshake, and one more.
+#[test]
+fn an_unchanged_tree_takes_one_round_trip() {
+    let pair = Arc::new(Pair::new());
+    for n in 0..10 {
+        fs::write(pair.src().join(format!("file{n}")), format!("{n}")).unwrap();
+    }
+    pair.seed().unwrap();
+    // What the real receiver answers, passed on.
+    let receiver = pair.receive();
+    let address = receiver.address();
+    let same = pair.clone();
+    let reticent = Reticent::start(&pair, move |open| {
+        let (peer, opened) = Peer::open(&same, address, open).unwrap();
+        peer.leave();
+        opened
+    });
+    let summary = pair.seed_to(reticent.address()).unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    assert_eq!(summary.counters.ops_total, 0, "nothing had to be asked for");
+    reticent.served.join().unwrap();
+    receiver.stop();
+    // The cursor that was taken over holds for the next run, and for what comes after it.
+    fs::write(pair.src().join("file3"), "another").unwrap();
+    let summary = pair.seed().unwrap();
+    assert!(summary.in_sync && summary.counters.files_read == 1, "{summary:?}");
+    pair.assert_equal();
+    let summary = pair.seed().unwrap();
+    assert_eq!(summary.counters.ops_total, 0);
+}
+
+/// Equal sums are not enough: what the cursor does not speak of may not be on stable storage there.
+#[test]
+fn without_a_cursor_of_the_present_sum_durability_is_asked_for() {
+    let pair = Pair::new();
+    fs::write(pair.src().join("file"), "one").unwrap();
+    pair.seed().unwrap();
+    let receiver = pair.receive();
+    let address = receiver.address();
+    // The sender forgets how far the target has acknowledged.
+    fs::remove_dir_all(pair.path("home-s")).unwrap();
+    fs::create_dir(pair.path("home-s")).unwrap();
+    let summary = pair.seed_to(address).unwrap();
+    assert!(summary.in_sync && summary.counters.ops_total > 0, "{summary:?}");
+    receiver.stop();
+}
