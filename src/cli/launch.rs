@@ -21,7 +21,7 @@ use crate::engine::filter::Filter;
 use crate::engine::fuse::{DeleteLimit, DeleteLimitError};
 use crate::net::{Compression, LinkOptions, Shortcut};
 use clap::{Args, ValueEnum};
-use driftless_certs::{Identity, TrustStore};
+use driftless_certs::{Fingerprint, Identity, TrustStore};
 use driftless_protocol::RelPath;
 use std::ffi::OsStr;
 use std::io;
@@ -187,13 +187,13 @@ pub(super) struct End<'a> {
     pub(super) link: &'a LinkOptions,
 }
 
-/// How to connect to a receiver in this process. Under a limit contents pass the connection: that is what the limit is on.
-fn local_link(link: &LinkOptions) -> LinkOptions {
+/// How to connect to a receiver in this process. With a limit, over the loopback device: that is what the limit is on.
+fn local_link(link: &LinkOptions, sender: Fingerprint) -> LinkOptions {
     if link.limiter.is_some() {
         return link.clone();
     }
     LinkOptions {
-        shortcut: Some(Shortcut::default()),
+        shortcut: Some(Shortcut::new(sender)),
         compression: Compression::Off,
         ..link.clone()
     }
@@ -360,8 +360,7 @@ pub(super) fn existing_directory(purpose: &str, path: &Path) -> Result<PathBuf, 
     Ok(found)
 }
 
-/// A directory here as the far end: a receiver in this process, on the loopback device, that lets in one throw-away
-/// identity and nobody else.
+/// A directory here as the far end: a receiver in this process that lets in one throw-away identity and nobody else.
 pub(super) struct LocalEnd {
     daemon: ReceiverDaemon,
     identity: Identity,
@@ -379,7 +378,7 @@ impl LocalEnd {
     ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
-        let link = local_link(link);
+        let link = local_link(link, sender.fingerprint());
         // The state of a module is found by its name, so the name has to stand for the directory.
         let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
         let module = format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]));
@@ -439,8 +438,9 @@ mod tests {
             limiter: Some(Arc::new(Limiter::new(schedule))),
             ..LinkOptions::default()
         };
-        let limited = local_link(&limited);
+        let sender = Identity::ephemeral().unwrap().fingerprint();
+        let limited = local_link(&limited, sender);
         assert!(limited.shortcut.is_none() && limited.limiter.is_some());
-        assert!(local_link(&LinkOptions::default()).shortcut.is_some());
+        assert!(local_link(&LinkOptions::default(), sender).shortcut.is_some());
     }
 }

@@ -1,8 +1,9 @@
 //! The receiver's endpoint: handshakes, authorisation, limits.
 
 use super::limit::Limiter;
-use super::link::{ReceiverLink, Shared};
+use super::link::{Line, ReceiverLink, Shared};
 use super::pair::PairLink;
+use super::shortcut::Shortcut;
 use super::transport::{BULK_STREAMS, LinkOptions, OP_STREAMS, endpoint, transport};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
@@ -55,9 +56,16 @@ pub struct BindError {
 
 /// Listens for senders.
 pub struct ReceiverEndpoint {
-    endpoint: quinn::Endpoint,
+    listening: Listening,
     accepted: Receiver<Accepted>,
     address: SocketAddr,
+}
+
+/// Where senders come from.
+enum Listening {
+    Network(quinn::Endpoint),
+    /// From this process alone.
+    Here(Shortcut),
 }
 
 impl fmt::Debug for ReceiverEndpoint {
@@ -67,7 +75,8 @@ impl fmt::Debug for ReceiverEndpoint {
 }
 
 impl ReceiverEndpoint {
-    /// Listens on a UDP address. `secret` is this receiver's alone, and the same after a restart.
+    /// Listens on a UDP address. `secret` is this receiver's alone, and the same after a restart. With a shortcut in the
+    /// options nothing is opened: only the sender of this process that has it, too, can connect.
     pub fn bind(
         runtime: &tokio::runtime::Handle,
         tls: rustls::ServerConfig,
@@ -76,6 +85,15 @@ impl ReceiverEndpoint {
         options: &LinkOptions,
         authorise: Authorise,
     ) -> Result<ReceiverEndpoint, BindError> {
+        if let Some(shortcut) = &options.shortcut {
+            let (accepting, accepted) = unbounded();
+            shortcut.open(accepting);
+            return Ok(ReceiverEndpoint {
+                listening: Listening::Here(shortcut.clone()),
+                accepted,
+                address: listen,
+            });
+        }
         let failed = |source| BindError {
             address: listen,
             source,
@@ -101,7 +119,7 @@ impl ReceiverEndpoint {
         };
         runtime.spawn(accept(endpoint.clone(), door));
         Ok(ReceiverEndpoint {
-            endpoint,
+            listening: Listening::Network(endpoint),
             accepted,
             address,
         })
@@ -119,8 +137,12 @@ impl ReceiverEndpoint {
 
     /// Ends all connections.
     pub fn close(&self) {
-        self.endpoint
-            .close(CloseCode::Done.number().into(), b"the receiver stops");
+        match &self.listening {
+            Listening::Network(endpoint) => {
+                endpoint.close(CloseCode::Done.number().into(), b"the receiver stops");
+            }
+            Listening::Here(shortcut) => shortcut.close(),
+        }
     }
 }
 
@@ -203,7 +225,7 @@ impl Door {
         let accepted = match alpn {
             Alpn::Pair => Ok(Accepted::Pair(PairLink::new(
                 self.runtime.clone(),
-                Shared::new(connection),
+                Shared::new(Line::Network(connection)),
                 peer,
                 send,
                 receive,

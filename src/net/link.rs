@@ -3,7 +3,7 @@
 use super::compression::{Compression, Queue, Steering};
 use super::congestion::{PathMemory, memory_of};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
-use super::shortcut::Shortcut;
+use super::shortcut::{Room, Side};
 use super::transport::{
     BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
     transport,
@@ -31,9 +31,11 @@ const PRIORITY_OPS: i32 = 1;
 const PRIORITY_BULK: i32 = 0;
 /// Content bytes that one frame of an op stream gathers; the rest of a frame's limit is for names and numbers.
 const FRAME_CONTENT_BYTES: usize = 256 << 10;
-const CONTROL_QUEUE: usize = 1_024;
-const OP_QUEUE: usize = 64;
+pub(super) const CONTROL_QUEUE: usize = 1_024;
+pub(super) const OP_QUEUE: usize = 64;
 const BULK_QUEUE: usize = 8;
+/// Frames of ops, and of ranges, that have arrived and that nobody has taken yet.
+pub(super) const RECEIVED_FRAMES: usize = 4;
 
 /// Why a link ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,24 +85,36 @@ pub struct LinkStatistics {
     pub round_trip: std::time::Duration,
 }
 
+/// What messages travel on.
+#[derive(Debug, Clone)]
+pub(super) enum Line {
+    Network(quinn::Connection),
+    /// The other end is in this process.
+    Here(Arc<Room>, Side),
+}
+
 /// The part that both ends share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
-    connection: quinn::Connection,
+    line: Line,
     end: Arc<Mutex<Option<LinkEnd>>>,
 }
 
 impl Shared {
-    pub(super) fn new(connection: quinn::Connection) -> Shared {
+    pub(super) fn new(line: Line) -> Shared {
         Shared {
-            connection,
+            line,
             end: Arc::default(),
         }
     }
 
     pub(super) fn close(&self, code: CloseCode, text: &str) {
+        let connection = match &self.line {
+            Line::Network(connection) => connection,
+            Line::Here(room, side) => return room.close(*side, code, text),
+        };
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        if end.is_none() && self.connection.close_reason().is_none() {
+        if end.is_none() && connection.close_reason().is_none() {
             *end = Some(LinkEnd::Closed {
                 code,
                 text: text.to_owned(),
@@ -108,16 +122,23 @@ impl Shared {
             });
         }
         let text = &text[..text.floor_char_boundary(driftless_protocol::limits::TEXT_BYTES_MAX)];
-        self.connection.close(code.number().into(), text.as_bytes());
+        connection.close(code.number().into(), text.as_bytes());
     }
 
     fn ended(&self) -> Option<LinkEnd> {
+        let connection = match &self.line {
+            Line::Network(connection) => connection,
+            Line::Here(room, side) => return room.ended(*side),
+        };
         let ours = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ours.or_else(|| self.connection.close_reason().map(|error| link_end(&error)))
+        ours.or_else(|| connection.close_reason().map(|error| link_end(&error)))
     }
 
     fn statistics(&self) -> LinkStatistics {
-        let statistics = self.connection.stats();
+        let Line::Network(connection) = &self.line else {
+            return LinkStatistics::default();
+        };
+        let statistics = connection.stats();
         LinkStatistics {
             bytes_sent: statistics.udp_tx.bytes,
             bytes_received: statistics.udp_rx.bytes,
@@ -208,7 +229,7 @@ fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
 
 /// Hands ops to the op streams.
 #[derive(Debug, Clone)]
-pub struct OpSender(Sender<OpMessage>);
+pub struct OpSender(pub(super) Sender<OpMessage>);
 
 impl OpSender {
     /// Waits for room.
@@ -220,20 +241,18 @@ impl OpSender {
 /// Hands ranges to the bulk streams.
 #[derive(Debug, Clone)]
 pub struct BulkSender {
-    frames: mpsc::Sender<Vec<u8>>,
-    steering: Arc<Steering>,
-    shortcut: Option<Shortcut>,
+    pub(super) way: BulkWay,
+    pub(super) steering: Arc<Steering>,
+}
+
+/// Where ranges go.
+#[derive(Debug, Clone)]
+pub(super) enum BulkWay {
+    Network(mpsc::Sender<Vec<u8>>),
+    Here(Arc<Room>),
 }
 
 impl BulkSender {
-    fn new(frames: mpsc::Sender<Vec<u8>>, options: &LinkOptions) -> BulkSender {
-        BulkSender {
-            frames,
-            steering: Arc::new(Steering::new(options.compression)),
-            shortcut: options.shortcut.clone(),
-        }
-    }
-
     /// At which level of zstd the next range should be compressed; none if it should not.
     pub fn level(&self) -> Option<i32> {
         self.steering.level()
@@ -246,31 +265,32 @@ impl BulkSender {
 
     /// Waits for room.
     pub fn send(&self, frame: BulkFrame) -> Result<(), Ended> {
-        if let Some(shortcut) = &self.shortcut {
-            return shortcut.send(frame);
-        }
+        let frames = match &self.way {
+            BulkWay::Network(frames) => frames,
+            BulkWay::Here(room) => return room.send_bulk(frame),
+        };
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
         self.steering
-            .observe(Queue::of(self.frames.capacity(), self.frames.max_capacity()));
-        self.frames.blocking_send(bytes).map_err(|_| Ended)
+            .observe(Queue::of(frames.capacity(), frames.max_capacity()));
+        frames.blocking_send(bytes).map_err(|_| Ended)
     }
 
     /// Whether the receiver is in this process, so that packing its bytes is of no use.
     pub fn is_local(&self) -> bool {
-        self.shortcut.is_some()
+        matches!(self.way, BulkWay::Here(_))
     }
 }
 
 /// The sender's end.
 #[derive(Debug)]
 pub struct SenderLink {
-    shared: Shared,
-    control: Sender<ToReceiver>,
-    incoming: Receiver<ToSender>,
-    ops: OpSender,
-    bulk: BulkSender,
-    features: Features,
-    _endpoint: quinn::Endpoint,
+    pub(super) shared: Shared,
+    pub(super) control: Sender<ToReceiver>,
+    pub(super) incoming: Receiver<ToSender>,
+    pub(super) ops: OpSender,
+    pub(super) bulk: BulkSender,
+    pub(super) features: Features,
+    pub(super) _endpoint: Option<quinn::Endpoint>,
 }
 
 impl SenderLink {
@@ -282,6 +302,11 @@ impl SenderLink {
         first: ToReceiver,
         options: &LinkOptions,
     ) -> Result<SenderLink, ConnectError> {
+        if let Some(shortcut) = &options.shortcut {
+            let failed = |error: std::io::Error| ConnectError::Failed(error.to_string());
+            let link = shortcut.connect(first).map_err(failed)?;
+            return link.ok_or_else(|| ConnectError::Failed("the receiver has ended".to_owned()));
+        }
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
             match runtime.block_on(dial(tls.clone(), address, options)) {
@@ -308,7 +333,7 @@ impl SenderLink {
         let (send, mut receive) = runtime
             .block_on(say_hello(&connection))
             .map_err(|error| connect_error(&error, address, options))?;
-        let shared = Shared::new(connection.clone());
+        let shared = Shared::new(Line::Network(connection.clone()));
         let control = shared
             .send_control(runtime, send, options.compression)
             .map_err(failed)?;
@@ -316,26 +341,26 @@ impl SenderLink {
         let _ = control.send(first);
         let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
         let incoming = shared.receive_control(runtime, receive).map_err(failed)?;
-        Self::start(
-            runtime,
-            endpoint,
+        let (ops, bulk) = Self::start(runtime, &connection, &shared, options).map_err(failed)?;
+        Ok(SenderLink {
             shared,
-            (control, incoming),
+            control,
+            incoming,
+            ops,
+            bulk,
             features,
-            options,
-        )
-        .map_err(failed)
+            _endpoint: Some(endpoint),
+        })
     }
 
+    /// Starts the op and bulk streams.
     fn start(
         runtime: &tokio::runtime::Handle,
-        endpoint: quinn::Endpoint,
-        shared: Shared,
-        (control, incoming): (Sender<ToReceiver>, Receiver<ToSender>),
-        features: Features,
+        connection: &quinn::Connection,
+        shared: &Shared,
         options: &LinkOptions,
-    ) -> std::io::Result<SenderLink> {
-        let (connection, compression) = (shared.connection.clone(), options.compression);
+    ) -> std::io::Result<(OpSender, BulkSender)> {
+        let compression = options.compression;
         let (ops, waiting) = bounded(OP_QUEUE);
         for _ in 0..OP_STREAMS {
             let (packed, to_write) = pieces();
@@ -352,16 +377,11 @@ impl SenderLink {
         for _ in 0..BULK_STREAMS {
             runtime.spawn(write_bulk(connection.clone(), frames.clone()));
         }
-        let (ops, bulk) = (OpSender(ops), BulkSender::new(bulk, options));
-        Ok(SenderLink {
-            shared,
-            control,
-            incoming,
-            ops,
-            bulk,
-            features,
-            _endpoint: endpoint,
-        })
+        let bulk = BulkSender {
+            way: BulkWay::Network(bulk),
+            steering: Arc::new(Steering::new(compression)),
+        };
+        Ok((OpSender(ops), bulk))
     }
 
     /// Messages to the receiver.
@@ -396,7 +416,10 @@ impl SenderLink {
 
     /// What the next connection to this peer may make use of.
     pub fn path_memory(&self) -> Option<PathMemory> {
-        memory_of(self.shared.connection.congestion_state())
+        match &self.shared.line {
+            Line::Network(connection) => memory_of(connection.congestion_state()),
+            Line::Here(..) => None,
+        }
     }
 
     /// Ends the link.
@@ -425,7 +448,7 @@ impl Drop for SenderLink {
 }
 
 /// Gathers what is waiting into one frame.
-fn collect_ops(first: OpMessage, waiting: &Receiver<OpMessage>) -> OpFrame {
+pub(super) fn collect_ops(first: OpMessage, waiting: &Receiver<OpMessage>) -> OpFrame {
     let mut bytes = weight(&first);
     let mut frame = vec![first];
     while frame.len() < OPS_PER_FRAME_MAX && bytes < FRAME_CONTENT_BYTES {
@@ -580,13 +603,12 @@ async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mute
 /// The receiver's end.
 #[derive(Debug)]
 pub struct ReceiverLink {
-    shared: Shared,
-    is_local: bool,
-    peer: Fingerprint,
-    control: Sender<ToSender>,
-    incoming: Receiver<ToReceiver>,
-    ops: Receiver<OpFrame>,
-    bulk: Receiver<BulkFrame>,
+    pub(super) shared: Shared,
+    pub(super) peer: Fingerprint,
+    pub(super) control: Sender<ToSender>,
+    pub(super) incoming: Receiver<ToReceiver>,
+    pub(super) ops: Receiver<OpFrame>,
+    pub(super) bulk: Receiver<BulkFrame>,
 }
 
 impl ReceiverLink {
@@ -598,16 +620,12 @@ impl ReceiverLink {
         receive: quinn::RecvStream,
         options: &LinkOptions,
     ) -> std::io::Result<ReceiverLink> {
-        let shared = Shared::new(connection.clone());
-        let shortcut = options.shortcut.clone();
+        let shared = Shared::new(Line::Network(connection.clone()));
         let control = shared.send_control(runtime, send, options.compression)?;
         let incoming = shared.receive_control(runtime, receive)?;
-        let (op_frames, ops) = bounded::<OpFrame>(4);
-        let (bulk_frames, bulk) = bounded::<BulkFrame>(4);
+        let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
+        let (bulk_frames, bulk) = bounded::<BulkFrame>(RECEIVED_FRAMES);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
-        if let Some(shortcut) = &shortcut {
-            shortcut.open(connection.stable_id(), bulk_frames.clone());
-        }
         let bulk_shared = shared.clone();
         thread("bulk-in", move || {
             while let Some(frame) = raw_frames.blocking_recv() {
@@ -621,15 +639,8 @@ impl ReceiverLink {
                 }
             }
         })?;
-        let accepting = shared.clone();
-        runtime.spawn(async move {
-            accept_streams(accepting, op_frames, raw_bulk).await;
-            if let Some(shortcut) = shortcut {
-                shortcut.close(connection.stable_id());
-            }
-        });
+        runtime.spawn(accept_streams(connection, shared.clone(), op_frames, raw_bulk));
         Ok(ReceiverLink {
-            is_local: options.shortcut.is_some(),
             shared,
             peer,
             control,
@@ -646,12 +657,15 @@ impl ReceiverLink {
 
     /// Whether the sender is in this process.
     pub fn is_local(&self) -> bool {
-        self.is_local
+        matches!(self.shared.line, Line::Here(..))
     }
 
-    /// Its address.
-    pub fn remote_address(&self) -> SocketAddr {
-        self.shared.connection.remote_address()
+    /// Where it is, for messages.
+    pub fn remote(&self) -> String {
+        match &self.shared.line {
+            Line::Network(connection) => connection.remote_address().to_string(),
+            Line::Here(..) => "this process".to_owned(),
+        }
     }
 
     /// Messages to the sender.
@@ -713,14 +727,17 @@ impl LinkHandle {
 
     /// Whether the peer still answers. Blocks for `patience`, or four round trips if that is longer, when it does not.
     pub fn is_alive(&self, patience: Duration) -> bool {
-        let before = self.shared.connection.stats();
+        let Line::Network(connection) = &self.shared.line else {
+            return self.shared.ended().is_none();
+        };
+        let before = connection.stats();
         // Says nothing, but has to be acknowledged.
         if self.control.try_send(ToSender::Ended(Runs::default())).is_err() {
             return false;
         }
         let deadline = Instant::now() + patience.max(4 * before.path.rtt);
-        while self.shared.connection.close_reason().is_none() && Instant::now() < deadline {
-            if self.shared.connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
+        while connection.close_reason().is_none() && Instant::now() < deadline {
+            if connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
                 return true;
             }
             std::thread::park_timeout(Duration::from_millis(10));
@@ -736,8 +753,13 @@ impl Drop for ReceiverLink {
 }
 
 /// Takes the peer's streams. Holding the senders of both channels here keeps them open until the connection ends.
-async fn accept_streams(shared: Shared, ops: Sender<OpFrame>, bulk: mpsc::Sender<Vec<u8>>) {
-    while let Ok(mut stream) = shared.connection.accept_uni().await {
+async fn accept_streams(
+    connection: quinn::Connection,
+    shared: Shared,
+    ops: Sender<OpFrame>,
+    bulk: mpsc::Sender<Vec<u8>>,
+) {
+    while let Ok(mut stream) = connection.accept_uni().await {
         let (shared, ops, bulk) = (shared.clone(), ops.clone(), bulk.clone());
         tokio::spawn(async move {
             let mut kind = [0];

@@ -1,41 +1,192 @@
-//! Contents between two ends in one process: beside the connection, not through it.
+//! A mirror connection whose two ends are in one process: without a network, and without what a network asks for.
 //!
-//! The connection orders everything and carries all messages, so that there is one way to apply; but to encrypt the bytes of a
-//! file for oneself, and to pack them, is of no use to anybody.
+//! The same messages pass in the same order and under the same limits as over QUIC, so that there is one way to apply; but
+//! neither encoded, nor packed, nor encrypted, which would be of no use to anybody. No port is opened.
 
-use crossbeam_channel::Sender;
-use driftless_protocol::message::BulkFrame;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use super::compression::{Compression, Steering};
+use super::endpoint::Accepted;
+use super::link::{
+    BulkSender, BulkWay, CONTROL_QUEUE, Ended, Line, LinkEnd, OP_QUEUE, OpSender, RECEIVED_FRAMES, ReceiverLink,
+    SenderLink, Shared, collect_ops, thread,
+};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use driftless_certs::Fingerprint;
+use driftless_protocol::CloseCode;
+use driftless_protocol::message::{BulkFrame, ToReceiver};
+use driftless_protocol::version::Features;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-/// The way in for contents, of the present connection of a receiver in this process. Both ends' options hold the same one.
-#[derive(Debug, Clone, Default)]
-pub struct Shortcut(Arc<Mutex<Option<Way>>>);
+/// The way to a receiver in this process. Both ends' options hold the same one.
+#[derive(Debug, Clone)]
+pub struct Shortcut {
+    /// Who the sender is to the receiver.
+    sender: Fingerprint,
+    way: Arc<Mutex<Way>>,
+}
 
-/// A connection, and the way to its receiver.
-type Way = (usize, Sender<BulkFrame>);
+#[derive(Debug, Default)]
+struct Way {
+    /// To the receiver's acceptor, while there is one.
+    accepting: Option<Sender<Accepted>>,
+    rooms: Vec<Weak<Room>>,
+}
 
 impl Shortcut {
-    /// A connection has begun.
-    pub(super) fn open(&self, connection: usize, frames: Sender<BulkFrame>) {
-        *self.lock() = Some((connection, frames));
-    }
-
-    /// A connection has ended: its receiver shall see the end of its channel.
-    pub(super) fn close(&self, connection: usize) {
-        let mut present = self.lock();
-        if present.as_ref().is_some_and(|(other, _)| *other == connection) {
-            *present = None;
+    /// A way for a sender of this identity, to whatever receiver has it in its options.
+    pub fn new(sender: Fingerprint) -> Shortcut {
+        Shortcut {
+            sender,
+            way: Arc::default(),
         }
     }
 
-    /// Waits for room; an error if there is no connection any more.
-    pub(super) fn send(&self, frame: BulkFrame) -> Result<(), super::Ended> {
-        let frames = self.lock().as_ref().map(|(_, frames)| frames.clone());
-        let frames = frames.ok_or(super::Ended)?;
-        frames.send(frame).map_err(|_| super::Ended)
+    /// A receiver takes connections from now on.
+    pub(super) fn open(&self, accepting: Sender<Accepted>) {
+        lock(&self.way).accepting = Some(accepting);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Way>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The receiver ends, and all connections with it.
+    pub(super) fn close(&self) {
+        let way = std::mem::take(&mut *lock(&self.way));
+        for room in way.rooms.iter().filter_map(Weak::upgrade) {
+            room.close(Side::Receiver, CloseCode::Done, "the receiver stops");
+        }
     }
+
+    /// Connects, and sends the first message. None if there is no receiver.
+    pub(super) fn connect(&self, first: ToReceiver) -> io::Result<Option<SenderLink>> {
+        let mut way = lock(&self.way);
+        let Some(accepting) = way.accepting.clone() else {
+            return Ok(None);
+        };
+        let (sender, receiver, room) = ends(self.sender)?;
+        way.rooms.retain(|room| room.strong_count() > 0);
+        way.rooms.push(Arc::downgrade(&room));
+        drop(way);
+        let _ = sender.control.send(first);
+        let accepted = accepting.send(Accepted::Mirror(receiver));
+        Ok(accepted.is_ok().then_some(sender))
+    }
+}
+
+/// One of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Sender,
+    Receiver,
+}
+
+/// What both ends of a connection share.
+#[derive(Debug)]
+pub(super) struct Room {
+    ended: OnceLock<(Side, CloseCode, String)>,
+    /// Taken when the connection ends, which everybody who waits for `gone` sees.
+    open: Mutex<Option<Sender<Infallible>>>,
+    gone: Receiver<Infallible>,
+    /// The way of contents, which nobody forwards. Taken at the end, so that the receiver sees the end of its channel.
+    bulk: Mutex<Option<Sender<BulkFrame>>>,
+}
+
+impl Room {
+    /// Ends the connection, if nobody has yet.
+    pub(super) fn close(&self, side: Side, code: CloseCode, text: &str) {
+        let _ = self.ended.set((side, code, text.to_owned()));
+        lock(&self.bulk).take();
+        lock(&self.open).take();
+    }
+
+    /// How it ended, as one side sees it.
+    pub(super) fn ended(&self, side: Side) -> Option<LinkEnd> {
+        self.ended.get().map(|(by, code, text)| LinkEnd::Closed {
+            code: *code,
+            text: text.clone(),
+            by_peer: *by != side,
+        })
+    }
+
+    /// Waits for room; an error once the connection has ended.
+    pub(super) fn send_bulk(&self, frame: BulkFrame) -> Result<(), Ended> {
+        let frames = lock(&self.bulk).clone().ok_or(Ended)?;
+        select! {
+            send(frames, frame) -> sent => sent.map_err(|_| Ended),
+            recv(self.gone) -> _ => Err(Ended),
+        }
+    }
+
+    /// Passes messages on until one end is gone.
+    fn forward<T: Send + 'static, U: Send + 'static>(
+        self: &Arc<Room>,
+        name: &str,
+        from: Receiver<T>,
+        to: Sender<U>,
+        mut collect: impl FnMut(T, &Receiver<T>) -> U + Send + 'static,
+    ) -> io::Result<()> {
+        let room = self.clone();
+        thread(name, move || {
+            loop {
+                let first = select! {
+                    recv(from) -> first => first.ok(),
+                    recv(room.gone) -> _ => None,
+                };
+                let Some(first) = first else { return };
+                let message = collect(first, &from);
+                let is_sent = select! {
+                    send(to, message) -> sent => sent.is_ok(),
+                    recv(room.gone) -> _ => false,
+                };
+                if !is_sent {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+/// Both ends of a new connection.
+fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)> {
+    let (open, gone) = bounded(0);
+    let (bulk, bulk_frames) = bounded(RECEIVED_FRAMES);
+    let room = Arc::new(Room {
+        ended: OnceLock::new(),
+        open: Mutex::new(Some(open)),
+        gone,
+        bulk: Mutex::new(Some(bulk)),
+    });
+    let (to_receiver, forth) = bounded(CONTROL_QUEUE);
+    let (at_receiver, from_sender) = bounded(CONTROL_QUEUE);
+    let (to_sender, back) = bounded(CONTROL_QUEUE);
+    let (at_sender, from_receiver) = bounded(CONTROL_QUEUE);
+    let (ops, waiting) = bounded(OP_QUEUE);
+    let (op_frames, frames) = bounded(RECEIVED_FRAMES);
+    room.forward("control-out", forth, at_receiver, |message, _| message)?;
+    room.forward("control-in", back, at_sender, |message, _| message)?;
+    room.forward("ops", waiting, op_frames, collect_ops)?;
+    let shared = |side| Shared::new(Line::Here(room.clone(), side));
+    let sender_link = SenderLink {
+        shared: shared(Side::Sender),
+        control: to_receiver,
+        incoming: from_receiver,
+        ops: OpSender(ops),
+        bulk: BulkSender {
+            way: BulkWay::Here(room.clone()),
+            steering: Arc::new(Steering::new(Compression::Off)),
+        },
+        features: Features::OURS,
+        _endpoint: None,
+    };
+    let receiver_link = ReceiverLink {
+        shared: shared(Side::Receiver),
+        peer: sender,
+        control: to_sender,
+        incoming: from_sender,
+        ops: frames,
+        bulk: bulk_frames,
+    };
+    Ok((sender_link, receiver_link, room))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -48,7 +48,7 @@ pub struct LinkOptions {
     pub remembered: Option<PathMemory>,
     /// What may leave in a second, together with all others that hold the same.
     pub limiter: Option<Arc<Limiter>>,
-    /// The way of contents if the other end is in this process.
+    /// The way to the other end, if that is in this process; nothing else here counts then.
     pub shortcut: Option<Shortcut>,
 }
 

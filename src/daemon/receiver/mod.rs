@@ -211,7 +211,7 @@ impl Shared {
             return link.close(CloseCode::Violation, "the first message was not an opening");
         };
         if let Err((code, text)) = self.serve_opened(link, &open) {
-            tracing::warn!(%peer, remote = %link.remote_address(), "refused: {text}");
+            tracing::warn!(%peer, remote = %link.remote(), "refused: {text}");
             link.close(code, &text);
         }
     }
