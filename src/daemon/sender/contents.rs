@@ -55,6 +55,11 @@ impl Contents {
         self.sizes.contains(&bytes)
     }
 
+    /// Whether a file may have this content on the target.
+    pub fn may_hold(&self, digest: &Digest) -> bool {
+        self.by_digest.contains_key(&key(digest))
+    }
+
     /// Another file than `object` that has this content on the target.
     pub fn find(
         &self,

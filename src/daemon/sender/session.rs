@@ -25,7 +25,7 @@ use crate::daemon::memory::Spent;
 use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::fs::{FileType, Stamp, Stat, descriptors_for};
+use crate::fs::{Directory, FileType, Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use assumed::Assumed;

@@ -500,6 +500,14 @@ impl Source {
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 
+    /// The handle of a directory of the source that is open already.
+    pub fn open_directory(&self, object: ObjectId) -> Option<Arc<Directory>> {
+        match object {
+            ObjectId::ROOT => Some(self.root.clone()),
+            _ => self.handles.get(&object).cloned(),
+        }
+    }
+
     /// A handle of a directory of the source; `None` if it cannot be had, for whatever reason.
     pub fn directory(
         &mut self,

@@ -167,17 +167,29 @@ pub fn next(entry: &Entry, unstable: bool) -> Next {
     }
 }
 
+/// An object of which an op was applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Acknowledged {
+    /// The object.
+    pub object: ObjectId,
+    /// The target has it as it is: nothing else has to be done for it, unless it changed meanwhile.
+    pub is_settled: bool,
+}
+
 /// An op was applied: writes down what the target holds now. Returns the object if all is well with it.
 pub fn acknowledge(
     source: &mut Source,
     t: &mut Tables<'_>,
     flight: &InFlight,
-) -> Result<Option<ObjectId>, StoreError> {
+) -> Result<Option<Acknowledged>, StoreError> {
     let Some(object) = flight.object() else {
         return Ok(None);
     };
     let Some(mut entry) = t.get(object)? else {
-        return Ok(Some(object));
+        return Ok(Some(Acknowledged {
+            object,
+            is_settled: true,
+        }));
     };
     match flight {
         InFlight::Make { attributes, .. } => {
@@ -258,7 +270,10 @@ pub fn acknowledge(
         InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => return Ok(None),
     }
     source.put(t, &entry)?;
-    Ok(Some(object))
+    Ok(Some(Acknowledged {
+        object,
+        is_settled: matches!(next(&entry, false), Next::Nothing),
+    }))
 }
 
 fn settle_attributes(entry: &mut Entry, sent: &Attributes) {

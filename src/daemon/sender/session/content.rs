@@ -157,17 +157,9 @@ impl Session<'_, '_> {
     ) -> Result<(), Ended> {
         let object = file.object;
         self.free(object);
-        let source = &mut *self.context.source;
-        let entry = source.catalog.clone().update(false, |t| {
-            let Some(mut entry) = t.get(object)? else {
-                return Ok(None);
-            };
-            if stamp_of(&entry).is_some_and(|known| is_no_older(&stat.stamp, &known)) {
-                source.take_read(t, &mut entry, &stat)?;
-            }
-            Ok(Some(entry))
-        })?;
-        let Some(entry) = entry else { return Ok(()) };
+        let Some(entry) = self.entry_as_read(object, &stat)? else {
+            return Ok(());
+        };
         let (place, attributes) = (entry.place.clone(), stat.attributes.completed(&entry.attributes));
         // Read within a tick of its last change, it stays stale and is read once more.
         // And so does one of which only the end was read.
@@ -226,12 +218,39 @@ impl Session<'_, '_> {
         Ok(())
     }
 
+    /// What the catalog has of a file, with what a read of it found. Most reads find what the last look found, and then
+    /// nothing is written: a transaction for each file would cost more than to read it.
+    fn entry_as_read(&mut self, object: ObjectId, stat: &Stat) -> Result<Option<Entry>, StoreError> {
+        let source = &mut *self.context.source;
+        let known = source.catalog.read(|view| view.get(object))?;
+        let is_known = |entry: &Entry| {
+            stamp_of(entry) == Some(stat.stamp)
+                && entry.size == stat.size
+                && entry.attributes == stat.attributes.completed(&entry.attributes)
+        };
+        if known.as_ref().is_none_or(is_known) {
+            return Ok(known);
+        }
+        source.catalog.clone().update(false, |t| {
+            let Some(mut entry) = t.get(object)? else {
+                return Ok(None);
+            };
+            if stamp_of(&entry).is_some_and(|known| is_no_older(&stat.stamp, &known)) {
+                source.take_read(t, &mut entry, stat)?;
+            }
+            Ok(Some(entry))
+        })
+    }
+
     /// The content as that of another file on the target, if one has it and nothing is under way for that.
     fn copy_of(&self, object: ObjectId, digest: Digest, size: u64) -> Result<Option<Content>, StoreError> {
         if self.uncopied.contains(&object) {
             return Ok(None);
         }
         let source = &self.context.source;
+        if !source.contents.may_hold(&digest) {
+            return Ok(None);
+        }
         let from = source
             .catalog
             .read(|view| source.contents.find(view, object, digest))?;

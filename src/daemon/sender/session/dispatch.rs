@@ -120,7 +120,7 @@ impl Session<'_, '_> {
                 return Ok(());
             }
             Next::Link => {
-                let Some(file) = self.file_ref(object)? else {
+                let Some(file) = self.file_ref_of(&entry)? else {
                     return Ok(());
                 };
                 if let Some((body, digest)) = put_small(&entry, &file) {
@@ -159,7 +159,7 @@ impl Session<'_, '_> {
                 Some(entry.digest.filter(|_| on_target))
             }
         };
-        if let Some(file) = self.file_ref(object)? {
+        if let Some(file) = self.file_ref_of(&entry)? {
             let job = match digest_against {
                 None => ReadJob::Whole(file),
                 Some(basis) => ReadJob::Digest { file, basis },

@@ -1,6 +1,7 @@
 //! What the receiver says: contents it needs, ops that ended, ops that failed.
 
 use super::*;
+use work::Acknowledged;
 
 impl Session<'_, '_> {
     pub(super) fn take_messages(&mut self) -> Result<(), Ended> {
@@ -112,16 +113,24 @@ impl Session<'_, '_> {
     }
 
     pub(super) fn file_ref(&mut self, object: ObjectId) -> Result<Option<FileRef>, StoreError> {
+        let entry = self.context.source.catalog.read(|view| view.get(object))?;
+        entry.map_or(Ok(None), |entry| self.file_ref_of(&entry))
+    }
+
+    /// As [`Session::file_ref`], of an entry as the catalog has it now.
+    pub(super) fn file_ref_of(&mut self, entry: &Entry) -> Result<Option<FileRef>, StoreError> {
+        let object = entry.object;
         let append_only = &self.context.options.append_only;
         let may_assume = !append_only.is_empty() && self.assumed.may_assume(object);
         let source = &mut *self.context.source;
+        let parent = entry.place.directory;
+        if let Some(directory) = source.open_directory(parent).filter(|_| !may_assume) {
+            return Ok(Some(file_ref(entry, directory, false)));
+        }
         let catalog = source.catalog.clone();
         catalog.read(|view| {
-            let Some(entry) = view.get(object)? else {
-                return Ok(None);
-            };
             let directories = match may_assume {
-                true => view.path_of(entry.place.directory)?,
+                true => view.path_of(parent)?,
                 false => None,
             };
             let only_grows = directories.is_some_and(|names| {
@@ -132,15 +141,8 @@ impl Session<'_, '_> {
                     .join(&b'/');
                 append_only.has(&directory, entry.place.name.as_bytes())
             });
-            let directory = source.directory(view, entry.place.directory)?;
-            Ok(directory.map(|directory| FileRef {
-                object,
-                directory,
-                name: entry.place.name,
-                sequence: entry.sequence,
-                hides: entry.flags & flags::HIDES != 0,
-                only_grows,
-            }))
+            let directory = source.directory(view, parent)?;
+            Ok(directory.map(|directory| file_ref(entry, directory, only_grows)))
         })
     }
 
@@ -159,22 +161,27 @@ impl Session<'_, '_> {
             let source = &mut *self.context.source;
             source.catalog.clone().update(durable, |t| {
                 for flight in &ended {
-                    if let Some(object) = work::acknowledge(source, t, flight)? {
-                        cleared.push(object);
-                    }
+                    cleared.extend(work::acknowledge(source, t, flight)?);
                 }
                 Ok(())
             })?;
+            let settled: HashSet<ObjectId> = cleared
+                .iter()
+                .filter(|done| done.is_settled)
+                .map(|done| done.object)
+                .collect();
             for flight in &ended {
                 let Some(object) = flight.object() else { continue };
                 self.free(object);
-                self.again.push_back(object);
+                if !settled.contains(&object) {
+                    self.again.push_back(object);
+                }
                 if self.was_in_sync {
                     let path = self.context.source.path_of(object);
                     self.context.observer.applied(flight.verb(), &path);
                 }
             }
-            for object in cleared {
+            for Acknowledged { object, .. } in cleared {
                 self.tries.remove(&object);
                 self.whole.remove(&object);
                 self.uncopied.remove(&object);
@@ -318,5 +325,16 @@ impl Session<'_, '_> {
             self.delayed
                 .extend(self.context.failed.keys().map(|&object| (due, object)));
         }
+    }
+}
+
+fn file_ref(entry: &Entry, directory: Arc<Directory>, only_grows: bool) -> FileRef {
+    FileRef {
+        object: entry.object,
+        directory,
+        name: entry.place.name.clone(),
+        sequence: entry.sequence,
+        hides: entry.flags & flags::HIDES != 0,
+        only_grows,
     }
 }
