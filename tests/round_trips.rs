@@ -44,13 +44,15 @@ fn serve(endpoint: &quinn::Endpoint, answer: impl FnOnce(&Open) -> Opened) {
     let (connection, mut send, mut receive) = runtime().block_on(async {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
         let streams = tokio::time::timeout(PATIENCE, connection.accept_bi()).await;
-        let (send, receive) = streams.expect(&wait("its hello")).unwrap();
+        let (send, receive) = streams
+            .unwrap_or_else(|_| panic!("{}", wait("its hello")))
+            .unwrap();
         (connection, send, receive)
     });
     let opening = read_opening(&mut receive);
     let open = runtime()
         .block_on(async { tokio::time::timeout(PATIENCE, opening).await })
-        .expect(&wait("its opening"));
+        .unwrap_or_else(|_| panic!("{}", wait("its opening")));
     let opened = ToSender::Opened(answer(&open));
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
     encoder.write_all(&encode_frame(&opened).unwrap()).unwrap();
