@@ -12,3 +12,4 @@ pub mod rangesum;
 pub mod span_sums;
 pub mod spans;
 pub mod sum;
+pub mod zeros;

@@ -177,21 +177,42 @@ impl SpansBuilder {
 
     /// The next bytes.
     pub fn push(&mut self, mut piece: &[u8]) {
+        const SPAN: usize = SPAN_BYTES as usize;
         while !piece.is_empty() {
-            if self.pending.len() as u64 == SPAN_BYTES {
+            if self.pending.len() == SPAN {
                 self.end_span();
             }
-            let room = SPAN_BYTES as usize - self.pending.len();
+            // A whole span that is not the only one is summed where it lies.
+            if self.pending.is_empty() && piece.len() >= SPAN && (piece.len() > SPAN || !self.done.is_empty())
+            {
+                let (span, later) = piece.split_at(SPAN);
+                self.sum_up(span);
+                piece = later;
+                continue;
+            }
+            let room = SPAN - self.pending.len();
             let (now, later) = piece.split_at(piece.len().min(room));
             self.pending.extend_from_slice(now);
             piece = later;
         }
     }
 
+    /// The last span that was summed up, and its sum.
+    pub fn last(&self) -> Option<(u64, [u8; 32])> {
+        let value = self.done.last()?;
+        Some((self.done.len() as u64 - 1, value.sum))
+    }
+
     fn end_span(&mut self) {
-        let span = self.done.len() as u64;
-        self.done.push(SpanValue::of(self.seed, span, &self.pending));
-        self.pending.clear();
+        let mut span = std::mem::take(&mut self.pending);
+        self.sum_up(&span);
+        span.clear();
+        self.pending = span;
+    }
+
+    fn sum_up(&mut self, span: &[u8]) {
+        let number = self.done.len() as u64;
+        self.done.push(SpanValue::of(self.seed, number, span));
     }
 
     /// The digest of all that came, and what is to be remembered if it is more than a span.
@@ -200,7 +221,9 @@ impl SpansBuilder {
             return (*blake3::hash(&self.pending).as_bytes(), None);
         }
         let bytes = self.done.len() as u64 * SPAN_BYTES + self.pending.len() as u64;
-        self.end_span();
+        if !self.pending.is_empty() {
+            self.end_span();
+        }
         let mut spans = Spans::new(bytes, self.seed).expect("more than one span came");
         for (span, value) in self.done.iter().enumerate() {
             spans.insert(span as u64, value).expect("each lies within");

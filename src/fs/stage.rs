@@ -11,6 +11,7 @@ use super::meta::{self, Applied, Handle, Metadata};
 use super::private::private_name;
 use super::read::{read_full_at, sync_file_range};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
+use crate::engine::zeros::is_zero;
 use driftless_protocol::entry::{Attributes, Carried};
 use driftless_protocol::name::Name;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -354,12 +355,6 @@ const PUBLISH: &str = "publish";
 
 /// What makes a hole: the smallest block of most file systems.
 const HOLE_BYTES: usize = 4_096;
-
-fn is_zero(block: &[u8]) -> bool {
-    // Most blocks show at once that they hold something.
-    let (words, rest) = block.as_chunks::<16>();
-    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|&byte| byte == 0)
-}
 
 fn occupied(directory: &Directory, name: &Name) -> FsError {
     FsError::new(PUBLISH, directory.shown_name(name), Errno::EXIST)

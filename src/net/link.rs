@@ -14,7 +14,7 @@ use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
 use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX};
 use driftless_protocol::message::{
-    BulkFrame, Content, OpBody, OpFrame, OpMessage, Runs, ToReceiver, ToSender,
+    BulkFrame, Content, OpBody, OpFrame, OpMessage, RangeBody, Runs, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -238,6 +238,26 @@ impl OpSender {
     }
 }
 
+/// A range that has arrived.
+#[derive(Debug)]
+pub struct Range {
+    /// The range.
+    pub frame: BulkFrame,
+    /// The sum of its bytes if it is a span, as its sender took it: known only if that is in this process, so that the bytes
+    /// are those in the same memory.
+    pub sum: Option<[u8; 32]>,
+    /// Where the memory of its bytes is used again.
+    pub(super) spare: Option<Sender<Vec<u8>>>,
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        if let (Some(spare), RangeBody::Raw(bytes)) = (&self.spare, &mut self.frame.body) {
+            let _ = spare.try_send(std::mem::take(&mut bytes.0));
+        }
+    }
+}
+
 /// Hands ranges to the bulk streams.
 #[derive(Debug, Clone)]
 pub struct BulkSender {
@@ -263,11 +283,24 @@ impl BulkSender {
         self.steering.framing_level()
     }
 
-    /// Waits for room.
-    pub fn send(&self, frame: BulkFrame) -> Result<(), Ended> {
+    /// A copy of a range's bytes. Memory comes from ranges that were taken, where that can be: to get it anew from the kernel
+    /// takes as long as to hash what is in it.
+    pub fn copy(&self, bytes: &[u8]) -> Vec<u8> {
+        match &self.way {
+            BulkWay::Network(_) => bytes.to_vec(),
+            BulkWay::Here(room) => {
+                let mut copy = room.spare();
+                copy.extend_from_slice(bytes);
+                copy
+            }
+        }
+    }
+
+    /// Waits for room. `sum` is that of the range's bytes, if they are a span and it is known.
+    pub fn send(&self, frame: BulkFrame, sum: Option<[u8; 32]>) -> Result<(), Ended> {
         let frames = match &self.way {
             BulkWay::Network(frames) => frames,
-            BulkWay::Here(room) => return room.send_bulk(frame),
+            BulkWay::Here(room) => return room.send_bulk(frame, sum),
         };
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
         self.steering
@@ -608,7 +641,7 @@ pub struct ReceiverLink {
     pub(super) control: Sender<ToSender>,
     pub(super) incoming: Receiver<ToReceiver>,
     pub(super) ops: Receiver<OpFrame>,
-    pub(super) bulk: Receiver<BulkFrame>,
+    pub(super) bulk: Receiver<Range>,
 }
 
 impl ReceiverLink {
@@ -624,14 +657,15 @@ impl ReceiverLink {
         let control = shared.send_control(runtime, send, options.compression)?;
         let incoming = shared.receive_control(runtime, receive)?;
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
-        let (bulk_frames, bulk) = bounded::<BulkFrame>(RECEIVED_FRAMES);
+        let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
         let bulk_shared = shared.clone();
         thread("bulk-in", move || {
             while let Some(frame) = raw_frames.blocking_recv() {
                 match codec::decode(&frame) {
                     Ok(frame) => {
-                        if bulk_frames.send(frame).is_err() {
+                        let (sum, spare) = (None, None);
+                        if bulk_frames.send(Range { frame, sum, spare }).is_err() {
                             return;
                         }
                     }
@@ -684,7 +718,7 @@ impl ReceiverLink {
     }
 
     /// Ranges of large files; disconnected once the link has ended.
-    pub fn bulk(&self) -> &Receiver<BulkFrame> {
+    pub fn bulk(&self) -> &Receiver<Range> {
         &self.bulk
     }
 

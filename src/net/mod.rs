@@ -20,7 +20,9 @@ pub use compression::Compression;
 pub use congestion::{Congestion, PathMemory};
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
 pub use limit::{Limiter, Schedule, ScheduleError};
-pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, ReceiverLink, SenderLink};
+pub use link::{
+    BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, Range, ReceiverLink, SenderLink,
+};
 pub use pair::{PairLink, pair};
 pub use shortcut::Shortcut;
 pub use transport::{ConnectError, LinkOptions, resolve};

@@ -6,8 +6,8 @@
 use super::compression::{Compression, Steering};
 use super::endpoint::Accepted;
 use super::link::{
-    BulkSender, BulkWay, CONTROL_QUEUE, Ended, Line, LinkEnd, OP_QUEUE, OpSender, RECEIVED_FRAMES, ReceiverLink,
-    SenderLink, Shared, collect_ops, thread,
+    BulkSender, BulkWay, CONTROL_QUEUE, Ended, Line, LinkEnd, OP_QUEUE, OpSender, RECEIVED_FRAMES, Range,
+    ReceiverLink, SenderLink, Shared, collect_ops, thread,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use driftless_certs::Fingerprint;
@@ -86,8 +86,13 @@ pub(super) struct Room {
     open: Mutex<Option<Sender<Infallible>>>,
     gone: Receiver<Infallible>,
     /// The way of contents, which nobody forwards. Taken at the end, so that the receiver sees the end of its channel.
-    bulk: Mutex<Option<Sender<BulkFrame>>>,
+    bulk: Mutex<Option<Sender<Range>>>,
+    /// Memory of ranges that were taken.
+    spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 }
+
+/// Buffers that are kept for the next ranges: as many as can be under way.
+const SPARE_MAX: usize = 2 * RECEIVED_FRAMES;
 
 impl Room {
     /// Ends the connection, if nobody has yet.
@@ -107,12 +112,20 @@ impl Room {
     }
 
     /// Waits for room; an error once the connection has ended.
-    pub(super) fn send_bulk(&self, frame: BulkFrame) -> Result<(), Ended> {
+    pub(super) fn send_bulk(&self, frame: BulkFrame, sum: Option<[u8; 32]>) -> Result<(), Ended> {
         let frames = lock(&self.bulk).clone().ok_or(Ended)?;
+        let spare = Some(self.spare.0.clone());
         select! {
-            send(frames, frame) -> sent => sent.map_err(|_| Ended),
+            send(frames, Range { frame, sum, spare }) -> sent => sent.map_err(|_| Ended),
             recv(self.gone) -> _ => Err(Ended),
         }
+    }
+
+    /// An empty buffer for a range.
+    pub(super) fn spare(&self) -> Vec<u8> {
+        let mut buffer = self.spare.1.try_recv().unwrap_or_default();
+        buffer.clear();
+        buffer
     }
 
     /// Passes messages on until one end is gone.
@@ -147,12 +160,13 @@ impl Room {
 /// Both ends of a new connection.
 fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)> {
     let (open, gone) = bounded(0);
-    let (bulk, bulk_frames) = bounded(RECEIVED_FRAMES);
+    let (bulk, ranges) = bounded(RECEIVED_FRAMES);
     let room = Arc::new(Room {
         ended: OnceLock::new(),
         open: Mutex::new(Some(open)),
         gone,
         bulk: Mutex::new(Some(bulk)),
+        spare: bounded(SPARE_MAX),
     });
     let (to_receiver, forth) = bounded(CONTROL_QUEUE);
     let (at_receiver, from_sender) = bounded(CONTROL_QUEUE);
@@ -182,7 +196,7 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
         control: to_sender,
         incoming: from_sender,
         ops: frames,
-        bulk: bulk_frames,
+        bulk: ranges,
     };
     Ok((sender_link, receiver_link, room))
 }

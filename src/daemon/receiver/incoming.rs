@@ -11,6 +11,7 @@ use super::staging::digest_of;
 use crate::engine::delta::{self, Coverage};
 use crate::engine::rangesum::RangeSums;
 use crate::engine::span_sums::{self, SpanSum, SpanSums};
+use crate::engine::zeros::ZEROS;
 use crate::fs::{Directory, Metadata, Staged};
 use crate::store::Signatures;
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SPAN_BYTES};
@@ -145,8 +146,8 @@ impl Incoming {
         self.staged.discard();
     }
 
-    /// Takes a range.
-    pub fn take(&self, frame: &BulkFrame) -> Result<(), ApplyError> {
+    /// Takes a range. `known` is the sum of its bytes, if they are a span, from whoever has summed the very same memory.
+    pub fn take(&self, frame: &BulkFrame, known: Option<[u8; 32]>) -> Result<(), ApplyError> {
         let length = u64::from(frame.length);
         if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - length {
             return Err(wrong("a range is over its limits"));
@@ -167,17 +168,21 @@ impl Incoming {
             RangeBody::Raw(bytes) => {
                 fits(&bytes.0)?;
                 self.write(&bytes.0, frame.offset)?;
-                sum = self.whole_span(frame.offset, &bytes.0);
+                sum = self.whole_span(frame.offset, &bytes.0, known);
             }
             RangeBody::Zstd(bytes) => {
                 let bytes = inflate(&bytes.0)?;
                 fits(&bytes)?;
                 self.write(&bytes, frame.offset)?;
-                sum = self.whole_span(frame.offset, &bytes);
+                sum = self.whole_span(frame.offset, &bytes, None);
             }
             // It is empty where nothing is written; the length is set at the end.
-            RangeBody::Zeros if self.is_blank => {}
-            RangeBody::Zeros => self.staged.make_hole(frame.offset, length)?,
+            RangeBody::Zeros => {
+                if !self.is_blank {
+                    self.staged.make_hole(frame.offset, length)?;
+                }
+                sum = self.whole_span(frame.offset, &ZEROS[..frame.length as usize], known);
+            }
             RangeBody::Delta { parts, literals } => {
                 self.build(frame.offset, length, &parts.0, &inflate(&literals.0)?)?;
             }
@@ -204,12 +209,16 @@ impl Incoming {
     }
 
     /// The sum of a range that is a span from end to end.
-    fn whole_span(&self, offset: u64, bytes: &[u8]) -> Option<(u64, SpanSum)> {
+    fn whole_span(&self, offset: u64, bytes: &[u8], known: Option<[u8; 32]>) -> Option<(u64, SpanSum)> {
         let span = offset / SPAN_BYTES;
         let whole = offset.is_multiple_of(SPAN_BYTES)
             && self.offered > SPAN_BYTES
             && bytes.len() == span_sums::span_bytes(span, self.offered) as usize;
-        whole.then(|| (span, SpanSum::of(span, bytes)))
+        let sum = |sum| SpanSum {
+            bytes: bytes.len() as u32,
+            sum,
+        };
+        whole.then(|| (span, known.map_or_else(|| SpanSum::of(span, bytes), sum)))
     }
 
     /// Notes that a range has arrived, and the sums of the spans that it completes.

@@ -15,15 +15,15 @@ use crate::daemon::status::SessionStatus;
 use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
 use crate::fs::descriptors_for;
-use crate::net::ReceiverLink;
+use crate::net::{Range, ReceiverLink};
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_protocol::limits::{
     ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX,
 };
 use driftless_protocol::message::{
-    BulkFrame, Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp,
-    ToReceiver, ToSender,
+    Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp, ToReceiver,
+    ToSender,
 };
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId, Xattrs};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -159,8 +159,7 @@ impl<'a> Session<'a> {
                 scope.spawn(move || staging.work(&queue));
             }
             for _ in 0..RANGE_THREADS {
-                let (staging, ranges): (Staging, Receiver<BulkFrame>) =
-                    (staging.clone(), link.bulk().clone());
+                let (staging, ranges): (Staging, Receiver<Range>) = (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
             let mut session = Session {

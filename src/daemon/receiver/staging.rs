@@ -9,11 +9,12 @@ use super::spans;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
 use crate::fs::{Directory, Metadata, Staged};
+use crate::net::Range;
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE_PART_BYTES_MAX};
 use driftless_protocol::message::{
-    BulkFrame, DeltaPart, FailureKind, HeldSpan, HeldSpans, SealOp, SignaturePart, ToSender,
+    DeltaPart, FailureKind, HeldSpan, HeldSpans, SealOp, SignaturePart, ToSender,
 };
 use driftless_protocol::{Attributes, Carried, Digest, Xattrs};
 use std::collections::HashMap;
@@ -259,13 +260,13 @@ impl Staging {
     }
 
     /// Takes ranges until the link ends.
-    pub fn take_ranges(&self, ranges: &Receiver<BulkFrame>) {
-        for frame in ranges {
-            let incoming = self.wanted.lock().get(&frame.number).cloned();
+    pub fn take_ranges(&self, ranges: &Receiver<Range>) {
+        for range in ranges {
+            let number = range.frame.number;
+            let incoming = self.wanted.lock().get(&number).cloned();
             // A file that failed here may still have ranges under way.
             let Some(incoming) = incoming else { continue };
-            let number = frame.number;
-            match incoming.take(&frame) {
+            match incoming.take(&range.frame, range.sum) {
                 Ok(()) => self.close_if_complete(number, incoming),
                 Err(error) => {
                     incoming.discard();

@@ -307,10 +307,12 @@ pub fn open_link(
     };
     let first = ToReceiver::Open(open);
     let link =
-        SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(|error| match &error {
-            ConnectError::Refused { code, text } => refused(*code, text),
-            error => (about(error), !matches!(error, ConnectError::WrongPeer { .. })),
-        })?;
+        SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(
+            |error| match &error {
+                ConnectError::Refused { code, text } => refused(*code, text),
+                error => (about(error), !matches!(error, ConnectError::WrongPeer { .. })),
+            },
+        )?;
     match link.incoming().recv() {
         Ok(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
         Ok(_) => Err((about(&"the receiver broke the protocol"), false)),

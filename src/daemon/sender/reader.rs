@@ -9,6 +9,7 @@ use crate::engine::delta::{
 };
 use crate::engine::rangesum::subtree;
 use crate::engine::spans::SpansBuilder;
+use crate::engine::zeros::{ZEROS, is_zero};
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
@@ -247,9 +248,19 @@ fn read_pieces(
     mut take: impl FnMut(&[u8]) -> bool,
 ) -> std::io::Result<u64> {
     let mut buffer = vec![0; step.min(size.max(1) as usize)];
+    let mut holes = read.holes();
     let mut at = 0;
     while at < size {
-        let want = (size - at).min(buffer.len() as u64) as usize;
+        let left = size - at;
+        let zeros = &ZEROS[..left.min(ZEROS.len() as u64) as usize];
+        if holes.covers(at, zeros.len() as u64) {
+            at += zeros.len() as u64;
+            if !take(zeros) {
+                break;
+            }
+            continue;
+        }
+        let want = left.min(buffer.len() as u64) as usize;
         let count = read_full(read.file(), &mut buffer[..want], at)?;
         at += count as u64;
         read.forget_pages(at);
@@ -295,10 +306,12 @@ fn stream(
         held,
         at: 0,
         read: 0,
+        summed: None,
     };
     let before = *read.stat();
     let mut hasher = Hashing::new(before.size);
-    let is_worth_it = signature.is_some() || before.size >= SIGNED_AT_FIRST_BYTES_MIN;
+    // Within a process nobody looks for what moved: to copy it takes less time.
+    let is_worth_it = !bulk.is_local() && (signature.is_some() || before.size >= SIGNED_AT_FIRST_BYTES_MIN);
     let mut signer = signer(before.size).filter(|_| is_worth_it);
     let step = if sender.basis.is_some() {
         MATCHED_BYTES
@@ -309,6 +322,7 @@ fn stream(
     // What is appended after the first look belongs to the next version.
     let at = read_pieces(&read, before.size, step, |piece| {
         hasher.push(piece);
+        sender.summed = hasher.last();
         if let Some(signer) = &mut signer {
             signer.push(piece);
         }
@@ -393,6 +407,14 @@ impl Hashing {
         }
     }
 
+    /// The last span that was summed up, and its sum.
+    fn last(&self) -> Option<(u64, [u8; 32])> {
+        match self {
+            Hashing::Whole(_) => None,
+            Hashing::Spans(builder) => builder.last(),
+        }
+    }
+
     fn finish(self, memory: &Memory) -> Digest {
         match self {
             Hashing::Whole(hasher) => Digest(hasher.finalize().into()),
@@ -433,6 +455,8 @@ struct RangeSender<'a> {
     at: u64,
     /// How much of the file was handed over, spans that the receiver holds among it.
     read: u64,
+    /// A span of what was read last, and its sum.
+    summed: Option<(u64, [u8; 32])>,
 }
 
 impl RangeSender<'_> {
@@ -499,28 +523,31 @@ impl RangeSender<'_> {
 
     fn literal(&self, bytes: &[u8]) -> RangeBody {
         let level = self.bulk.level().filter(|_| !self.bulk.is_local());
-        literal(bytes, level)
+        literal(bytes, level, |bytes| self.bulk.copy(bytes))
     }
 
     fn send_range(&mut self, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
         let (number, offset) = (self.number, self.at);
         self.at += u64::from(length);
-        self.bulk.send(BulkFrame {
+        let is_summed = |(span, _): &(u64, _)| span * SPAN_BYTES == offset && u64::from(length) == SPAN_BYTES;
+        let sum = self.summed.filter(is_summed).map(|(_, sum)| sum);
+        let frame = BulkFrame {
             number,
             offset,
             length,
             body,
-        })
+        };
+        self.bulk.send(frame, sum)
     }
 }
 
 /// The cheapest form of a range of plain bytes.
-fn literal(bytes: &[u8], level: Option<i32>) -> RangeBody {
-    if bytes.iter().all(|&byte| byte == 0) {
+fn literal(bytes: &[u8], level: Option<i32>, copy: impl Fn(&[u8]) -> Vec<u8>) -> RangeBody {
+    if is_zero(bytes) {
         return RangeBody::Zeros;
     }
     let Some(level) = level else {
-        return RangeBody::Raw(RangeBytes(bytes.to_vec()));
+        return RangeBody::Raw(RangeBytes(copy(bytes)));
     };
     let shrinks = |from: &[u8], to: usize| to * 100 < from.len() * WORTH_COMPRESSING_PERCENT;
     let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
@@ -531,5 +558,5 @@ fn literal(bytes: &[u8], level: Option<i32>) -> RangeBody {
     {
         return RangeBody::Zstd(RangeBytes(packed));
     }
-    RangeBody::Raw(RangeBytes(bytes.to_vec()))
+    RangeBody::Raw(RangeBytes(copy(bytes)))
 }

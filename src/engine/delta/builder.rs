@@ -3,8 +3,9 @@
 use super::DeltaFault;
 use super::rolling::Rolling;
 use super::signature::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Shape, block_bytes};
-use super::strong::{Strong, StrongKind, StrongSum, is_zero};
+use super::strong::{Strong, StrongKind, StrongSum};
 use crate::engine::rangesum::{Tree, merge, subtree};
+use crate::engine::zeros::is_zero;
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt};
 use driftless_protocol::limits::SIGNATURE_BYTES_MAX;

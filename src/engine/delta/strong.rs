@@ -11,6 +11,7 @@
 //! Blocks of zeros have one fixed hash wherever they lie, which costs a scan for zeros and no hashing.
 
 use crate::engine::rangesum::subtree;
+use crate::engine::zeros::is_zero;
 use blake3::hazmat::ChainingValue;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -90,11 +91,4 @@ impl Strong {
 
 fn word(key: &[u8; 32], at: usize) -> u64 {
     u64::from_le_bytes(key[at..at + 8].try_into().expect("eight bytes of a key"))
-}
-
-/// Whether all bytes are zero; looks no further than the first that is not.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes
-        .chunks(256)
-        .all(|piece| piece.iter().fold(0, |any, &byte| any | byte) == 0)
 }
