@@ -49,7 +49,11 @@ fn bench(scenarios: &[&str], more: &[&str]) -> (Value, String) {
         assert!(!row["runs"].as_array().unwrap().is_empty(), "{row}");
         assert!(row["wall_s"]["median"].as_f64().unwrap() > 0.0, "{row}");
         for field in ["peak_sender", "peak_receiver"] {
-            assert!(row["runs"][0][field].as_u64().unwrap() > 0, "{field} in {row}");
+            let is_nobody = row["tool"] == "nobody";
+            assert!(
+                is_nobody || row["runs"][0][field].as_u64().unwrap() > 0,
+                "{field} in {row}"
+            );
         }
     }
     (report, table)
@@ -231,6 +235,71 @@ fn an_interrupted_transfer_is_completed() {
         of(&report, "resume").count(),
         if has("rsync") && has("sshd") { 2 } else { 1 }
     );
+}
+
+#[test]
+fn a_large_tree_tells_what_an_entry_costs() {
+    let (report, table) = bench(&["live-large-tree"], &["--runs", "1"]);
+    for row in of(&report, "live-large-tree") {
+        let (run, live) = (&row["runs"][0], &row["runs"][0]["live"]);
+        assert_latency(run);
+        // 1,000 files, their directory, and two more.
+        assert_eq!((&live["entries"], &row["entries"]), (&1003.into(), &1003.into()));
+        for field in ["resident_sender", "resident_receiver", "watches"] {
+            assert!(live[field].as_u64().unwrap() > 0, "{field} in {row}");
+        }
+    }
+    assert!(table.contains("B an entry"), "{table}");
+}
+
+#[test]
+fn a_target_that_was_away_catches_up() {
+    // In the second round the target lacks what the first one left.
+    let (report, table) = bench(&["target-away"], &["--runs", "2"]);
+    assert_eq!(of(&report, "target-away").count(), 1);
+    for run in rows(&report)[0]["runs"].as_array().unwrap() {
+        let number = |name: &str| run["live"][name].as_f64().unwrap();
+        assert_eq!(run["live"]["measure"], "cpu");
+        assert!(number("window_s") >= 3.0, "{run}");
+        // The pace is never exceeded, but a busy machine may not keep it.
+        assert!((500.0..5_100.0).contains(&number("source_per_s")), "{run}");
+        assert!(
+            number("caught_up_s") > 0.0 && number("resident_sender") > 0.0,
+            "{run}"
+        );
+        assert!(run["cpu_receiver_s"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    assert!(table.contains("target-away measures driftless alone"), "{table}");
+}
+
+#[test]
+fn what_programs_lose_is_compared_with_no_tool_at_all() {
+    let scenarios = ["beside-build", "beside-writes", "beside-untar"];
+    let (report, table) = bench(&scenarios, &["--runs", "1"]);
+    for scenario in scenarios {
+        let nobody = of(&report, scenario).find(|row| row["tool"] == "nobody");
+        let nobody = nobody.unwrap_or_else(|| panic!("{scenario} without nobody"));
+        let (run, ratio) = (&nobody["runs"][0], nobody["ratio"]["median"].as_f64().unwrap());
+        for field in ["bytes_up", "cpu_sender_s", "peak_sender"] {
+            assert!(run[field].is_null(), "{field} in {run}");
+        }
+        let our = ours(&report, scenario)["wall_s"].as_f64().unwrap();
+        assert!(
+            (ratio - run["wall_s"].as_f64().unwrap() / our).abs() < 1e-9,
+            "{nobody}"
+        );
+        // Being slower than nobody is a loss like any other.
+        let is_loss = nobody["verdict"] == "loss";
+        let mut losses = report["losses"].as_array().unwrap().iter();
+        let is_listed = losses.any(|loss| loss["scenario"] == scenario && loss["tool"] == "nobody");
+        assert_eq!((is_loss, is_listed), (ratio < 0.97, ratio < 0.97), "{report}");
+    }
+    let lines: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("  nobody "))
+        .collect();
+    assert_eq!(lines.len(), scenarios.len(), "{table}");
+    assert!(lines.iter().all(|line| !line.contains('?')), "{lines:?}");
 }
 
 #[test]

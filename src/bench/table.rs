@@ -107,7 +107,13 @@ impl Row {
             bytes(self.median(|run| count(run.peak_sender))),
             bytes(self.median(|run| count(run.peak_receiver))),
         );
-        let durable = if self.durable { "yes" } else { "no" };
+        let durable = if self.durable { "yes" } else { "no" }.to_owned();
+        let mut costs = [up, down, cpu, memory, durable];
+        if self.tool == live::NOBODY {
+            // There is nothing that could be known.
+            costs.fill("-".to_owned());
+        }
+        let [up, down, cpu, memory, durable] = costs;
         let verdict = match (self.ratio, self.verdict) {
             (Some(ratio), Some(verdict)) => {
                 let spread = format!("({:.2} to {:.2})", ratio.min, ratio.max);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Size of a small file.
 pub(super) const SMALL: usize = 1024;
 /// Files in a directory of many.
-const FILES_PER_DIRECTORY: u64 = 1000;
+pub(super) const FILES_PER_DIRECTORY: u64 = 1000;
 /// Files of a burst, and of a directory that is renamed.
 const MANY: u64 = 20_000;
 const MANY_LEAST: u64 = 200;

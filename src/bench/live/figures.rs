@@ -99,6 +99,15 @@ pub struct Figures {
     /// Operations a second in a directory that is no part of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreign_per_s: Option<f64>,
+    /// Operations a second in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_per_s: Option<f64>,
+    /// Seconds from the return of a target that was away to when everything was visible there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caught_up_s: Option<f64>,
+    /// Entries of the source, where memory is to be compared with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
     /// The part of the content that had arrived when the connection was cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_at: Option<f64>,
@@ -172,16 +181,22 @@ pub fn summary(runs: &[Run]) -> Option<String> {
             });
         }
     }
+    let entries = number(&|f| f.entries);
+    let each = |n: f64| entries.map_or(String::new(), |all| format!(" ({:.0} B an entry)", n / all));
     tell(number(&|f| f.resident_sender), &|n| {
-        format!("resident {} sender", bytes(Some(n)))
+        format!("resident {} sender{}", bytes(Some(n)), each(n))
     });
     tell(number(&|f| f.resident_receiver), &|n| {
-        format!("{} receiver", bytes(Some(n)))
+        format!("{} receiver{}", bytes(Some(n)), each(n))
     });
     tell(number(&|f| f.watches), &|n| format!("{n:.0} kernel watches"));
     tell(middle(&|f| f.foreign_per_s), &|n| {
         format!("{n:.0} foreign operations a second")
     });
+    tell(middle(&|f| f.source_per_s), &|n| {
+        format!("{n:.0} operations a second in the source")
+    });
+    tell(middle(&|f| f.caught_up_s), &|s| format!("caught up in {s:.2} s"));
     tell(middle(&|f| f.cut_at), &|part| {
         format!("cut at {:.0} %", part * 100.0)
     });
@@ -239,6 +254,27 @@ mod tests {
             "p50 2.0 ms, p99 9.0 ms, 1.0 to 9.0 ms, 3 samples, 0 rescans"
         );
         assert_eq!(summary(&[Run::default()]), None);
+    }
+
+    #[test]
+    fn memory_is_told_by_entry_where_entries_are_known() {
+        let run = |entries| Run {
+            live: Some(Figures {
+                resident_sender: Some(100_000_000),
+                resident_receiver: Some(50_000_000),
+                entries,
+                ..Figures::default()
+            }),
+            ..Run::default()
+        };
+        assert_eq!(
+            summary(&[run(Some(1_000_000))]).unwrap(),
+            "resident 100MB sender (100 B an entry), 50.0MB receiver (50 B an entry)"
+        );
+        assert_eq!(
+            summary(&[run(None)]).unwrap(),
+            "resident 100MB sender, 50.0MB receiver"
+        );
     }
 
     #[test]

@@ -81,6 +81,18 @@ pub(super) trait Follower {
         Err(BenchError::new("this tool's connection cannot be cut"))
     }
 
+    /// Ends the receiving end as if its machine had lost power. Until [`Follower::bring_back`] the target is away.
+    fn take_away(&mut self) -> Result<(), BenchError> {
+        Err(BenchError::new("this tool's receiving end cannot be taken away"))
+    }
+
+    /// Starts the receiving end again where it was, and waits until it can be reached.
+    fn bring_back(&mut self, _stage: &Stage) -> Result<(), BenchError> {
+        Err(BenchError::new(
+            "this tool's receiving end cannot be brought back",
+        ))
+    }
+
     /// What its daemons complained about.
     fn complaints(&self) -> String;
 

@@ -3,6 +3,7 @@
 use super::super::BenchError;
 use super::super::runner::{MemoryWatch, Stage};
 use super::super::tool::Run;
+use super::figures::Figures;
 use super::follower::Follower;
 use super::process;
 use std::time::Duration;
@@ -17,6 +18,17 @@ pub(super) struct Meter {
 /// Processor time so far of the sending and of the receiving side's processes.
 pub(super) fn cpu(tool: &dyn Follower) -> [Duration; 2] {
     [tool.senders(), tool.receivers()].map(|ids| ids.into_iter().map(process::cpu).sum())
+}
+
+/// What the daemons hold now: memory, and watches in the kernel.
+pub(super) fn held(tool: &dyn Follower) -> Figures {
+    let sum = |ids: Vec<u32>, value: fn(u32) -> u64| Some(ids.into_iter().map(value).sum());
+    Figures {
+        resident_sender: sum(tool.senders(), process::resident),
+        resident_receiver: sum(tool.receivers(), process::resident),
+        watches: sum(tool.senders(), process::watches),
+        ..Figures::default()
+    }
 }
 
 impl Meter {
@@ -51,11 +63,15 @@ impl Meter {
         let now = tool.counted();
         let counted = (since(now.0, self.counted.0), since(now.1, self.counted.1));
         stage.finish_run(run, counted)?;
-        let [sender, receiver] = cpu(tool);
-        let [sender_before, receiver_before] = self.cpu;
-        let seconds = |now: Duration, then| Some(now.saturating_sub(then).as_secs_f64());
-        run.cpu_sender_s = run.cpu_sender_s.or(seconds(sender, sender_before));
-        run.cpu_receiver_s = run.cpu_receiver_s.or(seconds(receiver, receiver_before));
+        let now = cpu(tool);
+        // Where nobody is, nothing is measured, not even nothing.
+        let has_daemons = [tool.senders(), tool.receivers()].map(|ids| !ids.is_empty());
+        let used = |side: usize| {
+            let time = now[side].saturating_sub(self.cpu[side]);
+            has_daemons[side].then_some(time.as_secs_f64())
+        };
+        run.cpu_sender_s = run.cpu_sender_s.or(used(0));
+        run.cpu_receiver_s = run.cpu_receiver_s.or(used(1));
         let peak = |watches: Vec<MemoryWatch>| watches.into_iter().filter_map(MemoryWatch::finish).max();
         let [senders, receivers] = self.memory;
         (run.peak_sender, run.peak_receiver) = (peak(senders), peak(receivers));

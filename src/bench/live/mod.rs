@@ -8,17 +8,21 @@
 //! | --- | --- |
 //! | `scenario` | names, data, which scenario does what |
 //! | `figures` | what is measured, percentiles |
-//! | `follower`, `ours`, `lsyncd`, `rsync_loop` | the tools |
+//! | `follower`, `ours`, `lsyncd`, `rsync_loop`, `nobody` | the tools, and none |
 //! | `observe` | when a change is visible |
 //! | `process` | what daemons cost |
 //! | `meter` | what a run costs from its beginning to its end |
-//! | `changes`, `transfers`, `quiet` | the scenarios |
+//! | `changes`, `transfers`, `quiet`, `large_tree`, `away`, `beside` | the scenarios |
 
+mod away;
+mod beside;
 mod changes;
 mod figures;
 mod follower;
+mod large_tree;
 mod lsyncd;
 mod meter;
+mod nobody;
 mod observe;
 mod ours;
 mod process;
@@ -28,15 +32,17 @@ mod scenario;
 mod transfers;
 
 pub use figures::{Figures, Latency, Measure, percentile, summary};
+pub use nobody::NOBODY;
 pub use scenario::{Scenario, chosen, left_out, names};
 
 use self::follower::Follower;
 use self::lsyncd::Lsyncd;
 use self::meter::Meter;
+use self::nobody::Nobody;
 use self::observe::Patience;
 use self::ours::Ours;
 use self::rsync_loop::RsyncLoop;
-use self::scenario::Kind;
+use self::scenario::{Kind, Rivals};
 use super::BenchError;
 use super::check::Tree;
 use super::cleanup;
@@ -58,9 +64,14 @@ pub const METHOD: &[&str] = &[
      complete, which is not yet durable. Single files are noticed within 0.1 ms, others within 0.6 ms, if a processor is free.",
     "Live bytes on loop are those that the tools count: for lsyncd those of rsync, not of commands over ssh. Live CPU is exact \
      for what still runs and in clock ticks for what has ended. CPU, memory and bytes of a live run end when both trees are \
-     equal, except for idle and neighbour, which measure a window. Of lsyncd's and rsync's copies, times of directories need \
+     equal, except for idle and neighbour, which measure a window, and for the sender's CPU of target-away. Of lsyncd's and rsync's copies, times of directories need \
      only be right to the second.",
+    "beside-*: the time of a program of one thread that works in the source. `nobody` is the same without any tool; what a \
+     tool's receiving end takes from this machine counts as well.",
 ];
+
+/// The tree that is followed, in the workspace.
+const SOURCE: &str = "live-source";
 
 /// Where a scenario happens.
 struct Bed<'a> {
@@ -71,15 +82,18 @@ struct Bed<'a> {
     /// A directory on the same file system that nobody follows.
     aside: PathBuf,
     rng: Rng,
+    /// Entries of the source before the first run.
+    entries: u64,
     /// The number of runs so far.
     run: u64,
 }
 
 impl Bed<'_> {
-    /// The most that any wait may take. On the slowest link of this bench the largest transfer takes a third of it.
+    /// The most that any wait may take. On the slowest link of this bench the largest transfer takes a third of it, and the
+    /// slowest tool brings some thousands of entries a second.
     fn patience(&self) -> Duration {
         let seconds = if self.plan.quick { 60 } else { 120 };
-        Duration::from_secs(seconds + self.plan.size / (2 << 20))
+        Duration::from_secs(seconds + self.plan.size / (2 << 20) + self.entries / 1_000)
     }
 
     fn pause(&mut self, least_ms: u64, most_ms: u64) {
@@ -107,18 +121,36 @@ pub fn prepare(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Task>, BenchError> {
     let lacks_lsyncd = find_program("lsyncd").is_none();
-    if lacks_lsyncd && scenarios.iter().any(|scenario| !scenario.kind.is_interrupted()) {
+    let wants_lsyncd = |rivals| matches!(rivals, Rivals::Lsyncd | Rivals::LsyncdAndNobody);
+    if lacks_lsyncd
+        && scenarios
+            .iter()
+            .any(|scenario| wants_lsyncd(scenario.kind.rivals()))
+    {
         notes.push(lsyncd::INSTALL.to_owned());
+    }
+    for scenario in scenarios
+        .iter()
+        .filter(|scenario| scenario.kind.rivals() == Rivals::None)
+    {
+        notes.push(format!(
+            "{} measures driftless alone: the servers that the other tools share cannot be taken away",
+            scenario.name
+        ));
     }
     let task = |scenario: &&'static Scenario| {
         let targets = scenario.kind.targets();
         let mut tools: Vec<Box<dyn Follower>> = vec![Box::new(Ours::new(stage, copies, targets)?)];
         let (ssh, daemon) = (servers.of(Carrier::Ssh), servers.of(Carrier::Daemon));
-        if scenario.kind.is_interrupted() {
+        let rivals = scenario.kind.rivals();
+        if rivals == Rivals::LsyncdAndNobody {
+            tools.push(Box::new(Nobody::new(stage.workspace.directory(SOURCE)?)));
+        }
+        if rivals == Rivals::RsyncLoop {
             if let Some(server) = ssh {
                 tools.push(Box::new(RsyncLoop::new(server, copies)?));
             }
-        } else if !lacks_lsyncd {
+        } else if wants_lsyncd(rivals) && !lacks_lsyncd {
             let daemon = daemon.filter(|_| !plan.quick || ssh.is_none());
             for server in ssh.into_iter().chain(daemon) {
                 tools.push(Box::new(Lsyncd::new(server, copies, targets)?));
@@ -169,15 +201,17 @@ fn run_one(
     let mut bed = Bed {
         plan,
         stage,
-        source: stage.workspace.directory("live-source")?,
+        source: stage.workspace.directory(SOURCE)?,
         aside: stage.workspace.directory("live-aside")?,
         rng: Rng::new(plan.seed, 900),
+        entries: 0,
         run: 0,
     };
     cleanup::empty(&bed.source)?;
     cleanup::empty(&bed.aside)?;
     scenario.kind.prepare(&bed)?;
     let tree = read(&bed.source)?;
+    bed.entries = tree.len() as u64;
     let mut rows = Vec::new();
     for tool in &mut tools {
         tool.reset()?;
@@ -186,6 +220,16 @@ fn run_one(
             durable: tool.durable(),
             ..Row::named(scenario.name, scenario.what, tool.name(), &tree)
         });
+    }
+    // Of a large tree it takes memory that the runs need.
+    drop(tree);
+    if scenario.kind.needs_copies() {
+        for (tool, row) in tools.iter_mut().zip(&mut rows) {
+            tracker.begin(format!("{}: {}, before", scenario.name, tool.name()));
+            if let Err(error) = make_copies(scenario.kind, &bed, tool.as_mut()) {
+                row.spoil(error.to_string());
+            }
+        }
     }
     for round in 1..=plan.live_runs() {
         for turn in 0..tools.len() {
@@ -212,6 +256,15 @@ fn run_one(
         tool.reset()?;
     }
     Ok(rows)
+}
+
+/// Lets a tool copy the source once, so that no run that counts does.
+fn make_copies(kind: Kind, bed: &Bed<'_>, tool: &mut dyn Follower) -> Result<(), BenchError> {
+    let copied = tool
+        .start(bed.stage, &bed.source, kind.targets(), bed.patience())
+        .and_then(|()| tool.settle(bed.patience()));
+    tool.stop();
+    copied
 }
 
 /// One run of one tool.

@@ -22,6 +22,8 @@ pub(super) struct Ours {
     copies: Vec<PathBuf>,
     /// IP and port of each receiver that ran since the reset: a target at another port is another mirror to a sender.
     addresses: Vec<String>,
+    /// Of the sender's identity, once it was started.
+    fingerprint: String,
     sender: Option<Daemon>,
     receivers: Vec<Receiver>,
 }
@@ -44,6 +46,7 @@ impl Ours {
             receiver_homes: homes.collect::<Result<_, _>>()?,
             copies: numbered("live-driftless")?,
             addresses: Vec::new(),
+            fingerprint: String::new(),
             sender: None,
             receivers: Vec::new(),
         })
@@ -140,10 +143,10 @@ impl Follower for Ours {
         targets: usize,
         patience: Duration,
     ) -> Result<(), BenchError> {
-        let sender = fingerprint(stage, &self.program, &self.sender_home)?;
+        self.fingerprint = fingerprint(stage, &self.program, &self.sender_home)?;
         for index in 0..targets {
             let listen = self.addresses.get(index).map(String::as_str);
-            let receiver = self.receive(stage, index, listen, &sender)?;
+            let receiver = self.receive(stage, index, listen, &self.fingerprint)?;
             if index == self.addresses.len() {
                 self.addresses.push(receiver.address.clone());
             }
@@ -209,15 +212,24 @@ impl Follower for Ours {
         process::written(self.receivers.first()?.daemon.id())
     }
 
-    /// The receiver is killed and started again, with the same address.
+    /// The receivers are killed and started again, with the same addresses.
     fn cut(&mut self, stage: &Stage, pause: Duration) -> Result<(), BenchError> {
-        let sender = fingerprint(stage, &self.program, &self.sender_home)?;
-        for receiver in std::mem::take(&mut self.receivers) {
-            let (index, address) = (self.receivers.len(), receiver.address.clone());
-            receiver.daemon.kill();
-            std::thread::sleep(pause);
-            let again = self.receive(stage, index, Some(&address), &sender)?;
-            self.receivers.push(again);
+        self.take_away()?;
+        std::thread::sleep(pause);
+        self.bring_back(stage)
+    }
+
+    fn take_away(&mut self) -> Result<(), BenchError> {
+        self.receivers
+            .drain(..)
+            .for_each(|receiver| receiver.daemon.kill());
+        Ok(())
+    }
+
+    fn bring_back(&mut self, stage: &Stage) -> Result<(), BenchError> {
+        for (index, address) in self.addresses.iter().enumerate() {
+            let receiver = self.receive(stage, index, Some(address), &self.fingerprint)?;
+            self.receivers.push(receiver);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::super::tool::Run;
 use super::Bed;
 use super::figures::{Figures, Measure};
 use super::follower::Follower;
-use super::{meter, process};
+use super::meter;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -73,7 +73,11 @@ fn churn(directory: &Path, stop: &AtomicBool) -> io::Result<u64> {
 }
 
 /// What a tool's processes use while `pass` lets time pass.
-fn window(tool: &mut dyn Follower, run: &mut Run, pass: impl FnOnce()) -> Result<Figures, BenchError> {
+pub(super) fn window(
+    tool: &mut dyn Follower,
+    run: &mut Run,
+    pass: impl FnOnce(),
+) -> Result<Figures, BenchError> {
     wait_for_rest(tool);
     tool.health()?;
     let (before, since) = (meter::cpu(tool), Instant::now());
@@ -83,18 +87,15 @@ fn window(tool: &mut dyn Follower, run: &mut Run, pass: impl FnOnce()) -> Result
     let [sender, receiver] = [0, 1].map(|side| after[side].saturating_sub(before[side]).as_secs_f64());
     (run.cpu_sender_s, run.cpu_receiver_s) = (Some(sender), Some(receiver));
     run.wall_s = length.as_secs_f64();
-    let sum = |ids: Vec<u32>, value: fn(u32) -> u64| Some(ids.into_iter().map(value).sum());
     Ok(Figures {
         measure: Measure::Cpu,
         window_s: Some(run.wall_s),
-        resident_sender: sum(tool.senders(), process::resident),
-        resident_receiver: sum(tool.receivers(), process::resident),
-        watches: sum(tool.senders(), process::watches),
-        ..Figures::default()
+        ..meter::held(tool)
     })
 }
 
-fn wait_for_rest(tool: &dyn Follower) {
+/// Waits until the daemons have nothing to do any more, or for some seconds.
+pub(super) fn wait_for_rest(tool: &dyn Follower) {
     let began = Instant::now();
     loop {
         let before: Duration = meter::cpu(tool).into_iter().sum();

@@ -6,10 +6,12 @@ use super::super::measure::Room;
 use super::super::plan::Plan;
 use super::super::tool::Run;
 use super::Bed;
+use super::beside::Program;
 use super::figures::Figures;
 use super::follower::Follower;
 use super::meter::Meter;
-use super::{changes, quiet, transfers};
+use super::{away, changes, large_tree, quiet, transfers};
+use Selection::{Named, Quick, Usual};
 
 /// What all counts of files and sizes are scaled by.
 const FULL_SIZE: u64 = 256 << 20;
@@ -34,6 +36,34 @@ pub(super) enum Kind {
     Resume,
     /// The link carries nothing for a while.
     Outage,
+    /// As [`Kind::Latency`], among very many files.
+    LargeTree,
+    /// The source changes while there is no target.
+    TargetAway,
+    /// A program works in the source.
+    Beside(Program),
+}
+
+/// What driftless is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rivals {
+    Lsyncd,
+    /// rsync, started again until it succeeds.
+    RsyncLoop,
+    /// lsyncd, and the source without any tool.
+    LsyncdAndNobody,
+    None,
+}
+
+/// Which runs a scenario is part of without being named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Selection {
+    /// All.
+    Quick,
+    /// All but quick ones.
+    Usual,
+    /// None.
+    Named,
 }
 
 /// A row of the table of live scenarios.
@@ -44,16 +74,15 @@ pub struct Scenario {
     /// What it is, in words.
     pub what: &'static str,
     pub(super) kind: Kind,
-    /// Whether it is part of a quick run.
-    quick: bool,
+    selection: Selection,
 }
 
-const fn scenario(name: &'static str, what: &'static str, kind: Kind, quick: bool) -> Scenario {
+const fn scenario(name: &'static str, what: &'static str, kind: Kind, selection: Selection) -> Scenario {
     Scenario {
         name,
         what,
         kind,
-        quick,
+        selection,
     }
 }
 
@@ -62,61 +91,91 @@ const SCENARIOS: &[Scenario] = &[
         "live-latency",
         "files of 1 KiB created now and then; time: what half of them took at most",
         Kind::Latency,
-        true,
+        Quick,
     ),
     scenario(
         "live-burst",
         "many files created at once; from the last one to all visible",
         Kind::Burst,
-        true,
+        Quick,
     ),
     scenario(
         "live-rename",
         "a directory with many files gets another name",
         Kind::Rename,
-        false,
+        Usual,
     ),
     scenario(
         "live-append",
         "1 KiB appended to a large log",
         Kind::Append,
-        false,
+        Usual,
     ),
     scenario(
         "live-big-beside-small",
         "a file of 1 KiB edited again and again while a large one is sent; time: what half of the edits took at most",
         Kind::BigBesideSmall,
-        false,
+        Usual,
     ),
     scenario(
         "idle",
         "nothing happens; CPU: that of the window",
         Kind::Idle,
-        false,
+        Usual,
     ),
     scenario(
         "neighbour",
         "another directory of the same file system changes all the time; CPU: that of the window",
         Kind::Neighbour,
-        false,
+        Usual,
     ),
     scenario(
         "fan-out",
         "a tree appears in the source of three targets; to all visible on all",
         Kind::FanOut,
-        false,
+        Usual,
     ),
     scenario(
         "resume",
         "the receiving end is killed in the middle of a large file and back after 1 s; from then to all visible",
         Kind::Resume,
-        false,
+        Usual,
     ),
     scenario(
         "outage",
         "the link carries nothing for 5 s in the middle of a large file; from its return to all visible",
         Kind::Outage,
-        false,
+        Usual,
+    ),
+    scenario(
+        "target-away",
+        "5,000 operations a second in the source while the receiving end is away; CPU: that of the window",
+        Kind::TargetAway,
+        Usual,
+    ),
+    scenario(
+        "beside-build",
+        "a build in the source; time: that of the build",
+        Kind::Beside(Program::Build),
+        Usual,
+    ),
+    scenario(
+        "beside-writes",
+        "pages of a file in the source written at random and flushed; time: that of the writer",
+        Kind::Beside(Program::Writes),
+        Usual,
+    ),
+    scenario(
+        "beside-untar",
+        "an archive unpacked into the source; time: that of unpacking",
+        Kind::Beside(Program::Untar),
+        Usual,
+    ),
+    scenario(
+        "live-large-tree",
+        "as live-latency, but among very many empty files; time: what half of the changes took at most",
+        Kind::LargeTree,
+        Named,
     ),
 ];
 
@@ -129,7 +188,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn chosen(plan: &Plan) -> Vec<&'static Scenario> {
     let is_named = |scenario: &Scenario| plan.scenarios.iter().any(|name| name == scenario.name);
-    let is_usual = |scenario: &Scenario| plan.scenarios.is_empty() && (scenario.quick || !plan.quick);
+    let is_usual = |scenario: &Scenario| {
+        plan.scenarios.is_empty()
+            && match scenario.selection {
+                Quick => true,
+                Usual => !plan.quick,
+                Named => false,
+            }
+    };
     SCENARIOS
         .iter()
         .filter(|scenario| plan.remote.is_none() && (is_named(scenario) || is_usual(scenario)))
@@ -171,6 +237,9 @@ impl Scenario {
             Kind::Append | Kind::Idle => plan.size,
             Kind::BigBesideSmall | Kind::Resume | Kind::Outage => large(plan),
             Kind::FanOut => plan.size / 64 + plan.size / 4,
+            Kind::LargeTree => large_tree::room(plan),
+            Kind::TargetAway => plan.size / 8 + away::files_at_most(plan) * CLUSTER,
+            Kind::Beside(program) => program.room(plan),
         };
         // Sizes scatter.
         Room::of(bytes + bytes / 4, TOOLS * self.kind.targets() as u64)
@@ -178,9 +247,20 @@ impl Scenario {
 }
 
 impl Kind {
-    /// Whether a transfer is broken off in the middle.
-    pub(super) fn is_interrupted(self) -> bool {
-        matches!(self, Kind::Resume | Kind::Outage)
+    pub(super) fn rivals(self) -> Rivals {
+        match self {
+            // A transfer is broken off in the middle.
+            Kind::Resume | Kind::Outage => Rivals::RsyncLoop,
+            Kind::Beside(_) => Rivals::LsyncdAndNobody,
+            Kind::TargetAway => Rivals::None,
+            _ => Rivals::Lsyncd,
+        }
+    }
+
+    /// Whether the copies are made before the first run: what daemons hold that just made them tells nothing about those that
+    /// have followed for a while.
+    pub(super) fn needs_copies(self) -> bool {
+        self == Kind::LargeTree
     }
 
     /// How many copies there are.
@@ -199,6 +279,9 @@ impl Kind {
             Kind::FanOut => transfers::prepare_fan_out(bed),
             Kind::Idle => quiet::prepare_idle(bed),
             Kind::Neighbour => quiet::prepare_neighbour(bed),
+            Kind::LargeTree => large_tree::prepare(bed),
+            Kind::TargetAway => away::prepare(bed),
+            Kind::Beside(program) => program.prepare(bed),
         };
         made.map_err(|error| BenchError::io("make the corpus in", &bed.source, &error))
     }
@@ -206,11 +289,13 @@ impl Kind {
     /// Brings the source back to what it was before the last run, while nobody follows it.
     pub(super) fn restore(self, bed: &Bed<'_>) -> Result<(), BenchError> {
         let restored = match self {
-            Kind::Latency => changes::restore_latency(bed),
+            Kind::Latency | Kind::LargeTree => changes::restore_latency(bed),
             Kind::Burst => changes::restore_burst(bed),
             Kind::Append => changes::restore_append(bed),
             Kind::BigBesideSmall | Kind::Resume | Kind::Outage => transfers::restore_large(bed),
             Kind::FanOut => transfers::restore_fan_out(bed),
+            Kind::TargetAway => away::restore(bed),
+            Kind::Beside(program) => program.restore(bed),
             Kind::Rename | Kind::Idle | Kind::Neighbour => Ok(()),
         };
         restored.map_err(|error| BenchError::io("restore the corpus in", &bed.source, &error))
@@ -235,6 +320,49 @@ impl Kind {
             Kind::Outage => transfers::outage(bed, tool, meter, run),
             Kind::Idle => quiet::idle(bed, tool, run),
             Kind::Neighbour => quiet::neighbour(bed, tool, run),
+            Kind::LargeTree => large_tree::latency(bed, tool, run),
+            Kind::TargetAway => away::away(bed, tool, meter, run),
+            Kind::Beside(program) => program.measure(bed, tool, run),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::plan::{Cache, TargetFs};
+    use super::*;
+
+    #[test]
+    fn what_takes_long_runs_only_when_it_is_named() {
+        let chosen = |quick, name: &str| {
+            let plan = Plan {
+                link: Link::Loop,
+                scenarios: [name]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .filter(|name| !name.is_empty())
+                    .collect(),
+                size: FULL_SIZE,
+                runs: 1,
+                tree: None,
+                seed: 1,
+                quick,
+                tcp: Vec::new(),
+                cache: Cache::Warm,
+                target_fs: TargetFs::Dir,
+                remote: None,
+            };
+            chosen(&plan)
+                .into_iter()
+                .map(|scenario| scenario.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(true, ""), ["live-latency", "live-burst"]);
+        let usual = chosen(false, "");
+        assert_eq!(usual.len(), SCENARIOS.len() - 2, "all but these two: {usual:?}");
+        assert!(!usual.contains(&"live-large-tree") && !usual.contains(&"outage"));
+        for name in ["live-large-tree", "target-away", "beside-build"] {
+            assert_eq!(chosen(true, name), [name]);
         }
     }
 }
