@@ -249,6 +249,10 @@ impl Watcher for Combined {
         }
     }
 
+    fn set_patient(&mut self, is_patient: bool) {
+        self.outgoing.set_patient(is_patient);
+    }
+
     /// Directories that are watched and polled count twice.
     fn watched(&self) -> usize {
         let fanotify = self.fanotify.as_ref().map_or(0, Watcher::watched);

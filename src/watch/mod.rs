@@ -61,6 +61,10 @@ pub trait Watcher: Send {
     /// How many directories are watched.
     fn watched(&self) -> usize;
 
+    /// Whether nobody waits for events for now: they may come some tens of milliseconds later then, in larger numbers, which
+    /// costs less.
+    fn set_patient(&mut self, _is_patient: bool) {}
+
     /// What is watched less well than it could be, and why; one line each.
     fn degradations(&self) -> Vec<String> {
         Vec::new()

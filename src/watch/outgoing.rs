@@ -2,14 +2,22 @@
 
 use super::WatchEvent;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long events gather before they are read while nobody waits for them. Most of what one costs is to be woken for it.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The sending end, shared by the threads that say something. When the queue is full, events are dropped and one
 /// [`WatchEvent::Overflow`] takes the place of all of them.
 ///
 /// Nobody holds the lock while it waits for anything, so taking it is not waiting.
 #[derive(Clone)]
-pub(super) struct Outgoing(Arc<Mutex<Option<Queue>>>);
+pub(super) struct Outgoing {
+    queue: Arc<Mutex<Option<Queue>>>,
+    is_patient: Arc<AtomicBool>,
+}
 
 /// The queue itself, while somebody has it to themselves.
 ///
@@ -31,13 +39,27 @@ impl Outgoing {
     /// A queue for `capacity` events, at least one.
     pub(super) fn new(capacity: usize) -> (Outgoing, Receiver<WatchEvent>) {
         let (queue, receiver) = Queue::new(capacity);
-        (Outgoing(Arc::new(Mutex::new(Some(queue)))), receiver)
+        let outgoing = Outgoing {
+            queue: Arc::new(Mutex::new(Some(queue))),
+            is_patient: Arc::default(),
+        };
+        (outgoing, receiver)
+    }
+
+    /// Whether whoever takes the events can wait for them; see [`super::Watcher::set_patient`].
+    pub(super) fn set_patient(&self, is_patient: bool) {
+        self.is_patient.store(is_patient, Ordering::Relaxed);
+    }
+
+    /// How long events are to gather before the next are read.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.is_patient.load(Ordering::Relaxed).then_some(PATIENCE)
     }
 
     /// Takes the queue for a batch of events.
     pub(super) fn turn(&self) -> Turn<'_> {
         // The queue is whole after every statement that changes it.
-        Turn(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Turn(self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that events were lost, and that no more will come: the channel is disconnected.

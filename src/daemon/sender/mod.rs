@@ -336,9 +336,23 @@ fn not_allowed(options: &SenderOptions) -> String {
     )
 }
 
-/// Waits for a deadline or for a message, and meanwhile keeps the catalog along with the tree. False when asked to
-/// stop.
+/// How long changes gather that nobody can be told of.
+const GATHER_TIME: Duration = Duration::from_millis(200);
+
+/// Waits for a deadline or for a message, and meanwhile keeps in mind where something changes. Nobody can be told of it, so
+/// nobody looks there before: then a name counts once, however often something happened to it. False when asked to stop.
 fn wait_following<T>(
+    context: &mut Context<'_>,
+    until: Option<&Receiver<T>>,
+    deadline: Instant,
+) -> Result<bool, DaemonError> {
+    context.source.set_patient(true);
+    let outcome = wait_patiently(context, until, deadline);
+    context.source.set_patient(false);
+    outcome
+}
+
+fn wait_patiently<T>(
     context: &mut Context<'_>,
     until: Option<&Receiver<T>>,
     deadline: Instant,
@@ -352,20 +366,28 @@ fn wait_following<T>(
         if now >= deadline || until.is_some_and(|receiver| !receiver.is_empty()) {
             return Ok(true);
         }
-        take_events(context, now)?;
-        let wake = context.deadline().map_or(deadline, |due| due.min(deadline));
-        let mut select = crossbeam_channel::Select::new();
-        select.recv(&context.events);
-        select.recv(&stop);
-        if let Some(receiver) = until {
-            select.recv(receiver);
+        note_events(context, now)?;
+        // Woken by the first event, and not by those that come right after it.
+        for is_gathering in [false, true] {
+            let end = match is_gathering {
+                true => deadline.min(Instant::now() + GATHER_TIME),
+                false => deadline,
+            };
+            let mut select = crossbeam_channel::Select::new();
+            select.recv(&stop);
+            if let Some(receiver) = until {
+                select.recv(receiver);
+            }
+            if !is_gathering {
+                select.recv(&context.events);
+            }
+            let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
         }
-        let _ = select.ready_timeout(wake.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Takes what the watcher reported and looks where it points.
-fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
+/// Takes what the watcher reported.
+fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
     loop {
         match context.events.try_recv() {
             Ok(event) => {
@@ -373,7 +395,7 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
                 context.source.touched.note(&event);
                 context.pending.handle_event(now, &event);
             }
-            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Empty) => return Ok(()),
             Err(TryRecvError::Disconnected) => {
                 return Err(DaemonError::failed(format!(
                     "{} is no longer watched: the thread that reads the kernel's events has ended (this is a defect, \
@@ -383,6 +405,11 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
             }
         }
     }
+}
+
+/// Takes what the watcher reported and looks where it points.
+fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
+    note_events(context, now)?;
     let ready = context.pending.poll_ready(now);
     // Those of an earlier call: their renames have been sent by now.
     let renamed = std::mem::take(&mut context.source.renamed);

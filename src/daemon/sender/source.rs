@@ -240,6 +240,11 @@ impl Source {
         self.watcher().shortfall()
     }
 
+    /// Whether nobody waits for what happens in it.
+    pub fn set_patient(&self, is_patient: bool) {
+        self.watcher().set_patient(is_patient);
+    }
+
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -56,7 +56,11 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
                 let (foreign, ours) = (batch.foreign, batch.ours);
                 drop(batch);
                 shared.foreign.fetch_add(foreign, Ordering::Relaxed);
-                let wait = if ours == 0 { GATHER } else { Timespec::default() };
+                let wait = match outgoing.patience() {
+                    Some(patience) => Timespec::try_from(patience).unwrap_or(GATHER),
+                    None if ours == 0 => GATHER,
+                    None => Timespec::default(),
+                };
                 pause(shared, &wait)
             }
             Err(Errno::AGAIN) => wait_for_events(shared),

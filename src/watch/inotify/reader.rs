@@ -5,7 +5,7 @@ use super::super::outgoing::Outgoing;
 use super::{Shared, Watches};
 use crate::engine::pending::Hint;
 use driftless_protocol::{Name, ObjectId};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{Event, ReadFlags, Reader};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -40,6 +40,9 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
         match read_buffer(shared, &mut buffer, &mut leaving, outgoing) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return outgoing.close(),
+        }
+        if let Some(patience) = outgoing.patience().and_then(|time| Timespec::try_from(time).ok()) {
+            let _ = poll(&mut [PollFd::new(&shared.stop, PollFlags::IN)], Some(&patience));
         }
     }
 }

@@ -35,6 +35,16 @@ pub(super) fn a_write_under_an_open_writer_is_no_close(mut bench: Bench) {
     bench.expect(&[(1, b"a", &[Closed])]);
 }
 
+pub(super) fn patience_loses_nothing(mut bench: Bench) {
+    for is_patient in [true, false, true] {
+        bench.watcher.set_patient(is_patient);
+        fs::write(bench.path("a"), "text").unwrap();
+        bench.expect(&[(1, b"a", &[Created, Modified, Closed])]);
+        fs::remove_file(bench.path("a")).unwrap();
+        bench.expect(&[(1, b"a", &[Vanished])]);
+    }
+}
+
 pub(super) fn a_rename_is_told_at_both_names(mut bench: Bench) {
     symlink("x", bench.path("a")).unwrap();
     bench.told();

@@ -260,6 +260,7 @@ conformance! {
     deep_trees_that_grow_quickly_are_seen_whole
     the_reader_ends_with_its_owner
     watches_come_and_go_under_load
+    patience_loses_nothing
 }
 
 /// Waits until `done` holds, which something else brings about.
