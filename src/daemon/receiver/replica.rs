@@ -635,8 +635,15 @@ impl Walk<'_> {
                     directory: object,
                     name,
                 };
-                let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
-                tables.put(&entry)?;
+                let entry = match known {
+                    // Nothing is written for what is as it was: that would be the whole catalog at each start.
+                    Some(known) if is_as_catalogued(&known, &stat) => known,
+                    known => {
+                        let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
+                        tables.put(&entry)?;
+                        entry
+                    }
+                };
                 if kind == Kind::Directory {
                     directories.push((entry.object, handle.clone(), Some(entry.place.name)));
                 }
@@ -650,7 +657,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What the catalog is to have of something that stands at a place.
+    /// What the catalog is to have of something that stands at a place and is not as it knows it.
     fn entry(
         &mut self,
         tables: &mut Tables<'_>,
@@ -661,7 +668,6 @@ impl Walk<'_> {
         stat: &Stat,
     ) -> Result<Entry, ReplicaError> {
         let object = match &known {
-            Some(entry) if is_as_catalogued(entry, stat) => return Ok(entry.clone()),
             Some(entry) => entry.object,
             None => {
                 if let Some(other) = tables.lookup(place.directory, &place.name)? {
