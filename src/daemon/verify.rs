@@ -61,7 +61,7 @@ pub fn run(
         protects: false,
     };
     let (link, opened) =
-        open_link(options, runtime, open).map_err(|(error, _)| DaemonError::failed(error))?;
+        open_link(options, runtime, open).map_err(|error| DaemonError::failed(error.text))?;
     observer.phase(&Phase::Comparing);
     let root = Arc::new(root);
     let device = root

@@ -1,5 +1,6 @@
 //! The receiver's endpoint: handshakes, authorisation, limits.
 
+use super::congestion::Permit;
 use super::limit::Limiter;
 use super::link::{Line, ReceiverLink, Shared};
 use super::pair::PairLink;
@@ -101,18 +102,19 @@ impl ReceiverEndpoint {
         let other = |error: &dyn fmt::Display| failed(std::io::Error::other(error.to_string()));
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| other(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport(options, OP_STREAMS + BULK_STREAMS, 1));
         config
             .max_incoming(CONNECTIONS_MAX * 2)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
-        let endpoint = bind_patiently(listen, config, secret, options.limiter.clone()).map_err(failed)?;
+        let endpoint =
+            bind_patiently(listen, config.clone(), secret, options.limiter.clone()).map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
         let (accepting, accepted) = unbounded();
         let door = Door {
             runtime: runtime.clone(),
             options: options.clone(),
+            config,
             authorise,
             accepting,
             connected: Arc::default(),
@@ -156,6 +158,8 @@ impl Drop for ReceiverEndpoint {
 struct Door {
     runtime: tokio::runtime::Handle,
     options: LinkOptions,
+    /// Of connections, but for the transport's, which each has for itself.
+    config: quinn::ServerConfig,
     authorise: Authorise,
     accepting: Sender<Accepted>,
     connected: Arc<Mutex<HashMap<Fingerprint, usize>>>,
@@ -195,7 +199,17 @@ async fn accept(endpoint: quinn::Endpoint, door: Door) {
 impl Door {
     async fn admit(self, incoming: quinn::Incoming) {
         let deadline = self.options.hello_timeout;
-        let Ok(connecting) = incoming.accept() else { return };
+        let permit = Arc::<Permit>::default();
+        let mut config = self.config.clone();
+        config.transport_config(transport(
+            &self.options,
+            OP_STREAMS + BULK_STREAMS,
+            1,
+            permit.clone(),
+        ));
+        let Ok(connecting) = incoming.accept_with(Arc::new(config)) else {
+            return;
+        };
         let Ok(Ok(connection)) = tokio::time::timeout(deadline, connecting).await else {
             return;
         };
@@ -232,7 +246,8 @@ impl Door {
                 deadline,
             ))),
             Alpn::Mirror => {
-                ReceiverLink::start(&self.runtime, connection, peer, send, receive, &self.options)
+                let (runtime, options) = (&self.runtime, &self.options);
+                ReceiverLink::start(runtime, connection, peer, send, receive, options, permit)
                     .map(Accepted::Mirror)
             }
         };

@@ -1,9 +1,10 @@
 //! Both ends of a mirror connection.
 
 use super::compression::{Compression, Queue, Steering};
-use super::congestion::{PathMemory, memory_of};
+use super::congestion::{PathMemory, Permit, memory_of};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
 use super::shortcut::{Room, Side};
+use super::silence;
 use super::transport::{
     BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
     transport,
@@ -343,8 +344,15 @@ impl SenderLink {
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
             match runtime.block_on(dial(tls.clone(), address, options)) {
-                Ok((endpoint, connection)) => {
-                    return Self::open(runtime, endpoint, connection, first, address, options);
+                Ok((endpoint, connection, permit)) => {
+                    let watched = connection.clone();
+                    let link = Self::open(runtime, endpoint, connection, first, address, options)?;
+                    let control = link.control.clone();
+                    runtime.spawn(silence::watch(watched, permit, 0, move || {
+                        // Asks for what is promised already: it has to be acknowledged, and means nothing.
+                        let _ = control.try_send(ToReceiver::Flush { number: 0 });
+                    }));
+                    return Ok(link);
                 }
                 Err(error) => last = error,
             }
@@ -512,7 +520,7 @@ async fn dial(
     tls: rustls::ClientConfig,
     address: SocketAddr,
     options: &LinkOptions,
-) -> Result<(quinn::Endpoint, quinn::Connection), ConnectError> {
+) -> Result<(quinn::Endpoint, quinn::Connection, Arc<Permit>), ConnectError> {
     let failed = |error: &dyn fmt::Display| ConnectError::Failed(error.to_string());
     let any: SocketAddr = if address.is_ipv6() {
         ([0u16; 8], 0).into()
@@ -522,12 +530,13 @@ async fn dial(
     let endpoint = endpoint(any, None, None, options.limiter.clone()).map_err(|error| failed(&error))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(options, 0, 0));
+    let permit = Arc::<Permit>::default();
+    config.transport_config(transport(options, 0, 0, permit.clone()));
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| failed(&error))?;
     match tokio::time::timeout(options.connect_timeout, connecting).await {
-        Ok(Ok(connection)) => Ok((endpoint, connection)),
+        Ok(Ok(connection)) => Ok((endpoint, connection, permit)),
         Ok(Err(error)) => Err(connect_error(&error, address, options)),
         Err(_) => Err(no_answer(address, options)),
     }
@@ -590,7 +599,7 @@ pub(super) async fn dial_and_greet(
     ),
     ConnectError,
 > {
-    let (endpoint, connection) = dial(tls, address, options).await?;
+    let (endpoint, connection, _) = dial(tls, address, options).await?;
     let (send, mut receive) = say_hello(&connection)
         .await
         .map_err(|error| connect_error(&error, address, options))?;
@@ -652,10 +661,21 @@ impl ReceiverLink {
         send: quinn::SendStream,
         receive: quinn::RecvStream,
         options: &LinkOptions,
+        permit: Arc<Permit>,
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(Line::Network(connection.clone()));
         let control = shared.send_control(runtime, send, options.compression)?;
         let incoming = shared.receive_control(runtime, receive)?;
+        let asking = control.clone();
+        runtime.spawn(silence::watch(
+            connection.clone(),
+            permit,
+            OP_STREAMS + BULK_STREAMS,
+            move || {
+                // Says nothing, but has to be acknowledged.
+                let _ = asking.try_send(ToSender::Ended(Runs::default()));
+            },
+        ));
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);

@@ -14,6 +14,7 @@ mod link;
 mod packed;
 mod pair;
 mod shortcut;
+mod silence;
 mod transport;
 
 pub use compression::Compression;

@@ -1,7 +1,7 @@
 //! Windows, timeouts and sockets: what both kinds of endpoint share.
 
 use super::compression::Compression;
-use super::congestion::{Congestion, PathMemory};
+use super::congestion::{Congestion, PathMemory, Permit};
 use super::limit::{LimitedSocket, Limiter};
 use super::shortcut::Shortcut;
 use driftless_protocol::CloseCode;
@@ -115,8 +115,14 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     Ok(found)
 }
 
-/// The transport parameters of both sides. `uni_streams` is how many the peer may open.
-pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> Arc<TransportConfig> {
+/// The transport parameters of both sides, for one connection, whose permit it is. `uni_streams` is how many the peer
+/// may open.
+pub fn transport(
+    options: &LinkOptions,
+    uni_streams: u32,
+    bidi_streams: u32,
+    permit: Arc<Permit>,
+) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(uni_streams.into())
@@ -126,7 +132,7 @@ pub fn transport(options: &LinkOptions, uni_streams: u32, bidi_streams: u32) -> 
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok());
-    config.congestion_controller_factory(options.congestion.factory(options.remembered));
+    config.congestion_controller_factory(options.congestion.factory(options.remembered, permit));
     if uni_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.

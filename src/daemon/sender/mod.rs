@@ -30,7 +30,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Between tries at a receiver that refuses, or cannot work just now: it shall go on soon after that has changed.
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
+/// Between tries at a receiver that does not answer. Such a try costs a few packets, and nobody any work.
+const SILENCE_BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How often a one-shot run connects again before it gives up.
 const ONE_SHOT_TRIES: u32 = 8;
 
@@ -159,6 +162,7 @@ fn connect_and_serve(
     let mut was_connected = false;
     loop {
         context.observer.phase(&Phase::Connecting);
+        let mut longest = BACKOFF_MAX;
         let error = match connect(context, runtime)? {
             Connected::Stopped => return Ok(Ended::Stopped(None)),
             Connected::Link(link, opened) => {
@@ -183,7 +187,14 @@ fn connect_and_serve(
                     ended => return Ok(ended),
                 }
             }
-            Connected::Failed { error, is_temporary } => {
+            Connected::Failed(Unopened {
+                text: error,
+                is_temporary,
+                is_silence,
+            }) => {
+                if is_silence {
+                    longest = SILENCE_BACKOFF_MAX;
+                }
                 let hopeless = !is_temporary || (!context.options.follow && !was_connected);
                 if hopeless {
                     context.observer.phase(&Phase::Halted { error: error.clone() });
@@ -196,7 +207,7 @@ fn connect_and_serve(
         if !context.options.follow && tries > ONE_SHOT_TRIES {
             return Err(DaemonError::failed(error));
         }
-        let delay = backoff(tries);
+        let delay = backoff(tries, longest);
         let seconds = delay.as_secs();
         context.observer.phase(&Phase::Waiting { error, seconds });
         if !wait_following::<()>(context, None, Instant::now() + delay)? {
@@ -228,12 +239,12 @@ fn remember_path(context: &Context<'_>, link: &SenderLink) {
     }
 }
 
-/// Doubles from 200 ms to a minute, each time a random part between a half and the whole of it, so that many senders
+/// Doubles from 200 ms to the longest, each time a random part between a half and the whole of it, so that many senders
 /// do not come back at the same moment.
-fn backoff(tries: u32) -> Duration {
+fn backoff(tries: u32, longest: Duration) -> Duration {
     let full = BACKOFF_FIRST
         .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)))
-        .min(BACKOFF_MAX);
+        .min(longest);
     let mut byte = [128];
     let _ = getrandom::fill(&mut byte);
     full / 2 + full / 2 * u32::from(byte[0]) / 256
@@ -241,8 +252,19 @@ fn backoff(tries: u32) -> Duration {
 
 enum Connected {
     Link(Box<SenderLink>, Box<Opened>),
-    Failed { error: String, is_temporary: bool },
+    Failed(Unopened),
     Stopped,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub struct Unopened {
+    /// In words.
+    pub text: String,
+    /// Trying again without help can succeed.
+    pub is_temporary: bool,
+    /// Nobody answered.
+    is_silence: bool,
 }
 
 /// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
@@ -268,7 +290,7 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
     let _ = thread.join();
     Ok(match outcome {
         Ok((link, opened)) => Connected::Link(link, opened),
-        Err((error, is_temporary)) => Connected::Failed { error, is_temporary },
+        Err(error) => Connected::Failed(error),
     })
 }
 
@@ -294,32 +316,43 @@ pub fn open_link(
     options: &SenderOptions,
     runtime: &tokio::runtime::Handle,
     open: Open,
-) -> Result<(Box<SenderLink>, Box<Opened>), (String, bool)> {
+) -> Result<(Box<SenderLink>, Box<Opened>), Unopened> {
     let target = &options.target;
     let about = |error: &dyn std::fmt::Display| format!("{target}: {error}");
     let tls = sender_config(&options.identity, target.fingerprint, &[ALPN_MIRROR])
-        .map_err(|error| (about(&error), false))?;
-    let addresses = resolve(&target.host, target.port).map_err(|error| (about(&error), true))?;
+        .map_err(|error| unopened(about(&error), false))?;
+    let addresses = resolve(&target.host, target.port).map_err(|error| unopened(about(&error), true))?;
     // What it says when it refuses reads the same before and after its hello.
     let refused = |code: CloseCode, text: &str| match code {
-        CloseCode::NotAllowed => (not_allowed(options), false),
-        code => (about(&text), code.is_temporary()),
+        CloseCode::NotAllowed => unopened(not_allowed(options), false),
+        code => unopened(about(&text), code.is_temporary()),
     };
     let first = ToReceiver::Open(open);
     let link =
         SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(
             |error| match &error {
                 ConnectError::Refused { code, text } => refused(*code, text),
-                error => (about(error), !matches!(error, ConnectError::WrongPeer { .. })),
+                error => Unopened {
+                    is_silence: matches!(error, ConnectError::NoAnswer { .. }),
+                    ..unopened(about(error), !matches!(error, ConnectError::WrongPeer { .. }))
+                },
             },
         )?;
     match link.incoming().recv() {
         Ok(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
-        Ok(_) => Err((about(&"the receiver broke the protocol"), false)),
+        Ok(_) => Err(unopened(about(&"the receiver broke the protocol"), false)),
         Err(_) => Err(match link.wait_ended() {
             LinkEnd::Closed { code, text, .. } => refused(code, &text),
-            LinkEnd::Lost { text } => (about(&text), true),
+            LinkEnd::Lost { text } => unopened(about(&text), true),
         }),
+    }
+}
+
+fn unopened(text: String, is_temporary: bool) -> Unopened {
+    Unopened {
+        text,
+        is_temporary,
+        is_silence: false,
     }
 }
 

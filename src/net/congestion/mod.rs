@@ -5,14 +5,17 @@
 mod bdp;
 mod delivery;
 mod memory;
+mod probing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
 pub use memory::PathMemory;
+pub use probing::Permit;
 
 use bdp::{Bdp, BdpConfig};
+use probing::ProbingConfig;
 use quinn::congestion::{BbrConfig, Controller, ControllerFactory, CubicConfig, NewRenoConfig};
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +51,16 @@ impl Congestion {
     ];
 
     /// Makes the controllers of a connection. Only ours makes use of what is `remembered` of the path.
-    pub(super) fn factory(self, remembered: Option<PathMemory>) -> Arc<dyn ControllerFactory + Send + Sync> {
+    pub(super) fn factory(
+        self,
+        remembered: Option<PathMemory>,
+        permit: Arc<Permit>,
+    ) -> Arc<dyn ControllerFactory + Send + Sync> {
+        let inner = self.plain_factory(remembered);
+        Arc::new(ProbingConfig { inner, permit })
+    }
+
+    fn plain_factory(self, remembered: Option<PathMemory>) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
             Congestion::Auto | Congestion::Bdp => Arc::new(BdpConfig { remembered }),
             Congestion::Bbr => {

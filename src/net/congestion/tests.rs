@@ -21,7 +21,7 @@ fn remembering(congestion: Congestion, path: Option<PathMemory>) -> Arc<Transpor
         .receive_window(48_000_000u32.into())
         .send_window(48_000_000)
         .max_idle_timeout(None)
-        .congestion_controller_factory(congestion.factory(path));
+        .congestion_controller_factory(congestion.factory(path, Arc::default()));
     Arc::new(config)
 }
 
