@@ -5,8 +5,9 @@
 //! so that a file of any size holds up nothing behind it. [`OpOrder`] also knows which ops have ended, which is what is acknowledged.
 
 use super::numbers::{NumberSet, RunSet};
+use driftless_protocol::ObjectId;
 use driftless_protocol::limits::OPS_IN_FLIGHT_MAX;
-use driftless_protocol::message::{Content, Op, OpBody, Run};
+use driftless_protocol::message::{Content, Op, OpBody, Place, Run};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use thiserror::Error;
 
@@ -131,6 +132,16 @@ impl OpOrder {
         self.ended.contains(number)
     }
 
+    /// The object that a waiting op moves to this place, if there is one. Looks through everything that waits.
+    pub fn waits_to_move_to(&self, place: &Place) -> Option<ObjectId> {
+        let waiting = self.waiting.values().flatten();
+        let mut all = waiting.chain(self.barriers.values()).chain(&self.ready);
+        all.find_map(|op| match &op.body {
+            OpBody::Move { object, to } if to == place => Some(*object),
+            _ => None,
+        })
+    }
+
     /// Whether nothing has arrived that has not ended.
     pub fn is_idle(&self) -> bool {
         self.started.is_empty()
@@ -163,8 +174,7 @@ impl OpOrder {
 mod tests {
     use super::*;
     use driftless_protocol::Xattrs;
-    use driftless_protocol::message::Place;
-    use driftless_protocol::{Attributes, Name, ObjectId};
+    use driftless_protocol::{Attributes, Name};
     use proptest::prelude::*;
 
     fn op(number: u64, after: u64, barrier: bool) -> Op {

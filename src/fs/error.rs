@@ -109,7 +109,10 @@ impl fmt::Display for FsError {
         write!(f, "cannot {} {}: ", self.operation, self.path)?;
         match self.cause {
             Some(cause) => f.write_str(cause),
-            None => f.write_str(&describe(self.errno)),
+            None => {
+                f.write_str(&describe(self.errno))?;
+                remedy(self.errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
         }
     }
 }
@@ -135,6 +138,19 @@ impl FsErrorKind {
             _ => FsErrorKind::Other,
         }
     }
+}
+
+/// What to do about an error that is not about one path.
+fn remedy(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::NOSPC => "free space or inodes on that file system",
+        Errno::DQUOT => "free space or raise the quota there",
+        Errno::ROFS => "find out why (the kernel's log says so), and mount it writable again",
+        Errno::MFILE => "raise the limit of open files (LimitNOFILE of the service, or ulimit -n)",
+        Errno::NFILE => "raise the system's limit of open files (sysctl fs.file-max)",
+        Errno::IO => "the kernel's log has more; check the disk",
+        _ => return None,
+    })
 }
 
 /// The system's words for an error: without the number, and starting small as a cause should.
@@ -189,7 +205,7 @@ mod tests {
         );
         assert_eq!(
             FsError::new("read", "x", Errno::IO).to_string(),
-            "cannot read x: input/output error"
+            "cannot read x: input/output error; the kernel's log has more; check the disk"
         );
     }
 

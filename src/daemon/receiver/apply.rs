@@ -99,7 +99,7 @@ impl Replica {
             return self.set_attributes(t, object, attributes, xattrs);
         }
         if t.get(object)?.is_some_and(|entry| entry.kind == Kind::Directory) {
-            self.move_object(t, object, place)?;
+            self.move_object(t, object, place, |_| None)?;
             return self.set_attributes(t, object, attributes, xattrs);
         }
         check_kind(t, object, Kind::Directory)?;
@@ -120,7 +120,7 @@ impl Replica {
             Err(error) if error.kind() == FsErrorKind::Exists => {
                 let aside = private_name();
                 let made = parent.make_dir(&aside)?;
-                self.install(t, &parent, &aside, &place, occupant.as_ref())?;
+                self.install_new(t, &parent, &aside, &place, occupant.as_ref())?;
                 made
             }
             Err(error) => return Err(error.into()),
@@ -161,7 +161,7 @@ impl Replica {
             Some(_) => {
                 let aside = private_name();
                 file.staged.publish(&aside)?;
-                self.install(t, &parent, &aside, &place, in_the_way)?
+                self.install_new(t, &parent, &aside, &place, in_the_way)?
             }
         };
         let wanted = Some((file.size, file.digest));
@@ -279,7 +279,7 @@ impl Replica {
             Some(_) => {
                 let aside = private_name();
                 let applied = make(&parent, &aside, &wanted)?;
-                let stat = self.install(t, &parent, &aside, &place, in_the_way)?;
+                let stat = self.install_new(t, &parent, &aside, &place, in_the_way)?;
                 Applied { stat, ..applied }
             }
         };
@@ -350,8 +350,15 @@ impl Replica {
         ended(refused)
     }
 
-    /// Moves an object to a place.
-    pub fn move_object(&mut self, t: &mut Tables<'_>, object: ObjectId, to: Place) -> Outcome {
+    /// Moves an object to a place. `comes` says which object will be moved to a place by an op that is known already: two
+    /// that change places are exchanged, so that neither name is absent for a moment.
+    pub fn move_object(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        to: Place,
+        comes: impl FnOnce(&Place) -> Option<ObjectId>,
+    ) -> Outcome {
         let mut entry = self.known(t, object)?;
         if entry.place == to {
             return Ok(());
@@ -373,18 +380,31 @@ impl Replica {
                 from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
                 self.drop_entry(t, other.object)?;
             }
-            Some(other) if self.must_stay(&to_dir, &to.name)? => {
+            Some(other)
+                if self.must_stay(&to_dir, &to.name)?
+                    || (!other.object.is_local() && comes(&entry.place) == Some(other.object)) =>
+            {
                 return self.trade_places(t, entry, &other, &from_dir, &to_dir, to);
             }
             Some(other) => {
                 let aside = private_name();
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
-                entry.place = Place {
+                let aside_place = Place {
                     directory: to.directory,
                     name: aside.clone(),
                 };
+                let from = std::mem::replace(&mut entry.place, aside_place);
                 self.put(t, &entry)?;
-                self.install(t, &to_dir, &aside, &to, Some(&other))?;
+                if let Err(error) = self.install(t, &to_dir, &aside, &to, Some(&other)) {
+                    // Back to where it was: a private name would be swept with what it leads to.
+                    let is_there = t.lookup(to.directory, &aside)? == Some(object);
+                    let back = || to_dir.rename(&aside, &from_dir, &from.name, RenameMode::NoReplace);
+                    if is_there && back().is_ok() {
+                        entry.place = from;
+                        self.put(t, &entry)?;
+                    }
+                    return Err(error);
+                }
             }
         }
         entry.place = to;
@@ -671,7 +691,6 @@ impl Replica {
         occupant: Option<&Entry>,
     ) -> Result<Stat, ApplyError> {
         if self.must_stay(parent, &place.name)? {
-            parent.remove_tree(aside)?;
             return Err(ApplyError::mismatch(format!(
                 "{}/{} is a directory that holds something, and may not be replaced",
                 parent.shown(),
@@ -704,12 +723,26 @@ impl Replica {
                     self.drop_entry(t, entry.object)?;
                 }
             }
-            Err(error) => {
-                let _ = parent.remove_tree(aside);
-                return Err(error.into());
-            }
+            Err(error) => return Err(error.into()),
         }
         self.fresh_stat(parent, &place.name)
+    }
+
+    /// As [`Replica::install`], for what was just made: if that fails it is removed again.
+    fn install_new(
+        &mut self,
+        t: &mut Tables<'_>,
+        parent: &Arc<Directory>,
+        aside: &Name,
+        place: &Place,
+        occupant: Option<&Entry>,
+    ) -> Result<Stat, ApplyError> {
+        let outcome = self.install(t, parent, aside, place, occupant);
+        // After an exchange the name leads to the former occupant, which is known to be parked there.
+        if outcome.is_err() && t.lookup(place.directory, aside)?.is_none() {
+            let _ = parent.remove_tree(aside);
+        }
+        outcome
     }
 
     /// Writes the catalog's entry for something that was just put in place.

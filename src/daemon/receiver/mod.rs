@@ -247,13 +247,20 @@ impl Shared {
             )
             .map_err(|error| (error.close_code(), error.to_string()))
         });
-        // A session that broke off may have left the sum out of step with the catalog.
-        if outcome.is_err()
-            && let Err(error) = replica.recount()
-        {
-            tracing::error!("{error}");
+        if matches!(outcome, Err((CloseCode::Unable, _))) {
+            // A database takes nothing more after a write that failed, and nobody knows what reached the disk. The next
+            // connection opens everything anew: that walks the tree and flushes it.
+            drop(replica);
+            lock(&self.slots).remove(&key);
+        } else {
+            // A session that broke off may have left the sum out of step with the catalog.
+            if outcome.is_err()
+                && let Err(error) = replica.recount()
+            {
+                tracing::error!("{error}");
+            }
+            lock(&self.slots).insert(key, Slot::Idle(replica));
         }
-        lock(&self.slots).insert(key, Slot::Idle(replica));
         self.released.notify_all();
         if outcome.is_ok() {
             tracing::info!(%peer, module = %module.name, "the connection ended");

@@ -27,6 +27,8 @@ use thiserror::Error;
 const HANDLES_MAX: usize = 1_024;
 const META_CURSOR: &str = "cursor";
 const META_XATTRS: &str = "xattr classes";
+/// Whether the names that the catalog has are on stable storage, too.
+const META_FLUSHED: &str = "flushed";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
 /// A module path that could not be opened.
@@ -105,6 +107,8 @@ pub struct WalkReport {
     pub entries: u64,
     /// Entries that somebody else changed, or that were not catalogued.
     pub changed: u64,
+    /// Entries that are not as they were catalogued, by whomever, but for directories whose inside moved.
+    pub unlike: u64,
     /// Leftovers of an earlier run that were removed.
     pub swept: u64,
 }
@@ -139,6 +143,8 @@ pub struct Replica {
     held_xattrs: XattrClasses,
     /// What was kept of files that arrived in part.
     pub partials: Arc<Partials>,
+    /// Nothing was changed since the catalog was last committed with the note that its names are on stable storage.
+    is_flushed: bool,
     /// Whether intents were stored since the catalog was last committed durably.
     has_intents: bool,
     last_durable: Instant,
@@ -194,12 +200,27 @@ impl Replica {
             parked: HashSet::new(),
             partials: Arc::new(partials),
             has_intents: false,
+            is_flushed: true,
             last_durable: Instant::now(),
             _lock: lock,
         };
         replica.check_generation()?;
         let report = replica.walk()?;
+        replica.flush_leftovers(&report)?;
         Ok((replica, report))
+    }
+
+    /// What a process published that was killed before it flushed is visible, and nobody else will flush it: without this
+    /// it would count as durable as soon as the sums are equal.
+    fn flush_leftovers(&mut self, report: &WalkReport) -> Result<(), ReplicaError> {
+        let is_flushed = self
+            .catalog
+            .read(|view| Ok(view.meta(META_FLUSHED)?.is_none_or(|value| value == [1])))?;
+        if !is_flushed || report.unlike > 0 || report.swept > 0 {
+            self.root.sync_filesystem()?;
+            self.catalog.update(true, |tables| note_flushed(tables, true))?;
+        }
+        Ok(())
     }
 
     /// Sums up the catalog again.
@@ -295,10 +316,15 @@ impl Replica {
     pub fn commit_durably(&mut self, cursor: Option<Cursor>) -> Result<(), StoreError> {
         self.has_intents = false;
         self.last_durable = Instant::now();
-        self.catalog.update(true, |tables| match cursor {
-            Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
-            None => Ok(()),
-        })
+        self.catalog.update(true, |tables| {
+            note_flushed(tables, true)?;
+            match cursor {
+                Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
+                None => Ok(()),
+            }
+        })?;
+        self.is_flushed = true;
+        Ok(())
     }
 
     /// Whom the path belongs to, if anybody.
@@ -384,13 +410,23 @@ impl Replica {
 
     /// Writes an entry and keeps the sum in step.
     pub fn put(&mut self, tables: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+        self.note_change(tables)?;
         let old = tables.get(entry.object)?;
         self.ledger.replace(old.as_ref(), Some(entry));
         tables.put(entry)
     }
 
+    /// From now on the catalog has names that are not on stable storage.
+    fn note_change(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.is_flushed) {
+            note_flushed(tables, false)?;
+        }
+        Ok(())
+    }
+
     /// Drops an entry and everything below it.
     pub fn drop_entry(&mut self, tables: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
+        self.note_change(tables)?;
         let Some(entry) = tables.remove(object, None)? else {
             return Ok(());
         };
@@ -432,14 +468,31 @@ impl Replica {
             .filter(|entry| entry.kind == Kind::Directory)
         {
             let catalog = self.catalog.clone();
-            let handle = catalog.read(|view| Ok(self.directory(view, entry.object)))?;
-            let outcome =
-                handle.and_then(|handle| Ok(handle.set_self_attributes(&entry.attributes, self.carried)?));
-            if let Err(error) = outcome {
-                tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
+            let handle = match catalog.read(|view| Ok(self.directory(view, entry.object)))? {
+                Ok(handle) => handle,
+                Err(error) => {
+                    tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
+                    continue;
+                }
+            };
+            if let Err(error) = handle.set_self_attributes(&entry.attributes, self.carried) {
+                tracing::warn!("cannot finish a directory: {error}");
+                self.note_unfinished(entry, &handle)?;
             }
         }
         Ok(())
+    }
+
+    /// A directory did not get its attributes back. The catalog has what is there instead, so that the sums differ, the
+    /// sender compares, and the op that mends it tells whether it can be mended.
+    fn note_unfinished(&mut self, mut entry: Entry, handle: &Directory) -> Result<(), StoreError> {
+        let found = handle.stat_self().map(|stat| stat.attributes).unwrap_or_default();
+        entry.attributes = Attributes {
+            xattrs: entry.attributes.xattrs,
+            ..found
+        };
+        let catalog = self.catalog.clone();
+        catalog.update(false, |tables| self.put(tables, &entry))
     }
 
     /// The module's own generation is stored in the tree, too: if the disk was put back from an older image, what the
@@ -550,6 +603,15 @@ pub fn note_xattr_classes(t: &mut Tables<'_>, classes: XattrClasses) -> Result<(
     t.set_meta(META_XATTRS, &[classes.0])
 }
 
+/// Notes whether the names in a catalog are on stable storage, too.
+fn note_flushed(t: &mut Tables<'_>, are_flushed: bool) -> Result<(), StoreError> {
+    let value = [u8::from(are_flushed)];
+    match t.meta(META_FLUSHED)?.is_some_and(|present| present == value) {
+        true => Ok(()),
+        false => t.set_meta(META_FLUSHED, &value),
+    }
+}
+
 /// The objects whose digest of extended attributes may be another when other classes count. What has none of more
 /// classes has none of fewer.
 pub fn with_other_xattrs(
@@ -650,6 +712,7 @@ impl Walk<'_> {
             }
             for entry in known.into_values() {
                 self.report.changed += 1;
+                self.report.unlike += 1;
                 tables.remove_below(entry.object, |_| ())?;
                 tables.remove(entry.object, None)?;
             }
@@ -689,6 +752,7 @@ impl Walk<'_> {
             .as_ref()
             .is_none_or(|known| digest.is_none() && !is_same(known));
         self.report.changed += u64::from(is_news);
+        self.report.unlike += u64::from(known.as_ref().is_none_or(|known| !is_same(known)));
         Ok(entry)
     }
 }

@@ -202,7 +202,11 @@ impl<'a> Session<'a> {
             }
             // What did not arrive holds up no directory any more.
             session.pending.clear();
-            let flushed = session.reach_durable();
+            let flushed = match &outcome {
+                // A flush that failed is not tried again: that it succeeds then would say nothing.
+                Err(SessionError::Unable(_)) => Ok(()),
+                _ => session.reach_durable(),
+            };
             session.stop_threads();
             outcome.and(flushed)
         })
@@ -452,7 +456,11 @@ impl<'a> Session<'a> {
             OpBody::SetAttributes { object, attributes } => {
                 self.replica.set_attributes(tables, object, attributes, &xattrs)
             }
-            OpBody::Move { object, to } => self.replica.move_object(tables, object, to),
+            OpBody::Move { object, to } => {
+                let order = &self.order;
+                let comes = |place: &Place| order.waits_to_move_to(place);
+                self.replica.move_object(tables, object, to, comes)
+            }
             OpBody::Remove { object, .. } => self.replica.remove(tables, object),
             OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
             OpBody::Release { object, .. } => self.replica.release(tables, object),
@@ -817,7 +825,7 @@ impl<'a> Session<'a> {
             .collect();
         self.replica.finish_directories(&busy)?;
         let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
-        let unsynced: Vec<ObjectId> = self.replica.unsynced.drain().collect();
+        let unsynced = std::mem::take(&mut self.replica.unsynced);
         if unsynced.len() > FSYNC_FILES_MAX {
             self.replica
                 .root

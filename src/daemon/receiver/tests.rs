@@ -112,7 +112,7 @@ impl Bench {
     }
 
     fn shift(&mut self, object: u64, to: Place) -> Result<(), ApplyError> {
-        self.apply(|replica, t| replica.move_object(t, ObjectId(object), to))
+        self.apply(|replica, t| replica.move_object(t, ObjectId(object), to, |_| None))
     }
 
     fn remove(&mut self, object: u64) {
