@@ -167,6 +167,16 @@ struct Removal {
     is_kept: bool,
 }
 
+/// The object that takes the place of a removed one.
+enum Successor {
+    /// It is there, or there is none.
+    InPlace,
+    /// It is being sent, or will be.
+    OnItsWay,
+    /// It could not be put there.
+    Failed(ObjectId),
+}
+
 /// Objects that wait for their turn, each once, first come first served.
 #[derive(Debug, Default)]
 struct BulkLane {
@@ -216,6 +226,8 @@ pub struct Session<'a, 'c> {
     /// Numbers to be given to what the target has, parents first.
     adopts: VecDeque<(Place, ObjectId)>,
     removes: VecDeque<Removal>,
+    /// Removals of what stands where another object could not be put, by that object: better the old than nothing.
+    postponed: Vec<(ObjectId, Removal)>,
     /// Objects whose places are free when removals are settled.
     held: HashSet<ObjectId>,
     /// Objects whose places hold something protected.
@@ -239,6 +251,8 @@ pub struct Session<'a, 'c> {
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
     delayed: BTreeSet<(Instant, ObjectId)>,
+    /// When everything was tried again that found no space on the target.
+    space_retried: Option<Instant>,
     /// Large files that changed, and when they may go.
     large_due: HashMap<ObjectId, Instant>,
     marked: Option<u64>,
@@ -306,6 +320,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 scanned: 0,
                 adopts: VecDeque::new(),
                 removes: VecDeque::new(),
+                postponed: Vec::new(),
                 held: HashSet::new(),
                 blocked: HashSet::new(),
                 stuck: HashSet::new(),
@@ -320,6 +335,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 uncopied: HashSet::new(),
                 assumed: Assumed::default(),
                 delayed: BTreeSet::new(),
+                space_retried: None,
                 large_due: HashMap::new(),
                 marked: None,
                 cursor: None,
@@ -559,10 +575,22 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         self.withdraw_removed()?;
         let mut is_renumbered = false;
-        while self.window.len() < IN_FLIGHT_MAX {
-            let Some(removal) = self.removes.pop_front() else {
-                break;
-            };
+        for removal in std::mem::take(&mut self.removes) {
+            if self.window.len() >= IN_FLIGHT_MAX {
+                self.removes.push_back(removal);
+                continue;
+            }
+            match self.successor(&removal)? {
+                Successor::InPlace => {}
+                Successor::OnItsWay => {
+                    self.removes.push_back(removal);
+                    continue;
+                }
+                Successor::Failed(successor) => {
+                    self.postponed.push((successor, removal));
+                    continue;
+                }
+            }
             let Removal {
                 object,
                 place,
@@ -592,6 +620,31 @@ impl<'a, 'c> Session<'a, 'c> {
         }
         self.must_reconcile |= is_renumbered;
         Ok(())
+    }
+
+    /// What becomes of the object that takes the place of a removed one. Until it is there the old one stays: a path is
+    /// absent only where it is so in the source.
+    fn successor(&self, removal: &Removal) -> Result<Successor, StoreError> {
+        let Place { directory, name } = &removal.place;
+        // With a filter that protects, and while removals wait for approval, it is the successor that waits.
+        if self.context.source.may_protect() || removal.is_spared || removal.is_kept {
+            return Ok(Successor::InPlace);
+        }
+        self.context.source.catalog.read(|view| {
+            let Some(successor) = view.lookup(*directory, name)? else {
+                return Ok(Successor::InPlace);
+            };
+            if self.held.contains(&successor) {
+                return Ok(Successor::InPlace);
+            }
+            let is_there =
+                |entry: &Entry| entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET;
+            Ok(match view.get(successor)?.is_none_or(|entry| is_there(&entry)) {
+                true => Successor::InPlace,
+                false if self.context.failed.contains_key(&successor) => Successor::Failed(successor),
+                false => Successor::OnItsWay,
+            })
+        })
     }
 
     /// Whether an object has moved whose move cannot be sent yet: the removal of its old directory would take it along.

@@ -3,6 +3,11 @@
 use super::*;
 use work::Acknowledged;
 
+/// How long until an entry is tried again that found no space on the target.
+const SPACE_RETRY: Duration = Duration::from_secs(10);
+/// So many entries are tried that often; more would keep the line busy for nothing.
+const SPACE_SCOUTS: usize = 16;
+
 impl Session<'_, '_> {
     pub(super) fn take_messages(&mut self) -> Result<(), Ended> {
         let (mut progress, mut runs) = (None, Vec::new());
@@ -185,7 +190,14 @@ impl Session<'_, '_> {
                 self.tries.remove(&object);
                 self.whole.remove(&object);
                 self.uncopied.remove(&object);
-                if self.context.failed.remove(&object).is_some() {
+                if let Some(failed) = self.context.failed.remove(&object) {
+                    if failed.kind == FailureKind::NoSpace as u8 {
+                        self.retry_for_space();
+                    }
+                    let replaced = self
+                        .postponed
+                        .extract_if(.., |(successor, _)| *successor == object);
+                    self.removes.extend(replaced.map(|(_, removal)| removal));
                     self.context
                         .source
                         .state
@@ -311,11 +323,27 @@ impl Session<'_, '_> {
         self.context.failed.insert(object, failed);
         self.context.counters.failed = self.context.failed.len() as u64;
         self.context.tell_failed();
-        let delay = FIRST_RETRY * 2u32.saturating_pow(tries.min(5) - 1);
+        // Some find out whether there is space again; when there is, the others follow at once.
+        let is_scout = kind == FailureKind::NoSpace as u8 && self.context.failed.len() <= SPACE_SCOUTS;
+        let delay = match is_scout {
+            true => SPACE_RETRY,
+            false => FIRST_RETRY * 2u32.saturating_pow(tries.min(5) - 1),
+        };
         if self.context.options.follow {
             self.delayed.insert((Instant::now() + delay, object));
         }
         Ok(())
+    }
+
+    /// There is space again on the target: whatever waits for it is tried now. Where space comes in drops, not with each.
+    fn retry_for_space(&mut self) {
+        if self.space_retried.is_some_and(|at| at.elapsed() < SPACE_RETRY) {
+            return;
+        }
+        self.space_retried = Some(Instant::now());
+        let waits = |failed: &&Failed| failed.kind == FailureKind::NoSpace as u8;
+        let waiting = self.context.failed.values().filter(waits);
+        self.again.extend(waiting.map(|failed| failed.object));
     }
 
     /// What is in error is tried again in this connection, too.
