@@ -2,6 +2,7 @@
 
 use super::{is_root, skip};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,11 +21,18 @@ const UNMOUNT_TRIES: u32 = 50;
 pub struct Image {
     directory: TempDir,
     is_mounted: bool,
+    /// The arguments of mount, but for where.
+    how: Vec<String>,
 }
 
 impl Image {
     /// Makes and mounts one. `None`, with the reason printed, where that is not possible.
     pub fn new(kind: &str) -> Option<Image> {
+        Image::with(kind, "", &[])
+    }
+
+    /// Like [`Image::new`], with mount options (`a,b`; for tmpfs they replace the usual size) and arguments of mkfs.
+    pub fn with(kind: &str, options: &str, make: &[&str]) -> Option<Image> {
         if !is_root() {
             skip(&format!("mounting {kind} needs root"));
             return None;
@@ -32,9 +40,10 @@ impl Image {
         let mut image = Image {
             directory: tempfile::tempdir().unwrap(),
             is_mounted: false,
+            how: Vec::new(),
         };
         std::fs::create_dir(image.path()).unwrap();
-        match image.make(kind) {
+        match image.make(kind, options, make) {
             Ok(()) => Some(image),
             Err(reason) => {
                 skip(&format!("no {kind}: {reason}"));
@@ -43,9 +52,13 @@ impl Image {
         }
     }
 
-    fn make(&mut self, kind: &str) -> Result<(), String> {
+    fn make(&mut self, kind: &str, options: &str, arguments: &[&str]) -> Result<(), String> {
         if kind == "tmpfs" {
-            return self.mount(&["-t", "tmpfs", "-o", "size=256m", "tmpfs"]);
+            let options = if options.is_empty() { "size=256m" } else { options };
+            self.how = ["-t", "tmpfs", "-o", options, "tmpfs"]
+                .map(str::to_owned)
+                .to_vec();
+            return self.mount();
         }
         let file = self.directory.path().join("image");
         File::create(&file)
@@ -56,15 +69,51 @@ impl Image {
             _ => &["-q", "-f"],
         };
         let mut make = Command::new(format!("mkfs.{kind}"));
-        run(make.args(quiet).arg(&file))?;
-        let file = file.display().to_string();
-        self.mount(&["-t", kind, "-o", "loop", &file])
+        run(make.args(quiet).args(arguments).arg(&file))?;
+        let options = match options {
+            "" => "loop".to_owned(),
+            options => format!("loop,{options}"),
+        };
+        self.how = ["-t", kind, "-o", &options].map(str::to_owned).to_vec();
+        self.how.push(file.display().to_string());
+        self.mount()
     }
 
-    fn mount(&mut self, how: &[&str]) -> Result<(), String> {
-        run(Command::new("mount").args(how).arg(self.path()))?;
+    fn mount(&mut self) -> Result<(), String> {
+        run(Command::new("mount").args(&self.how).arg(self.path()))?;
         self.is_mounted = true;
         Ok(())
+    }
+
+    /// What a power cut leaves: from now on nothing reaches the image any more, neither data nor the journal in memory.
+    /// Only ext4 and xfs can do that.
+    pub fn cut_power(&self) {
+        cut_power(&self.path());
+    }
+
+    /// Unmounts it and mounts it again, as after a boot: the journal is replayed.
+    pub fn mount_again(&mut self) {
+        self.unmount();
+        assert!(!self.is_mounted, "{} is still in use", self.path().display());
+        self.mount().unwrap();
+    }
+
+    /// Changes mount options while it is in use.
+    pub fn set_options(&self, options: &str) {
+        let how = format!("remount,{options}");
+        run(Command::new("mount").args(["-o", &how]).arg(self.path())).unwrap();
+    }
+
+    fn unmount(&mut self) {
+        for _ in 0..UNMOUNT_TRIES {
+            if !self.is_mounted {
+                return;
+            }
+            self.is_mounted = run(Command::new("umount").arg(self.path())).is_err();
+            if self.is_mounted {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        }
     }
 
     /// Where it is mounted.
@@ -87,18 +136,25 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        for _ in 0..UNMOUNT_TRIES {
-            if !self.is_mounted {
-                return;
-            }
-            self.is_mounted = run(Command::new("umount").arg(self.path())).is_err();
-            if self.is_mounted {
-                std::thread::park_timeout(Duration::from_millis(100));
-            }
+        self.unmount();
+        if self.is_mounted {
+            eprintln!("{} is still in use", self.path().display());
+            self.detach();
         }
-        eprintln!("{} is still in use", self.path().display());
-        self.detach();
     }
+}
+
+/// See [`Image::cut_power`].
+pub fn cut_power(mounted: &Path) {
+    /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN` are one number.
+    const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+    /// Nothing is flushed before, not even the log.
+    const NO_LOG_FLUSH: u32 = 2;
+    let root = File::open(mounted).unwrap();
+    let how = NO_LOG_FLUSH;
+    // SAFETY: the number lives across the call.
+    let outcome = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const how) };
+    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// A bind mount, unmounted when it is dropped.

@@ -7,7 +7,9 @@ pub mod image;
 pub mod peer;
 pub mod random;
 pub mod relay;
+pub mod rough;
 pub mod settled;
+pub mod supervised;
 
 use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;

@@ -1,0 +1,168 @@
+//! C-16, C-22, C-26: file systems that are full, have no inodes left, or become read-only; and what happens afterwards.
+
+use crate::flips::content;
+use crate::rig::{Rig, wait_until};
+use crate::support::Following;
+use crate::support::image::Image;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// From when the cause is gone.
+const RECOVERS: Duration = Duration::from_secs(35);
+
+fn rig_on(image: &Image) -> Rig {
+    let ours = tempfile::tempdir().unwrap();
+    let home = ours.path().to_owned();
+    Rig::at(ours, &image.path(), &home)
+}
+
+/// A warning that has all these words.
+fn warned(following: &Following, words: &[&str]) -> bool {
+    let warnings = following.watching.said().warnings;
+    warnings
+        .iter()
+        .any(|warning| words.iter().all(|word| warning.contains(word)))
+}
+
+fn same(left: &Path, right: &Path) -> bool {
+    matches!((fs::read(left), fs::read(right)), (Ok(left), Ok(right)) if left == right)
+}
+
+/// Waits until the module is like the source, no longer than it may take to recover.
+fn recovers(rig: &mut Rig) -> Duration {
+    let began = Instant::now();
+    let (source, module) = (rig.src(), rig.module.clone());
+    let is_equal = || std::panic::catch_unwind(|| crate::support::differences(&source, &module).is_empty());
+    while !is_equal().unwrap_or(false) {
+        assert!(began.elapsed() < RECOVERS, "it does not recover: {}", rig.log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    began.elapsed()
+}
+
+/// C-16: what fits arrives, what does not is named, nothing cut short is published, and space is found by itself.
+#[test]
+fn c_16_a_full_disk_parks_what_does_not_fit() {
+    let Some(image) = Image::with("tmpfs", "size=2m", &[]) else {
+        return;
+    };
+    let mut rig = rig_on(&image);
+    for name in ["before", "zz-after"] {
+        fs::write(rig.src().join(name), content(name, 0, 3_000)).unwrap();
+    }
+    fs::write(rig.src().join("large"), content("large", 0, 4 << 20)).unwrap();
+    let _receiver = rig.receive();
+    let following = Following::start(rig.sender_options(true));
+    wait_until("what fits is there", || {
+        ["before", "zz-after"]
+            .iter()
+            .all(|name| same(&rig.src().join(name), &rig.module.join(name)))
+    });
+    wait_until("it is told", || {
+        warned(&following, &["large", "no space left on device", "free space"])
+    });
+    // The rest goes on, and what does not fit is not there in part.
+    fs::write(rig.src().join("meanwhile"), b"small").unwrap();
+    wait_until("the rest goes on", || rig.module.join("meanwhile").exists());
+    assert!(!rig.module.join("large").exists());
+    image.set_options("size=32m");
+    println!("space was found after {:?}", recovers(&mut rig));
+    following.stop().unwrap();
+}
+
+/// C-16: no inodes.
+#[test]
+fn c_16_a_disk_without_inodes_parks_what_does_not_fit() {
+    const FILES: usize = 60;
+    let Some(image) = Image::with("tmpfs", "size=32m,nr_inodes=40", &[]) else {
+        return;
+    };
+    let mut rig = rig_on(&image);
+    for number in 0..FILES {
+        fs::write(rig.src().join(format!("file-{number}")), b"content").unwrap();
+    }
+    let _receiver = rig.receive();
+    let following = Following::start(rig.sender_options(true));
+    wait_until("it is told", || {
+        warned(&following, &["file-", "no space left on device", "inodes"])
+    });
+    let published = fs::read_dir(&rig.module).unwrap().flatten();
+    for file in published.filter(|file| !file.file_name().as_encoded_bytes().starts_with(b".")) {
+        assert_eq!(fs::read(file.path()).unwrap(), b"content", "{file:?}");
+    }
+    image.set_options("nr_inodes=400");
+    println!("inodes were found after {:?}", recovers(&mut rig));
+    following.stop().unwrap();
+}
+
+/// C-16: the disk of the receiver's own databases. Nothing is told to be in sync meanwhile.
+#[test]
+fn c_16_a_full_home_ends_connections_and_recovers() {
+    let Some(image) = Image::with("tmpfs", "size=10m", &[]) else {
+        return;
+    };
+    let ours = tempfile::tempdir().unwrap();
+    let module = ours.path().to_owned();
+    let mut rig = Rig::at(ours, &module, &image.path());
+    fs::write(rig.src().join("first"), b"first").unwrap();
+    let _receiver = rig.receive();
+    let following = Following::start(rig.sender_options(true));
+    following.watching.wait_in_sync();
+    // Somebody else fills it to the last page.
+    let hog = image.path().join("hog");
+    let _ = fs::write(&hog, vec![1; 10 << 20]);
+    for number in 0..300 {
+        fs::write(
+            rig.src().join(format!("file-{number}")),
+            content("x", number, 2_000),
+        )
+        .unwrap();
+    }
+    wait_until("the receiver says so", || {
+        rig.log().contains("No space left") || rig.log().contains("no space left")
+    });
+    fs::remove_file(hog).unwrap();
+    println!("space was found after {:?}", recovers(&mut rig));
+    following.stop().unwrap();
+}
+
+/// C-22: the kernel makes a file system read-only after an error; somebody mounts it writable again.
+#[test]
+fn c_22_a_file_system_that_becomes_read_only_and_comes_back() {
+    let Some(image) = Image::with("ext4", "", &[]) else {
+        return;
+    };
+    let mut rig = rig_on(&image);
+    fs::write(rig.src().join("file"), b"first").unwrap();
+    let _receiver = rig.receive();
+    let following = Following::start(rig.sender_options(true));
+    following.watching.wait_in_sync();
+    image.set_options("ro");
+    fs::write(rig.src().join("file"), b"second").unwrap();
+    wait_until("it is told", || {
+        warned(
+            &following,
+            &["file", "read-only file system", "mount it writable"],
+        )
+    });
+    assert_eq!(fs::read(rig.module.join("file")).unwrap(), b"first");
+    image.set_options("rw");
+    println!("it was found writable after {:?}", recovers(&mut rig));
+    following.stop().unwrap();
+}
+
+/// C-26: a second receiver on the same root is refused, and touches nothing of what the first is at.
+#[test]
+fn c_26_a_second_receiver_is_refused_and_sweeps_nothing() {
+    let rig = Rig::new();
+    let _first = rig.receive();
+    let staged = rig.module.join(".driftless-0123456789abcdef");
+    fs::write(&staged, b"on its way").unwrap();
+    assert!(
+        rig.try_receive_under(|_| crate::support::supervised::Verdict::Pass)
+            .is_none()
+    );
+    assert!(rig.log().contains("in use by another driftless"), "{}", rig.log());
+    assert_eq!(fs::read(staged).unwrap(), b"on its way");
+}
