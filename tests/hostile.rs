@@ -6,7 +6,7 @@ mod support;
 
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{ModuleOptions, ReceiverOptions};
-use driftless_certs::{Identity, Peer as Trusted, TrustStore, sender_config};
+use driftless_certs::{Grant, Identity, Peer as Trusted, TrustStore, sender_config};
 use driftless_protocol::codec::encode;
 use driftless_protocol::limits::*;
 use driftless_protocol::message::*;
@@ -898,7 +898,7 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 fn trust(bench: &Bench, identity: &Identity, modules: &[&str], expires: Option<u64>) -> String {
     let mut store = TrustStore::open(&bench.options.home.peers_file()).unwrap();
     let name = store.free_name("peer");
-    let modules = modules.iter().map(|&name| name.to_owned()).collect();
+    let modules = modules.iter().map(|&name| Grant::all(name)).collect();
     let fingerprint = identity.fingerprint();
     store
         .add(Trusted {

@@ -4,7 +4,7 @@ mod support;
 
 use driftless::daemon::Phase;
 use driftless::daemon::receiver::ReceiverDaemon;
-use driftless_certs::{Peer as Trusted, TrustStore};
+use driftless_certs::{Grant, Peer as Trusted, TrustStore};
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{Open, ToReceiver, ToSender};
 use std::net::UdpSocket;
@@ -75,7 +75,7 @@ fn a_peer_that_is_removed_is_cut_off() {
         .add(Trusted {
             name: "sender".to_owned(),
             fingerprint: pair.sender.fingerprint(),
-            modules: vec!["dst".to_owned()],
+            modules: vec![Grant::all("dst")],
             added: 0,
             expires: None,
             address: None,

@@ -25,6 +25,7 @@ mod fingerprint;
 mod identity;
 mod names;
 mod pairing;
+mod rights;
 mod tls;
 mod trust;
 
@@ -36,5 +37,6 @@ pub use pairing::{
     CodeError, Invite, InviteError, InviteId, Invites, MAX_ADDRESSES, MAX_CODE_CHARS, MAX_PENDING_INVITES,
     MAX_WRONG_GUESSES, PAIRING_PREFIX, PairingCode, PendingInvite, RedeemError, Secret,
 };
+pub use rights::{Grant, Right, Rights, RightsError};
 pub use tls::{SERVER_NAME, TlsError, peer_fingerprint, receiver_config, sender_config};
 pub use trust::{EntryFault, Peer, Refusal, TrustError, TrustStore};

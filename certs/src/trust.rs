@@ -4,7 +4,10 @@
 //! [[peer]]
 //! name = "laptop"
 //! fingerprint = "v4jutopv7gq2nicajxvdnxgjjgn4wjojvxarfn6mtkj4vza7gjra"
-//! modules = ["photos"]        # what it may push to; ["*"] is every module
+//! modules = [                 # what it may use; "*" is every module that is not named
+//!     "photos",               # with all rights
+//!     { module = "music", rights = ["push", "no-devices"] },
+//! ]
 //! added = 1767225600          # unix seconds
 //! expires = 1769817600        # optional: from then on it is refused
 //! address = "nas.lan:4873"    # optional: where it can be reached, if it is a receiver
@@ -21,9 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, Access, FileError, LockedDir};
 use crate::fingerprint::Fingerprint;
 use crate::names::{self, NameError};
-
-/// The module that stands for all.
-pub(crate) const ALL_MODULES: &str = "*";
+use crate::rights::{Grant, Rights};
 
 /// Room for some thousands of peers.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -39,8 +40,8 @@ pub struct Peer {
     pub name: String,
     /// The hash of its public key.
     pub fingerprint: Fingerprint,
-    /// The modules it may push to; `*` is every module, nothing is none.
-    pub modules: Vec<String>,
+    /// The modules it may use, and how; nothing is none.
+    pub modules: Vec<Grant>,
     /// When it was added, in unix seconds.
     pub added: u64,
     /// From when on it is refused, in unix seconds.
@@ -56,8 +57,20 @@ impl Peer {
         self.expires.is_some_and(|expires| now >= expires)
     }
 
+    /// What it may do in a module: by that module's own grant, or by that of all modules.
+    pub fn rights_in(&self, module: &str) -> Option<Rights> {
+        let own = self
+            .modules
+            .iter()
+            .find(|grant| grant.module == module && !grant.is_for_all());
+        own.or_else(|| self.modules.iter().find(|grant| grant.is_for_all()))
+            .map(|grant| grant.rights)
+    }
+
     fn covers(&self, module: &str) -> bool {
-        self.modules.iter().any(|own| own == ALL_MODULES || own == module)
+        self.modules
+            .iter()
+            .any(|grant| grant.is_for_all() || grant.module == module)
     }
 
     /// Takes over what a newer entry for the same key says; see [`TrustStore::add`].
@@ -67,14 +80,15 @@ impl Peer {
             self.modules = newer.modules;
             self.expires = newer.expires;
         } else {
-            let covers_all = self.modules.iter().all(|module| newer.covers(module));
+            let covers_all = self.modules.iter().all(|grant| newer.covers(&grant.module));
             self.expires = match (self.expires, newer.expires) {
                 // The newer entry speaks about everything the peer may do, so it says until when.
                 _ if covers_all => newer.expires,
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             };
-            self.modules.extend(newer.modules);
+            // What is said last of a module counts.
+            self.modules.splice(0..0, newer.modules);
         }
         if newer.address.is_some() {
             self.address = newer.address;
@@ -82,12 +96,12 @@ impl Peer {
         self.tidy();
     }
 
+    /// One grant a module, the first of each, in order; none that only repeats that of all modules.
     fn tidy(&mut self) {
-        if self.covers(ALL_MODULES) {
-            self.modules = vec![ALL_MODULES.to_owned()];
-        } else {
-            self.modules.sort_unstable();
-            self.modules.dedup();
+        self.modules.sort_by(|a, b| a.module.cmp(&b.module));
+        self.modules.dedup_by(|later, first| later.module == first.module);
+        if let Some(rights) = self.modules.iter().find(|grant| grant.is_for_all()).map(|grant| grant.rights) {
+            self.modules.retain(|grant| grant.is_for_all() || grant.rights != rights);
         }
     }
 }
@@ -150,8 +164,8 @@ impl TrustStore {
 
     /// Adds a peer and saves the file; gives the entry as it is now.
     ///
-    /// If its fingerprint is there already, the entry keeps its name and date and gains the modules; a new address
-    /// replaces the old one. An expiry never moves so that some module is open for longer than was ever said: if the
+    /// If its fingerprint is there already, the entry keeps its name and date and gains the modules, and for a module
+    /// that it had the new rights count; a new address replaces the old one. An expiry never moves so that some module is open for longer than was ever said: if the
     /// new entry names all modules of the present one, its expiry counts; if not, the earlier of both; and an entry
     /// that had expired by the time the new one was `added` gives up its modules.
     pub fn add(&mut self, mut peer: Peer) -> Result<Peer, TrustError> {
@@ -182,11 +196,11 @@ impl TrustStore {
         self.change(|peers| Ok(position(peers, name_or_fingerprint).map(|index| peers.remove(index))))
     }
 
-    /// Whether a peer may push to a module now.
+    /// What a peer may do in a module now.
     ///
     /// The refusal is for the log and the owner of this machine. Tell a stranger nothing of it, or it learns which
     /// modules there are.
-    pub fn allows(&self, fingerprint: &Fingerprint, module: &str, now: SystemTime) -> Result<(), Refusal> {
+    pub fn allows(&self, fingerprint: &Fingerprint, module: &str, now: SystemTime) -> Result<Rights, Refusal> {
         let peer = self.find(fingerprint).ok_or(Refusal::Unknown {
             fingerprint: *fingerprint,
         })?;
@@ -196,13 +210,10 @@ impl TrustStore {
                 expires: peer.expires.unwrap_or_default(),
             });
         }
-        if !peer.covers(module) {
-            return Err(Refusal::NotForModule {
-                name: peer.name.clone(),
-                module: module.to_owned(),
-            });
-        }
-        Ok(())
+        peer.rights_in(module).ok_or_else(|| Refusal::NotForModule {
+            name: peer.name.clone(),
+            module: module.to_owned(),
+        })
     }
 
     /// Reads the file as it is now, changes it and writes it, with no other process in between.
@@ -301,7 +312,7 @@ fn check(peer: &Peer) -> Result<(), EntryFault> {
     }
     peer.modules
         .iter()
-        .try_for_each(|module| names::check(module))
+        .try_for_each(Grant::check)
         .map_err(EntryFault::Module)?;
     if let Some(address) = &peer.address {
         names::check_address(address).map_err(|reason| EntryFault::Address {
@@ -319,7 +330,7 @@ pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
         .as_secs()
 }
 
-/// Why a peer may not push.
+/// Why a peer may not come in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Its fingerprint is not in the store.
@@ -329,7 +340,7 @@ pub enum Refusal {
         fingerprint: Fingerprint,
     },
     /// It is known, but not for this module.
-    #[error("the peer {name:?} may not push to the module {module:?} (pair it again for that module)")]
+    #[error("the peer {name:?} may not use the module {module:?} (pair it again for that module)")]
     NotForModule {
         /// Its name here.
         name: String,

@@ -203,6 +203,8 @@ pub struct Opened {
     pub root: ObjectId,
     /// The name by which the receiver wants to be known in messages (its module root).
     pub root_path: Text,
+    /// Whether `Remove` is permitted to this peer.
+    pub may_delete: bool,
 }
 
 /// Sender to receiver on the control stream.

@@ -12,7 +12,7 @@ use crate::daemon::control::ask_all;
 use crate::daemon::home::Home;
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION, unix_now};
 use clap::Args;
-use driftless_certs::{Identity, Invites, MAX_ADDRESSES, PairingCode};
+use driftless_certs::{Grant, Identity, Invites, MAX_ADDRESSES, PairingCode, Rights};
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
@@ -26,6 +26,9 @@ pub(super) struct InviteArgs {
     /// What the peer may write to [default: the only module of the running receiver]
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
+    /// What it may do there, as in `driftless peers add` [default: everything that the module takes]
+    #[arg(long, value_name = "RIGHT,...")]
+    rights: Option<Rights>,
     /// How long the line is good for
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_expiry)]
     expires: Duration,
@@ -59,7 +62,11 @@ impl InviteArgs {
             driftless_certs::Secret::from_bytes([0; 16]),
             expires_at,
         )?;
-        let (secret, _) = invites.create(&module, self.expires, SystemTime::now())?;
+        let grant = Grant {
+            module: module.clone(),
+            rights: self.rights.unwrap_or_default(),
+        };
+        let (secret, _) = invites.create(&grant, self.expires, SystemTime::now())?;
         let code = PairingCode::new(addresses.clone(), fingerprint, module.clone(), secret, expires_at)?;
         if self.json {
             output::json(
@@ -222,6 +229,7 @@ mod tests {
     fn args() -> InviteArgs {
         InviteArgs {
             module: None,
+            rights: None,
             expires: Duration::from_secs(600),
             address: vec![],
             port: None,

@@ -10,17 +10,19 @@ use super::{CliError, DONE, invite, output};
 use crate::daemon::status::{STATUS_VERSION, unix_now};
 use crate::net::{self, LinkOptions};
 use clap::Args;
-use driftless_certs::{Fingerprint, PairingCode, Peer, TrustStore, sender_config};
+use driftless_certs::{Fingerprint, MAX_CODE_CHARS, PairingCode, Peer, TrustStore, sender_config};
 use driftless_protocol::message::{PairReply, PairRequest, Text};
 use driftless_protocol::version::ALPN_PAIR;
 use serde_json::json;
+use std::io::BufRead;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::SystemTime;
 
 /// Pair with a receiver by the line that `driftless invite` printed there
 #[derive(Debug, Args)]
 pub(super) struct PairArgs {
-    /// The code, which begins with `driftless-pair1-`
+    /// The code, which begins with `driftless-pair1-`; `-` reads it from standard input, where no other user of this machine
+    /// sees it in the list of processes
     code: String,
     /// What to call the receiver [default: the host it was reached at]
     #[arg(long)]
@@ -32,7 +34,10 @@ pub(super) struct PairArgs {
 
 impl PairArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
-        let code: PairingCode = self.code.parse()?;
+        let code: PairingCode = match self.code.as_str() {
+            "-" => read_code(std::io::stdin().lock())?.parse()?,
+            code => code.parse()?,
+        };
         if code.has_expired(SystemTime::now()) {
             return Err(CliError::failed(
                 "the pairing code has expired (make a new one with `driftless invite` on the receiver)",
@@ -92,6 +97,17 @@ impl PairArgs {
     }
 }
 
+/// The last word of a line: what `driftless invite` prints, with or without the command in front of it.
+fn read_code(from: impl BufRead) -> Result<String, CliError> {
+    let mut line = String::new();
+    from.take(MAX_CODE_CHARS as u64 + 100)
+        .read_line(&mut line)
+        .map_err(|error| CliError::failed(format!("cannot read the code from standard input: {error}")))?;
+    let code = line.split_whitespace().next_back();
+    code.map(str::to_owned)
+        .ok_or_else(|| CliError::usage("standard input has no code (paste the line that `driftless invite` printed)"))
+}
+
 /// Tries the addresses of the code one after the other; gives the one that answered.
 fn redeem(session: &Session, code: &PairingCode) -> Result<(String, PairReply), CliError> {
     let mut problems = Vec::new();
@@ -143,6 +159,14 @@ fn command_target(peer: &Peer, address: &str, module: &str, trust: &TrustStore) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_code_is_read_with_or_without_its_command() {
+        for line in ["driftless pair code\n", "code", " code \nmore\n"] {
+            assert_eq!(read_code(line.as_bytes()).unwrap(), "code", "{line:?}");
+        }
+        assert!(matches!(read_code(&b"\n"[..]), Err(CliError::Usage(_))));
+    }
 
     #[test]
     fn the_next_command_leads_to_the_peer() {

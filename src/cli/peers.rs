@@ -1,13 +1,14 @@
 //! `driftless peers`: who is trusted, for what.
 
-use super::text::escaped;
+use super::text::{escaped, parse_span};
 use super::{CliError, DONE, FAILED, output};
 use crate::daemon::home::Home;
 use crate::daemon::status::{STATUS_VERSION, unix_now};
 use clap::{Args, Subcommand};
-use driftless_certs::{Fingerprint, Peer, TrustStore};
+use driftless_certs::{Fingerprint, Grant, Peer, Rights, TrustStore};
 use serde_json::json;
 use std::ffi::OsString;
+use std::time::Duration;
 
 /// List, add or remove trusted peers
 #[derive(Debug, Args)]
@@ -24,21 +25,29 @@ enum PeersCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Trust a peer; one that is known already gains the modules
+    /// Trust a peer; one that is known already gains the modules, and has the new rights in those that it had
     Add {
         /// Its fingerprint, the last word of `driftless id` there
         fingerprint: Fingerprint,
         /// What to call it [default: the beginning of its fingerprint]
         #[arg(long)]
         name: Option<String>,
-        /// A module here that it may write to, or `*` for all; may be repeated
+        /// A module here that it may use, or `*` for all; may be repeated
         #[arg(long, value_name = "NAME")]
         module: Vec<String>,
+        /// What it may do there: `push`, `delete` and `verify`, as far as they are named (all three if none is), and
+        /// `no-owner`, `no-set-id`, `no-devices`, `no-user-xattrs`, `no-acls`, `no-capabilities`, `no-security`,
+        /// `no-trusted` for metadata that is not taken from it
+        #[arg(long, value_name = "RIGHT,...", requires = "module")]
+        rights: Option<Rights>,
+        /// For how long from now on; without it, for ever
+        #[arg(long, value_name = "TIME", value_parser = parse_span)]
+        expires: Option<Duration>,
         /// Where it receives, as HOST:PORT, to send to it by name or host
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<String>,
     },
-    /// Trust a peer no longer; its next connection is refused
+    /// Trust a peer no longer; a connection that it has open is ended within 5 seconds
     Remove {
         /// Its name or fingerprint
         #[arg(value_name = "NAME-OR-FINGERPRINT")]
@@ -56,18 +65,23 @@ impl PeersArgs {
                 fingerprint,
                 name,
                 module,
+                rights,
+                expires,
                 address,
             } => {
                 let prefix = || format!("peer-{}", &fingerprint.to_string()[..8]);
                 let name = name.clone().unwrap_or_else(|| trust.free_name(&prefix()));
-                let (modules, address) = (module.clone(), address.clone());
+                let grant = |module: &String| Grant {
+                    module: module.clone(),
+                    rights: rights.unwrap_or_default(),
+                };
                 let peer = Peer {
                     name,
                     fingerprint: *fingerprint,
-                    modules,
+                    modules: module.iter().map(grant).collect(),
                     added: unix_now(),
-                    expires: None,
-                    address,
+                    expires: expires.map(|time| unix_now().saturating_add(time.as_secs())),
+                    address: address.clone(),
                 };
                 let stored = trust.add(peer)?;
                 output::line(&describe(&stored, unix_now()));
@@ -100,7 +114,8 @@ impl PeersArgs {
 
 fn list(home: &Home, trust: &TrustStore, as_json: bool) -> Result<u8, CliError> {
     if as_json {
-        output::json(&json!({"version": STATUS_VERSION, "home": home.to_string(), "peers": trust.peers()}));
+        let peers: Vec<_> = trust.peers().iter().map(listed).collect();
+        output::json(&json!({"version": STATUS_VERSION, "home": home.to_string(), "peers": peers}));
         return Ok(DONE);
     }
     let now = unix_now();
@@ -116,18 +131,33 @@ fn list(home: &Home, trust: &TrustStore, as_json: bool) -> Result<u8, CliError> 
     Ok(DONE)
 }
 
+/// A peer in JSON.
+fn listed(peer: &Peer) -> serde_json::Value {
+    let modules: Vec<_> = peer.modules.iter().map(|grant| &grant.module).collect();
+    let rights = |grant: &Grant| json!({"module": grant.module, "rights": grant.rights});
+    let rights: Vec<_> = peer.modules.iter().map(rights).collect();
+    json!({"name": peer.name, "fingerprint": peer.fingerprint.to_string(), "modules": modules, "rights": rights,
+        "added": peer.added, "expires": peer.expires, "address": peer.address})
+}
+
+/// A grant, in words: `photos`, or `music (push, no-devices)`.
+fn granted(grant: &Grant) -> String {
+    let module = match grant.module.as_str() {
+        "*" => "all modules",
+        module => module,
+    };
+    match grant.rights {
+        Rights::ALL => module.to_owned(),
+        rights => format!("{module} ({rights})"),
+    }
+}
+
 /// `NAME  FINGERPRINT  rights  address`.
 fn describe(peer: &Peer, now: u64) -> String {
     let mut text = format!("{}  {}", peer.name, peer.fingerprint);
     if !peer.modules.is_empty() {
-        let modules = peer
-            .modules
-            .iter()
-            .map(|module| if module == "*" { "all modules" } else { module });
-        text.push_str(&format!(
-            "  may write to {}",
-            modules.collect::<Vec<_>>().join(", ")
-        ));
+        let modules: Vec<_> = peer.modules.iter().map(granted).collect();
+        text.push_str(&format!("  may use {}", modules.join(", ")));
     }
     if let Some(address) = &peer.address {
         text.push_str(&format!("  receives on {address}"));
@@ -153,15 +183,27 @@ mod tests {
         let mut peer = Peer {
             name: "nas".to_owned(),
             fingerprint,
-            modules: vec!["*".to_owned()],
+            modules: vec![Grant::all("*")],
             added: 1,
             expires: Some(100),
             address: Some("nas:4433".to_owned()),
         };
         let expected =
-            format!("nas  {fingerprint}  may write to all modules  receives on nas:4433  expires in 40 s");
+            format!("nas  {fingerprint}  may use all modules  receives on nas:4433  expires in 40 s");
         assert_eq!(describe(&peer, 60), expected);
         assert!(describe(&peer, 100).ends_with("EXPIRED"));
+        peer.modules = vec![
+            Grant::all("a"),
+            Grant {
+                module: "b".to_owned(),
+                rights: "push,no-devices".parse().unwrap(),
+            },
+        ];
+        let text = describe(&peer, 60);
+        assert!(text.contains("may use a, b (push, no-devices)"), "{text}");
+        let json = listed(&peer);
+        assert_eq!(json["modules"], json!(["a", "b"]));
+        assert_eq!(json["rights"][1]["rights"], json!(["push", "no-devices"]));
         peer = Peer {
             modules: vec![],
             expires: None,

@@ -1,11 +1,14 @@
 //! The receiver's endpoint: handshakes, authorisation, limits.
 
 use super::congestion::Permit;
+use super::handshakes::{Handshakes, Knock, Place};
 use super::limit::Limiter;
 use super::link::{Line, ReceiverLink, Shared};
 use super::pair::PairLink;
 use super::shortcut::Shortcut;
-use super::transport::{BULK_STREAMS, LinkOptions, OP_STREAMS, endpoint, transport};
+use super::transport::{
+    BULK_STREAMS, CONNECTION_WINDOW_BYTES, LinkOptions, OP_STREAMS, endpoint, transport,
+};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
 use driftless_protocol::CloseCode;
@@ -17,14 +20,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
-/// Connections at a time, of all peers.
+/// Connections at a time of peers that were let in.
 const CONNECTIONS_MAX: usize = 256;
+/// Connections for pairing at a time: whoever has a key may open one, so they take no place of those that are let in.
+const PAIRINGS_MAX: usize = 16;
 /// Connections at a time of one identity.
 const CONNECTIONS_PER_PEER_MAX: usize = 8;
 /// How long a taken port is tried again.
 const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-/// With more handshakes than this under way, addresses have to prove themselves first.
-const UNPROVEN_MAX: usize = 32;
+/// What a peer may send before it is known whether it is allowed here: its hello and its first message fit several times.
+const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 
 /// What a connection is for, by its ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +123,7 @@ impl ReceiverEndpoint {
             authorise,
             accepting,
             connected: Arc::default(),
+            handshakes: Handshakes::default(),
         };
         runtime.spawn(accept(endpoint.clone(), door));
         Ok(ReceiverEndpoint {
@@ -162,49 +168,91 @@ struct Door {
     config: quinn::ServerConfig,
     authorise: Authorise,
     accepting: Sender<Accepted>,
-    connected: Arc<Mutex<HashMap<Fingerprint, usize>>>,
+    connected: Arc<Mutex<Connected>>,
+    handshakes: Handshakes,
 }
 
-/// Keeps count of a peer's connections.
-struct Seat {
-    connected: Arc<Mutex<HashMap<Fingerprint, usize>>>,
-    peer: Fingerprint,
+/// Who is here.
+#[derive(Default)]
+struct Connected {
+    pairing: usize,
+    mirroring: HashMap<Fingerprint, usize>,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = connected.get_mut(&self.peer) {
+impl Connected {
+    fn is_full(&self) -> bool {
+        self.mirroring.values().sum::<usize>() >= CONNECTIONS_MAX
+    }
+
+    /// Counts one more, if it may come in.
+    fn enter(&mut self, peer: Fingerprint, alpn: Alpn) -> bool {
+        match alpn {
+            Alpn::Pair if self.pairing < PAIRINGS_MAX => self.pairing += 1,
+            Alpn::Mirror if !self.is_full() => {
+                let count = self.mirroring.get(&peer).copied().unwrap_or(0);
+                if count >= CONNECTIONS_PER_PEER_MAX {
+                    return false;
+                }
+                self.mirroring.insert(peer, count + 1);
+            }
+            Alpn::Pair | Alpn::Mirror => return false,
+        }
+        true
+    }
+
+    fn leave(&mut self, peer: Fingerprint, alpn: Alpn) {
+        if alpn == Alpn::Pair {
+            self.pairing -= 1;
+        } else if let Some(count) = self.mirroring.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
-                connected.remove(&self.peer);
+                self.mirroring.remove(&peer);
             }
         }
     }
 }
 
+/// Keeps count of a peer's connections.
+struct Seat {
+    connected: Arc<Mutex<Connected>>,
+    peer: Fingerprint,
+    alpn: Alpn,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        connected.leave(self.peer, self.alpn);
+    }
+}
+
 async fn accept(endpoint: quinn::Endpoint, door: Door) {
     while let Some(incoming) = endpoint.accept().await {
-        if endpoint.open_connections() >= CONNECTIONS_MAX {
+        if door.is_full() {
             incoming.refuse();
-        } else if endpoint.open_connections() >= UNPROVEN_MAX && !incoming.remote_address_validated() {
-            // An `Incoming` that may be retried; the error gives it back, and it is dropped, which refuses it.
-            let _ = incoming.retry();
-        } else {
-            tokio::spawn(door.clone().admit(incoming));
+            continue;
+        }
+        let is_proven = incoming.remote_address_validated();
+        match door.handshakes.knock(incoming.remote_address().ip(), is_proven) {
+            Knock::Admit(place) => drop(tokio::spawn(door.clone().admit(incoming, place))),
+            // An unproven `Incoming` may be retried; the error gives it back, and it is dropped, which refuses it.
+            Knock::Prove => drop(incoming.retry()),
+            Knock::Ignore => incoming.ignore(),
         }
     }
 }
 
 impl Door {
-    async fn admit(self, incoming: quinn::Incoming) {
+    /// Shakes hands and greets, each within its deadline; the place is free again when that is over, well or badly.
+    async fn admit(self, incoming: quinn::Incoming, _place: Place) {
         let deadline = self.options.hello_timeout;
         let permit = Arc::<Permit>::default();
         let mut config = self.config.clone();
         config.transport_config(transport(
             &self.options,
-            OP_STREAMS + BULK_STREAMS,
+            0,
             1,
+            STRANGER_WINDOW_BYTES,
             permit.clone(),
         ));
         let Ok(connecting) = incoming.accept_with(Arc::new(config)) else {
@@ -220,11 +268,15 @@ impl Door {
         let allowed = tokio::task::spawn_blocking(move || authorise(peer, alpn))
             .await
             .unwrap_or(false);
-        let seat = if allowed { self.seat(peer) } else { None };
+        let seat = allowed.then(|| self.seat(peer, alpn)).flatten();
         let Some(seat) = seat else {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
+        if alpn == Alpn::Mirror {
+            connection.set_receive_window(CONNECTION_WINDOW_BYTES.into());
+            connection.set_max_concurrent_uni_streams((OP_STREAMS + BULK_STREAMS).into());
+        }
         let greeted = tokio::time::timeout(deadline, greet(&connection)).await;
         let (send, receive) = match greeted {
             Ok(Ok(streams)) => streams,
@@ -259,16 +311,18 @@ impl Door {
         }
     }
 
-    fn seat(&self, peer: Fingerprint) -> Option<Seat> {
+    /// Whether as many peers as may be are here.
+    fn is_full(&self) -> bool {
+        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        connected.is_full()
+    }
+
+    fn seat(&self, peer: Fingerprint, alpn: Alpn) -> Option<Seat> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = connected.entry(peer).or_insert(0);
-        if *count >= CONNECTIONS_PER_PEER_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Seat {
+        connected.enter(peer, alpn).then(|| Seat {
             connected: self.connected.clone(),
             peer,
+            alpn,
         })
     }
 }

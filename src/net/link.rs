@@ -6,7 +6,7 @@ use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, writ
 use super::shortcut::{Room, Side};
 use super::silence;
 use super::transport::{
-    BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
+    BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
     transport,
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -531,7 +531,7 @@ async fn dial(
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let permit = Arc::<Permit>::default();
-    config.transport_config(transport(options, 0, 0, permit.clone()));
+    config.transport_config(transport(options, 0, 0, CONNECTION_WINDOW_BYTES, permit.clone()));
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| failed(&error))?;

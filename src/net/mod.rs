@@ -9,6 +9,7 @@
 mod compression;
 mod congestion;
 mod endpoint;
+mod handshakes;
 mod limit;
 mod link;
 mod packed;

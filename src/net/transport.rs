@@ -26,7 +26,7 @@ pub const BULK_STREAMS: u32 = 16;
 const STREAM_WINDOW_BYTES: u32 = 2_400_000;
 /// What all streams of a connection may have under way: the sum of their windows, so that bulk streams that nobody
 /// reads for a while never use up what the control stream needs.
-const CONNECTION_WINDOW_BYTES: u32 = (1 + OP_STREAMS + BULK_STREAMS) * STREAM_WINDOW_BYTES;
+pub const CONNECTION_WINDOW_BYTES: u32 = (1 + OP_STREAMS + BULK_STREAMS) * STREAM_WINDOW_BYTES;
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// How a link behaves.
@@ -115,12 +115,14 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     Ok(found)
 }
 
-/// The transport parameters of both sides, for one connection, whose permit it is. `uni_streams` is how many the peer
-/// may open.
+/// The transport parameters of both sides, for one connection, whose permit it is: how many streams the peer may open, and
+/// how much it may send, in bytes, before somebody reads. A receiver (whose peer opens the one two-way stream) lets a peer
+/// do more once it knows who it is.
 pub fn transport(
     options: &LinkOptions,
     uni_streams: u32,
     bidi_streams: u32,
+    window: u32,
     permit: Arc<Permit>,
 ) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
@@ -128,12 +130,12 @@ pub fn transport(
         .max_concurrent_uni_streams(uni_streams.into())
         .max_concurrent_bidi_streams(bidi_streams.into())
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(window))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok());
     config.congestion_controller_factory(options.congestion.factory(options.remembered, permit));
-    if uni_streams == 0 {
+    if bidi_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.
         let mut probing = MtuDiscoveryConfig::default();

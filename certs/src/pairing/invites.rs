@@ -1,6 +1,6 @@
 //! The receiver's side of pairing: a directory of pending invites.
 //!
-//! One file each, `<id>.invite`, mode 0600: TOML with the hash of the secret, the module and the expiry. A redeemed
+//! One file each, `<id>.invite`, mode 0600: TOML with the hash of the secret, the expiry, the module and the rights. A redeemed
 //! invite is renamed to `<id>.spent` and stays until it would have expired, so that a second use of the code can be told
 //! from a wrong one. `wrong-guesses` holds the count of wrong secrets.
 //!
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::Secret;
 use crate::files::{self, Access, FileError, LockedDir};
 use crate::names::{self, NameError};
+use crate::rights::Grant;
 use crate::trust::unix_seconds;
 
 /// Wrong secrets after which all pending invites are dropped.
@@ -45,8 +46,8 @@ pub struct Invites {
 /// What a redeemed invite grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invite {
-    /// The module the peer may push to.
-    pub module: String,
+    /// The module the peer may use, and how.
+    pub grant: Grant,
 }
 
 /// An invite that nobody has used yet.
@@ -54,8 +55,8 @@ pub struct Invite {
 pub struct PendingInvite {
     /// Its name in lists and logs.
     pub id: InviteId,
-    /// The module it is for.
-    pub module: String,
+    /// The module it is for, and with which rights.
+    pub grant: Grant,
     /// From when on it is refused, in unix seconds.
     pub expires_at: u64,
 }
@@ -76,8 +77,9 @@ impl fmt::Display for InviteId {
 struct Record {
     /// Hexadecimal.
     secret_hash: String,
-    module: String,
     expires_at: u64,
+    /// Last, since in TOML what follows a table belongs to it.
+    grant: Grant,
 }
 
 /// A record as found in the directory.
@@ -108,14 +110,14 @@ impl Invites {
         Invites { dir: dir.to_owned() }
     }
 
-    /// Makes an invite to push to `module` that is good for the time `expires` from `now` on.
+    /// Makes an invite to a module that is good for the time `expires` from `now` on.
     pub fn create(
         &self,
-        module: &str,
+        grant: &Grant,
         expires: Duration,
         now: SystemTime,
     ) -> Result<(Secret, InviteId), InviteError> {
-        names::check(module).map_err(InviteError::Module)?;
+        names::check(&grant.module).map_err(InviteError::Module)?;
         let locked = LockedDir::lock(&self.dir)?;
         let now = unix_seconds(now);
         let pending = self
@@ -138,8 +140,8 @@ impl Invites {
         let id = InviteId(BASE32_NOPAD.encode(&id).to_ascii_lowercase());
         let record = Record {
             secret_hash: secret.hash().to_hex().to_string(),
-            module: module.to_owned(),
             expires_at: now.saturating_add(expires.as_secs()),
+            grant: grant.clone(),
         };
         let text = toml::to_string(&record).map_err(|cause| InviteError::Encode(cause.to_string()))?;
         locked.write(&format!("{id}.{PENDING}"), 0o600, text.as_bytes())?;
@@ -158,12 +160,12 @@ impl Invites {
                 |Found {
                      id,
                      record: Record {
-                         module, expires_at, ..
+                         grant, expires_at, ..
                      },
                      ..
                  }| PendingInvite {
                     id,
-                    module,
+                    grant,
                     expires_at,
                 },
             )
@@ -197,7 +199,7 @@ impl Invites {
                     .map_err(InviteError::File)?
                 {
                     true => Ok(Invite {
-                        module: found.record.module.clone(),
+                        grant: found.record.grant.clone(),
                     }),
                     false => Err(RedeemError::Spent),
                 }

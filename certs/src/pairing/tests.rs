@@ -1,6 +1,7 @@
 use super::*;
 use crate::Fingerprint;
 use crate::files;
+use crate::rights::Grant;
 use proptest::prelude::*;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -214,14 +215,14 @@ fn an_invite_works_once() {
     ));
     assert!(!dir.exists());
 
-    let (secret, id) = invites.create("photos", HOUR, at(100)).unwrap();
-    let (other, _) = invites.create("music", HOUR, at(100)).unwrap();
+    let (secret, id) = invites.create(&Grant::all("photos"), HOUR, at(100)).unwrap();
+    let (other, _) = invites.create(&Grant::all("music"), HOUR, at(100)).unwrap();
     assert_ne!(secret, other);
     let pending = invites.pending(at(100)).unwrap();
     assert_eq!(pending.len(), 2);
     assert!(pending.contains(&PendingInvite {
         id,
-        module: "photos".to_owned(),
+        grant: Grant::all("photos"),
         expires_at: 3700
     }));
 
@@ -230,7 +231,7 @@ fn an_invite_works_once() {
     assert_eq!(
         invites.redeem(&secret, at(200)).unwrap(),
         Invite {
-            module: "photos".to_owned()
+            grant: Grant::all("photos")
         }
     );
     assert!(matches!(
@@ -240,7 +241,7 @@ fn an_invite_works_once() {
     assert_eq!(
         invites.redeem(&other, at(3699)).unwrap(),
         Invite {
-            module: "music".to_owned()
+            grant: Grant::all("music")
         }
     );
     assert!(invites.pending(at(3699)).unwrap().is_empty());
@@ -249,7 +250,7 @@ fn an_invite_works_once() {
 #[test]
 fn the_secret_is_not_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let (secret, id) = Invites::open(dir.path()).create("photos", HOUR, at(0)).unwrap();
+    let (secret, id) = Invites::open(dir.path()).create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     let path = dir.path().join(format!("{id}.invite"));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&path).unwrap();
@@ -267,7 +268,7 @@ fn the_secret_is_not_on_disk() {
 fn redeeming_at_once_succeeds_once() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..20 {
-        let (secret, _) = Invites::open(dir.path()).create("photos", HOUR, at(0)).unwrap();
+        let (secret, _) = Invites::open(dir.path()).create(&Grant::all("photos"), HOUR, at(0)).unwrap();
         let start = Barrier::new(4);
         let successes = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
@@ -292,8 +293,8 @@ fn redeeming_at_once_succeeds_once() {
 fn an_expired_invite_is_refused_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let invites = Invites::open(dir.path());
-    let (secret, _) = invites.create("photos", HOUR, at(0)).unwrap();
-    let (used, _) = invites.create("photos", HOUR, at(0)).unwrap();
+    let (secret, _) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
+    let (used, _) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     invites.redeem(&used, at(1)).unwrap();
     assert!(invites.pending(at(3600)).unwrap().is_empty());
     assert!(matches!(
@@ -310,11 +311,11 @@ fn an_expired_invite_is_refused_and_removed() {
         Err(RedeemError::Unknown)
     ));
 
-    invites.create("photos", HOUR, at(0)).unwrap();
-    invites.create("photos", HOUR, at(4000)).unwrap();
+    invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
+    invites.create(&Grant::all("photos"), HOUR, at(4000)).unwrap();
     assert_eq!(files_in(dir.path(), ".invite"), 1);
     // Without an end, rather than an overflow.
-    invites.create("photos", Duration::MAX, at(4000)).unwrap();
+    invites.create(&Grant::all("photos"), Duration::MAX, at(4000)).unwrap();
     assert_eq!(invites.pending(at(4000)).unwrap().len(), 2);
 }
 
@@ -322,9 +323,9 @@ fn an_expired_invite_is_refused_and_removed() {
 fn ten_wrong_guesses_drop_all_pending_invites() {
     let dir = tempfile::tempdir().unwrap();
     let invites = Invites::open(dir.path());
-    let (used, _) = invites.create("photos", HOUR, at(0)).unwrap();
+    let (used, _) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     invites.redeem(&used, at(1)).unwrap();
-    let (first, _) = invites.create("photos", HOUR, at(0)).unwrap();
+    let (first, _) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     for n in 1..10 {
         assert!(matches!(
             invites.redeem(&wrong(n), at(1)),
@@ -334,7 +335,7 @@ fn ten_wrong_guesses_drop_all_pending_invites() {
         assert!(matches!(invites.redeem(&used, at(1)), Err(RedeemError::Spent)));
     }
     // The count goes on while an invite from before is pending.
-    let (second, _) = invites.create("music", HOUR, at(2)).unwrap();
+    let (second, _) = invites.create(&Grant::all("music"), HOUR, at(2)).unwrap();
     assert!(matches!(
         invites.redeem(&wrong(99), at(3)),
         Err(RedeemError::TooManyGuesses { dropped: 2 })
@@ -346,7 +347,7 @@ fn ten_wrong_guesses_drop_all_pending_invites() {
         ));
     }
     // And begins anew with the next.
-    let (third, _) = invites.create("photos", HOUR, at(4)).unwrap();
+    let (third, _) = invites.create(&Grant::all("photos"), HOUR, at(4)).unwrap();
     for n in 1..10 {
         assert!(matches!(
             invites.redeem(&wrong(n), at(4)),
@@ -360,7 +361,7 @@ fn ten_wrong_guesses_drop_all_pending_invites() {
 fn a_stranger_cannot_make_us_write_when_nothing_is_pending() {
     let dir = tempfile::tempdir().unwrap();
     let invites = Invites::open(dir.path());
-    let (used, _) = invites.create("photos", HOUR, at(0)).unwrap();
+    let (used, _) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     invites.redeem(&used, at(1)).unwrap();
     let before = files::list(dir.path()).unwrap();
     for n in 0..20 {
@@ -377,24 +378,24 @@ fn pending_invites_are_limited() {
     let dir = tempfile::tempdir().unwrap();
     let invites = Invites::open(dir.path());
     assert!(matches!(
-        invites.create("", HOUR, at(0)),
+        invites.create(&Grant::all(""), HOUR, at(0)),
         Err(InviteError::Module(_))
     ));
     for _ in 0..MAX_PENDING_INVITES {
-        invites.create("photos", HOUR, at(0)).unwrap();
+        invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     }
     assert!(matches!(
-        invites.create("photos", HOUR, at(0)),
+        invites.create(&Grant::all("photos"), HOUR, at(0)),
         Err(InviteError::TooMany)
     ));
-    assert!(invites.create("photos", HOUR, at(3600)).is_ok());
+    assert!(invites.create(&Grant::all("photos"), HOUR, at(3600)).is_ok());
 }
 
 #[test]
 fn damaged_or_exposed_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let invites = Invites::open(dir.path());
-    let (secret, id) = invites.create("photos", HOUR, at(0)).unwrap();
+    let (secret, id) = invites.create(&Grant::all("photos"), HOUR, at(0)).unwrap();
     let path = dir.path().join(format!("{id}.invite"));
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     assert!(matches!(
@@ -406,7 +407,7 @@ fn damaged_or_exposed_files_are_refused() {
     for bad in [
         "",
         "secret_hash = 1",
-        &text.replace("module", "modul"),
+        &text.replace("grant", "gran"),
         &text[..30],
     ] {
         fs::write(&path, bad).unwrap();

@@ -11,7 +11,7 @@ fn peer(name: &str, n: u8, modules: &[&str]) -> Peer {
     Peer {
         name: name.to_owned(),
         fingerprint: fingerprint(n),
-        modules: modules.iter().map(|module| (*module).to_owned()).collect(),
+        modules: modules.iter().map(|module| Grant::all(*module)).collect(),
         added: 1000,
         expires: None,
         address: None,
@@ -54,7 +54,8 @@ fn keeps_what_is_added_and_forgets_what_is_removed() {
         address: Some("nas.lan:4873".to_owned()),
         ..peer("nas", 2, &[])
     };
-    assert_eq!(store.add(laptop).unwrap().modules, ["a", "b"]);
+    let modules = store.add(laptop).unwrap().modules;
+    assert_eq!(modules, [Grant::all("a"), Grant::all("b")]);
     store.add(nas.clone()).unwrap();
 
     let mut again = TrustStore::open(&f.path).unwrap();
@@ -87,7 +88,7 @@ fn allows_by_fingerprint_module_and_time() {
         .unwrap();
     store.add(peer("admin", 2, &["*"])).unwrap();
     store.add(peer("receiver", 3, &[])).unwrap();
-    let allows = |n, module: &str, seconds| store.allows(&fingerprint(n), module, at(seconds));
+    let allows = |n, module: &str, seconds| store.allows(&fingerprint(n), module, at(seconds)).map(|_| ());
 
     assert_eq!(allows(1, "photos", 1999), Ok(()));
     let name = || "guest".to_owned();
@@ -124,8 +125,47 @@ fn allows_by_fingerprint_module_and_time() {
     );
     assert_eq!(
         store.allows(&fingerprint(1), "photos", UNIX_EPOCH - Duration::from_secs(1)),
-        Ok(())
+        Ok(Rights::ALL)
     );
+}
+
+fn grant(module: &str, words: &str) -> Grant {
+    let rights = words.parse().unwrap();
+    Grant {
+        module: module.to_owned(),
+        rights,
+    }
+}
+
+#[test]
+fn rights_are_those_of_the_module_or_of_all() {
+    let f = fixture();
+    let mut store = TrustStore::open(&f.path).unwrap();
+    let mut limited = peer("limited", 1, &[]);
+    limited.modules = vec![grant("*", "verify"), grant("photos", "push,no-devices")];
+    store.add(limited).unwrap();
+    let store = TrustStore::open(&f.path).unwrap();
+    let words = |module: &str| store.allows(&fingerprint(1), module, at(0)).unwrap().to_string();
+    assert_eq!(words("photos"), "push, no-devices");
+    assert_eq!(words("music"), "verify");
+    // The text of the file can be read and written by hand.
+    let text = fs::read_to_string(&f.path).unwrap();
+    assert!(text.contains("no-devices") && text.contains("module = \"*\""), "{text}");
+}
+
+#[test]
+fn what_is_said_last_of_a_module_counts() {
+    let f = fixture();
+    let mut store = TrustStore::open(&f.path).unwrap();
+    store.add(peer("one", 1, &["a", "b"])).unwrap();
+    let narrower = Peer {
+        modules: vec![grant("a", "verify")],
+        ..peer("one", 1, &[])
+    };
+    let merged = store.add(narrower).unwrap();
+    assert_eq!(merged.modules, [grant("a", "verify"), Grant::all("b")]);
+    let merged = store.add(peer("one", 1, &["a"])).unwrap();
+    assert_eq!(merged.modules, [Grant::all("a"), Grant::all("b")]);
 }
 
 #[test]
@@ -324,6 +364,18 @@ fn a_hand_edited_file_is_checked() {
             "is called \"a\"",
         ),
         (entry(" a", 1, ""), "space"),
+        (
+            entry("a", 1, "").replace("[\"a\"]", "[{ module = \"a\", rights = [\"root\"] }]"),
+            "no right",
+        ),
+        (
+            entry("a", 1, "").replace("[\"a\"]", "[{ module = \"a\", rights = [] }]"),
+            "leave the module out",
+        ),
+        (
+            entry("a", 1, "").replace("[\"a\"]", "[{ module = \"a\", right = [] }]"),
+            "right",
+        ),
         (entry("a", 1, "address = \"nas\""), "port"),
         ("not toml".to_owned(), "correct the file"),
     ];

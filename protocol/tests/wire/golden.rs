@@ -133,6 +133,7 @@ fn opening() {
             sum: TreeSum([0xdd; 32]),
             root: ObjectId(1),
             root_path: "/r".into(),
+            may_delete: true,
         }),
         "00               # ToSender::Opened
          00 00 00         # carried
@@ -143,7 +144,8 @@ fn opening() {
            cc*32          #   sum
          dd*32            # sum
          01               # root
-         02 2f 72         # root_path: /r",
+         02 2f 72         # root_path: /r
+         01               # may_delete: true",
     );
 }
 

@@ -55,7 +55,7 @@ pub(crate) const LISTS: &[List] = lists! {
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
-    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "";
+    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "01";
     ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
     ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";
     ToSender "ListingFailed" TEXT_BYTES_MAX: "02" ["61"] "";

@@ -291,14 +291,14 @@ pub(crate) fn longest_row() -> Row {
 fn opened(reach: Reach) -> BoxedStrategy<Opened> {
     (
         carried(),
-        any::<(bool, bool)>(),
+        any::<(bool, bool, bool)>(),
         cursor(),
         tree_sum(),
         object(),
         text(reach),
     )
         .prop_map(
-            |(carried, (bound, is_empty), cursor, sum, root, root_path)| Opened {
+            |(carried, (bound, is_empty, may_delete), cursor, sum, root, root_path)| Opened {
                 carried,
                 bound,
                 is_empty,
@@ -306,6 +306,7 @@ fn opened(reach: Reach) -> BoxedStrategy<Opened> {
                 sum,
                 root,
                 root_path,
+                may_delete,
             },
         )
         .boxed()

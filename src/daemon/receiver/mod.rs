@@ -6,6 +6,7 @@ mod incoming;
 mod kept;
 mod listing;
 mod replica;
+mod rights;
 mod session;
 mod spans;
 mod staging;
@@ -21,11 +22,13 @@ use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{Accepted, Alpn, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
 use crate::store::Binding;
-use driftless_certs::{Fingerprint, Invites, Peer, RedeemError, Secret, TrustStore, receiver_config};
+use driftless_certs::{
+    Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
+};
 use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
-use driftless_protocol::{Carried, CloseCode, ObjectId, RelPath};
-use guests::Guests;
+use driftless_protocol::{CloseCode, ObjectId, RelPath};
+use guests::{Guests, Standing};
 use replica::Replica;
 use session::Session;
 use std::collections::HashMap;
@@ -145,7 +148,7 @@ impl ReceiverDaemon {
                 move || {
                     shared
                         .guests
-                        .watch(&shared.stop, |peer, module| shared.still_allows(peer, module))
+                        .watch(&shared.stop, |peer, module| shared.rights_now(peer, module))
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
@@ -218,10 +221,12 @@ impl Shared {
 
     fn serve_opened(&self, link: &ReceiverLink, open: &Open) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
-        let module = self.authorised_module(&peer, &open.module)?;
-        let _seat = self.guests.seat(peer, &module.name, link.handle());
+        let (module, rights) = self.authorised_module(&peer, &open.module)?;
+        rights::check_purpose(rights, open.purpose)
+            .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
+        let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
         if open.purpose == Purpose::Verify {
-            return verify::serve(link, module, open);
+            return verify::serve(link, module, rights, open);
         }
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::default());
@@ -235,7 +240,7 @@ impl Shared {
             link: link.handle(),
         };
         let mut replica = self.take(&key, module, tenant)?;
-        let outcome = begin(&mut replica, open, peer, module).and_then(|opened| {
+        let outcome = begin(&mut replica, open, peer, module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
             Session::run(
@@ -244,6 +249,7 @@ impl Shared {
                 status,
                 open.incarnation,
                 self.options.delta_engine,
+                rights,
             )
             .map_err(|error| (error.close_code(), error.to_string()))
         });
@@ -268,38 +274,49 @@ impl Shared {
         outcome
     }
 
-    /// Whether a peer that was let in still may be. A trust store that cannot be read just now decides nothing.
-    fn still_allows(&self, peer: &Fingerprint, module: &str) -> bool {
-        self.options.allow.contains(peer)
-            || TrustStore::open(&self.options.home.peers_file())
-                .inspect_err(|error| tracing::error!("{error}"))
-                .map_or(true, |trust| {
-                    trust.allows(peer, module, SystemTime::now()).is_ok()
-                })
+    /// What a peer may do in a module now.
+    fn rights_now(&self, peer: &Fingerprint, module: &str) -> Standing {
+        if self.options.allow.contains(peer) {
+            return Standing::Has(Rights::ALL);
+        }
+        match TrustStore::open(&self.options.home.peers_file()) {
+            Ok(trust) => match trust.allows(peer, module, SystemTime::now()) {
+                Ok(rights) => Standing::Has(rights),
+                Err(_) => Standing::HasNone,
+            },
+            Err(error) => {
+                tracing::error!("{error}");
+                Standing::Unknown
+            }
+        }
     }
 
-    /// The module, if the peer may push to it. A peer without any right learns nothing.
+    /// The module, and what the peer may do there. A peer without any right learns nothing.
     fn authorised_module(
         &self,
         peer: &Fingerprint,
         name: &ModuleName,
-    ) -> Result<&ModuleOptions, (CloseCode, String)> {
+    ) -> Result<(&ModuleOptions, Rights), (CloseCode, String)> {
         let not_allowed = || (CloseCode::NotAllowed, "this peer is not allowed here".to_owned());
         let wanted = std::str::from_utf8(&name.0).map_err(|_| not_allowed())?;
+        let mut rights = Rights::ALL;
         if !self.options.allow.contains(peer) {
             let trust = TrustStore::open(&self.options.home.peers_file()).map_err(|error| {
                 tracing::error!("{error}");
                 not_allowed()
             })?;
-            trust.allows(peer, wanted, SystemTime::now()).map_err(|refusal| {
-                tracing::warn!("{refusal}");
-                not_allowed()
-            })?;
+            rights = trust
+                .allows(peer, wanted, SystemTime::now())
+                .map_err(|refusal| {
+                    tracing::warn!("{refusal}");
+                    not_allowed()
+                })?;
         }
         self.options
             .modules
             .iter()
             .find(|module| module.name == wanted)
+            .map(|module| (module, rights))
             .ok_or_else(|| (CloseCode::NoModule, format!("there is no module {name} here")))
     }
 
@@ -368,8 +385,8 @@ impl Shared {
         let Some(request) = link.request() else { return };
         let invites = Invites::open(&self.options.home.invites_dir());
         let outcome = invites.redeem(&Secret::from_bytes(request.secret), SystemTime::now());
-        let module = match outcome {
-            Ok(invite) => invite.module,
+        let grant = match outcome {
+            Ok(invite) => invite.grant,
             Err(error) => {
                 tracing::warn!(%peer, "pairing refused: {error}");
                 return link.refuse(match error {
@@ -378,7 +395,8 @@ impl Shared {
                 });
             }
         };
-        match self.trust(peer, &request.name.to_string(), &module) {
+        let module = grant.module.clone();
+        match self.trust(peer, &request.name.to_string(), grant) {
             Ok(()) => {
                 tracing::info!(%peer, module, "paired");
                 let name = self.options.identity.fingerprint().to_string();
@@ -395,13 +413,13 @@ impl Shared {
         }
     }
 
-    fn trust(&self, peer: Fingerprint, name: &str, module: &str) -> Result<(), driftless_certs::TrustError> {
+    fn trust(&self, peer: Fingerprint, name: &str, grant: Grant) -> Result<(), driftless_certs::TrustError> {
         let mut trust = TrustStore::open(&self.options.home.peers_file())?;
         let added = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let name = trust.free_name(name);
-        let modules = vec![module.to_owned()];
+        let modules = vec![grant];
         trust.add(Peer {
             name,
             fingerprint: peer,
@@ -445,13 +463,12 @@ fn begin(
     open: &Open,
     peer: Fingerprint,
     module: &ModuleOptions,
+    rights: Rights,
 ) -> Result<Opened, (CloseCode, String)> {
     let unable = |error: &dyn std::fmt::Display| (CloseCode::Unable, error.to_string());
-    let carried = open.carried.common(replica.can_carry()).common(Carried {
-        owner: true,
-        devices: module.devices,
-        xattrs: module.xattrs,
-    });
+    let taken = rights::carried(module, rights);
+    let carried = open.carried.common(replica.can_carry()).common(taken);
+    let may_delete = rights.has(Right::Delete);
     let binding = replica.binding().map_err(|error| unable(&error))?;
     let (binding, other) = match binding {
         Some(other) if other.mirror != open.mirror => (None, Some(other)),
@@ -484,7 +501,7 @@ fn begin(
     parked
         .map_err(|error| unable(&error))?
         .map_err(|error| unable(&error.text))?;
-    replica.protects = open.protects;
+    replica.protects = open.protects || !may_delete;
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))
@@ -512,6 +529,7 @@ fn begin(
         sum: replica.ledger.fold(),
         root: ObjectId::ROOT,
         root_path: replica.path.display().to_string().as_str().into(),
+        may_delete,
     })
 }
 

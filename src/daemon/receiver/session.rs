@@ -9,6 +9,7 @@ use super::apply::StagedFile;
 use super::listing;
 use super::replica::{ApplyError, Replica};
 use super::staging::{Done, Job, Staging, Wanted};
+use super::rights;
 use super::subject::{check, check_xattrs, object_of, place_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
@@ -18,6 +19,7 @@ use crate::fs::descriptors_for;
 use crate::net::{Range, ReceiverLink};
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
+use driftless_certs::Rights;
 use driftless_protocol::limits::{
     ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX,
 };
@@ -95,6 +97,7 @@ pub struct Session<'a> {
     replica: &'a mut Replica,
     status: Arc<SessionStatus>,
     incarnation: u128,
+    rights: Rights,
     order: OpOrder,
     pending: HashMap<u64, Pending>,
     offers: VecDeque<u64>,
@@ -134,6 +137,7 @@ impl<'a> Session<'a> {
         status: Arc<SessionStatus>,
         incarnation: u128,
         engine: Engine,
+        rights: Rights,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
         let (file_jobs, file_queue) = unbounded();
@@ -167,6 +171,7 @@ impl<'a> Session<'a> {
                 replica,
                 status,
                 incarnation,
+                rights,
                 order: OpOrder::default(),
                 pending: HashMap::new(),
                 offers: VecDeque::new(),
@@ -294,7 +299,10 @@ impl<'a> Session<'a> {
                         .handle_op(op)
                         .map_err(|fault| SessionError::Violation(fault.to_string()))?;
                 }
-                OpMessage::Seal(seal) => self.staging.handle_seal(seal),
+                OpMessage::Seal(seal) => match rights::check_attributes(&seal.attributes, self.rights) {
+                    Ok(()) => self.staging.handle_seal(seal),
+                    Err(refusal) => self.refuse_seal(seal.number, refusal)?,
+                },
                 OpMessage::Withdraw { number } => {
                     // Only an offer can be withdrawn: an inline file's thread reports whatever happens.
                     if self
@@ -312,6 +320,21 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// An offered file that turned out to be something that this peer may not make.
+    fn refuse_seal(&mut self, number: u64, refusal: ApplyError) -> Result<(), SessionError> {
+        if self
+            .pending
+            .get(&number)
+            .is_none_or(|pending| pending.offer.is_none())
+        {
+            return Ok(());
+        }
+        self.asked.remove(&number);
+        self.staging.wanted.withdraw(number);
+        self.offers.retain(|&offer| offer != number);
+        self.end_failed(number, Err(refusal))
     }
 
     /// Counts content that sits in memory. A sender knows the limit, too.
@@ -375,7 +398,7 @@ impl<'a> Session<'a> {
         let catalog = self.replica.catalog.clone();
         catalog.update(false, |tables| {
             while let Some(op) = next.take().or_else(|| self.next_op()) {
-                self.start(tables, op);
+                self.start(tables, op)?;
             }
             Ok(())
         })?;
@@ -388,14 +411,18 @@ impl<'a> Session<'a> {
         (staged < 2 * self.batch_files_max).then(|| self.order.poll())?
     }
 
-    fn start(&mut self, tables: &mut Tables<'_>, op: Op) {
+    fn start(&mut self, tables: &mut Tables<'_>, op: Op) -> Result<(), StoreError> {
         let number = op.number;
         let place = place_of(&op.body).cloned();
         let about = object_of(&op.body);
         let xattrs = op.xattrs;
-        let refusal = check(&op.body).and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.carried));
+        let permitted = rights::check(tables, &op.body, self.rights)?;
+        let refusal = permitted
+            .and_then(|()| check(&op.body))
+            .and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.carried));
         if let Err(refusal) = refusal {
-            return self.end(tables, number, place.as_ref(), Err(refusal));
+            self.end(tables, number, place.as_ref(), Err(refusal));
+            return Ok(());
         }
         let outcome = match op.body {
             OpBody::PutFile {
@@ -413,7 +440,7 @@ impl<'a> Session<'a> {
                 };
                 let outcome = self.start_file(tables, number, pending, content);
                 if outcome.is_ok() {
-                    return;
+                    return Ok(());
                 }
                 self.pending.remove(&number);
                 outcome
@@ -477,6 +504,7 @@ impl<'a> Session<'a> {
             }
         }
         self.end(tables, number, place.as_ref(), outcome);
+        Ok(())
     }
 
     fn start_file(

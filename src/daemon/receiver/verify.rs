@@ -1,11 +1,12 @@
 //! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own.
 
 use super::listing::send_disk_listing;
-use super::{own_carried, walk_path};
+use super::{own_carried, rights, walk_path};
 use crate::daemon::{DaemonError, ModuleOptions};
 use crate::fs::Directory;
 use crate::net::ReceiverLink;
 use crossbeam_channel::Select;
+use driftless_certs::Rights;
 use driftless_protocol::message::{Open, Opened, ToReceiver, ToSender};
 use driftless_protocol::{Carried, CloseCode, ObjectId, TreeSum};
 use std::sync::Arc;
@@ -13,15 +14,20 @@ use std::sync::Arc;
 type Refusal = (CloseCode, String);
 
 /// Answers listings from the disk until the link ends. Anything that would change something is a violation.
-pub fn serve(link: &ReceiverLink, module: &ModuleOptions, open: &Open) -> Result<(), Refusal> {
+pub fn serve(
+    link: &ReceiverLink,
+    module: &ModuleOptions,
+    rights: Rights,
+    open: &Open,
+) -> Result<(), Refusal> {
     let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
     let root =
         Directory::open_root(&module.path).map_err(|error| unable(DaemonError::failed(error.to_string())))?;
     let root = Arc::new(walk_path(root, &open.path, false).map_err(unable)?);
+    let taken = rights::carried(module, rights);
     let carried = open.carried.common(own_carried()).common(Carried {
-        owner: true,
-        devices: module.devices,
-        xattrs: root.holds_xattrs(module.xattrs),
+        xattrs: root.holds_xattrs(taken.xattrs),
+        ..taken
     });
     let opened = Opened {
         carried,
@@ -31,6 +37,7 @@ pub fn serve(link: &ReceiverLink, module: &ModuleOptions, open: &Open) -> Result
         sum: TreeSum::default(),
         root: ObjectId::ROOT,
         root_path: root.shown().into(),
+        may_delete: false,
     };
     let _ = link.control().send(ToSender::Opened(opened));
     loop {

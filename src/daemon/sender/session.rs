@@ -264,6 +264,8 @@ pub struct Session<'a, 'c> {
     reconciles: u32,
     /// Comparisons in this connection.
     reconciles_ever: u32,
+    /// Whether the receiver permits deletions.
+    may_delete: bool,
     in_sync: bool,
     was_in_sync: bool,
     spent: Spent,
@@ -344,6 +346,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 reconcile_due: None,
                 reconciles: 0,
                 reconciles_ever: 0,
+                may_delete: opened.may_delete,
                 in_sync: false,
                 was_in_sync: false,
                 spent: Spent::default(),

@@ -5,6 +5,9 @@ use super::*;
 impl Session<'_, '_> {
     /// What becomes of what a comparison finds on the target only: always or never.
     pub(super) fn deletes_extras(&self) -> Result<Deletes, StoreError> {
+        if !self.may_delete {
+            return Ok(Deletes::Never);
+        }
         Ok(match self.context.options.deletes {
             Deletes::Ask => match self.context.source.state.value(DELETES)?.as_deref() {
                 Some(b"never") => Deletes::Never,
@@ -18,6 +21,9 @@ impl Session<'_, '_> {
 
     /// Whether the target keeps what was removed from the source, at this number of the journal.
     pub(super) fn spares(&self, sequence: u64) -> Result<bool, StoreError> {
+        if !self.may_delete {
+            return Ok(true);
+        }
         Ok(match self.context.options.deletes {
             Deletes::Startup => sequence > self.context.started_at,
             Deletes::Running => sequence <= self.context.started_at,

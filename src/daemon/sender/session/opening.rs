@@ -15,6 +15,13 @@ impl Session<'_, '_> {
             );
             self.context.observer.warning(&text);
         }
+        if !opened.may_delete && self.reconciles_ever == 0 {
+            let text = format!(
+                "this machine may not delete on {}: what is removed here stays there",
+                opened.root_path
+            );
+            self.context.observer.warning(&text);
+        }
         if source.set_carried(opened.carried)? {
             let found = source.scan().map_err(Ended::Halted)?;
             self.context.counters.skipped = found.skipped;
@@ -111,7 +118,7 @@ impl Session<'_, '_> {
         let unknown = !opened.bound && self.reconciles_ever == 1;
         let first = unknown || self.context.source.state.value(DELETES)?.is_none();
         let asked = self.context.options.deletes != Deletes::Ask;
-        if (first && count > 0 && !asked) || (deletes == Deletes::Never && blocked > 0) {
+        if (first && count > 0 && !asked && self.may_delete) || (deletes == Deletes::Never && blocked > 0) {
             let text = format!(
                 "{} holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
                  `--delete always` to delete{}",
@@ -132,7 +139,10 @@ impl Session<'_, '_> {
             b"always"
         };
         let state = &self.context.source.state;
-        state.put_value(DELETES, decided)?;
+        if self.may_delete {
+            // Otherwise nothing was decided here: whoever may delete one day is asked then.
+            state.put_value(DELETES, decided)?;
+        }
         let kept = if deletes == Deletes::Never {
             extras.iter().fold(0, add)
         } else {

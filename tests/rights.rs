@@ -1,0 +1,409 @@
+//! What a peer may do where: S-14, S-15 and S-19, by the trust store's rights, against honest senders and one that lies.
+
+mod support;
+
+use driftless::daemon::receiver::ReceiverDaemon;
+use driftless::daemon::{Phase, ReceiverOptions};
+use driftless_certs::{Grant, Peer as Trusted, TrustStore};
+use driftless_protocol::message::*;
+use driftless_protocol::{Attributes, Carried, CloseCode, Digest, Name, ObjectId, XattrClasses};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::peer::{Closed, Peer, opening};
+use support::{Following, Pair, runtime};
+
+/// A receiver that knows its sender by its trust store only.
+struct Bench {
+    pair: Pair,
+    options: ReceiverOptions,
+    daemon: Option<ReceiverDaemon>,
+}
+
+impl Bench {
+    fn new(rights: &str) -> Bench {
+        let pair = Pair::new();
+        let mut options = pair.receiver_options();
+        options.allow.clear();
+        let daemon = Some(ReceiverDaemon::start(options.clone(), &runtime()).unwrap());
+        let bench = Bench {
+            pair,
+            options,
+            daemon,
+        };
+        bench.grant(rights);
+        bench
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        self.daemon.as_ref().unwrap().address()
+    }
+
+    fn trust(&self) -> TrustStore {
+        TrustStore::open(&self.options.home.peers_file()).unwrap()
+    }
+
+    /// Gives the sender these rights, in place of those that it has.
+    fn grant(&self, rights: &str) {
+        let (module, rights) = ("dst".to_owned(), rights.parse().unwrap());
+        let peer = Trusted {
+            name: "sender".to_owned(),
+            fingerprint: self.pair.sender.fingerprint(),
+            modules: vec![Grant { module, rights }],
+            added: 1,
+            expires: None,
+            address: None,
+        };
+        self.trust().add(peer).unwrap();
+    }
+
+    fn open(&self, purpose: Purpose) -> Result<(Peer, Opened), Closed> {
+        let carried = Carried {
+            owner: true,
+            devices: true,
+            xattrs: XattrClasses::ALL,
+        };
+        let open = Open {
+            purpose,
+            carried,
+            ..opening(b"dst", 7)
+        };
+        Peer::open(&self.pair, self.address(), &open)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop();
+        }
+    }
+}
+
+fn place(directory: u64, name: &str) -> Place {
+    Place {
+        directory: ObjectId(directory),
+        name: Name::new(name.as_bytes()).unwrap(),
+    }
+}
+
+fn with_mode(mode: u16) -> Attributes {
+    Attributes {
+        mode,
+        ..Attributes::default()
+    }
+}
+
+fn file(name: &str, object: u64, mode: u16, content: Content) -> OpBody {
+    OpBody::PutFile {
+        place: place(1, name),
+        object: ObjectId(object),
+        attributes: with_mode(mode),
+        content,
+    }
+}
+
+fn inline(text: &str) -> Content {
+    Content::Inline {
+        digest: Digest::of(text.as_bytes()),
+        bytes: InlineContent(text.into()),
+    }
+}
+
+#[test]
+fn who_may_not_delete_leaves_everything_where_it_is() {
+    let bench = Bench::new("push,verify");
+    let (src, dst) = (bench.pair.src(), bench.pair.dst());
+    fs::write(dst.join("there before"), "x").unwrap();
+    fs::create_dir(src.join("d")).unwrap();
+    for name in ["a", "d/b"] {
+        fs::write(src.join(name), name).unwrap();
+    }
+    let following = Following::start(bench.pair.sender_options(bench.address(), true));
+    // No question at first contact: nothing can be deleted anyway.
+    following.watching.wait_in_sync();
+    fs::remove_file(src.join("a")).unwrap();
+    fs::remove_dir_all(src.join("d")).unwrap();
+    fs::write(src.join("c"), "c").unwrap();
+    support::until("c arrived", || fs::read(dst.join("c")).is_ok_and(|text| text == b"c"));
+    following.watching.wait_in_sync();
+    let said = following.watching.said();
+    assert!(
+        said.warnings.iter().any(|text| text.contains("may not delete")),
+        "{said:?}"
+    );
+    let summary = following.stop().unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    for name in ["a", "d/b", "c", "there before"] {
+        assert!(dst.join(name).exists(), "{name} was removed");
+    }
+
+    // One who asks for it all the same is refused, whichever way he takes.
+    let other = Bench::new("push");
+    let (mut peer, opened) = other.open(Purpose::Mirror).unwrap();
+    assert!(!opened.may_delete);
+    let mut ops = peer.op_stream();
+    let directory = |at, object: u64| OpBody::MakeDirectory {
+        place: at,
+        object: ObjectId(object),
+        attributes: with_mode(0o755),
+    };
+    let remove = |at, object: u64| OpBody::Remove {
+        object: ObjectId(object),
+        place: at,
+    };
+    let next = peer.send_ops(
+        &mut ops,
+        1,
+        [
+            directory(place(1, "d"), 10),
+            file("f", 11, 0o644, inline("f")),
+            OpBody::PutFile {
+                place: place(10, "inside"),
+                object: ObjectId(12),
+                attributes: with_mode(0o644),
+                content: inline("inside"),
+            },
+            remove(place(1, "f"), 11),
+            remove(place(10, "inside"), 12),
+            remove(place(1, "d"), 10),
+            // Over a directory that holds something.
+            file("d", 13, 0o644, inline("instead")),
+            OpBody::Move {
+                object: ObjectId(11),
+                to: place(1, "d"),
+            },
+        ],
+    );
+    peer.wait_applied(next - 1);
+    for number in 4..7 {
+        assert_eq!(peer.failed.get(&number), Some(&FailureKind::Permission), "op {number}");
+    }
+    peer.leave();
+    let content = fs::read(other.pair.dst().join("d/inside"));
+    let moved = fs::read(other.pair.dst().join("f/inside"));
+    assert!(content.or(moved).is_ok_and(|text| text == b"inside"));
+}
+
+#[test]
+fn who_may_only_verify_may_not_push_and_the_other_way_round() {
+    let bench = Bench::new("verify");
+    fs::write(bench.pair.src().join("f"), "f").unwrap();
+    let (code, text) = bench.open(Purpose::Mirror).err().unwrap();
+    assert_eq!(code, CloseCode::NotAllowed);
+    assert!(text.contains("may verify"), "{text}");
+    bench.open(Purpose::Verify).unwrap().0.leave();
+    assert!(bench.pair.seed_to(bench.address()).is_err());
+    assert_eq!(fs::read_dir(bench.pair.dst()).unwrap().count(), 0);
+    bench.grant("push");
+    assert!(bench.pair.seed_to(bench.address()).unwrap().in_sync);
+    let (code, text) = bench.open(Purpose::Verify).err().unwrap();
+    assert_eq!(code, CloseCode::NotAllowed);
+    assert!(text.contains("not verify"), "{text}");
+}
+
+/// S-19: what metadata is not granted is not agreed on, and refused if it comes all the same.
+#[test]
+fn s19_metadata_is_taken_as_far_as_it_is_granted() {
+    let all = Bench::new("push,delete,verify");
+    let (peer, everything) = all.open(Purpose::Mirror).unwrap();
+    peer.leave();
+    let bench = Bench::new("no-owner,no-devices,no-user-xattrs,no-capabilities,no-set-id");
+    let (mut peer, opened) = bench.open(Purpose::Mirror).unwrap();
+    assert!(!opened.carried.owner && !opened.carried.devices);
+    let refused = XattrClasses::USER.union(XattrClasses::CAPABILITY);
+    assert!(opened.carried.xattrs.common(refused).is_empty());
+    assert_eq!(
+        opened.carried.xattrs.union(refused).common(everything.carried.xattrs),
+        everything.carried.xattrs
+    );
+    let mut ops = peer.op_stream();
+    let offer = |size| Content::Offer { size, digest: None };
+    let next = peer.send_ops(
+        &mut ops,
+        1,
+        [
+            file("set-uid", 10, 0o4755, inline("x")),
+            file("set-gid", 11, 0o2755, inline("x")),
+            file("plain", 12, 0o755, inline("x")),
+            OpBody::SetAttributes {
+                object: ObjectId(12),
+                attributes: with_mode(0o6755),
+            },
+            // A directory hands its group down, which harms nobody.
+            OpBody::MakeDirectory {
+                place: place(1, "d"),
+                object: ObjectId(13),
+                attributes: with_mode(0o2755),
+            },
+            OpBody::SetAttributes {
+                object: ObjectId(13),
+                attributes: with_mode(0o2775),
+            },
+            file("offered", 14, 0o4755, offer(5)),
+        ],
+    );
+    peer.wait_applied(next - 1);
+    for number in [1, 2, 4, 7] {
+        assert_eq!(peer.failed.get(&number), Some(&FailureKind::Permission), "op {number}");
+    }
+    assert_eq!(peer.failed.len(), 4, "{:?}", peer.failed);
+    // A file whose offer was harmless, and whose seal is not.
+    peer.send_ops(&mut ops, next, [file("sealed", 15, 0o755, offer(5))]);
+    peer.wait("need", |peer| peer.needs.iter().any(|need| need.0 == next));
+    peer.seal(
+        &mut ops,
+        SealOp {
+            number: next,
+            size: 5,
+            digest: Digest::of(b"12345"),
+            attributes: with_mode(0o4755),
+        },
+    );
+    peer.send_ranges(&[BulkFrame {
+        number: next,
+        offset: 0,
+        length: 5,
+        body: RangeBody::Raw(RangeBytes(b"12345".to_vec())),
+    }]);
+    peer.wait_applied(next);
+    assert_eq!(peer.failed.get(&next), Some(&FailureKind::Permission));
+    // The session goes on.
+    peer.send_ops(&mut ops, next + 1, [file("after", 16, 0o644, inline("after"))]);
+    peer.wait_applied(next + 1);
+    peer.leave();
+    let mode = |name: &str| fs::metadata(bench.pair.dst().join(name)).map(|meta| meta.permissions().mode());
+    assert_eq!(mode("plain").unwrap() & 0o7777, 0o755);
+    assert_eq!(mode("d").unwrap() & 0o7777, 0o2775);
+    for name in ["set-uid", "set-gid", "offered", "sealed"] {
+        assert!(mode(name).is_err(), "{name} is there");
+    }
+}
+
+/// S-15: a live connection is ended when its rights change, and its sender comes back with the new ones.
+#[test]
+fn s15_other_rights_count_within_five_seconds() {
+    let bench = Bench::new("push,delete,verify");
+    let (src, dst) = (bench.pair.src(), bench.pair.dst());
+    fs::write(src.join("kept"), "x").unwrap();
+    let following = Following::start(bench.pair.sender_options(bench.address(), true));
+    following.watching.wait_in_sync();
+    let (verifier, _) = bench.open(Purpose::Verify).unwrap();
+    let began = Instant::now();
+    bench.grant("push");
+    assert_eq!(verifier.closed().0, CloseCode::Done);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    following.watching.wait_for(|phase| !matches!(phase, Phase::InSync { .. }));
+    following.watching.wait_in_sync();
+    fs::remove_file(src.join("kept")).unwrap();
+    fs::write(src.join("new"), "new").unwrap();
+    support::until("new arrived", || dst.join("new").exists());
+    following.watching.wait_in_sync();
+    assert!(dst.join("kept").exists(), "deleted without the right to");
+    following.stop().unwrap();
+}
+
+/// S-15: who breaks the file while taking a right away has not left the right in force.
+#[test]
+fn s15_a_trust_store_that_cannot_be_read_fails_closed() {
+    let bench = Bench::new("push,delete,verify");
+    let (live, _) = bench.open(Purpose::Mirror).unwrap();
+    let began = Instant::now();
+    fs::write(bench.options.home.peers_file(), "[[peer]]\nname = \"sender\n").unwrap();
+    let (code, text) = live.closed();
+    assert_eq!(code, CloseCode::NotAllowed, "{text}");
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    assert_eq!(bench.open(Purpose::Mirror).err().unwrap().0, CloseCode::NotAllowed);
+}
+
+/// A peer whose time is over loses a connection that is open.
+#[test]
+fn s14_an_expiry_ends_a_live_connection() {
+    let bench = Bench::new("verify");
+    let now = driftless::daemon::status::unix_now();
+    let mut peer = bench.trust().peers()[0].clone();
+    peer.expires = Some(now + 2);
+    bench.trust().add(peer).unwrap();
+    let (live, _) = bench.open(Purpose::Verify).unwrap();
+    assert_eq!(live.closed().0, CloseCode::NotAllowed);
+    let late = driftless::daemon::status::unix_now().saturating_sub(now + 2);
+    assert!(late < 5, "{late} s late");
+    assert_eq!(bench.open(Purpose::Verify).err().unwrap().0, CloseCode::NotAllowed);
+}
+
+fn driftless(home: &Path, words: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_driftless"))
+        .args(words)
+        .env("DRIFTLESS_HOME", home)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_gives_and_shows_rights() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    let fingerprint = Pair::new().sender.fingerprint().to_string();
+    let add = |words: &[&str]| driftless(home, &[&["peers", "add", &fingerprint, "--name", "nas"], words].concat());
+    let (done, text, _) = add(&["--module", "m", "--rights", "push,no-devices", "--expires", "30d"]);
+    assert!(done && text.contains("may use m (push, no-devices)"), "{text}");
+    let (_, text, _) = driftless(home, &["peers", "list"]);
+    assert!(text.contains("may use m (push, no-devices)") && text.contains("expires in"), "{text}");
+    let (_, text, _) = driftless(home, &["peers", "list", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let peer = &json["peers"][0];
+    assert_eq!(peer["modules"], serde_json::json!(["m"]));
+    assert_eq!(peer["rights"][0]["rights"], serde_json::json!(["push", "no-devices"]));
+    // The word of the owner replaces what he said before.
+    let (done, text, _) = add(&["--module", "m"]);
+    assert!(done && text.contains("may use m") && !text.contains("no-devices"), "{text}");
+    for (words, wanted) in [
+        (&["--module", "m", "--rights", "everything"][..], "there is no right"),
+        (&["--module", "m", "--rights", "delete"], "without the right to push"),
+        (&["--rights", "push"], "--module"),
+    ] {
+        let (done, _, text) = add(words);
+        assert!(!done && text.contains(wanted), "{words:?}: {text}");
+    }
+}
+
+/// A peer that paired by an invite has the rights of that invite.
+#[test]
+fn an_invite_can_be_limited() {
+    let directory = tempfile::tempdir().unwrap();
+    let words = [
+        "invite", "--module", "m", "--rights", "verify", "--address", "127.0.0.1:1", "--json",
+    ];
+    let (done, _, error) = driftless(directory.path(), &words);
+    assert!(done, "{error}");
+    let invites = driftless_certs::Invites::open(&directory.path().join("invites"));
+    let pending = invites.pending(std::time::SystemTime::now()).unwrap();
+    let wanted = Grant {
+        module: "m".to_owned(),
+        rights: "verify".parse().unwrap(),
+    };
+    assert_eq!(pending[0].grant, wanted);
+}
+
+/// S-16: the code can come by standard input, where no list of processes shows it.
+#[test]
+fn s16_a_code_need_not_be_an_argument() {
+    use std::io::Write;
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_driftless"))
+        .args(["pair", "-"])
+        .env("DRIFTLESS_HOME", directory.path())
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"driftless pair driftless-pair1-damaged\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("code") && !text.contains("damaged"), "{text}");
+}
