@@ -41,7 +41,9 @@ impl Stranger {
     /// A new connection, and its first datagram.
     fn hello(&mut self) -> (quinn_proto::ConnectionHandle, Connection, Vec<u8>) {
         let now = Instant::now();
-        let connecting = self.endpoint.connect(now, self.config.clone(), self.to, SERVER_NAME);
+        let connecting = self
+            .endpoint
+            .connect(now, self.config.clone(), self.to, SERVER_NAME);
         let (handle, mut connection) = connecting.unwrap();
         let datagram = transmit(&mut connection).unwrap();
         (handle, connection, datagram)
@@ -57,7 +59,9 @@ impl Stranger {
         };
         let mut answer = Vec::new();
         let data = bytes[..length].into();
-        let event = self.endpoint.handle(Instant::now(), from, None, None, data, &mut answer);
+        let event = self
+            .endpoint
+            .handle(Instant::now(), from, None, None, data, &mut answer);
         let Some(DatagramEvent::ConnectionEvent(to, event)) = event else {
             return false;
         };
@@ -66,7 +70,9 @@ impl Stranger {
         // The long header of a Retry packet has type 3 (RFC 9000, section 17.2.5).
         let is_retry = bytes[0] & 0xf0 == 0xf0;
         if is_retry {
-            self.socket.send_to(&transmit(&mut connection).unwrap(), self.to).unwrap();
+            self.socket
+                .send_to(&transmit(&mut connection).unwrap(), self.to)
+                .unwrap();
         }
         is_retry
     }
@@ -122,7 +128,10 @@ fn n10_one_address_does_not_take_all_places() {
     let mut strangers: Vec<_> = (0..100)
         .map(|_| Stranger::new(&pair, "127.0.0.3", daemon.address()))
         .collect();
-    let proven = strangers.iter_mut().filter_map(|stranger| stranger.knock_and_prove().then_some(())).count();
+    let proven = strangers
+        .iter_mut()
+        .filter_map(|stranger| stranger.knock_and_prove().then_some(()))
+        .count();
     assert!(proven >= 32, "{proven} were asked for a proof");
     assert_served(&pair, &daemon);
     daemon.stop();
@@ -162,7 +171,10 @@ fn n11_forged_addresses_get_little_back() {
     }
     for (sent, received) in sent.iter().zip(&received) {
         // quinn fills the datagram that reaches the limit (its issue 1082); from the 33rd on, only a token is sent.
-        assert!(*received > 0 && *received <= 3 * sent + 1200, "{received} bytes for {sent}");
+        assert!(
+            *received > 0 && *received <= 3 * sent + 1200,
+            "{received} bytes for {sent}"
+        );
     }
     assert!(retries > 0, "nobody had to prove his address");
     daemon.stop();
@@ -175,7 +187,10 @@ fn n10_strangers_who_finish_the_handshake_are_sent_away() {
     let daemon = pair.receive();
     for _ in 0..40 {
         let stranger = dial(daemon.address(), tls(&pair, &Identity::ephemeral().unwrap())).unwrap();
-        assert_eq!(support::peer::closed(&stranger.connection).0, CloseCode::NotAllowed);
+        assert_eq!(
+            support::peer::closed(&stranger.connection).0,
+            CloseCode::NotAllowed
+        );
     }
     assert_served(&pair, &daemon);
     daemon.stop();

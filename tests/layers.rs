@@ -12,11 +12,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("watch", &["engine"]),
     ("store", &["engine"]),
     ("net", &["engine"]),
+    ("confine", &[]),
     ("daemon", &["engine", "fs", "watch", "store", "net"]),
     ("bench", &["engine", "fs", "watch", "store", "net", "daemon"]),
     (
         "cli",
-        &["engine", "fs", "watch", "store", "net", "daemon", "bench"],
+        &[
+            "engine", "fs", "watch", "store", "net", "confine", "daemon", "bench",
+        ],
     ),
     ("bin", &["cli"]),
 ];

@@ -127,7 +127,9 @@ fn who_may_not_delete_leaves_everything_where_it_is() {
     fs::remove_file(src.join("a")).unwrap();
     fs::remove_dir_all(src.join("d")).unwrap();
     fs::write(src.join("c"), "c").unwrap();
-    support::until("c arrived", || fs::read(dst.join("c")).is_ok_and(|text| text == b"c"));
+    support::until("c arrived", || {
+        fs::read(dst.join("c")).is_ok_and(|text| text == b"c")
+    });
     following.watching.wait_in_sync();
     let said = following.watching.said();
     assert!(
@@ -179,7 +181,11 @@ fn who_may_not_delete_leaves_everything_where_it_is() {
     );
     peer.wait_applied(next - 1);
     for number in 4..7 {
-        assert_eq!(peer.failed.get(&number), Some(&FailureKind::Permission), "op {number}");
+        assert_eq!(
+            peer.failed.get(&number),
+            Some(&FailureKind::Permission),
+            "op {number}"
+        );
     }
     peer.leave();
     let content = fs::read(other.pair.dst().join("d/inside"));
@@ -216,7 +222,11 @@ fn s19_metadata_is_taken_as_far_as_it_is_granted() {
     let refused = XattrClasses::USER.union(XattrClasses::CAPABILITY);
     assert!(opened.carried.xattrs.common(refused).is_empty());
     assert_eq!(
-        opened.carried.xattrs.union(refused).common(everything.carried.xattrs),
+        opened
+            .carried
+            .xattrs
+            .union(refused)
+            .common(everything.carried.xattrs),
         everything.carried.xattrs
     );
     let mut ops = peer.op_stream();
@@ -247,7 +257,11 @@ fn s19_metadata_is_taken_as_far_as_it_is_granted() {
     );
     peer.wait_applied(next - 1);
     for number in [1, 2, 4, 7] {
-        assert_eq!(peer.failed.get(&number), Some(&FailureKind::Permission), "op {number}");
+        assert_eq!(
+            peer.failed.get(&number),
+            Some(&FailureKind::Permission),
+            "op {number}"
+        );
     }
     assert_eq!(peer.failed.len(), 4, "{:?}", peer.failed);
     // A file whose offer was harmless, and whose seal is not.
@@ -295,7 +309,9 @@ fn s15_other_rights_count_within_five_seconds() {
     bench.grant("push");
     assert_eq!(verifier.closed().0, CloseCode::Done);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    following.watching.wait_for(|phase| !matches!(phase, Phase::InSync { .. }));
+    following
+        .watching
+        .wait_for(|phase| !matches!(phase, Phase::InSync { .. }));
     following.watching.wait_in_sync();
     fs::remove_file(src.join("kept")).unwrap();
     fs::write(src.join("new"), "new").unwrap();
@@ -315,7 +331,10 @@ fn s15_a_trust_store_that_cannot_be_read_fails_closed() {
     let (code, text) = live.closed();
     assert_eq!(code, CloseCode::NotAllowed, "{text}");
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
-    assert_eq!(bench.open(Purpose::Mirror).err().unwrap().0, CloseCode::NotAllowed);
+    assert_eq!(
+        bench.open(Purpose::Mirror).err().unwrap().0,
+        CloseCode::NotAllowed
+    );
 }
 
 /// A peer whose time is over loses a connection that is open.
@@ -330,7 +349,10 @@ fn s14_an_expiry_ends_a_live_connection() {
     assert_eq!(live.closed().0, CloseCode::NotAllowed);
     let late = driftless::daemon::status::unix_now().saturating_sub(now + 2);
     assert!(late < 5, "{late} s late");
-    assert_eq!(bench.open(Purpose::Verify).err().unwrap().0, CloseCode::NotAllowed);
+    assert_eq!(
+        bench.open(Purpose::Verify).err().unwrap().0,
+        CloseCode::NotAllowed
+    );
 }
 
 fn driftless(home: &Path, words: &[&str]) -> (bool, String, String) {
@@ -348,22 +370,42 @@ fn the_command_line_gives_and_shows_rights() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
     let fingerprint = Pair::new().sender.fingerprint().to_string();
-    let add = |words: &[&str]| driftless(home, &[&["peers", "add", &fingerprint, "--name", "nas"], words].concat());
+    let add = |words: &[&str]| {
+        driftless(
+            home,
+            &[&["peers", "add", &fingerprint, "--name", "nas"], words].concat(),
+        )
+    };
     let (done, text, _) = add(&["--module", "m", "--rights", "push,no-devices", "--expires", "30d"]);
     assert!(done && text.contains("may use m (push, no-devices)"), "{text}");
     let (_, text, _) = driftless(home, &["peers", "list"]);
-    assert!(text.contains("may use m (push, no-devices)") && text.contains("expires in"), "{text}");
+    assert!(
+        text.contains("may use m (push, no-devices)") && text.contains("expires in"),
+        "{text}"
+    );
     let (_, text, _) = driftless(home, &["peers", "list", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let peer = &json["peers"][0];
     assert_eq!(peer["modules"], serde_json::json!(["m"]));
-    assert_eq!(peer["rights"][0]["rights"], serde_json::json!(["push", "no-devices"]));
+    assert_eq!(
+        peer["rights"][0]["rights"],
+        serde_json::json!(["push", "no-devices"])
+    );
     // The word of the owner replaces what he said before.
     let (done, text, _) = add(&["--module", "m"]);
-    assert!(done && text.contains("may use m") && !text.contains("no-devices"), "{text}");
+    assert!(
+        done && text.contains("may use m") && !text.contains("no-devices"),
+        "{text}"
+    );
     for (words, wanted) in [
-        (&["--module", "m", "--rights", "everything"][..], "there is no right"),
-        (&["--module", "m", "--rights", "delete"], "without the right to push"),
+        (
+            &["--module", "m", "--rights", "everything"][..],
+            "there is no right",
+        ),
+        (
+            &["--module", "m", "--rights", "delete"],
+            "without the right to push",
+        ),
         (&["--rights", "push"], "--module"),
     ] {
         let (done, _, text) = add(words);
@@ -376,7 +418,14 @@ fn the_command_line_gives_and_shows_rights() {
 fn an_invite_can_be_limited() {
     let directory = tempfile::tempdir().unwrap();
     let words = [
-        "invite", "--module", "m", "--rights", "verify", "--address", "127.0.0.1:1", "--json",
+        "invite",
+        "--module",
+        "m",
+        "--rights",
+        "verify",
+        "--address",
+        "127.0.0.1:1",
+        "--json",
     ];
     let (done, _, error) = driftless(directory.path(), &words);
     assert!(done, "{error}");
@@ -401,7 +450,12 @@ fn s16_a_code_need_not_be_an_argument() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"driftless pair driftless-pair1-damaged\n").unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"driftless pair driftless-pair1-damaged\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");

@@ -80,7 +80,8 @@ impl Rights {
         let activities = ACTIVITIES.iter().fold(0, |all, (_, right)| all | *right as u16);
         let (mut granted, mut refused) = (0, 0);
         for word in words {
-            let find = |table: &[(&str, Right)]| table.iter().find(|(own, _)| *own == word).map(|found| found.1);
+            let find =
+                |table: &[(&str, Right)]| table.iter().find(|(own, _)| *own == word).map(|found| found.1);
             match (find(&ACTIVITIES), find(&REFUSALS)) {
                 (Some(right), _) => granted |= right as u16,
                 (None, Some(right)) => refused |= right as u16,
@@ -146,7 +147,9 @@ impl<'de> Deserialize<'de> for Rights {
         let words = Vec::<String>::deserialize(deserializer)?;
         if words.is_empty() {
             // By hand somebody may well mean "nothing" by it.
-            return Err(de::Error::custom("an empty list of rights (leave the module out instead)"));
+            return Err(de::Error::custom(
+                "an empty list of rights (leave the module out instead)",
+            ));
         }
         Rights::from_words(words.iter().map(String::as_str)).map_err(de::Error::custom)
     }

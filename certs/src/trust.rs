@@ -100,8 +100,14 @@ impl Peer {
     fn tidy(&mut self) {
         self.modules.sort_by(|a, b| a.module.cmp(&b.module));
         self.modules.dedup_by(|later, first| later.module == first.module);
-        if let Some(rights) = self.modules.iter().find(|grant| grant.is_for_all()).map(|grant| grant.rights) {
-            self.modules.retain(|grant| grant.is_for_all() || grant.rights != rights);
+        if let Some(rights) = self
+            .modules
+            .iter()
+            .find(|grant| grant.is_for_all())
+            .map(|grant| grant.rights)
+        {
+            self.modules
+                .retain(|grant| grant.is_for_all() || grant.rights != rights);
         }
     }
 }
@@ -200,7 +206,12 @@ impl TrustStore {
     ///
     /// The refusal is for the log and the owner of this machine. Tell a stranger nothing of it, or it learns which
     /// modules there are.
-    pub fn allows(&self, fingerprint: &Fingerprint, module: &str, now: SystemTime) -> Result<Rights, Refusal> {
+    pub fn allows(
+        &self,
+        fingerprint: &Fingerprint,
+        module: &str,
+        now: SystemTime,
+    ) -> Result<Rights, Refusal> {
         let peer = self.find(fingerprint).ok_or(Refusal::Unknown {
             fingerprint: *fingerprint,
         })?;

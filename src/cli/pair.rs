@@ -104,8 +104,9 @@ fn read_code(from: impl BufRead) -> Result<String, CliError> {
         .read_line(&mut line)
         .map_err(|error| CliError::failed(format!("cannot read the code from standard input: {error}")))?;
     let code = line.split_whitespace().next_back();
-    code.map(str::to_owned)
-        .ok_or_else(|| CliError::usage("standard input has no code (paste the line that `driftless invite` printed)"))
+    code.map(str::to_owned).ok_or_else(|| {
+        CliError::usage("standard input has no code (paste the line that `driftless invite` printed)")
+    })
 }
 
 /// Tries the addresses of the code one after the other; gives the one that answered.

@@ -1,5 +1,6 @@
 //! `driftless receive`: the receiver daemon.
 
+use super::confinement::{Confine, ConfineArgs};
 use super::launch::{Session, existing_directory};
 use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
@@ -8,8 +9,9 @@ use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::{CliError, DONE, output};
 use crate::daemon::ReceiverOptions;
+use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
-use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
+use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
 use crate::engine::delta::Engine;
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
@@ -43,6 +45,8 @@ pub(super) struct ReceiveArgs {
     metadata: MetadataArgs,
     #[command(flatten)]
     priority: PriorityArgs,
+    #[command(flatten)]
+    confine: ConfineArgs,
     /// Print the line as JSON
     #[arg(long)]
     json: bool,
@@ -65,22 +69,38 @@ impl ReceiveArgs {
         check_module(&module)
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
         self.priority.apply()?;
+        let offered = self.metadata.module(module.clone(), path.clone());
+        let listen = self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address();
+        // Before there is any thread.
+        let confine = Confine::enter(&self.confine, &Home::discover()?, &offered, listen)?;
         let session = Session::open()?;
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: session.identity.clone(),
-            modules: vec![self.metadata.module(module.clone(), path.clone())],
-            listen: self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address(),
+            modules: vec![offered],
+            listen,
             allow: self.allow.clone(),
             link: self.network.link(),
             delta_engine: self.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
         let source = daemon.status_source();
+        let protections = confine.shared();
         let control = session.control(
             "receiver",
-            Arc::new(move || vec![DaemonStatus::Receiver(source())]),
+            Arc::new(move || {
+                let protections = protections.get().cloned().unwrap_or_default();
+                let status = ReceiverStatus {
+                    protections,
+                    ..source()
+                };
+                vec![DaemonStatus::Receiver(status)]
+            }),
         );
+        if let Err(error) = confine.close() {
+            daemon.stop();
+            return Err(error);
+        }
         let (address, identity, path) = (daemon.address(), session.identity.fingerprint(), escaped(&path));
         if self.json {
             output::json(

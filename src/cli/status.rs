@@ -5,7 +5,7 @@ use super::{CliError, DONE, FAILED, output};
 use crate::daemon::control::{Answers, ask_all};
 use crate::daemon::home::Home;
 use crate::daemon::status::{
-    DaemonStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport, unix_now,
+    DaemonStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport, unix_now,
 };
 use clap::Args;
 use serde_json::json;
@@ -63,6 +63,7 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
         pid,
         identity,
         since,
+        protections,
         ..
     } = receiver;
     let mut lines = vec![
@@ -72,6 +73,7 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
         ),
         format!("identity {identity}"),
     ];
+    lines.extend(protection_lines(protections));
     for module in &receiver.modules {
         let idle = if module.sessions.is_empty() {
             ": nobody is connected"
@@ -83,6 +85,20 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
             lines.extend(session_lines(session, now));
         }
     }
+    lines
+}
+
+fn protection_lines(protections: &[ProtectionStatus]) -> Vec<String> {
+    let (held, missing): (Vec<_>, Vec<_>) = protections.iter().partition(|protection| protection.holds);
+    let held: Vec<_> = held.iter().map(|protection| protection.name.as_str()).collect();
+    let mut lines = Vec::new();
+    if !held.is_empty() {
+        lines.push(format!("confined by {}", held.join(", ")));
+    }
+    lines.extend(missing.iter().map(|protection| {
+        let reason = protection.reason.as_deref().unwrap_or("unknown");
+        format!("  but not by {}: {reason}", protection.name)
+    }));
     lines
 }
 
@@ -259,7 +275,16 @@ mod tests {
                 sessions: vec![],
             },
         ];
-        let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);
+        let mut receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);
+        let protection = |name: &str, reason: Option<&str>| ProtectionStatus {
+            name: name.to_owned(),
+            holds: reason.is_none(),
+            reason: reason.map(str::to_owned),
+        };
+        receiver.protections = vec![
+            protection("landlock", None),
+            protection("sockets", Some("no seccomp")),
+        ];
         let text = describe(&DaemonStatus::Receiver(receiver), unix_now());
         for wanted in [
             "receiver on [::]:4433",
@@ -267,6 +292,8 @@ mod tests {
             "peer fp2",
             "no space",
             "nobody is connected",
+            "confined by landlock\n",
+            "but not by sockets: no seccomp",
         ] {
             assert!(text.contains(wanted), "{text}");
         }

@@ -198,6 +198,14 @@ impl Home {
         made(self.run.clone())
     }
 
+    /// Every directory that processes of this home write to, made and by canonical paths.
+    pub fn directories(&self) -> io::Result<Vec<PathBuf>> {
+        let all = [&self.config, &self.state, &self.run];
+        all.into_iter()
+            .map(|path| made(path.clone()).canonicalize())
+            .collect()
+    }
+
     /// Where control sockets of this home's processes may be; none of it needs to exist.
     pub fn run_dirs(&self) -> Vec<PathBuf> {
         std::iter::once(&self.run)

@@ -65,6 +65,20 @@ pub struct ReceiverStatus {
     pub address: SocketAddr,
     /// What it offers.
     pub modules: Vec<ModuleStatus>,
+    /// What its process gave up; empty if it was not asked to.
+    #[serde(default)]
+    pub protections: Vec<ProtectionStatus>,
+}
+
+/// One of the measures by which a process confines itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectionStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it holds here.
+    pub holds: bool,
+    /// Why not.
+    pub reason: Option<String>,
 }
 
 impl ReceiverStatus {
@@ -83,6 +97,7 @@ impl ReceiverStatus {
             since,
             address,
             modules,
+            protections: Vec::new(),
         }
     }
 }

@@ -120,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_origin() {
-        assert_eq!(origin(address("2001:db8::1")), origin(address("2001:db8::ffff:2")));
+        assert_eq!(
+            origin(address("2001:db8::1")),
+            origin(address("2001:db8::ffff:2"))
+        );
         assert_ne!(origin(address("2001:db8::1")), origin(address("2001:db8:0:1::1")));
     }
 
@@ -138,6 +141,9 @@ mod tests {
                 other => panic!("{n}: {other:?}"),
             }
         }
-        assert!(matches!(handshakes.knock(address("192.0.2.9"), true), Knock::Ignore));
+        assert!(matches!(
+            handshakes.knock(address("192.0.2.9"), true),
+            Knock::Ignore
+        ));
     }
 }

@@ -6,8 +6,8 @@ use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, writ
 use super::shortcut::{Room, Side};
 use super::silence;
 use super::transport::{
-    BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint, escaped, no_answer,
-    transport,
+    BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint,
+    escaped, no_answer, transport,
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::{Fingerprint, SERVER_NAME};

@@ -250,7 +250,9 @@ fn an_invite_works_once() {
 #[test]
 fn the_secret_is_not_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let (secret, id) = Invites::open(dir.path()).create(&Grant::all("photos"), HOUR, at(0)).unwrap();
+    let (secret, id) = Invites::open(dir.path())
+        .create(&Grant::all("photos"), HOUR, at(0))
+        .unwrap();
     let path = dir.path().join(format!("{id}.invite"));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&path).unwrap();
@@ -268,7 +270,9 @@ fn the_secret_is_not_on_disk() {
 fn redeeming_at_once_succeeds_once() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..20 {
-        let (secret, _) = Invites::open(dir.path()).create(&Grant::all("photos"), HOUR, at(0)).unwrap();
+        let (secret, _) = Invites::open(dir.path())
+            .create(&Grant::all("photos"), HOUR, at(0))
+            .unwrap();
         let start = Barrier::new(4);
         let successes = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
@@ -315,7 +319,9 @@ fn an_expired_invite_is_refused_and_removed() {
     invites.create(&Grant::all("photos"), HOUR, at(4000)).unwrap();
     assert_eq!(files_in(dir.path(), ".invite"), 1);
     // Without an end, rather than an overflow.
-    invites.create(&Grant::all("photos"), Duration::MAX, at(4000)).unwrap();
+    invites
+        .create(&Grant::all("photos"), Duration::MAX, at(4000))
+        .unwrap();
     assert_eq!(invites.pending(at(4000)).unwrap().len(), 2);
 }
 
@@ -404,12 +410,7 @@ fn damaged_or_exposed_files_are_refused() {
     ));
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    for bad in [
-        "",
-        "secret_hash = 1",
-        &text.replace("grant", "gran"),
-        &text[..30],
-    ] {
+    for bad in ["", "secret_hash = 1", &text.replace("grant", "gran"), &text[..30]] {
         fs::write(&path, bad).unwrap();
         let error = invites.redeem(&secret, at(1)).unwrap_err();
         assert!(

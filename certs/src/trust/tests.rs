@@ -150,7 +150,10 @@ fn rights_are_those_of_the_module_or_of_all() {
     assert_eq!(words("music"), "verify");
     // The text of the file can be read and written by hand.
     let text = fs::read_to_string(&f.path).unwrap();
-    assert!(text.contains("no-devices") && text.contains("module = \"*\""), "{text}");
+    assert!(
+        text.contains("no-devices") && text.contains("module = \"*\""),
+        "{text}"
+    );
 }
 
 #[test]

@@ -79,11 +79,18 @@ impl Guests {
     pub fn watch(&self, stop: &Stop, standing: impl Fn(&Fingerprint, &str) -> Standing) {
         let stop = stop.channel();
         while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-            let present: Vec<_> = self.lock().guests.iter().map(|(at, guest)| (*at, guest.clone())).collect();
+            let present: Vec<_> = self
+                .lock()
+                .guests
+                .iter()
+                .map(|(at, guest)| (*at, guest.clone()))
+                .collect();
             for (number, mut guest) in present {
                 let standing = standing(&guest.peer, &guest.module);
                 if let Some((code, text)) = guest.judge(standing) {
-                    let Guest { peer, module, link, .. } = &guest;
+                    let Guest {
+                        peer, module, link, ..
+                    } = &guest;
                     tracing::warn!(%peer, module, "{text}: its connection is ended");
                     link.close(code, text);
                 }

@@ -305,12 +305,10 @@ impl Shared {
                 tracing::error!("{error}");
                 not_allowed()
             })?;
-            rights = trust
-                .allows(peer, wanted, SystemTime::now())
-                .map_err(|refusal| {
-                    tracing::warn!("{refusal}");
-                    not_allowed()
-                })?;
+            rights = trust.allows(peer, wanted, SystemTime::now()).map_err(|refusal| {
+                tracing::warn!("{refusal}");
+                not_allowed()
+            })?;
         }
         self.options
             .modules

@@ -16,7 +16,9 @@ const SET_ID: u16 = 0o6000;
 /// Whether a peer may open a connection for this at all; if not, why, in words for the peer.
 pub(super) fn check_purpose(rights: Rights, purpose: Purpose) -> Result<(), &'static str> {
     match purpose {
-        Purpose::Mirror if !rights.has(Right::Push) => Err("this peer may verify this module, but not push to it"),
+        Purpose::Mirror if !rights.has(Right::Push) => {
+            Err("this peer may verify this module, but not push to it")
+        }
         Purpose::Verify if !rights.has(Right::Verify) => {
             Err("this peer may push to this module, but not verify it")
         }

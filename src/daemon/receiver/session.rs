@@ -8,8 +8,8 @@
 use super::apply::StagedFile;
 use super::listing;
 use super::replica::{ApplyError, Replica};
-use super::staging::{Done, Job, Staging, Wanted};
 use super::rights;
+use super::staging::{Done, Job, Staging, Wanted};
 use super::subject::{check, check_xattrs, object_of, place_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
