@@ -25,6 +25,7 @@ pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{
     BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, Range, ReceiverLink, SenderLink,
 };
+pub use packed::{UnpackError, Unpacker};
 pub use pair::{PairLink, pair};
 pub use shortcut::Shortcut;
 pub use transport::{ConnectError, LinkOptions, resolve};

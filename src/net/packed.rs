@@ -97,34 +97,74 @@ pub enum UnpackError {
 
 /// Inflates and decodes a stream until it ends, or nobody takes the messages any more.
 pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(), UnpackError> {
-    let mut decoder = Decoder::new().map_err(UnpackError::Zstd)?;
-    decoder
-        .set_parameter(DParameter::WindowLogMax(COMPRESSION_WINDOW_LOG_MAX))
-        .map_err(UnpackError::Zstd)?;
-    let mut frames = FrameReader::default();
-    let mut inflated = vec![0; PIECE_BYTES];
+    let mut unpacker = Unpacker::new()?;
     while let Some(piece) = pieces.blocking_recv() {
-        let mut input = InBuffer::around(&piece);
+        if !unpacker.push(&piece, &mut |message| messages.send(message).is_ok())? {
+            return Ok(());
+        }
+    }
+    unpacker.finish()
+}
+
+/// Turns the bytes of a packed stream into messages; in memory that the window and one frame bound, whatever comes.
+pub struct Unpacker {
+    decoder: Decoder<'static>,
+    frames: FrameReader,
+    inflated: Vec<u8>,
+}
+
+impl Unpacker {
+    /// At the beginning of a stream.
+    pub fn new() -> Result<Unpacker, UnpackError> {
+        let mut decoder = Decoder::new().map_err(UnpackError::Zstd)?;
+        decoder
+            .set_parameter(DParameter::WindowLogMax(COMPRESSION_WINDOW_LOG_MAX))
+            .map_err(UnpackError::Zstd)?;
+        Ok(Unpacker {
+            decoder,
+            frames: FrameReader::default(),
+            inflated: vec![0; PIECE_BYTES],
+        })
+    }
+
+    /// Hands on the messages that are complete with the next bytes of the stream. False once nobody takes them.
+    pub fn push<M: Message>(
+        &mut self,
+        piece: &[u8],
+        take: &mut impl FnMut(M) -> bool,
+    ) -> Result<bool, UnpackError> {
+        let mut input = InBuffer::around(piece);
         loop {
-            let mut output = OutBuffer::around(&mut inflated[..]);
-            decoder.run(&mut input, &mut output).map_err(UnpackError::Zstd)?;
+            let mut output = OutBuffer::around(&mut self.inflated[..]);
+            self.decoder
+                .run(&mut input, &mut output)
+                .map_err(UnpackError::Zstd)?;
             let made = output.pos();
             // Frame by frame, so that a bomb meets the frame limit before it has grown.
-            frames.push(&inflated[..made]);
-            while let Some(message) = frames.next::<M>()? {
-                if messages.send(message).is_err() {
-                    return Ok(());
+            self.frames.push(&self.inflated[..made]);
+            while let Some(message) = self.frames.next::<M>()? {
+                if !take(message) {
+                    return Ok(false);
                 }
             }
             if input.pos() == piece.len() && made < PIECE_BYTES {
-                break;
+                return Ok(true);
             }
         }
     }
-    if frames.is_empty() {
-        Ok(())
-    } else {
-        Err(UnpackError::Cut)
+
+    /// At the end of the stream.
+    pub fn finish(self) -> Result<(), UnpackError> {
+        match self.frames.is_empty() {
+            true => Ok(()),
+            false => Err(UnpackError::Cut),
+        }
+    }
+}
+
+impl std::fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unpacker(..)")
     }
 }
 
