@@ -75,7 +75,10 @@ fn state_of(root: &Path) -> BTreeMap<PathBuf, (u32, u32, i64, i64, Vec<u8>)> {
     let mut seen = BTreeMap::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
-        for path in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+        for path in fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
             let meta = fs::symlink_metadata(&path).unwrap();
             let mut content = Vec::new();
             if meta.is_dir() {
@@ -86,7 +89,10 @@ fn state_of(root: &Path) -> BTreeMap<PathBuf, (u32, u32, i64, i64, Vec<u8>)> {
                 let length = rustix::fs::lgetxattr(&path, "user.mark", &mut value[..]).unwrap_or(0);
                 content.extend_from_slice(&value[..length]);
             }
-            seen.insert(path, (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec(), content));
+            seen.insert(
+                path,
+                (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec(), content),
+            );
         }
     }
     seen
@@ -114,10 +120,21 @@ fn churn(x: &Path, round: u64) {
     fs::write(&f, format!("inside {round}").repeat(30)).unwrap();
     fs::set_permissions(&f, fs::Permissions::from_mode(0o600 | (round as u32 & 0o77))).unwrap();
     chown(&f, Some(round as u32 % 100 + 1), None).unwrap();
-    let _ = rustix::fs::lsetxattr(&f, "user.mark", &round.to_le_bytes(), rustix::fs::XattrFlags::empty());
+    let _ = rustix::fs::lsetxattr(
+        &f,
+        "user.mark",
+        &round.to_le_bytes(),
+        rustix::fs::XattrFlags::empty(),
+    );
     let times = rustix::fs::Timestamps {
-        last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
-        last_modification: rustix::fs::Timespec { tv_sec: round as i64, tv_nsec: 5 },
+        last_access: rustix::fs::Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        },
+        last_modification: rustix::fs::Timespec {
+            tv_sec: round as i64,
+            tv_nsec: 5,
+        },
     };
     rustix::fs::utimensat(CWD, x.join("g"), &times, AtFlags::empty()).unwrap();
     match round % 4 {
@@ -179,18 +196,24 @@ fn receiver_race(flipped: &str, plant: impl Fn(&Pair, &Path)) {
 
 #[test]
 fn s03_a_parent_that_becomes_a_link() {
-    receiver_race("home/x", |pair, planted| symlink(pair.path("canary/home/x"), planted).unwrap());
+    receiver_race("home/x", |pair, planted| {
+        symlink(pair.path("canary/home/x"), planted).unwrap()
+    });
 }
 
 #[test]
 fn s03_a_leaf_that_becomes_a_link() {
     // The leaf stands in a directory of the user's.
-    receiver_race("home/x/f", |pair, planted| symlink(pair.path("canary/home/x/f"), planted).unwrap());
+    receiver_race("home/x/f", |pair, planted| {
+        symlink(pair.path("canary/home/x/f"), planted).unwrap()
+    });
 }
 
 #[test]
 fn s03_a_directory_to_remove_that_becomes_a_link() {
-    receiver_race("home/x/sub", |pair, planted| symlink(pair.path("canary/home/x/sub"), planted).unwrap());
+    receiver_race("home/x/sub", |pair, planted| {
+        symlink(pair.path("canary/home/x/sub"), planted).unwrap()
+    });
 }
 
 #[test]
@@ -235,9 +258,12 @@ fn sender_race(flipped: &str, target: &str) {
 
 /// Whether a name or content of the canary is in a tree.
 fn leaks(root: &Path) -> bool {
-    let digests = [SECRET.repeat(50), SECRET.to_owned()].map(|text| *blake3::hash(text.as_bytes()).as_bytes());
+    let digests =
+        [SECRET.repeat(50), SECRET.to_owned()].map(|text| *blake3::hash(text.as_bytes()).as_bytes());
     tree(root).iter().any(|(path, seen)| {
-        let has_name = path.windows(SECRET_NAME.len()).any(|part| part == SECRET_NAME.as_bytes());
+        let has_name = path
+            .windows(SECRET_NAME.len())
+            .any(|part| part == SECRET_NAME.as_bytes());
         has_name || digests.iter().any(|digest| seen.content == digest)
     })
 }
