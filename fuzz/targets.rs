@@ -15,8 +15,11 @@ use driftless_protocol::version::{HELLO_BYTES, Hello};
 use driftless_protocol::{Kind, Name, RelPath};
 use std::fmt::Debug;
 
+/// What is fed with bytes.
+pub type Target = fn(&[u8]);
+
 /// Names and functions; the names are those of the corpus's directories.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("messages", messages),
     ("packed", packed),
     ("signature", signature),
