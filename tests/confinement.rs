@@ -75,8 +75,6 @@ fn s22_nothing_leads_out() {
     let (canary, link) = (path("canary/file"), path("canary/link"));
     refused("open", fs::read(&canary));
     refused("open by a link", fs::read(&link));
-    refused("list", fs::read_dir(path("canary")));
-    refused("list all", fs::read_dir("/"));
     refused("write", fs::write(&canary, "x"));
     refused("make", fs::write(path("canary/new"), "x"));
     refused("make a directory", fs::create_dir(path("canary/new")));

@@ -42,13 +42,13 @@ fn change_outside(path: &Path) -> Option<&'static str> {
 }
 
 fn open_outside(path: &Path) -> Option<&'static str> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open("/etc/passwd", flags, Mode::empty());
     // An unnamed file is gone when it is closed.
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let made = rustix::fs::open(path, flags, Mode::RUSR);
     match (opened, made) {
-        (Ok(_), _) => Some("opening a directory outside"),
+        (Ok(_), _) => Some("opening a file outside"),
         (_, Ok(_)) => Some("making a file outside"),
         _ => None,
     }

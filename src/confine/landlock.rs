@@ -28,6 +28,11 @@ fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // Two receivers whose directories lie one in the other find each other by locks on the directories above. So
+    // directories may be opened everywhere, and nothing in them.
+    if let Ok(handle) = PathFd::new("/") {
+        rules = rules.add_rule(PathBeneath::new(handle, AccessFs::ReadDir))?;
+    }
     let granted = needs.writable.iter().map(|path| (path, written(needs)));
     for (path, access) in granted.chain(needs.readable.iter().map(|path| (path, read))) {
         let Ok(handle) = PathFd::new(path) else { continue };

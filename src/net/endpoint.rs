@@ -6,9 +6,7 @@ use super::limit::Limiter;
 use super::link::{Line, ReceiverLink, Shared};
 use super::pair::PairLink;
 use super::shortcut::Shortcut;
-use super::transport::{
-    BULK_STREAMS, CONNECTION_WINDOW_BYTES, LinkOptions, OP_STREAMS, endpoint, transport,
-};
+use super::transport::{BULK_STREAMS, CONNECTION_WINDOW_BYTES, LinkOptions, OP_STREAMS, endpoint, transport};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
 use driftless_protocol::CloseCode;
