@@ -9,6 +9,8 @@
 
 use super::signature::Signature;
 
+/// So many blocks make an index of some megabytes at most.
+const SMALL_BLOCKS: u64 = 1 << 16;
 const LANES: usize = 8;
 /// Blocks of equal sum that are kept.
 const EQUAL_MAX: usize = 4;
@@ -42,18 +44,25 @@ struct Bucket {
 }
 
 impl Index {
-    /// Makes a signature searchable. Takes up to 35 bytes a block beside the signature itself.
+    /// Makes a signature searchable. Takes up to 35 bytes a block beside the signature itself, of small files 67.
     pub fn new(signature: Signature) -> Index {
         let blocks = signature.shape().full_blocks();
         let log = blocks.next_power_of_two().ilog2();
         let near = (log + 6).clamp(FILTER_LOG_MIN, FILTER_LOG_NEAR);
         let filter_log = near.max(log + 5).min(FILTER_LOG_MAX);
+        // Half full or less, and one block in some thousands finds no place; a quarter full where that takes little memory,
+        // because in a small file that block counts.
+        let share = if blocks <= SMALL_BLOCKS {
+            LANES as u64 / 4
+        } else {
+            LANES as u64 / 2
+        };
         let mut index = Index {
             filter: Filter {
                 words: vec![0; 1 << (filter_log - 6)],
             },
-            // Half full or less; two buckets at least, for the neighbour.
-            buckets: vec![Bucket::default(); (blocks as usize / 4).next_power_of_two().max(2)],
+            // Two buckets at least, for the neighbour.
+            buckets: vec![Bucket::default(); (blocks / share).next_power_of_two().max(2) as usize],
             signature,
             dropped: 0,
         };

@@ -318,3 +318,13 @@ fn a_hole_is_not_hashed_and_ends_up_as_one_copy() {
             .all(|range| matches!(range.parts[..], [DeltaPart::Copy { .. }]))
     );
 }
+
+/// The index of a small file has a place for every block: one without is missed wherever it moves.
+#[test]
+fn small_files_lose_no_block_to_a_full_index() {
+    for seed in 0..500 {
+        let basis = Texture::Noise.make(106_496, seed);
+        let index = index(&basis, &options(StrongKind::SeededXxh3, 1 << 10));
+        assert_eq!(index.dropped(), 0, "seed {seed}");
+    }
+}
