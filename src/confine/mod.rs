@@ -3,7 +3,7 @@
 //! A receiver reads what peers send, as root as a rule. Should one of them ever make it do what it was not written for, then
 //! it must find nothing to do harm with: [`enter`] takes away, before the first thread starts, everything that a receiver
 //! never needs, and [`Confined::close`] the rest once all sockets are open. Each measure stands alone, works as far as
-//! this kernel and user can, and says so; [`attempts`] then tries to break out and tells which of them really hold.
+//! this kernel and user can, and says so; `attempts` then tries to break out and tells which of them really hold.
 //!
 //! | measure | what it stops | needs |
 //! | --- | --- | --- |
