@@ -35,7 +35,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -56,6 +56,10 @@ pub struct ReceiverDaemon {
 #[derive(Debug)]
 struct Shared {
     options: ReceiverOptions,
+    /// What is offered now. Changed with `slots` locked, so that no session opens a module that goes.
+    modules: RwLock<Vec<Arc<ModuleOptions>>>,
+    /// Names of modules that are to be offered but may not be yet: their senders are asked to come back.
+    announced: RwLock<Vec<String>>,
     stop: Stop,
     /// Module paths in use or used before, by module and path. A replica is taken out while a session works on it.
     slots: Mutex<HashMap<(String, RelPath), Slot>>,
@@ -96,6 +100,15 @@ impl Tenant {
 impl ReceiverDaemon {
     /// Takes the modules' locks, walks them, and listens.
     pub fn start(options: ReceiverOptions, runtime: &tokio::runtime::Handle) -> Result<Self, DaemonError> {
+        ReceiverDaemon::start_announcing(options, Vec::new(), runtime)
+    }
+
+    /// The same, with the names of modules that are to be offered later; see [`ReceiverDaemon::announce`].
+    pub fn start_announcing(
+        options: ReceiverOptions,
+        announced: Vec<String>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, DaemonError> {
         crate::fs::raise_descriptor_limit();
         let mut slots = HashMap::new();
         for module in &options.modules {
@@ -122,8 +135,11 @@ impl ReceiverDaemon {
         let endpoint =
             ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &options.link, authorise)
                 .map_err(|error| DaemonError::failed(error.to_string()))?;
+        let modules = options.modules.iter().cloned().map(Arc::new).collect();
         let shared = Arc::new(Shared {
             options,
+            modules: RwLock::new(modules),
+            announced: RwLock::new(announced),
             stop: Stop::default(),
             slots: Mutex::new(slots),
             released: Condvar::new(),
@@ -160,6 +176,60 @@ impl ReceiverDaemon {
         })
     }
 
+    /// Names all modules that are to be offered sooner or later, so that those who ask too early try again.
+    pub fn announce(&self, names: Vec<String>) {
+        *self
+            .shared
+            .announced
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Offers one more module: takes its lock and walks it. Connections to others go on.
+    pub fn offer(&self, module: ModuleOptions) -> Result<(), DaemonError> {
+        let shared = &self.shared;
+        if shared.module(&module.name).is_some() {
+            return Err(DaemonError::failed(format!(
+                "there is a module {} here already",
+                module.name
+            )));
+        }
+        let replica = open_replica(&shared.options, &module, &RelPath::root())?;
+        let key = (module.name.clone(), RelPath::root());
+        let mut slots = lock(&shared.slots);
+        slots.insert(key, Slot::Idle(Box::new(replica)));
+        shared.modules_mut().push(Arc::new(module));
+        Ok(())
+    }
+
+    /// Offers a module no longer: ends the connections to it, waits until they have flushed, and releases its directory.
+    /// Connections to others go on.
+    pub fn withdraw(&self, name: &str) {
+        let shared = &self.shared;
+        let mut slots = lock(&shared.slots);
+        shared.modules_mut().retain(|module| module.name != name);
+        for ((module, _), slot) in slots.iter() {
+            if let (true, Slot::Taken(tenant)) = (module == name, slot) {
+                // They come back at once, and are told then whether it is still there.
+                tenant
+                    .link
+                    .close(CloseCode::Unable, "this module is no longer offered as it was");
+            }
+        }
+        // Sessions that flush for longer give their replicas up by themselves.
+        let is_taken = |slots: &mut HashMap<(String, RelPath), Slot>| {
+            slots
+                .iter()
+                .any(|((module, _), slot)| module == name && matches!(slot, Slot::Taken(_)))
+        };
+        slots = shared
+            .released
+            .wait_timeout_while(slots, RETIRE_PATIENCE, is_taken)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        slots.retain(|(module, _), slot| module != name || matches!(slot, Slot::Taken(_)));
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.endpoint.local_address()
@@ -187,6 +257,8 @@ impl ReceiverDaemon {
         for session in sessions {
             let _ = session.join();
         }
+        // Whoever asks for the status still holds what is shared, and with it the locks.
+        lock(&self.shared.slots).clear();
     }
 }
 
@@ -226,7 +298,7 @@ impl Shared {
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
         let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
         if open.purpose == Purpose::Verify {
-            return verify::serve(link, module, rights, open);
+            return verify::serve(link, &module, rights, open);
         }
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::default());
@@ -239,8 +311,8 @@ impl Shared {
             status: status.clone(),
             link: link.handle(),
         };
-        let mut replica = self.take(&key, module, tenant)?;
-        let outcome = begin(&mut replica, open, peer, module, rights).and_then(|opened| {
+        let mut replica = self.take(&key, &module, tenant)?;
+        let outcome = begin(&mut replica, open, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
             Session::run(
@@ -265,13 +337,39 @@ impl Shared {
             {
                 tracing::error!("{error}");
             }
-            lock(&self.slots).insert(key, Slot::Idle(replica));
+            self.put_back(key, &module, replica);
         }
         self.released.notify_all();
         if outcome.is_ok() {
             tracing::info!(%peer, module = %module.name, "the connection ended");
         }
         outcome
+    }
+
+    /// A session is over. Of a module that is no longer offered nothing is kept, above all not its lock.
+    fn put_back(&self, key: (String, RelPath), module: &Arc<ModuleOptions>, replica: Box<Replica>) {
+        let mut slots = lock(&self.slots);
+        if self.offers(module) {
+            slots.insert(key, Slot::Idle(replica));
+        } else {
+            slots.remove(&key);
+        }
+    }
+
+    /// The module of a name, if it is offered.
+    fn module(&self, name: &str) -> Option<Arc<ModuleOptions>> {
+        let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
+        modules.iter().find(|module| module.name == name).cloned()
+    }
+
+    /// Whether this very module is still offered, and not another of its name.
+    fn offers(&self, module: &Arc<ModuleOptions>) -> bool {
+        self.module(&module.name)
+            .is_some_and(|present| Arc::ptr_eq(&present, module))
+    }
+
+    fn modules_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<ModuleOptions>>> {
+        self.modules.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a peer may do in a module now.
@@ -296,7 +394,7 @@ impl Shared {
         &self,
         peer: &Fingerprint,
         name: &ModuleName,
-    ) -> Result<(&ModuleOptions, Rights), (CloseCode, String)> {
+    ) -> Result<(Arc<ModuleOptions>, Rights), (CloseCode, String)> {
         let not_allowed = || (CloseCode::NotAllowed, "this peer is not allowed here".to_owned());
         let wanted = std::str::from_utf8(&name.0).map_err(|_| not_allowed())?;
         let mut rights = Rights::ALL;
@@ -310,23 +408,30 @@ impl Shared {
                 not_allowed()
             })?;
         }
-        self.options
-            .modules
-            .iter()
-            .find(|module| module.name == wanted)
-            .map(|module| (module, rights))
-            .ok_or_else(|| (CloseCode::NoModule, format!("there is no module {name} here")))
+        let module = self.module(wanted).ok_or_else(|| {
+            let announced = self.announced.read().unwrap_or_else(PoisonError::into_inner);
+            if announced.iter().any(|name| name == wanted) {
+                let text = format!("the module {name} cannot be used yet; the receiver's log says why");
+                return (CloseCode::Unable, text);
+            }
+            (CloseCode::NoModule, format!("there is no module {name} here"))
+        })?;
+        Ok((module, rights))
     }
 
     /// Takes a replica out of its slot, opening it if this is a path below the module's root.
     fn take(
         &self,
         key: &(String, RelPath),
-        module: &ModuleOptions,
+        module: &Arc<ModuleOptions>,
         tenant: Tenant,
     ) -> Result<Box<Replica>, (CloseCode, String)> {
         self.retire_predecessor(key, &tenant);
         let mut slots = lock(&self.slots);
+        if !self.offers(module) {
+            let text = format!("the module {} is no longer offered", module.name);
+            return Err((CloseCode::NoModule, text));
+        }
         for ((name, path), slot) in slots.iter() {
             let overlaps = *name == key.0 && (is_below(path, &key.1) || is_below(&key.1, path));
             let Slot::Taken(Tenant { peer, source, .. }) = slot else {
@@ -431,7 +536,12 @@ impl Shared {
 
     fn status(&self, address: SocketAddr) -> ReceiverStatus {
         let slots = lock(&self.slots);
-        let modules = self.options.modules.iter().map(|module| {
+        let offered = self
+            .modules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let modules = offered.iter().map(|module| {
             let sessions = slots
                 .iter()
                 .filter(|((name, _), _)| *name == module.name)
