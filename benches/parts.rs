@@ -8,7 +8,7 @@
 
 use driftless::daemon::home::Home;
 use driftless::daemon::sender::Source;
-use driftless::daemon::{Deletes, SenderOptions, TargetOptions, WatchChoice, WatchOptions};
+use driftless::daemon::{Deletes, Gate, SenderOptions, TargetOptions, WatchChoice, WatchOptions};
 use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::pending::{Hint, Pending, PendingOptions, WatchEvent};
 use driftless::engine::spans::SpansBuilder;
@@ -261,6 +261,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         deletes: Deletes::Ask,
         delete_limit: None,
         approvals: None,
+        gate: Gate::default(),
         watch: WatchOptions {
             choice: WatchChoice::Poll,
             ..WatchOptions::default()

@@ -75,6 +75,7 @@ struct FilteringFlags {
     /// The rules in `.rsync-filter` files of each directory; twice: and those files are left out
     #[arg(
         short = 'F',
+        long,
         id = "dir_filters",
         action = ArgAction::Append,
         num_args = 0,
@@ -156,8 +157,19 @@ impl FilteringArgs {
         self.flags.delete_excluded
     }
 
+    /// Whether the flags can be meant together.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        match (self.flags.min_size, self.flags.max_size) {
+            (Some(least), Some(most)) if least > most => Err(CliError::usage(
+                "--min-size is above --max-size, so no file would be mirrored (correct one of them)",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The filter for a source, given by its canonical path. Files of rules are read now.
     pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+        self.check()?;
         let flags = &self.flags;
         let mut builder = FilterBuilder::new(source.as_os_str().as_bytes());
         builder
@@ -180,13 +192,6 @@ impl FilteringArgs {
         }
         if let Some(bytes) = flags.max_size {
             builder.max_size(bytes);
-        }
-        if let (Some(least), Some(most)) = (flags.min_size, flags.max_size)
-            && least > most
-        {
-            return Err(CliError::usage(
-                "--min-size is above --max-size, so no file would be mirrored (correct one of them)",
-            ));
         }
         if let Some(file) = &flags.files_from {
             builder.only_named(named_paths(file, flags.from0)?);

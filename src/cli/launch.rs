@@ -13,7 +13,7 @@ use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
-    DaemonError, Deletes, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
+    DaemonError, Deletes, Gate, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
     WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
@@ -123,12 +123,18 @@ impl SendArgs {
         self.network.link()
     }
 
-    /// What is mirrored of a source, given by its canonical path.
-    pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+    /// Whether the flags can be meant together.
+    pub(super) fn check(&self) -> Result<(), CliError> {
         if self.filtering.delete_excluded() && !matches!(self.delete, None | Some(DeleteWhen::Always)) {
             let text = "--delete-excluded goes with --delete always only (leave one out)";
             return Err(CliError::usage(text));
         }
+        self.filtering.check()
+    }
+
+    /// What is mirrored of a source, given by its canonical path.
+    pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+        self.check()?;
         self.filtering.filter(source)
     }
 
@@ -164,6 +170,7 @@ impl SendArgs {
             deletes,
             delete_limit: self.max_delete.0,
             approvals: None,
+            gate: Gate::default(),
             watch: WatchOptions {
                 choice,
                 audit: self.timing.audit(),
@@ -251,13 +258,24 @@ impl Session {
         observer: Arc<dyn Observer>,
         board: &StatusBoard,
     ) -> Result<Summary, DaemonError> {
+        self.send_until(options, observer, board, &self.stop)
+    }
+
+    /// Runs a sender until one of several that stop apart is asked to stop.
+    pub(super) fn send_until(
+        &self,
+        options: &SenderOptions,
+        observer: Arc<dyn Observer>,
+        board: &StatusBoard,
+        stop: &Stop,
+    ) -> Result<Summary, DaemonError> {
         let options = &SenderOptions {
             approvals: Some(board.approvals()),
             ..options.clone()
         };
-        let mut summary = sender::run(options, &self.handle, observer, &self.stop)?;
+        let mut summary = sender::run(options, &self.handle, observer, stop)?;
         if options.follow
-            && self.stop.is_requested()
+            && stop.is_requested()
             && let Some(sequence) = board.in_sync()
         {
             summary.in_sync = true;

@@ -6,7 +6,7 @@ use driftless_protocol::XattrClasses;
 use std::path::PathBuf;
 
 /// Options of the end that writes.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct MetadataArgs {
     /// Also take extended attributes of these namespaces (needs root; user.*, ACLs and capabilities are always taken)
     #[arg(long, value_name = "NAMESPACE,...", value_delimiter = ',')]

@@ -108,7 +108,7 @@ impl MirrorArgs {
 }
 
 /// The canonical path of the directory to write to, which is made if it is missing. Nothing is made if it cannot be right.
-fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
     let failed = |cause: &dyn std::fmt::Display| {
         CliError::failed(format!("cannot mirror to {}: {cause}", escaped(path)))
     };

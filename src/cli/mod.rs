@@ -6,7 +6,9 @@
 
 mod approve;
 mod bench;
+mod config;
 mod confinement;
+mod daemon;
 mod filtering;
 mod id;
 mod invite;
@@ -15,6 +17,7 @@ mod metadata;
 mod mirror;
 mod narrate;
 mod network;
+mod orders;
 mod output;
 mod pair;
 mod peers;
@@ -84,6 +87,13 @@ enum Command {
     Approve(approve::ApproveArgs),
     Id(id::IdArgs),
     Peers(peers::PeersArgs),
+    Daemon(daemon::DaemonArgs),
+    Config(config::ConfigArgs),
+    Reload(orders::ReloadArgs),
+    Pause(orders::PauseArgs),
+    Resume(orders::ResumeArgs),
+    Stop(orders::StopArgs),
+    Start(orders::StartArgs),
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
     Bench(Box<bench::BenchArgs>),
@@ -195,6 +205,13 @@ impl Command {
             Command::Approve(args) => args.run(),
             Command::Id(args) => args.run(),
             Command::Peers(args) => args.run(),
+            Command::Daemon(args) => args.run(verbose),
+            Command::Config(args) => args.run(),
+            Command::Reload(args) => args.run(),
+            Command::Pause(args) => args.run(),
+            Command::Resume(args) => args.run(),
+            Command::Stop(args) => args.run(),
+            Command::Start(args) => args.run(),
             Command::Invite(args) => args.run(),
             Command::Pair(args) => args.run(),
             Command::Bench(args) => args.run(),
@@ -203,7 +220,7 @@ impl Command {
 
     /// Whether it runs until it is stopped, so that what happens belongs into its log.
     fn is_daemon(&self) -> bool {
-        matches!(self, Command::Receive(_) | Command::Send(_))
+        matches!(self, Command::Receive(_) | Command::Send(_) | Command::Daemon(_))
     }
 }
 
@@ -278,6 +295,13 @@ mod tests {
             "driftless peers remove nas",
             "driftless invite --module m --expires 10m --address nas:1 --address nas:2",
             "driftless pair code",
+            "driftless daemon",
+            "driftless daemon --config /etc/x.toml --pid-file /run/x.pid --json -v",
+            "driftless config check",
+            "driftless config show --config x.toml --json",
+            "driftless reload",
+            "driftless pause www",
+            "driftless start www",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -291,6 +315,8 @@ mod tests {
             "driftless seed a b --port 0",
             "driftless id --rotate --export",
             "driftless frobnicate",
+            "driftless config",
+            "driftless pause",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(matches!(error.exit_code(), 2), "{line}");

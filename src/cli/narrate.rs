@@ -41,6 +41,8 @@ pub(super) struct Narrator {
     printer: Arc<Printer>,
     style: Style,
     target: String,
+    /// What lines begin with: the target, and the mirror if it has a name.
+    label: String,
     was_in_sync: AtomicBool,
     /// The last reason for waiting, which is told once and not with every try.
     last_wait: Mutex<Option<String>>,
@@ -54,12 +56,14 @@ impl Narrator {
         style: Style,
         target: String,
     ) -> Arc<Narrator> {
+        let label = labelled(board.mirror(), &target);
         let (was_in_sync, last_wait) = (AtomicBool::new(false), Mutex::default());
         Arc::new(Narrator {
             board,
             printer,
             style,
             target,
+            label,
             was_in_sync,
             last_wait,
         })
@@ -67,10 +71,19 @@ impl Narrator {
 
     fn say(&self, text: &str) {
         if self.style.name_target {
-            self.printer.line(format!("{}: {text}", self.target));
+            self.printer.line(format!("{}: {text}", self.label));
         } else {
             self.printer.line(text.to_owned());
         }
+    }
+
+    /// An event of this sender, without what is special of it.
+    fn event(&self, name: &str) -> serde_json::Value {
+        let mut event = json!({"version": STATUS_VERSION, "event": name, "target": self.target});
+        if let Some(mirror) = self.board.mirror() {
+            event["mirror"] = mirror.into();
+        }
+        event
     }
 
     fn tell_in_sync(&self, sequence: u64) {
@@ -112,7 +125,8 @@ impl Observer for Narrator {
         if self.style.json {
             if self.style.detail >= Detail::Milestones {
                 let (name, reason) = describe(phase);
-                let mut event = json!({"version": STATUS_VERSION, "event": "phase", "target": self.target, "phase": name});
+                let mut event = self.event("phase");
+                event["phase"] = name.into();
                 if let Phase::InSync { sequence } = phase {
                     event["sequence"] = (*sequence).into();
                 }
@@ -132,13 +146,14 @@ impl Observer for Narrator {
                 let mut last = self.last_wait.lock().unwrap_or_else(PoisonError::into_inner);
                 if last.as_ref() != Some(error) {
                     self.printer
-                        .note(format!("{}: {error}; trying again in {seconds} s", self.target));
+                        .note(format!("{}: {error}; trying again in {seconds} s", self.label));
                     *last = Some(error.clone());
                 }
             }
-            Phase::Held { text, .. } => self.printer.note(format!("{}: {text}", self.target)),
+            Phase::Held { text, .. } => self.printer.note(format!("{}: {text}", self.label)),
             // The sender returns this error, too, and who called it tells.
             Phase::Halted { .. } => {}
+            Phase::Paused => self.say("paused"),
             Phase::Scanning | Phase::Connecting | Phase::Comparing | Phase::Sending => {
                 if self.style.detail == Detail::All {
                     self.say(describe(phase).0);
@@ -162,7 +177,8 @@ impl Observer for Narrator {
             return;
         }
         if self.style.json {
-            let event = json!({"version": STATUS_VERSION, "event": "applied", "target": self.target, "verb": verb, "path": path});
+            let mut event = self.event("applied");
+            (event["verb"], event["path"]) = (verb.into(), path.into());
             self.printer.line(event.to_string());
         } else {
             self.say(&format!("{verb}  {path}"));
@@ -171,12 +187,29 @@ impl Observer for Narrator {
 
     fn warning(&self, text: &str) {
         self.board.warning(text);
-        self.printer.note(format!("{}: {text}", self.target));
+        self.printer.note(format!("{}: {text}", self.label));
     }
+}
+
+/// What lines about a sender begin with.
+fn labelled(mirror: Option<&str>, target: &str) -> String {
+    mirror.map_or_else(|| target.to_owned(), |mirror| format!("{mirror} to {target}"))
 }
 
 /// How a sender ended, for the user; gives the exit status. `stopped` says that the user wanted it to end.
 pub(super) fn conclude(
+    target: &str,
+    outcome: Result<Summary, CliError>,
+    time: Duration,
+    style: Style,
+    stopped: bool,
+) -> Result<u8, CliError> {
+    conclude_named(None, target, outcome, time, style, stopped)
+}
+
+/// The same for a mirror that may have a name.
+pub(super) fn conclude_named(
+    mirror: Option<&str>,
     target: &str,
     outcome: Result<Summary, CliError>,
     time: Duration,
@@ -188,6 +221,9 @@ pub(super) fn conclude(
     if style.json {
         let mut event = json!({"version": STATUS_VERSION, "event": "summary", "target": target, "status": status,
             "seconds": time.as_secs_f64()});
+        if let Some(mirror) = mirror {
+            event["mirror"] = mirror.into();
+        }
         if let (Some(event), Ok(serde_json::Value::Object(fields))) =
             (event.as_object_mut(), serde_json::to_value(&summary))
         {
@@ -197,7 +233,7 @@ pub(super) fn conclude(
         return Ok(status);
     }
     if style.detail >= Detail::Milestones && (summary.in_sync || !style.follow) {
-        output::line(&sentence(target, &summary, time));
+        output::line(&sentence(&labelled(mirror, target), &summary, time));
     }
     for entry in &summary.failed {
         output::note(&format!("failed  {}  {}", entry.path, entry.error));
@@ -209,7 +245,8 @@ pub(super) fn conclude(
             "it ended before"
         };
         output::note(&format!(
-            "{target} is not in sync: {why} everything was sent (the next run goes on from there)"
+            "{} is not in sync: {why} everything was sent (the next run goes on from there)",
+            labelled(mirror, target)
         ));
     }
     Ok(status)

@@ -30,15 +30,8 @@ pub(super) struct ReceiveArgs {
     /// Under which name [default: that of DIR]
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
-    /// Where to listen (UDP): IP:PORT, IP or :PORT [default: port 4433 of all addresses]
-    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
-    listen: Option<Listen>,
-    /// Let this peer write, whatever the trust store says; may be repeated
-    #[arg(long, value_name = "FINGERPRINT")]
-    allow: Vec<Fingerprint>,
-    /// Which engine makes deltas of changed files: driftless or fast_rsync
-    #[arg(long, value_name = "ENGINE", default_value_t)]
-    delta_engine: Engine,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
@@ -50,6 +43,27 @@ pub(super) struct ReceiveArgs {
     /// Print the line as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Where a receiver listens, and who may come.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct EndpointArgs {
+    /// Where to listen (UDP): IP:PORT, IP or :PORT [default: port 4433 of all addresses]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    listen: Option<Listen>,
+    /// Let this peer write, whatever the trust store says; may be repeated
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub(super) allow: Vec<Fingerprint>,
+    /// Which engine makes deltas of changed files: driftless or fast_rsync
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub(super) delta_engine: Engine,
+}
+
+impl EndpointArgs {
+    /// The address to listen on.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address()
+    }
 }
 
 /// Where to listen, as the user said it.
@@ -70,7 +84,7 @@ impl ReceiveArgs {
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
         self.priority.apply()?;
         let offered = self.metadata.module(module.clone(), path.clone());
-        let listen = self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address();
+        let listen = self.endpoint.address();
         // Before there is any thread.
         let confine = Confine::enter(&self.confine, &Home::discover()?, &offered, listen)?;
         let session = Session::open()?;
@@ -79,9 +93,9 @@ impl ReceiveArgs {
             identity: session.identity.clone(),
             modules: vec![offered],
             listen,
-            allow: self.allow.clone(),
+            allow: self.endpoint.allow.clone(),
             link: self.network.link(),
-            delta_engine: self.delta_engine,
+            delta_engine: self.endpoint.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
         let source = daemon.status_source();
@@ -122,7 +136,7 @@ impl ReceiveArgs {
 
     /// A receiver that lets nobody in is most likely a first one.
     fn hint(&self, session: &Session, module: &str) {
-        if self.allow.is_empty()
+        if self.endpoint.allow.is_empty()
             && TrustStore::open(&session.home.peers_file()).is_ok_and(|trust| trust.peers().is_empty())
         {
             let module = quoted(module);

@@ -155,7 +155,7 @@ fn run_one(
 }
 
 /// What counts of several ends: a failure more than a wrong call, and that more than entries in error.
-fn worst(statuses: &[u8]) -> u8 {
+pub(super) fn worst(statuses: &[u8]) -> u8 {
     statuses
         .iter()
         .copied()

@@ -144,9 +144,13 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         ..
     } = sender;
     let counter = |name: &str| sender.counters.get(name).copied().unwrap_or_default();
+    let name = sender
+        .mirror
+        .as_ref()
+        .map_or_else(String::new, |name| format!("mirror {name}: "));
     let mut lines = vec![
         format!(
-            "sender of {source} to {target} (process {pid}, started {})",
+            "sender of {name}{source} to {target} (process {pid}, started {})",
             ago(*since, now)
         ),
         format!("identity {identity}"),
@@ -229,7 +233,9 @@ mod tests {
     #[test]
     fn people_can_read_it() {
         let home = Home::at("/h");
-        let board = StatusBoard::new("fp".to_owned(), &home, "/src".to_owned(), "nas::m".to_owned());
+        let (source, target) = ("/src".to_owned(), "nas::m".to_owned());
+        let board = StatusBoard::named(Some("www".to_owned()), "fp".to_owned(), &home, source, target);
+        assert!(["www", "/src", "nas::m"].iter().all(|name| board.is_named(name)) && !board.is_named("ww"));
         board.phase(&Phase::InSync { sequence: 12 });
         board.counters(&SendCounters {
             entries: 1234,
@@ -239,7 +245,7 @@ mod tests {
         board.set_watcher("inotify", &["writes through mappings are found late".to_owned()]);
         let text = describe(&DaemonStatus::Sender(Box::new(board.status())), unix_now());
         for wanted in [
-            "sender of /src to nas::m",
+            "sender of mirror www: /src to nas::m",
             "in sync at 12, 214 extra kept",
             "1,234 entries",
             "watching by inotify",

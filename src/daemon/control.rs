@@ -3,6 +3,8 @@
 //! Each process has a Unix socket `<role>-<pid>.sock` in the run directory of its home. A client writes one line,
 //! `{"version":1,"command":"status"}` or `{"version":1,"command":"approve","mirror":"...","deletions":N}`, and gets one line,
 //! `{"version":1,"daemons":[...]}`, `{"version":1,"approved":N}` or `{"version":1,"error":"..."}`; then the connection ends.
+//! `driftless daemon` also takes the commands of [`Order`], `{"version":1,"command":"pause","mirror":"..."}`, and answers
+//! `{"version":1,"done":"..."}`.
 //!
 //! Who may connect is decided by the directory (mode 0700) and the socket (mode 0600). Even so a client cannot hold
 //! anything up: a connection has two seconds in each direction, a request 4 KiB, and beyond sixteen connections new
@@ -46,6 +48,72 @@ const REPLY_BYTES_MAX: u64 = 16 << 20;
 /// Socket addresses hold 108 bytes, the terminator included.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// How long a client waits for an order to be carried out: mirrors that stop finish what they are at.
+const ORDER_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What `driftless daemon` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again.
+    Reload,
+    /// Send nothing of a mirror for now, but watch on.
+    Pause(String),
+    /// End a pause.
+    Resume(String),
+    /// Stop a mirror, and release its directories.
+    Stop(String),
+    /// Start a mirror that was stopped, or that failed.
+    Start(String),
+}
+
+impl Order {
+    /// As it is called on the command line and in requests.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Order::Reload => "reload",
+            Order::Pause(_) => "pause",
+            Order::Resume(_) => "resume",
+            Order::Stop(_) => "stop",
+            Order::Start(_) => "start",
+        }
+    }
+
+    /// Which mirror it is for.
+    pub fn mirror(&self) -> Option<&str> {
+        match self {
+            Order::Reload => None,
+            Order::Pause(mirror) | Order::Resume(mirror) | Order::Stop(mirror) | Order::Start(mirror) => {
+                Some(mirror)
+            }
+        }
+    }
+
+    fn parse(command: &str, mirror: Option<&str>) -> Option<Order> {
+        let mirror = mirror.map(str::to_owned);
+        match command {
+            "reload" => Some(Order::Reload),
+            "pause" => mirror.map(Order::Pause),
+            "resume" => mirror.map(Order::Resume),
+            "stop" => mirror.map(Order::Stop),
+            "start" => mirror.map(Order::Start),
+            _ => None,
+        }
+    }
+}
+
+/// How an order ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obeyed {
+    /// What was done, for people.
+    Done(String),
+    /// Why not, for people.
+    Failed(String),
+    /// Why not: the configuration is wrong.
+    Misconfigured(String),
+    /// There is no such mirror here, or nobody who takes orders.
+    Unknown,
+}
+
 /// What a process can be asked. Called on the control threads.
 pub trait Controlled: Send + Sync {
     /// The status of all its daemons.
@@ -55,6 +123,11 @@ pub trait Controlled: Send + Sync {
     /// waited, or why that was not right.
     fn approve(&self, _mirror: &str, _deletions: u64) -> Option<Result<u64, String>> {
         None
+    }
+
+    /// Carries out an order. Only `driftless daemon` takes any.
+    fn obey(&self, _order: &Order) -> Obeyed {
+        Obeyed::Unknown
     }
 }
 
@@ -106,6 +179,12 @@ struct Reply {
     daemons: Option<Vec<DaemonStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     approved: Option<u64>,
+    /// What an order did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    done: Option<String>,
+    /// The error is one of the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    misconfigured: bool,
     /// The mirror is not one of this process.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unknown_mirror: bool,
@@ -254,12 +333,32 @@ fn answer(mut stream: UnixStream, daemons: &dyn Controlled) -> io::Result<()> {
                 ..error(format!("there is no mirror {mirror:?} here"))
             },
         },
-        Ok(request) => error(format!("there is no command {:?}", request.command)),
+        Ok(request) => match Order::parse(&request.command, request.mirror.as_deref()) {
+            Some(order) => obeyed(daemons.obey(&order)),
+            None => error(format!("there is no command {:?}", request.command)),
+        },
         Err(cause) => error(format!("not a request: {cause}")),
     };
     let mut text = serde_json::to_vec(&reply).map_err(io::Error::other)?;
     text.push(b'\n');
     write_all(&mut stream, &text, PATIENCE)
+}
+
+fn obeyed(outcome: Obeyed) -> Reply {
+    let mut reply = Reply {
+        version: STATUS_VERSION,
+        ..Reply::default()
+    };
+    match outcome {
+        Obeyed::Done(text) => reply.done = Some(text),
+        Obeyed::Failed(text) => reply.error = Some(text),
+        Obeyed::Misconfigured(text) => (reply.error, reply.misconfigured) = (Some(text), true),
+        Obeyed::Unknown => {
+            reply.error = Some("this process takes no such order".to_owned());
+            reply.unknown_mirror = true;
+        }
+    }
+    reply
 }
 
 /// Reads up to a line end. The time is for all of it, so that a byte now and then does not extend it.
@@ -385,6 +484,46 @@ pub fn approve(home: &Home, mirror: &str, deletions: u64) -> Result<Result<u64, 
     })))
 }
 
+/// Gives an order to the daemons of a home: one for a mirror to the one that has it, others to each. Gives what was done
+/// and what was not, in the order of the processes; without any answer, no daemon of this home is running.
+pub fn order(home: &Home, order: &Order) -> Result<Vec<Obeyed>, ControlError> {
+    let request = Request {
+        version: STATUS_VERSION,
+        command: order.name().to_owned(),
+        mirror: order.mirror().map(str::to_owned),
+        deletions: None,
+    };
+    let mut outcomes = Vec::new();
+    for (pid, path) in sockets(home)? {
+        // Others would say that they take no orders.
+        if !path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"daemon-"))
+        {
+            continue;
+        }
+        let outcome = match ask_for(&path, &request, ORDER_PATIENCE) {
+            Ok(Some(Reply { done: Some(text), .. })) => Obeyed::Done(text),
+            Ok(Some(reply)) if reply.unknown_mirror => Obeyed::Unknown,
+            Ok(Some(reply)) => {
+                let text = reply.error.unwrap_or_else(|| "an empty answer".to_owned());
+                if reply.misconfigured {
+                    Obeyed::Misconfigured(text)
+                } else {
+                    Obeyed::Failed(text)
+                }
+            }
+            Ok(None) => {
+                forget_dead(pid, &path);
+                continue;
+            }
+            Err(error) => Obeyed::Failed(format!("the driftless process {pid} does not answer: {error}")),
+        };
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
 fn forget_dead(pid: i32, path: &Path) {
     if !is_alive(pid) {
         let _ = fs::remove_file(path);
@@ -425,6 +564,10 @@ fn sockets(home: &Home) -> Result<Vec<(i32, PathBuf)>, ControlError> {
 
 /// What the process behind a socket answers; nothing if nobody listens.
 fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
+    ask_for(path, request, CLIENT_PATIENCE)
+}
+
+fn ask_for(path: &Path, request: &Request, patience: Duration) -> io::Result<Option<Reply>> {
     let mut stream = match short(path, |short| UnixStream::connect(short)) {
         Ok(stream) => stream,
         Err(error)
@@ -440,7 +583,7 @@ fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
     let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
     text.push(b'\n');
     write_all(&mut stream, &text, CLIENT_PATIENCE)?;
-    let line = read_line(&stream, CLIENT_PATIENCE, REPLY_BYTES_MAX)?;
+    let line = read_line(&stream, patience, REPLY_BYTES_MAX)?;
     serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | | `$DRIFTLESS_HOME` is set | root | any other user |
 //! | --- | --- | --- | --- |
-//! | configuration: `identity/`, `peers.toml` | `$DRIFTLESS_HOME` | `/etc/driftless` | `$XDG_CONFIG_HOME/driftless` |
+//! | configuration: `identity/`, `peers.toml`, `driftless.toml` | `$DRIFTLESS_HOME` | `/etc/driftless` | `$XDG_CONFIG_HOME/driftless` |
 //! | state: `invites/`, `.driftless-state/` | `$DRIFTLESS_HOME` | `/var/lib/driftless` | `$XDG_STATE_HOME/driftless` |
 //! | control sockets | `$DRIFTLESS_HOME/run` | `/run/driftless` | `$XDG_RUNTIME_DIR/driftless` |
 //!
@@ -181,6 +181,11 @@ impl Home {
     /// Where the key is kept.
     pub fn identity_dir(&self) -> PathBuf {
         self.config.join("identity")
+    }
+
+    /// The configuration of `driftless daemon`.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("driftless.toml")
     }
 
     /// The trust store.

@@ -4,6 +4,7 @@ pub mod control;
 pub mod home;
 pub mod ledger;
 mod memory;
+pub mod notify;
 mod options;
 pub mod receiver;
 pub mod sender;
@@ -47,6 +48,55 @@ impl DaemonError {
     }
 }
 
+/// A gate that is open until somebody closes it, shared between threads: whether a mirror is paused.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    inner: Arc<std::sync::Mutex<GateInner>>,
+}
+
+#[derive(Debug, Default)]
+struct GateInner {
+    is_closed: bool,
+    wakers: Vec<crossbeam_channel::Sender<()>>,
+}
+
+impl Gate {
+    /// Closes or opens it. Says whether that was a change.
+    pub fn set_closed(&self, is_closed: bool) -> bool {
+        let mut inner = self.lock();
+        let is_change = std::mem::replace(&mut inner.is_closed, is_closed) != is_closed;
+        if is_change {
+            inner.wakers.clear();
+        }
+        is_change
+    }
+
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// A channel that disconnects when the gate is next opened or closed, to be waited on beside others.
+    pub fn channel(&self) -> crossbeam_channel::Receiver<()> {
+        let (sender, receiver) = crossbeam_channel::bounded(0);
+        self.lock().wakers.push(sender);
+        receiver
+    }
+
+    /// Replaces a channel that has told of a change, and would otherwise tell of it for ever.
+    pub fn renew(&self, channel: &mut crossbeam_channel::Receiver<()>) {
+        if channel.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
+            *channel = self.channel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, GateInner> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// A wish to stop, shared between threads.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -80,5 +130,25 @@ impl Stop {
             wakers.push(sender);
         }
         receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::TryRecvError;
+
+    #[test]
+    fn a_gate_tells_of_changes_and_of_nothing_else() {
+        let gate = Gate::default();
+        let mut channel = gate.channel();
+        assert!(!gate.set_closed(false));
+        assert_eq!(channel.try_recv(), Err(TryRecvError::Empty));
+        assert!(gate.set_closed(true) && gate.is_closed());
+        assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
+        gate.renew(&mut channel);
+        assert_eq!(channel.try_recv(), Err(TryRecvError::Empty));
+        gate.renew(&mut channel);
+        assert_eq!(gate.lock().wakers.len(), 1);
     }
 }

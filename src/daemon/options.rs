@@ -100,6 +100,8 @@ pub struct SenderOptions {
     /// Numbers of deletions that somebody approves. Without it, or when it does not follow, a sender that has too many
     /// ends.
     pub approvals: Option<crossbeam_channel::Receiver<u64>>,
+    /// While it is closed, nothing is sent and no connection kept; the tree is watched on.
+    pub gate: super::Gate,
     /// What watches the tree.
     pub watch: WatchOptions,
     /// How changes settle and gather before they leave.
@@ -196,6 +198,8 @@ pub enum Phase {
         /// Seconds until the next try.
         seconds: u64,
     },
+    /// Somebody wants nothing to be sent for now; the tree is watched on.
+    Paused,
     /// Stopped until somebody decides.
     Halted {
         /// Why.

@@ -124,11 +124,15 @@ pub struct SenderStatus {
     pub home: String,
     /// When the process started.
     pub since: u64,
+    /// What the configuration calls the mirror, if it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
     /// The tree.
     pub source: String,
     /// Where to.
     pub target: String,
-    /// `scanning`, `connecting`, `comparing`, `sending`, `in-sync`, `waiting`, `halted` or `ended`.
+    /// `starting`, `scanning`, `connecting`, `comparing`, `sending`, `in-sync`, `held`, `waiting`, `paused`, `halted`, `ended`
+    /// or `stopped`.
     pub phase: String,
     /// Since when.
     pub phase_since: u64,
@@ -189,6 +193,7 @@ pub struct WatcherStatus {
 pub struct StatusBoard {
     identity: String,
     home: String,
+    mirror: Option<String>,
     source: String,
     target: String,
     facts: Mutex<Facts>,
@@ -211,6 +216,17 @@ struct Facts {
 impl StatusBoard {
     /// A board for one sender; `source` is escaped.
     pub fn new(identity: String, home: &Home, source: String, target: String) -> Arc<StatusBoard> {
+        StatusBoard::named(None, identity, home, source, target)
+    }
+
+    /// A board for one sender of a mirror that has a name.
+    pub fn named(
+        mirror: Option<String>,
+        identity: String,
+        home: &Home,
+        source: String,
+        target: String,
+    ) -> Arc<StatusBoard> {
         let facts = Facts {
             phase: None,
             ended: false,
@@ -225,6 +241,7 @@ impl StatusBoard {
         Arc::new(StatusBoard {
             identity,
             home: home.to_string(),
+            mirror,
             source,
             target,
             facts: Mutex::new(facts),
@@ -232,9 +249,15 @@ impl StatusBoard {
         })
     }
 
-    /// Whether somebody who says `name` means this mirror: its source or its target.
+    /// Whether somebody who says `name` means this mirror: its name, its source or its target.
     pub fn is_named(&self, name: &str) -> bool {
-        [&self.source, &self.target].into_iter().any(|own| own == name)
+        let names = [Some(&self.source), Some(&self.target), self.mirror.as_ref()];
+        names.into_iter().flatten().any(|own| own == name)
+    }
+
+    /// What the configuration calls the mirror, if it has a name.
+    pub fn mirror(&self) -> Option<&str> {
+        self.mirror.as_deref()
     }
 
     /// Where the sender hears of approvals.
@@ -298,6 +321,11 @@ impl StatusBoard {
         }
     }
 
+    /// Whether it waits before it tries again.
+    pub fn is_waiting(&self) -> bool {
+        matches!(lock(&self.facts).phase, Some(Phase::Waiting { .. }))
+    }
+
     /// Where the trees are equal and durable, if the sender knows of nothing that is left to do.
     pub fn in_sync(&self) -> Option<u64> {
         let facts = lock(&self.facts);
@@ -323,6 +351,7 @@ impl StatusBoard {
             identity: self.identity.clone(),
             home: self.home.clone(),
             since: process_start(),
+            mirror: self.mirror.clone(),
             source: self.source.clone(),
             target: self.target.clone(),
             phase: phase.to_owned(),
@@ -394,6 +423,7 @@ pub fn describe(phase: &Phase) -> (&'static str, Option<&str>) {
         Phase::InSync { .. } => ("in-sync", None),
         Phase::Held { text, .. } => ("held", Some(text)),
         Phase::Waiting { error, .. } => ("waiting", Some(error)),
+        Phase::Paused => ("paused", None),
         Phase::Halted { error } => ("halted", Some(error)),
     }
 }

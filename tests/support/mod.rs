@@ -14,8 +14,8 @@ pub mod supervised;
 use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
-    DaemonError, Deletes, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Silent,
-    Stop, Summary, TargetOptions, WatchOptions, sender,
+    DaemonError, Deletes, Gate, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions,
+    Silent, Stop, Summary, TargetOptions, WatchOptions, sender,
 };
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
@@ -153,6 +153,7 @@ impl Pair {
             deletes: self.deletes,
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),
+            gate: Gate::default(),
             watch: self.watch.clone(),
             pending: self.pending.clone(),
             large_files: self.large_files,

@@ -161,6 +161,9 @@ fn connect_and_serve(
     let mut tries = 0;
     let mut was_connected = false;
     loop {
+        if !wait_open(context)? {
+            return Ok(Ended::Stopped(None));
+        }
         context.observer.phase(&Phase::Connecting);
         let mut longest = BACKOFF_MAX;
         let error = match connect(context, runtime)? {
@@ -184,6 +187,10 @@ fn connect_and_serve(
                         return Err(error);
                     }
                     Ended::Lost(error) => error,
+                    Ended::Paused => {
+                        tries = 0;
+                        continue;
+                    }
                     ended => return Ok(ended),
                 }
             }
@@ -415,6 +422,33 @@ fn wait_patiently<T>(
                 select.recv(&context.events);
             }
             let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// Waits while the mirror is paused, and meanwhile keeps the catalog along with the tree. False when asked to stop.
+fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
+    let (stop, mut changed) = (context.stop.channel(), context.options.gate.channel());
+    let mut is_told = false;
+    loop {
+        context.options.gate.renew(&mut changed);
+        if context.stop.is_requested() {
+            return Ok(false);
+        }
+        if !context.options.gate.is_closed() {
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            context.observer.phase(&Phase::Paused);
+        }
+        take_events(context, Instant::now())?;
+        let mut select = crossbeam_channel::Select::new();
+        select.recv(&context.events);
+        select.recv(&stop);
+        select.recv(&changed);
+        match context.deadline() {
+            Some(due) => drop(select.ready_timeout(due.saturating_duration_since(Instant::now()))),
+            None => drop(select.ready()),
         }
     }
 }

@@ -75,6 +75,8 @@ pub enum Ended {
     InSync(u64),
     /// Asked to stop; in sync at this number, if it was.
     Stopped(Option<u64>),
+    /// Asked to send nothing for now.
+    Paused,
     /// The link is gone; connecting again is right.
     Lost(String),
     /// Somebody has to decide.
@@ -377,10 +379,14 @@ impl<'a, 'c> Session<'a, 'c> {
 
     fn serve(&mut self, opened: &Opened) -> Result<Ended, Ended> {
         self.context.observer.phase(&Phase::Sending);
-        let stop = self.context.stop.channel();
+        let (stop, mut gate) = (self.context.stop.channel(), self.context.options.gate.channel());
         loop {
+            self.context.options.gate.renew(&mut gate);
             if self.context.stop.is_requested() {
                 return Ok(Ended::Stopped(self.in_sync.then_some(self.scanned)));
+            }
+            if self.context.options.gate.is_closed() {
+                return Ok(Ended::Paused);
             }
             self.take_events()?;
             self.take_approvals();
@@ -407,7 +413,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 }
                 if self.reconcile_due.is_some_and(|due| Instant::now() < due) {
                     self.report(false);
-                    self.wait(&stop);
+                    self.wait(&stop, &gate);
                     continue;
                 }
                 self.reconcile_due = None;
@@ -433,7 +439,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.context.observer.phase(&Phase::Sending);
             }
             self.report(false);
-            self.wait(&stop);
+            self.wait(&stop, &gate);
         }
     }
 
@@ -442,7 +448,7 @@ impl<'a, 'c> Session<'a, 'c> {
     }
 
     /// Blocks until there is something to do.
-    fn wait(&self, stop: &Receiver<()>) {
+    fn wait(&self, stop: &Receiver<()>, gate: &Receiver<()>) {
         let due = !self.again.is_empty() && self.may_dispatch();
         let reconcile = self.must_reconcile && self.reconcile_due.is_none();
         if (due && !self.must_reconcile) || (reconcile && self.window.is_empty() && self.is_done_reading()) {
@@ -453,6 +459,7 @@ impl<'a, 'c> Session<'a, 'c> {
         select.recv(&self.done);
         select.recv(&self.context.events);
         select.recv(stop);
+        select.recv(gate);
         if let Some(approvals) = &self.context.options.approvals {
             select.recv(approvals);
         }

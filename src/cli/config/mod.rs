@@ -1,0 +1,137 @@
+//! The configuration file, and `driftless config`: what it holds, and whether it is right.
+//!
+//! Every key is the long name of an option of `driftless send` or `driftless receive`, and its value is read by the same
+//! code (see [`schema`]), into the same structs. A new option is a new key without a line written here.
+
+mod plan;
+mod read;
+mod relations;
+mod schema;
+mod show;
+
+pub(super) use plan::{Configuration, Mirror, Module, load};
+pub(super) use read::Fault;
+
+use super::launch::{destination, existing_directory};
+use super::text::{count, escaped};
+use super::{CliError, DONE, USAGE, output};
+use crate::daemon::home::Home;
+use crate::daemon::status::STATUS_VERSION;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Check or show the configuration of `driftless daemon`
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Say what is wrong with it: each fault with its line
+    Check(FileArg),
+    /// Print it as it takes effect, with where each value comes from
+    Show {
+        #[command(flatten)]
+        file: FileArg,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which file.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FileArg {
+    /// The configuration [default: driftless.toml in /etc/driftless for root, in $DRIFTLESS_HOME if that is set, in
+    /// ~/.config/driftless otherwise]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl FileArg {
+    /// Where it is.
+    pub(super) fn path(&self, home: &Home) -> PathBuf {
+        match &self.config {
+            // A reload long after may find another working directory.
+            Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+            None => home.config_file(),
+        }
+    }
+}
+
+impl ConfigArgs {
+    pub(super) fn run(&self) -> Result<u8, CliError> {
+        let home = Home::discover()?;
+        match &self.action {
+            Action::Check(file) => {
+                let path = file.path(&home);
+                match load(&path) {
+                    Ok(configuration) => {
+                        configuration.warn(&home);
+                        output::line(&format!(
+                            "{}: correct; {}, {}",
+                            escaped(&path),
+                            count(configuration.mirrors.len() as u64, "mirror", "mirrors"),
+                            count(configuration.modules.len() as u64, "module", "modules")
+                        ));
+                        Ok(DONE)
+                    }
+                    Err(faults) => Ok(complain(&faults)),
+                }
+            }
+            Action::Show { file, json } => match load(&file.path(&home)) {
+                Ok(configuration) if *json => {
+                    let mut value = show::json(&configuration);
+                    value["version"] = json!(STATUS_VERSION);
+                    output::json(&value);
+                    Ok(DONE)
+                }
+                Ok(configuration) => {
+                    output::raw(&show::text(&configuration));
+                    Ok(DONE)
+                }
+                Err(faults) => Ok(complain(&faults)),
+            },
+        }
+    }
+}
+
+/// Tells each fault in a line of its own.
+pub(super) fn complain(faults: &[Fault]) -> u8 {
+    faults.iter().for_each(|fault| output::note(&fault.0));
+    USAGE
+}
+
+impl Configuration {
+    /// What may well be right by the time that a daemon needs it: a daemon says the same, and tries again.
+    fn warn(&self, home: &Home) {
+        for mirror in &self.mirrors {
+            let source = match existing_directory("send", &mirror.source) {
+                Ok(source) => mirror.options.send.filter(&source).map(drop),
+                Err(error) => Err(error),
+            };
+            warn(&mirror.name, source);
+            for word in &mirror.targets {
+                warn(
+                    &mirror.name,
+                    destination(word, mirror.port_for(word), home).map(drop),
+                );
+            }
+        }
+        for module in &self.modules {
+            warn(
+                &module.name,
+                existing_directory("receive into", &module.path).map(drop),
+            );
+        }
+    }
+}
+
+fn warn(name: &str, outcome: Result<(), CliError>) {
+    if let Err(CliError::Failed(text) | CliError::Usage(text)) = outcome {
+        output::note(&format!("warning: {name}: {text}"));
+    }
+}

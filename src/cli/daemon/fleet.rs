@@ -1,0 +1,354 @@
+//! All that a daemon runs, and how it becomes what another configuration says: what is as it was is not touched.
+
+use super::hub::{Hub, StatusSource};
+use super::sender::{Sender, Shared};
+use crate::cli::config::{Configuration, Fault, Mirror};
+use crate::cli::send::worst;
+use crate::cli::text::count;
+use crate::cli::{CliError, DONE};
+use crate::daemon::Gate;
+use crate::daemon::control::Obeyed;
+use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crate::net::LinkOptions;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What there is to tell, for the threads that answer.
+#[derive(Default)]
+pub(super) struct View(Mutex<Seen>);
+
+#[derive(Default, Clone)]
+struct Seen {
+    /// And whether each was stopped by an order.
+    boards: Vec<(Arc<StatusBoard>, bool)>,
+    receiver: Option<StatusSource>,
+}
+
+impl View {
+    /// The status of everything.
+    pub(super) fn status(&self) -> Vec<DaemonStatus> {
+        let seen = self.seen();
+        let senders = seen.boards.iter().map(|(board, is_stopped)| {
+            let mut status = board.status();
+            if *is_stopped {
+                status.phase = "stopped".to_owned();
+            }
+            DaemonStatus::Sender(Box::new(status))
+        });
+        let receiver = seen
+            .receiver
+            .iter()
+            .map(|source| DaemonStatus::Receiver(source()));
+        receiver.chain(senders).collect()
+    }
+
+    /// The boards of all senders.
+    pub(super) fn boards(&self) -> Vec<Arc<StatusBoard>> {
+        self.seen().boards.into_iter().map(|(board, _)| board).collect()
+    }
+
+    fn seen(&self) -> Seen {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A mirror, with a sender for each target.
+struct Running {
+    mirror: Arc<Mirror>,
+    /// All targets share its limit.
+    link: LinkOptions,
+    /// What its filter means; none if files of rules could not be read.
+    rules: Option<[u8; 32]>,
+    gate: Gate,
+    is_stopped: bool,
+    senders: Vec<Sender>,
+}
+
+/// Everything that runs.
+pub(super) struct Fleet {
+    shared: Shared,
+    configuration: Configuration,
+    mirrors: Vec<Running>,
+    hub: Hub,
+    view: Arc<View>,
+}
+
+impl Fleet {
+    /// Starts all senders, and then the modules, whose directories are walked first.
+    pub(super) fn start(shared: Shared, configuration: Configuration, view: Arc<View>) -> Fleet {
+        let hub = Hub::new(shared.session.clone(), shared.printer.clone());
+        let mut fleet = Fleet {
+            shared,
+            configuration: Configuration::default(),
+            mirrors: Vec::new(),
+            hub,
+            view,
+        };
+        fleet.change_to(configuration);
+        fleet
+    }
+
+    /// Changes to another configuration, or says why not. Files of rules have to be readable, too.
+    pub(super) fn reload(&mut self, loaded: Result<Configuration, Vec<Fault>>) -> Obeyed {
+        let refused = |faults: Vec<String>| {
+            Obeyed::Misconfigured(format!("nothing was changed:\n{}", faults.join("\n")))
+        };
+        let new = match loaded {
+            Ok(new) => new,
+            Err(faults) => return refused(faults.into_iter().map(|fault| fault.0).collect()),
+        };
+        let wrong: Vec<String> = new
+            .mirrors
+            .iter()
+            .filter_map(|mirror| rules(mirror).err())
+            .collect();
+        if !wrong.is_empty() {
+            return refused(wrong);
+        }
+        let restart = if new.has_process_of(&self.configuration) {
+            ""
+        } else {
+            "; nice, ionice and pid-file take effect when the daemon is started again"
+        };
+        let changes = self.change_to(new);
+        Obeyed::Done(format!("{changes}{restart}"))
+    }
+
+    /// Stops what is gone or different, then starts what is new: two mirrors may have changed places.
+    fn change_to(&mut self, new: Configuration) -> String {
+        let rules_of = |mirror: &Mirror| rules(mirror).ok();
+        let wanted: Vec<_> = new
+            .mirrors
+            .iter()
+            .map(|mirror| (Arc::new(mirror.clone()), rules_of(mirror)))
+            .collect();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        let (mut stopped, mut paused) = (Vec::new(), Vec::new());
+        for mut running in std::mem::take(&mut self.mirrors) {
+            let name = &running.mirror.name;
+            if running.is_stopped {
+                stopped.push(name.clone());
+            }
+            if running.gate.is_closed() {
+                paused.push(name.clone());
+            }
+            let same = wanted.iter().find(|(mirror, rules)| {
+                running.mirror.is_like(mirror) && running.rules.is_some() && running.rules == *rules
+            });
+            let Some((mirror, _)) = same else {
+                gone.append(&mut running.senders);
+                continue;
+            };
+            let (stay, go) = std::mem::take(&mut running.senders)
+                .into_iter()
+                .partition(|sender| mirror.targets.contains(&sender.target));
+            (running.senders, running.mirror) = (stay, mirror.clone());
+            gone.extend::<Vec<_>>(go);
+            kept.push(running);
+        }
+        let mut tally = Tally {
+            kept: kept.iter().map(|running| running.senders.len()).sum(),
+            stopped: gone.len(),
+            started: 0,
+        };
+        Sender::stop_all(gone);
+        let can_stay = new.has_endpoint_of(&self.configuration);
+        self.configuration = new;
+        for (mirror, rules) in wanted {
+            let at = kept.iter().position(|running| running.mirror.name == mirror.name);
+            let running = at.map(|at| kept.swap_remove(at));
+            let mut running = running.unwrap_or_else(|| Running {
+                link: mirror.options.send.link(),
+                rules,
+                gate: Gate::default(),
+                is_stopped: stopped.contains(&mirror.name),
+                senders: Vec::new(),
+                mirror: mirror.clone(),
+            });
+            running.gate.set_closed(paused.contains(&mirror.name));
+            if !running.is_stopped {
+                tally.started += running.start(&self.shared);
+            }
+            self.mirrors.push(running);
+        }
+        self.publish();
+        self.hub.apply(&self.configuration, can_stay);
+        self.publish();
+        tally.sentence(self.hub.offered())
+    }
+
+    /// Tries again what could not be offered.
+    pub(super) fn tend(&mut self) {
+        self.hub.tend(&self.configuration);
+        self.publish();
+    }
+
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.hub.is_incomplete()
+    }
+
+    pub(super) fn pause(&mut self, name: &str, is_paused: bool) -> Obeyed {
+        let Some(running) = self.mirrors.iter().find(|running| running.mirror.name == name) else {
+            return Obeyed::Unknown;
+        };
+        if running.is_stopped {
+            return Obeyed::Failed(format!(
+                "the mirror {name} is stopped (run `driftless start {name}`)"
+            ));
+        }
+        let is_change = running.gate.set_closed(is_paused);
+        let state = match (is_paused, is_change) {
+            (true, true) => "is paused: its tree is watched, and nothing is sent",
+            (true, false) => "is paused already",
+            (false, true) => "goes on",
+            (false, false) => "is not paused",
+        };
+        Obeyed::Done(format!("the mirror {name} {state}"))
+    }
+
+    pub(super) fn stop_mirror(&mut self, name: &str) -> Obeyed {
+        let Some(running) = self
+            .mirrors
+            .iter_mut()
+            .find(|running| running.mirror.name == name)
+        else {
+            return Obeyed::Unknown;
+        };
+        let was_stopped = std::mem::replace(&mut running.is_stopped, true);
+        // The boards stay, so that the status goes on to name it.
+        Sender::halt_all(&mut running.senders);
+        self.publish();
+        let state = if was_stopped {
+            "is stopped already"
+        } else {
+            "is stopped"
+        };
+        Obeyed::Done(format!("the mirror {name} {state}"))
+    }
+
+    /// Starts what is stopped, and tries at once what waits after a failure. What runs well is not touched.
+    pub(super) fn start_mirror(&mut self, name: &str) -> Obeyed {
+        let Some(running) = self
+            .mirrors
+            .iter_mut()
+            .find(|running| running.mirror.name == name)
+        else {
+            return Obeyed::Unknown;
+        };
+        let was_stopped = std::mem::replace(&mut running.is_stopped, false);
+        if was_stopped {
+            running.gate.set_closed(false);
+        }
+        let is_idle = |sender: &Sender| was_stopped || sender.is_idle();
+        let (idle, busy) = std::mem::take(&mut running.senders)
+            .into_iter()
+            .partition(is_idle);
+        running.senders = busy;
+        Sender::stop_all(idle);
+        let started = running.start(&self.shared);
+        self.publish();
+        Obeyed::Done(match started {
+            0 => format!("the mirror {name} is running already"),
+            _ => format!("the mirror {name} is started"),
+        })
+    }
+
+    /// Stops everything. Gives the exit status: that of the worst sender that was not stopped or paused by an order.
+    pub(super) fn stop(self) -> u8 {
+        let mut senders = Vec::new();
+        let mut counts = Vec::new();
+        for running in self.mirrors {
+            let is_meant = !running.is_stopped && !running.gate.is_closed();
+            counts.extend(running.senders.iter().map(|_| is_meant));
+            senders.extend(running.senders);
+        }
+        let statuses = Sender::stop_all(senders).into_iter().zip(counts);
+        let statuses: Vec<u8> = statuses
+            .map(|(status, counts)| if counts { status } else { DONE })
+            .collect();
+        self.hub.stop();
+        worst(&statuses)
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.hub.address()
+    }
+
+    /// How much runs, in one line.
+    pub(super) fn summary(&self) -> String {
+        let mirrors = count(self.mirrors.len() as u64, "mirror", "mirrors");
+        let targets = self
+            .mirrors
+            .iter()
+            .map(|running| running.mirror.targets.len() as u64)
+            .sum();
+        let targets = count(targets, "target", "targets");
+        let modules = count(self.hub.offered() as u64, "module", "modules");
+        format!("{mirrors} with {targets}, {modules}")
+    }
+
+    fn publish(&self) {
+        let boards = self.mirrors.iter().flat_map(|running| {
+            let is_stopped = running.is_stopped;
+            running
+                .senders
+                .iter()
+                .map(move |sender| (sender.board.clone(), is_stopped))
+        });
+        let seen = Seen {
+            boards: boards.collect(),
+            receiver: self.hub.status_source(),
+        };
+        *self.view.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+}
+
+impl Running {
+    /// Starts a sender for each target that has none. Says how many.
+    fn start(&mut self, shared: &Shared) -> usize {
+        let mirror = self.mirror.clone();
+        let mut senders = Vec::new();
+        let mut started = 0;
+        for target in &mirror.targets {
+            let present = self.senders.iter().position(|sender| sender.target == *target);
+            senders.push(present.map_or_else(
+                || {
+                    started += 1;
+                    Sender::start(shared, &mirror, target, &self.link, &self.gate)
+                },
+                |at| self.senders.swap_remove(at),
+            ));
+        }
+        self.senders = senders;
+        started
+    }
+}
+
+/// What the filter of a mirror means.
+fn rules(mirror: &Mirror) -> Result<[u8; 32], String> {
+    match mirror.options.send.filter(&mirror.source) {
+        Ok(filter) => Ok(filter.fingerprint()),
+        Err(CliError::Failed(text) | CliError::Usage(text)) => Err(format!("{}: {text}", mirror.name)),
+    }
+}
+
+/// What a change did to senders.
+struct Tally {
+    kept: usize,
+    stopped: usize,
+    started: usize,
+}
+
+impl Tally {
+    fn sentence(&self, modules: usize) -> String {
+        let senders =
+            |number: usize, did: &str| format!("{} {did}", count(number as u64, "sender", "senders"));
+        format!(
+            "{}, {} stopped, {} started; {}",
+            senders(self.kept, "left alone"),
+            self.stopped,
+            self.started,
+            count(modules as u64, "module", "modules")
+        )
+    }
+}

@@ -1,0 +1,208 @@
+//! `driftless daemon`: all mirrors and modules of a configuration in one process.
+//!
+//! One thread owns all of it ([`fleet::Fleet`]): it takes orders from the control socket and from SIGHUP one at a time,
+//! and looks after modules that could not be offered. Each mirror and target has a thread of its own ([`sender`]), which
+//! keeps trying; nothing that happens to one is seen by the others.
+
+mod fleet;
+mod hub;
+mod pid_file;
+mod sender;
+
+use super::config::{FileArg, complain, load};
+use super::launch::Session;
+use super::narrate::{Detail, Style};
+use super::output::Printer;
+use super::{CliError, output};
+use crate::daemon::control::{Controlled, Obeyed, Order};
+use crate::daemon::home::Home;
+use crate::daemon::notify::{State, notify};
+use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
+use clap::Args;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use fleet::{Fleet, View};
+use pid_file::PidFile;
+use sender::Shared;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often modules that could not be offered are tried again.
+const TEND_EVERY: Duration = Duration::from_secs(5);
+
+/// Orders that wait. Who gives them waits for the answer, so there are few.
+const ORDERS_MAX: usize = 16;
+
+/// Run all mirrors and modules of the configuration: the daemon
+///
+/// Stays in the foreground. Starts although targets are down; what fails says so and is tried again, and the rest goes on.
+/// SIGHUP reads the configuration again.
+#[derive(Debug, Args)]
+pub(super) struct DaemonArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Write the number of the process into FILE, and hold a lock on it [default: pid-file of the configuration, or none]
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Print JSON, one event per line
+    #[arg(long)]
+    json: bool,
+}
+
+impl DaemonArgs {
+    pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
+        let home = Home::discover()?;
+        let path = self.file.path(&home);
+        let configuration = match load(&path) {
+            Ok(configuration) => configuration,
+            Err(faults) => return Ok(complain(&faults)),
+        };
+        let process = &configuration.process;
+        process.priority.apply()?;
+        let pid_file = self.pid_file.as_deref().or(process.pid_file.as_deref());
+        let _pid_file = pid_file.map(PidFile::create).transpose()?;
+        let session = Arc::new(Session::open()?);
+        let (orders, inbox) = bounded(ORDERS_MAX);
+        reload_on_hangup(&session, orders.clone())
+            .map_err(|error| CliError::failed(format!("cannot listen for signals: {error}")))?;
+        let view = Arc::new(View::default());
+        let desk = Desk {
+            view: view.clone(),
+            orders,
+        };
+        let control = session.control("daemon", Arc::new(desk));
+        let shared = Shared {
+            session: session.clone(),
+            printer: Arc::new(Printer::start(None)),
+            style: self.style(verbose),
+        };
+        let mut fleet = Fleet::start(shared, configuration, view);
+        self.tell_ready(&session, &fleet);
+        serve(&session, &mut fleet, &inbox, &path);
+        notify(State::Stopping, "stopping");
+        drop(control);
+        Ok(fleet.stop())
+    }
+
+    fn style(&self, verbose: u8) -> Style {
+        Style {
+            detail: if verbose == 0 {
+                Detail::Milestones
+            } else {
+                Detail::All
+            },
+            json: self.json,
+            follow: true,
+            name_target: true,
+        }
+    }
+
+    fn tell_ready(&self, session: &Session, fleet: &Fleet) {
+        let (identity, summary) = (session.identity.fingerprint().to_string(), fleet.summary());
+        if self.json {
+            output::json(
+                &json!({"version": STATUS_VERSION, "event": "ready", "pid": std::process::id(),
+                "address": fleet.address(), "identity": identity}),
+            );
+        } else {
+            let on = fleet
+                .address()
+                .map_or_else(String::new, |address| format!(" on {address}"));
+            output::line(&format!("running {summary}{on}; identity {identity}"));
+        }
+        notify(State::Ready, &summary);
+    }
+}
+
+/// An order, and where the answer goes; nowhere for a signal.
+type Errand = (Order, Option<Sender<Obeyed>>);
+
+/// Carries out orders until the process is asked to stop.
+fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &Path) {
+    let stop = session.stop.channel();
+    while !session.stop.is_requested() {
+        let tend = if fleet.is_incomplete() {
+            crossbeam_channel::after(TEND_EVERY)
+        } else {
+            crossbeam_channel::never()
+        };
+        crossbeam_channel::select! {
+            recv(stop) -> _ => return,
+            recv(tend) -> _ => fleet.tend(),
+            recv(inbox) -> errand => {
+                let Ok((order, answer)) = errand else { return };
+                let outcome = carry_out(fleet, &order, path);
+                tell(&order, &outcome);
+                if let Some(answer) = answer {
+                    let _ = answer.send(outcome);
+                }
+            }
+        }
+    }
+}
+
+fn carry_out(fleet: &mut Fleet, order: &Order, path: &Path) -> Obeyed {
+    match order {
+        Order::Reload => {
+            notify(State::Reloading, "reading the configuration again");
+            let outcome = fleet.reload(load(path));
+            notify(State::Ready, &fleet.summary());
+            outcome
+        }
+        Order::Pause(name) => fleet.pause(name, true),
+        Order::Resume(name) => fleet.pause(name, false),
+        Order::Stop(name) => fleet.stop_mirror(name),
+        Order::Start(name) => fleet.start_mirror(name),
+    }
+}
+
+/// The log of the daemon says what was done to it.
+fn tell(order: &Order, outcome: &Obeyed) {
+    match outcome {
+        Obeyed::Done(text) => tracing::info!("{}: {text}", order.name()),
+        Obeyed::Failed(text) | Obeyed::Misconfigured(text) => {
+            text.lines()
+                .for_each(|line| output::note(&format!("{}: {line}", order.name())));
+        }
+        Obeyed::Unknown => {}
+    }
+}
+
+fn reload_on_hangup(session: &Session, orders: Sender<Errand>) -> std::io::Result<()> {
+    let _context = session.handle().enter();
+    let mut hangup = signal(SignalKind::hangup())?;
+    session.handle().spawn(async move {
+        while hangup.recv().await.is_some() {
+            // Full: then one that was given before is still to come, or somebody gives very many.
+            let _ = orders.try_send((Order::Reload, None));
+        }
+    });
+    Ok(())
+}
+
+/// What the control socket speaks to.
+struct Desk {
+    view: Arc<View>,
+    orders: Sender<Errand>,
+}
+
+impl Controlled for Desk {
+    fn status(&self) -> Vec<DaemonStatus> {
+        self.view.status()
+    }
+
+    fn approve(&self, mirror: &str, deletions: u64) -> Option<Result<u64, String>> {
+        self.view.boards().approve(mirror, deletions)
+    }
+
+    fn obey(&self, order: &Order) -> Obeyed {
+        let (answer, outcome) = bounded(1);
+        let refused = || Obeyed::Failed("the daemon is busy or about to end".to_owned());
+        if self.orders.try_send((order.clone(), Some(answer))).is_err() {
+            return refused();
+        }
+        outcome.recv().unwrap_or_else(|_| refused())
+    }
+}

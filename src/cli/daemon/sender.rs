@@ -1,0 +1,254 @@
+//! One mirror to one target, in the daemon: kept going, whatever happens to it.
+
+use crate::cli::config::Mirror;
+use crate::cli::launch::{Destination, End, LocalEnd, Session, destination, existing_directory};
+use crate::cli::mirror::prepare;
+use crate::cli::narrate::{Narrator, Style, conclude_named};
+use crate::cli::output::{self, Printer};
+use crate::cli::text::escaped;
+use crate::cli::{CliError, FAILED, USAGE};
+use crate::daemon::status::StatusBoard;
+use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary};
+use crate::net::LinkOptions;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The first wait after a failure; each one doubles it.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The longest wait where nothing was done yet, as with a source that is not mounted: trying costs nothing.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The longest wait where the sender itself gave up: trying walks the tree.
+const RETRY_WALK_MAX: Duration = Duration::from_secs(300);
+
+/// What the senders of a daemon have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) session: Arc<Session>,
+    pub(super) printer: Arc<Printer>,
+    pub(super) style: Style,
+}
+
+/// A running sender.
+pub(super) struct Sender {
+    pub(super) target: OsString,
+    pub(super) board: Arc<StatusBoard>,
+    stop: Stop,
+    thread: Option<JoinHandle<u8>>,
+}
+
+impl Sender {
+    /// Starts one on a thread of its own.
+    pub(super) fn start(
+        shared: &Shared,
+        mirror: &Arc<Mirror>,
+        target: &OsString,
+        link: &LinkOptions,
+        gate: &Gate,
+    ) -> Sender {
+        let session = &shared.session;
+        let board = StatusBoard::named(
+            Some(mirror.name.clone()),
+            session.identity.fingerprint().to_string(),
+            &session.home,
+            escaped(&mirror.source),
+            escaped(target),
+        );
+        let stop = Stop::default();
+        let work = Work {
+            narrator: Narrator::new(
+                board.clone(),
+                shared.printer.clone(),
+                shared.style,
+                escaped(target),
+            ),
+            shared: shared.clone(),
+            mirror: mirror.clone(),
+            target: target.clone(),
+            link: link.clone(),
+            gate: gate.clone(),
+            stop: stop.clone(),
+            board: board.clone(),
+        };
+        let spawned = std::thread::Builder::new()
+            .name("sender".to_owned())
+            .spawn(move || work.run());
+        if let Err(error) = &spawned {
+            let text = format!("cannot start a thread: {error}");
+            shared.printer.note(format!("{}: {text}", mirror.name));
+            board.finish(Err(&text));
+        }
+        Sender {
+            target: target.clone(),
+            board,
+            stop,
+            thread: spawned.ok(),
+        }
+    }
+
+    /// Stops all, and keeps their boards, which say how they ended.
+    pub(super) fn halt_all(senders: &mut [Sender]) {
+        senders.iter().for_each(|sender| sender.stop.request());
+        for thread in senders.iter_mut().filter_map(|sender| sender.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether it waits to try again, or has no thread.
+    pub(super) fn is_idle(&self) -> bool {
+        self.thread.is_none() || self.board.is_waiting()
+    }
+
+    /// Asks all to stop, waits for them, and gives their exit statuses.
+    pub(super) fn stop_all(senders: Vec<Sender>) -> Vec<u8> {
+        senders.iter().for_each(|sender| sender.stop.request());
+        let end = |sender: Sender| match sender.thread.map(JoinHandle::join) {
+            Some(Ok(status)) => status,
+            Some(Err(_)) => {
+                let target = escaped(&sender.target);
+                output::note(&format!(
+                    "{target}: its thread failed (this is a defect, please report it)"
+                ));
+                FAILED
+            }
+            None => FAILED,
+        };
+        senders.into_iter().map(end).collect()
+    }
+}
+
+struct Work {
+    shared: Shared,
+    mirror: Arc<Mirror>,
+    target: OsString,
+    link: LinkOptions,
+    gate: Gate,
+    stop: Stop,
+    board: Arc<StatusBoard>,
+    narrator: Arc<Narrator>,
+}
+
+/// How a try ended that nobody asked to end.
+struct Failure {
+    error: CliError,
+    /// Whether the sender ran at all.
+    has_run: bool,
+}
+
+impl Work {
+    /// Runs it until it is asked to stop.
+    fn run(&self) -> u8 {
+        let began = Instant::now();
+        let mut failures = 0;
+        loop {
+            let try_began = Instant::now();
+            let outcome = self.attempt();
+            if self.stop.is_requested() {
+                return self.end(outcome, began);
+            }
+            if try_began.elapsed() > RETRY_WALK_MAX {
+                failures = 0;
+            }
+            let (error, longest) = match outcome {
+                Err(Failure {
+                    error,
+                    has_run: false,
+                }) => (error, RETRY_MAX),
+                Err(Failure { error, has_run: true }) => (error, RETRY_WALK_MAX),
+                Ok(_) => (
+                    CliError::failed("the sender ended although nobody asked it to"),
+                    RETRY_WALK_MAX,
+                ),
+            };
+            let delay = RETRY_FIRST
+                .saturating_mul(1 << u32::min(failures, 16))
+                .min(longest);
+            failures += 1;
+            let (CliError::Failed(error) | CliError::Usage(error)) = error;
+            let seconds = delay.as_secs();
+            self.narrator.phase(&Phase::Waiting { error, seconds });
+            // Ends early when the last sender of the channel is gone, which is when stopping is asked.
+            let _ = self.stop.channel().recv_timeout(delay);
+            if self.stop.is_requested() {
+                return self.end(
+                    Err(Failure::early(CliError::failed("it was stopped before"))),
+                    began,
+                );
+            }
+        }
+    }
+
+    /// Everything from the beginning: what was missing may be there now.
+    fn attempt(&self) -> Result<Summary, Failure> {
+        let (session, mirror) = (&self.shared.session, &self.mirror);
+        let source = existing_directory("send", &mirror.source).map_err(Failure::early)?;
+        let filter = mirror.options.send.filter(&source).map_err(Failure::early)?;
+        let place = destination(&self.target, mirror.port_for(&self.target), &session.home);
+        let options = |end: End<'_>| SenderOptions {
+            gate: self.gate.clone(),
+            ..mirror.options.send.options(session, end, &source, &filter, true)
+        };
+        match place.map_err(Failure::early)? {
+            Destination::Directory(path) => {
+                let path = self.directory(&source, &path).map_err(Failure::early)?;
+                let local = LocalEnd::start(session, &path, &self.link, &mirror.options.metadata)
+                    .map_err(Failure::early)?;
+                let outcome = self.send(&options(local.end()));
+                local.stop();
+                outcome
+            }
+            Destination::Target(target) => self.send(&options(End {
+                identity: &session.identity,
+                target: &target,
+                link: &self.link,
+            })),
+        }
+    }
+
+    /// A directory has to exist: one that a daemon makes may be where a file system is not mounted.
+    fn directory(&self, source: &Path, path: &Path) -> Result<std::path::PathBuf, CliError> {
+        existing_directory("mirror to", path)?;
+        prepare(source, path)
+    }
+
+    fn send(&self, options: &SenderOptions) -> Result<Summary, Failure> {
+        let observer: Arc<dyn Observer> = self.narrator.clone();
+        let session = &self.shared.session;
+        session
+            .send_until(options, observer, &self.board, &self.stop)
+            .map_err(|error| Failure {
+                error: session.explain(CliError::from(error)),
+                has_run: true,
+            })
+    }
+
+    fn end(&self, outcome: Result<Summary, Failure>, began: Instant) -> u8 {
+        let outcome = outcome.map_err(|failure| failure.error);
+        match &outcome {
+            Ok(summary) => self.board.finish(Ok(summary)),
+            Err(CliError::Failed(text) | CliError::Usage(text)) => self.board.finish(Err(text)),
+        }
+        let (mirror, target) = (&self.mirror.name, escaped(&self.target));
+        let (time, style) = (began.elapsed(), self.shared.style);
+        let (text, status) = match conclude_named(Some(mirror), &target, outcome, time, style, true) {
+            Ok(status) => return status,
+            Err(CliError::Failed(text)) => (text, FAILED),
+            Err(CliError::Usage(text)) => (text, USAGE),
+        };
+        self.shared
+            .printer
+            .note(format!("{mirror} to {target} is not in sync: {text}"));
+        status
+    }
+}
+
+impl Failure {
+    fn early(error: CliError) -> Failure {
+        Failure {
+            error,
+            has_run: false,
+        }
+    }
+}
