@@ -120,6 +120,39 @@ fn n_01_a_change_made_in_an_outage_arrives_when_it_ends() {
     receiver.stop();
 }
 
+/// N-01, D-17: what comes and goes while the receiver is silent is not even looked at, long before the connection is given up.
+#[test]
+fn n_01_a_silent_receiver_costs_nothing() {
+    const FILES: u64 = 500;
+    let pair = Pair::new();
+    fs::create_dir(pair.src().join("churn")).unwrap();
+    let receiver = pair.receive();
+    let rough = Rough::start(receiver.address(), FAR);
+    let following = Following::start(pair.sender_options(rough.address(), true));
+    following.watching.wait_in_sync();
+    rough.set(FAR.cut(true));
+    fs::write(pair.src().join("first"), b"shows that nobody answers").unwrap();
+    // A silence is known after one second, or two if an earlier packet had just left.
+    pause(Duration::from_millis(2_500));
+    let before = rough.bytes();
+    let path = |number: u64| pair.src().join(format!("churn/{number}"));
+    for number in 0..FILES {
+        fs::write(path(number), noise(number, 4_096)).unwrap();
+    }
+    // Time enough for reading them all, should somebody want to.
+    pause(Duration::from_millis(500));
+    for number in 0..FILES {
+        fs::remove_file(path(number)).unwrap();
+    }
+    fs::write(pair.src().join("last"), b"stays").unwrap();
+    rough.set(FAR);
+    wait_equal(&pair.src(), &pair.dst());
+    following.stop().unwrap();
+    let sent = rough.bytes() - before;
+    assert!(sent < 256 << 10, "{sent} bytes for two small files");
+    receiver.stop();
+}
+
 /// N-01, N-20: both sides have given the connection up, and the file changes meanwhile: what had come of the one is not
 /// spliced into the other.
 #[test]

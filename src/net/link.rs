@@ -4,7 +4,7 @@ use super::compression::{Compression, Queue, Steering};
 use super::congestion::{PathMemory, Permit, memory_of};
 use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
 use super::shortcut::{Room, Side};
-use super::silence;
+use super::silence::{self, Silence};
 use super::transport::{
     BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint,
     escaped, no_answer, transport,
@@ -324,6 +324,7 @@ pub struct SenderLink {
     pub(super) ops: OpSender,
     pub(super) bulk: BulkSender,
     pub(super) features: Features,
+    pub(super) silence: Arc<Silence>,
     pub(super) _endpoint: Option<quinn::Endpoint>,
 }
 
@@ -347,8 +348,8 @@ impl SenderLink {
                 Ok((endpoint, connection, permit)) => {
                     let watched = connection.clone();
                     let link = Self::open(runtime, endpoint, connection, first, address, options)?;
-                    let control = link.control.clone();
-                    runtime.spawn(silence::watch(watched, permit, 0, move || {
+                    let (control, silence) = (link.control.clone(), link.silence.clone());
+                    runtime.spawn(silence::watch(watched, permit, 0, silence, move || {
                         // Asks for what is promised already: it has to be acknowledged, and means nothing.
                         let _ = control.try_send(ToReceiver::Flush { number: 0 });
                     }));
@@ -390,6 +391,7 @@ impl SenderLink {
             ops,
             bulk,
             features,
+            silence: Arc::default(),
             _endpoint: Some(endpoint),
         })
     }
@@ -466,6 +468,11 @@ impl SenderLink {
     /// Ends the link.
     pub fn close(&self, code: CloseCode, text: &str) {
         self.shared.close(code, text);
+    }
+
+    /// Whether the receiver acknowledges nothing any more.
+    pub fn silence(&self) -> &Silence {
+        &self.silence
     }
 
     /// Why the link ended, if it did.
@@ -671,6 +678,7 @@ impl ReceiverLink {
             connection.clone(),
             permit,
             OP_STREAMS + BULK_STREAMS,
+            Arc::default(),
             move || {
                 // Says nothing, but has to be acknowledged.
                 let _ = asking.try_send(ToSender::Ended(Runs::default()));

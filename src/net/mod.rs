@@ -28,4 +28,5 @@ pub use link::{
 pub use packed::{UnpackError, Unpacker};
 pub use pair::{PairLink, pair};
 pub use shortcut::Shortcut;
+pub use silence::Silence;
 pub use transport::{ConnectError, LinkOptions, resolve};

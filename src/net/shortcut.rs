@@ -188,6 +188,7 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
             steering: Arc::new(Steering::new(Compression::Off)),
         },
         features: Features::OURS,
+        silence: Arc::default(),
         _endpoint: None,
     };
     let receiver_link = ReceiverLink {

@@ -5,14 +5,60 @@
 //! a silent peer loses at the idle timeout.
 
 use super::congestion::Permit;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use quinn::{Connection, VarInt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// So long without an acknowledgement, or three round trips, is a silence.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often is asked in a silence.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether the peer of a connection is silent, for who has work that only it can use.
+#[derive(Debug)]
+pub struct Silence {
+    is_now: AtomicBool,
+    end: Sender<()>,
+    ended: Receiver<()>,
+}
+
+impl Default for Silence {
+    /// A peer that is not silent.
+    fn default() -> Silence {
+        let (end, ended) = bounded(1);
+        Silence {
+            is_now: AtomicBool::new(false),
+            end,
+            ended,
+        }
+    }
+}
+
+impl Silence {
+    /// Whether something is not acknowledged for longer than a path takes.
+    pub fn is_now(&self) -> bool {
+        self.is_now.load(Ordering::Acquire)
+    }
+
+    /// Holds a message once a silence has ended, by an acknowledgement or with the connection; to be emptied before
+    /// [`Silence::is_now`] is asked again.
+    pub fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    fn begin(&self) {
+        self.is_now.store(true, Ordering::Release);
+    }
+
+    fn end(&self) {
+        if self.is_now.swap(false, Ordering::AcqRel) {
+            // One message says it as well as two.
+            let _ = self.end.try_send(());
+        }
+    }
+}
 
 /// What a connection has sent and heard, as far as it shows whether somebody is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +88,14 @@ impl Heard {
 }
 
 /// Watches a connection until it ends. `say` hands something to the connection that the peer has to acknowledge.
-/// `uni_streams` is how many the peer may open.
-pub async fn watch(connection: Connection, permit: Arc<Permit>, uni_streams: u32, say: impl Fn()) {
+/// `uni_streams` is how many the peer may open. `silence` is told.
+pub async fn watch(
+    connection: Connection,
+    permit: Arc<Permit>,
+    uni_streams: u32,
+    silence: Arc<Silence>,
+    say: impl Fn(),
+) {
     let mut before = Heard::of(&connection, &permit);
     // The estimate of the round trip is no help after an outage: late acknowledgements count as a long one.
     let mut shortest = connection.rtt();
@@ -55,12 +107,18 @@ pub async fn watch(connection: Connection, permit: Arc<Permit>, uni_streams: u32
         shortest = shortest.min(connection.rtt());
         let mut pause = SILENCE.max(3 * shortest);
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = permit.heard(), if silence.is_now() => {}
+                _ = connection.closed() => {}
+            }
             if connection.close_reason().is_some() {
+                silence.end();
                 return;
             }
             let now = Heard::of(&connection, &permit);
             if now.answered != before.answered || (now.asked == before.asked && before.open == 0) {
+                silence.end();
                 before = now;
                 if now.open == 0 {
                     break;
@@ -68,6 +126,7 @@ pub async fn watch(connection: Connection, permit: Arc<Permit>, uni_streams: u32
                 continue;
             }
             tracing::debug!(peer = %connection.remote_address(), "nothing is acknowledged; asking");
+            silence.begin();
             permit.give();
             say();
             // Has no other effect than that the connection looks whether it can send what waits.

@@ -25,6 +25,9 @@ const STAYS: u64 = 50;
 /// Directories in which that happens.
 const DIRECTORIES: u64 = 10;
 
+/// How long changes go on before the window begins, so that the sender has found out that nobody answers.
+const NOTICED: Duration = Duration::from_secs(2);
+
 /// How long the target is away, at least.
 fn length(plan: &Plan) -> Duration {
     Duration::from_secs(if plan.quick { 3 } else { 5 })
@@ -32,7 +35,7 @@ fn length(plan: &Plan) -> Duration {
 
 /// How many files there would be if all stayed.
 pub(super) fn files_at_most(plan: &Plan) -> u64 {
-    length(plan).as_secs() * u64::from(PER_SECOND) / OPERATIONS
+    (NOTICED + length(plan)).as_secs() * u64::from(PER_SECOND) / OPERATIONS
 }
 
 pub(super) fn prepare(bed: &Bed<'_>) -> io::Result<()> {
@@ -58,9 +61,14 @@ pub(super) fn away(
 ) -> Result<Figures, BenchError> {
     let root = bed.source.join("churn");
     tool.take_away()?;
-    let mut churned = Ok(Churned::default());
-    let figures = quiet::window(tool, run, || churned = churn(&root, length(bed.plan)))?;
-    let churned = churned.map_err(|error| BenchError::io("change files in", &root, &error))?;
+    let failed = |error: io::Error| BenchError::io("change files in", &root, &error);
+    let mut churned = Churned::default();
+    churn(&root, NOTICED, &mut churned).map_err(failed)?;
+    let (before, mut outcome) = (churned.operations, Ok(()));
+    let figures = quiet::window(tool, run, || {
+        outcome = churn(&root, length(bed.plan), &mut churned);
+    })?;
+    outcome.map_err(failed)?;
     tool.bring_back(bed.stage)?;
     let since = Instant::now();
     // There was nobody to measure; what it costs to catch up is known when both trees are equal.
@@ -73,7 +81,7 @@ pub(super) fn away(
         resident_receiver: None,
         source_per_s: figures
             .window_s
-            .map(|seconds| churned.operations as f64 / seconds),
+            .map(|seconds| (churned.operations - before) as f64 / seconds),
         caught_up_s: Some((seen - since).as_secs_f64()),
         ..figures
     })
@@ -83,28 +91,29 @@ pub(super) fn away(
 #[derive(Default)]
 struct Churned {
     operations: u64,
+    rounds: u64,
     /// Files that are still there.
     staying: Vec<Wanted>,
 }
 
 /// Makes, renames and removes files, each under names of its own, as long as that. Each operation has its time, counted from
 /// the beginning: after a delay the next ones follow at once, so that the pace holds if the machine can keep it at all.
-fn churn(root: &Path, length: Duration) -> io::Result<Churned> {
-    let (mut churned, began) = (Churned::default(), Instant::now());
+fn churn(root: &Path, length: Duration, churned: &mut Churned) -> io::Result<()> {
+    let (began, before) = (Instant::now(), churned.operations);
     let mut operate = |operation: &mut dyn FnMut() -> io::Result<()>| {
-        let due = began + Duration::from_secs(churned.operations) / PER_SECOND;
+        let due = began + Duration::from_secs(churned.operations - before) / PER_SECOND;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         churned.operations += 1;
         operation()
     };
-    let mut round = 0;
     while began.elapsed() < length {
+        let round = churned.rounds;
         let directory = root.join(format!("d{}", round % DIRECTORIES));
         let [new, path] = ["new", "file"].map(|name| directory.join(format!("{name}-{round}")));
         let content = format!("round {round}\n").repeat(1 + round as usize % 100);
         operate(&mut || fs::write(&new, &content))?;
         operate(&mut || fs::rename(&new, &path))?;
-        if round % STAYS == 0 {
+        if round.is_multiple_of(STAYS) {
             churned.staying.push(Wanted {
                 path,
                 size: content.len() as u64,
@@ -112,9 +121,9 @@ fn churn(root: &Path, length: Duration) -> io::Result<Churned> {
         } else {
             operate(&mut || fs::remove_file(&path))?;
         }
-        round += 1;
+        churned.rounds += 1;
     }
-    Ok(churned)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -128,7 +137,8 @@ mod tests {
             fs::create_dir(root.path().join(format!("d{number}"))).unwrap();
         }
         let began = Instant::now();
-        let churned = churn(root.path(), Duration::from_millis(100)).unwrap();
+        let mut churned = Churned::default();
+        churn(root.path(), Duration::from_millis(100), &mut churned).unwrap();
         let most = began.elapsed().as_secs_f64() * f64::from(PER_SECOND) + 1.0;
         assert!(churned.operations > 0);
         assert!(

@@ -64,6 +64,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
 const CLOCK_TICK: Duration = Duration::from_millis(12);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
+/// How often is looked, while the receiver is silent, for what the user wants.
+const SILENT_LOOK: Duration = Duration::from_secs(1);
 /// What the user decided at first contact, or `always` where nothing was in question.
 const DELETES: &str = "deletes";
 const EXTRAS_KEPT: &str = "extras-kept";
@@ -388,6 +390,9 @@ impl<'a, 'c> Session<'a, 'c> {
             if self.context.options.gate.is_closed() {
                 return Ok(Ended::Paused);
             }
+            if self.wait_out_silence()? {
+                continue;
+            }
             self.take_events()?;
             self.take_approvals();
             self.take_messages()?;
@@ -445,6 +450,20 @@ impl<'a, 'c> Session<'a, 'c> {
 
     fn is_done_reading(&self) -> bool {
         self.reading == 0 && self.digesting.is_empty()
+    }
+
+    /// While the receiver acknowledges nothing, changes are noted and not looked at, as while it is not connected.
+    /// Whether that was so.
+    fn wait_out_silence(&mut self) -> Result<bool, Ended> {
+        let silence = self.link.silence();
+        while silence.ended().try_recv().is_ok() {}
+        if !silence.is_now() {
+            return Ok(false);
+        }
+        tracing::debug!("{} is silent", self.target());
+        let deadline = Instant::now() + SILENT_LOOK;
+        super::wait_following(self.context, Some(silence.ended()), deadline)?;
+        Ok(true)
     }
 
     /// Blocks until there is something to do.

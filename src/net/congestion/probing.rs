@@ -21,6 +21,7 @@ const ROOM_PACKETS: u64 = 2;
 pub struct Permit {
     is_given: AtomicBool,
     departed: Notify,
+    heard: Notify,
     acknowledged: AtomicU64,
     open: AtomicU64,
 }
@@ -39,6 +40,11 @@ impl Permit {
     /// Bytes that were in flight after the last acknowledgement.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until something is acknowledged, or was since the last time.
+    pub async fn heard(&self) {
+        self.heard.notified().await;
     }
 
     /// Waits until something leaves.
@@ -91,6 +97,7 @@ impl Controller for Probing {
         self.in_flight = in_flight;
         self.permit.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.permit.open.store(in_flight, Ordering::Relaxed);
+        self.permit.heard.notify_one();
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
