@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use support::image::Image;
 use support::{assert_equal, is_root, skip, tree};
 
 const CHILD: &str = "DRIFTLESS_TEST_CONFINED";
@@ -392,6 +393,19 @@ fn s22_what_a_kernel_lacks_is_told() {
             "{text}"
         );
     }
+}
+
+/// A file system that the receiver has no business with can be unmounted, and is gone then, while it runs.
+#[test]
+fn s22_other_file_systems_are_not_kept_busy() {
+    let Some(mut image) = Image::new("ext4") else {
+        return;
+    };
+    let directory = trees();
+    let receiver = Receiver::start(directory.path(), &[]);
+    image.unmount();
+    assert!(image.is_released());
+    receiver.seed(directory.path());
 }
 
 /// An own mount does not keep a local mirror, which has no peer, from reading and writing wherever it is told to.

@@ -95,7 +95,24 @@ impl Image {
     pub fn mount_again(&mut self) {
         self.unmount();
         assert!(!self.is_mounted, "{} is still in use", self.path().display());
+        assert!(
+            self.is_released(),
+            "{} is mounted elsewhere",
+            self.path().display()
+        );
         self.mount().unwrap();
+    }
+
+    /// Whether nobody, as in another mount namespace, has the file system any more; waits some seconds for that, as one who
+    /// is just starting has all mounts for a moment. Else mounting again would give the file system as it is in memory.
+    pub fn is_released(&self) -> bool {
+        let file = self.directory.path().canonicalize().unwrap().join("image");
+        (0..UNMOUNT_TRIES).any(|attempt| {
+            if attempt > 0 {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            !backing_files().contains(&file)
+        })
     }
 
     /// Changes mount options while it is in use.
@@ -104,7 +121,8 @@ impl Image {
         run(Command::new("mount").args(["-o", &how]).arg(self.path())).unwrap();
     }
 
-    fn unmount(&mut self) {
+    /// Unmounts it, with patience for who is just about to let go of it.
+    pub fn unmount(&mut self) {
         for _ in 0..UNMOUNT_TRIES {
             if !self.is_mounted {
                 return;
@@ -132,6 +150,16 @@ impl Image {
             run(Command::new("umount").arg("-l").arg(self.path())).unwrap();
         }
     }
+}
+
+/// The files that loop devices show.
+fn backing_files() -> Vec<PathBuf> {
+    let shown = |device: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        Some(PathBuf::from(text.trim_end()))
+    };
+    let devices = std::fs::read_dir("/sys/block").into_iter().flatten();
+    devices.filter_map(|device| shown(device.ok()?)).collect()
 }
 
 impl Drop for Image {
