@@ -10,6 +10,9 @@ use driftless::daemon::home::Home;
 use driftless::daemon::sender::Source;
 use driftless::daemon::{Deletes, Gate, SenderOptions, TargetOptions, WatchChoice, WatchOptions};
 use driftless::engine::filter::{FileSet, Filter};
+use driftless::engine::links::LinkPolicy;
+use driftless::engine::mode::ModeChanges;
+use driftless::engine::owners::OwnerRules;
 use driftless::engine::pending::{Hint, Pending, PendingOptions, WatchEvent};
 use driftless::engine::spans::SpansBuilder;
 use driftless::net::LinkOptions;
@@ -271,6 +274,9 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         append_only: FileSet::default(),
         accept_root: false,
         filter: Filter::everything(),
+        owners: OwnerRules::default(),
+        modes: ModeChanges::default(),
+        links: LinkPolicy::All,
         link: LinkOptions::default(),
     }
 }

@@ -342,7 +342,7 @@ fn connect(pair: &Pair, identity: &Identity, address: SocketAddr, tries: &Atomic
     loop {
         tries.fetch_add(1, Ordering::Relaxed);
         let tls = support::peer::tls(pair, identity);
-        let first = ToReceiver::Open(support::peer::opening(b"dst", 1));
+        let first = vec![ToReceiver::Open(support::peer::opening(b"dst", 1))];
         match SenderLink::connect(&runtime(), tls, &[address], first, &LinkOptions::default()) {
             Ok(link) => return link,
             Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),

@@ -14,6 +14,7 @@
 //! | [`name`] | names and relative paths |
 //! | [`entry`] | objects, attributes, digests, sums |
 //! | [`message`] | control messages, ops, bulk ranges |
+//! | [`owner`] | what users and groups are called |
 //! | [`codec`] | the one place that turns values into bytes and back |
 //! | [`xattr`] | extended attributes |
 //! | [`close`] | why a connection ended |
@@ -25,10 +26,12 @@ pub mod entry;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod owner;
 pub mod version;
 pub mod xattr;
 
 pub use close::CloseCode;
 pub use entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, Timestamp, TreeSum};
 pub use name::{Name, NameFault, RelPath};
+pub use owner::{Called, OwnerHere, OwnerKind, OwnerName, OwnerRow, Owners, OwnersHere};
 pub use xattr::{Xattr, XattrClasses, Xattrs};

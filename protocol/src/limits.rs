@@ -21,6 +21,15 @@ pub const XATTRS_MAX: usize = 1_024;
 /// Bytes in the names and values of all extended attributes of one object.
 pub const XATTR_SET_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes in the name of a user or group.
+pub const OWNER_NAME_BYTES_MAX: usize = 255;
+
+/// Users and groups in one `Owners` message or op.
+pub const OWNERS_MAX: usize = 2_048;
+
+/// Users and groups that a sender names in one connection.
+pub const OWNERS_TOTAL_MAX: usize = 65_536;
+
 /// Bytes in the name of a module.
 pub const MODULE_NAME_BYTES_MAX: usize = 64;
 

@@ -14,6 +14,7 @@ use crate::codec::{checked, decode_bytes, decode_list, encode_list};
 use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, TreeSum};
 use crate::limits::*;
 use crate::name::{Name, RelPath};
+use crate::owner::{Owners, OwnersHere};
 use crate::xattr::Xattrs;
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
 use bincode::enc::Encoder;
@@ -221,6 +222,9 @@ pub enum ToReceiver {
         /// An op number.
         number: u64,
     },
+    /// What users and groups are called: before `Open`, which is the first message but for these, and, for `verify`, before
+    /// a `ListDisk`. There it is answered with [`ToSender::Owners`].
+    Owners(Owners),
 }
 
 /// One entry of a listing.
@@ -370,6 +374,8 @@ pub enum ToSender {
         /// Some of the spans.
         spans: HeldSpans,
     },
+    /// `verify`: what the users and groups of a [`ToReceiver::Owners`] are on the receiver's disk.
+    Owners(OwnersHere),
 }
 
 /// One instruction.
@@ -525,6 +531,9 @@ pub enum OpBody {
         /// The digest of its content, text or device number.
         digest: Digest,
     },
+    /// What users and groups are called that were not among those told before [`Open`]. Until it has ended, an op that
+    /// gives something to one of them waits for it.
+    Owners(Owners),
 }
 
 impl OpBody {

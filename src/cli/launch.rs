@@ -3,6 +3,7 @@
 use super::filtering::FilteringArgs;
 use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
+use super::owners::OwnerArgs;
 use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
@@ -66,6 +67,8 @@ pub(super) struct SendArgs {
     pub(super) priority: PriorityArgs,
     #[command(flatten)]
     filtering: FilteringArgs,
+    #[command(flatten)]
+    owners: OwnerArgs,
     #[command(flatten)]
     port: PortArg,
 }
@@ -181,6 +184,7 @@ impl SendArgs {
             append_only: self.timing.append_only(),
             accept_root: self.accept_root,
             filter: filter.clone(),
+            owners: self.owners.rules(),
             link: end.link.clone(),
         }
     }

@@ -19,6 +19,7 @@ mod narrate;
 mod network;
 mod orders;
 mod output;
+mod owners;
 mod pair;
 mod peers;
 mod priority;

@@ -7,8 +7,10 @@ use super::launch::{
 use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
+use super::owners::OwnerArgs;
 use super::text::{self, escaped};
 use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
+use crate::daemon::SenderOptions;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, VerifyReport};
 use crate::engine::filter::Filter;
@@ -35,6 +37,8 @@ pub(super) struct VerifyArgs {
     json: bool,
     #[command(flatten)]
     filtering: FilteringArgs,
+    #[command(flatten)]
+    owners: OwnerArgs,
     #[command(flatten)]
     port: PortArg,
 }
@@ -72,7 +76,10 @@ impl VerifyArgs {
         source: &Path,
         filter: &Filter,
     ) -> Result<u8, CliError> {
-        let options = SendArgs::default().options(session, end, source, filter, false);
+        let options = SenderOptions {
+            owners: self.owners.rules(),
+            ..SendArgs::default().options(session, end, source, filter, false)
+        };
         let target = end.target.display.clone();
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());

@@ -2,7 +2,8 @@
 
 use crate::engine::sum::{Element, SumState};
 use crate::store::{CatalogRead, Entry, StoreError};
-use driftless_protocol::{Carried, EntrySum, Kind, TreeSum};
+use driftless_protocol::{Attributes, Carried, EntrySum, Kind, OwnerKind, TreeSum};
+use std::collections::HashSet;
 
 /// Flags of a sender's catalog entries. A receiver's entries have none.
 pub mod flags {
@@ -28,6 +29,32 @@ pub struct Ledger {
     carried: Carried,
     /// Entries whose content is not known for certain.
     unknown: u64,
+    owners: OwnerIds,
+}
+
+/// Users and groups by number.
+#[derive(Debug, Default)]
+pub struct OwnerIds {
+    users: HashSet<u32>,
+    groups: HashSet<u32>,
+    /// The last that were noted: most often they are those of the next.
+    last: Option<(u32, u32)>,
+}
+
+impl OwnerIds {
+    fn note(&mut self, attributes: &Attributes) {
+        let owner = (attributes.uid, attributes.gid);
+        if self.last.replace(owner) != Some(owner) {
+            self.users.insert(owner.0);
+            self.groups.insert(owner.1);
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (OwnerKind, u32)> {
+        let users = self.users.iter().map(|&id| (OwnerKind::User, id));
+        users.chain(self.groups.iter().map(|&id| (OwnerKind::Group, id)))
+    }
 }
 
 impl Ledger {
@@ -53,6 +80,7 @@ impl Ledger {
             }
         }
         if let Some(entry) = new {
+            self.owners.note(&entry.attributes);
             match counted(entry, self.carried) {
                 Some(sum) => self.sum.add(&element(entry, sum)),
                 None => self.unknown += u64::from(!entry.object.is_local()),
@@ -73,6 +101,11 @@ impl Ledger {
     /// How many entries are not in the sum because their content is not known for certain.
     pub fn unknown(&self) -> u64 {
         self.unknown
+    }
+
+    /// The users and groups that entries have or had.
+    pub fn owners(&self) -> &OwnerIds {
+        &self.owners
     }
 
     /// The attributes that the sum covers.

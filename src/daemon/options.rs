@@ -3,6 +3,7 @@
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
+use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
@@ -115,6 +116,8 @@ pub struct SenderOptions {
     pub accept_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.
     pub filter: Filter,
+    /// What the target is told of users and groups.
+    pub owners: OwnerRules,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
 }

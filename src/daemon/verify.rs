@@ -1,13 +1,16 @@
 //! `verify`: both disks are read, and every entry is compared by attributes and content digest. Changes nothing.
 
+mod owners;
+
 use super::receiver::{cheap_digest, digest_of, kind_of, own_carried};
-use super::sender::{Fate, ReconcileError, Standing, TreeFiles, fate_by, open_link, receive_listing};
+use super::sender::{Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link};
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
 use crate::engine::filter::{Filter, Role};
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
 use driftless_protocol::message::{ModuleName, Open, Purpose, Row, ToReceiver};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
+use owners::Owners;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -61,7 +64,7 @@ pub fn run(
         protects: false,
     };
     let (link, opened) =
-        open_link(options, runtime, open).map_err(|error| DaemonError::failed(error.text))?;
+        open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;
     observer.phase(&Phase::Comparing);
     let root = Arc::new(root);
     let device = root
@@ -72,6 +75,7 @@ pub fn run(
     let mut verifier = Verifier {
         link: &link,
         carried: opened.carried,
+        owners: Owners::new(&link, &options.owners),
         filter: &options.filter,
         root,
         device,
@@ -97,6 +101,7 @@ struct Job {
 struct Verifier<'a> {
     link: &'a SenderLink,
     carried: Carried,
+    owners: Owners<'a>,
     filter: &'a Filter,
     root: Arc<Directory>,
     /// The file system of the root.
@@ -131,7 +136,7 @@ impl Verifier<'_> {
             };
             let path = &job.path;
             asked -= 1;
-            let rows = match receive_listing(self.link) {
+            let rows = match listing_from(|| self.owners.next_message()) {
                 Ok(rows) => rows,
                 Err(ReconcileError::Unlisted(text)) => {
                     self.unreadable(path, &format!("on the target: {text}"));
@@ -139,7 +144,7 @@ impl Verifier<'_> {
                 }
                 Err(error) => return Err(DaemonError::failed(format!("cannot verify {path}: {error}"))),
             };
-            self.compare_directory(&job, rows, &mut waiting);
+            self.compare_directory(&job, rows, &mut waiting)?;
         }
         Ok(())
     }
@@ -169,15 +174,28 @@ impl Verifier<'_> {
         }
     }
 
-    fn compare_directory(&mut self, job: &Job, rows: Vec<Row>, waiting: &mut VecDeque<Job>) {
+    fn compare_directory(
+        &mut self,
+        job: &Job,
+        rows: Vec<Row>,
+        waiting: &mut VecDeque<Job>,
+    ) -> Result<(), DaemonError> {
         let Job { path, standing, .. } = job;
         let Some(directory) = &job.directory else {
-            return self.judge_extras(job, rows.into_iter().map(|row| (row.name, row.kind)), waiting);
+            self.judge_extras(job, rows.into_iter().map(|row| (row.name, row.kind)), waiting);
+            return Ok(());
         };
         let listing = match directory.list() {
             Ok(listing) => listing,
-            Err(error) => return self.unreadable(path, &error.to_string()),
+            Err(error) => {
+                self.unreadable(path, &error.to_string());
+                return Ok(());
+            }
         };
+        if self.carried.owner {
+            self.owners
+                .learn(listing.entries.iter().map(|(_, stat)| &stat.attributes))?;
+        }
         let mut theirs: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
         for (name, error) in &listing.problems {
             if let Ok(name) = Name::new(name.as_slice()) {
@@ -225,6 +243,7 @@ impl Verifier<'_> {
         }
         let theirs = theirs.into_iter().map(|(name, row)| (name, row.kind));
         self.judge_extras(job, theirs, waiting);
+        Ok(())
     }
 
     /// Reports what the target has too much of. A filter may want some of it to stay, and the directories around that.
@@ -297,6 +316,12 @@ impl Verifier<'_> {
                 Err(error) => self.unreadable(path, &error.to_string()),
             }
         }
+        if self.carried.owner {
+            match self.owners.there(&ours) {
+                Ok(there) => (ours.uid, ours.gid) = (there.uid, there.gid),
+                Err(error) => self.differs(path, &error.to_string()),
+            }
+        }
         if let Some(what) = differing(ours.carried(self.carried), row.attributes.carried(self.carried)) {
             self.differs(path, &what);
         }
@@ -359,7 +384,7 @@ fn differing(ours: Attributes, theirs: Attributes) -> Option<String> {
     }
     if (ours.uid, ours.gid) != (theirs.uid, theirs.gid) {
         what.push(format!(
-            "owner {}:{} here, {}:{} there",
+            "owner {}:{} wanted, {}:{} there",
             ours.uid, ours.gid, theirs.uid, theirs.gid
         ));
     }

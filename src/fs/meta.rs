@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::stat::{FileType, Stamp, Stat, stat_handle};
 use super::xattr::{self, Plan, XattrFault};
+use crate::engine::owners::Owner;
 use driftless_protocol::entry::{Attributes, Carried, Digest, Kind, Timestamp};
 use driftless_protocol::name::Name;
 use driftless_protocol::xattr::{ACL_ACCESS, Xattr, Xattrs};
@@ -112,15 +113,21 @@ pub struct Metadata<'a> {
     pub xattrs: Option<&'a Xattrs>,
     /// What of all this is to be set.
     pub carried: Carried,
+    /// User and group on this machine; those in the attributes are the sender's.
+    pub owner: Owner,
 }
 
 impl<'a> Metadata<'a> {
-    /// Without extended attributes.
+    /// Without extended attributes, and with owners that are called the same everywhere.
     pub fn plain(attributes: &'a Attributes, carried: Carried) -> Metadata<'a> {
         Metadata {
             attributes,
             xattrs: None,
             carried,
+            owner: Owner {
+                uid: attributes.uid,
+                gid: attributes.gid,
+            },
         }
     }
 }
@@ -188,6 +195,7 @@ pub(super) fn apply(
         attributes,
         xattrs,
         carried,
+        owner,
     } = *wanted;
     if attributes.mode > 0o7777 {
         return Err(MetaFault::Value("the mode has bits that are no permissions"));
@@ -195,8 +203,8 @@ pub(super) fn apply(
     let has_mode = now.file_type != FileType::Symlink;
     let mut mode = now.attributes.mode;
     let mut changed = false;
-    if carried.owner && (attributes.uid, attributes.gid) != (now.attributes.uid, now.attributes.gid) {
-        mode = change_owner(handle, now, attributes)?;
+    if carried.owner && (owner.uid, owner.gid) != (now.attributes.uid, now.attributes.gid) {
+        mode = change_owner(handle, now, attributes.mode, owner)?;
         changed = true;
     }
     let mut change = XattrChange::begin(handle, xattrs, carried);
@@ -234,7 +242,7 @@ pub(super) fn apply(
 }
 
 /// Changes the owner, with fewer rights meanwhile; answers the mode that is left.
-fn change_owner(handle: Handle<'_>, now: &Stat, wanted: &Attributes) -> Result<u16, MetaFault> {
+fn change_owner(handle: Handle<'_>, now: &Stat, wanted_mode: u16, wanted: Owner) -> Result<u16, MetaFault> {
     // This number asks the kernel to leave the owner as it is.
     if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
         return Err(MetaFault::Value(
@@ -243,7 +251,7 @@ fn change_owner(handle: Handle<'_>, now: &Stat, wanted: &Attributes) -> Result<u
     }
     let has_mode = now.file_type != FileType::Symlink;
     let mode = now.attributes.mode;
-    let between = narrowed(now.file_type, mode, wanted.mode);
+    let between = narrowed(now.file_type, mode, wanted_mode);
     if has_mode && between != mode {
         set_mode(handle, between)?;
     }
@@ -369,7 +377,7 @@ fn narrowed(file_type: FileType, old: u16, new: u16) -> u16 {
     (both & !set_id) | ((old | new) & STICKY)
 }
 
-fn set_owner(handle: Handle<'_>, wanted: &Attributes) -> Result<(), Errno> {
+fn set_owner(handle: Handle<'_>, wanted: Owner) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
     rustix::fs::chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     #[cfg(test)]

@@ -20,6 +20,7 @@
 //!
 //! [`Name`]: driftless_protocol::name::Name
 
+mod accounts;
 mod boot;
 mod copy;
 mod descriptors;
@@ -42,6 +43,7 @@ mod tests;
 mod writers;
 mod xattr;
 
+pub use accounts::{owner_id, owner_name};
 pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode};

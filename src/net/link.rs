@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::{Fingerprint, SERVER_NAME};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
-use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX};
+use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX, OWNER_NAME_BYTES_MAX};
 use driftless_protocol::message::{
     BulkFrame, Content, OpBody, OpFrame, OpMessage, RangeBody, Runs, ToReceiver, ToSender,
 };
@@ -329,12 +329,12 @@ pub struct SenderLink {
 }
 
 impl SenderLink {
-    /// Connects to the first address that answers, and sends the first message. Blocks; not for threads of the runtime.
+    /// Connects to the first address that answers, and sends the first messages. Blocks; not for threads of the runtime.
     pub fn connect(
         runtime: &tokio::runtime::Handle,
         tls: rustls::ClientConfig,
         addresses: &[SocketAddr],
-        first: ToReceiver,
+        first: Vec<ToReceiver>,
         options: &LinkOptions,
     ) -> Result<SenderLink, ConnectError> {
         if let Some(shortcut) = &options.shortcut {
@@ -361,13 +361,13 @@ impl SenderLink {
         Err(last)
     }
 
-    /// Begins the control stream. Our first message goes right behind our hello, in the first flight after the handshake: to
-    /// wait for the receiver's hello would cost a round trip, and the ALPN has settled what the message looks like.
+    /// Begins the control stream. Our first messages go right behind our hello, in the first flight after the handshake: to
+    /// wait for the receiver's hello would cost a round trip, and the ALPN has settled what they look like.
     fn open(
         runtime: &tokio::runtime::Handle,
         endpoint: quinn::Endpoint,
         connection: quinn::Connection,
-        first: ToReceiver,
+        first: Vec<ToReceiver>,
         address: SocketAddr,
         options: &LinkOptions,
     ) -> Result<SenderLink, ConnectError> {
@@ -379,8 +379,10 @@ impl SenderLink {
         let control = shared
             .send_control(runtime, send, options.compression)
             .map_err(failed)?;
-        // The queue is empty; a connection that is gone by now says why when the hello is waited for.
-        let _ = control.send(first);
+        // A connection that is gone by now says why when the hello is waited for.
+        for message in first {
+            let _ = control.send(message);
+        }
         let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
         let incoming = shared.receive_control(runtime, receive).map_err(failed)?;
         let (ops, bulk) = Self::start(runtime, &connection, &shared, options).map_err(failed)?;
@@ -515,6 +517,7 @@ fn weight(message: &OpMessage) -> usize {
                 ..
             } => bytes.0.len(),
             OpBody::PutSymlink { target, .. } => target.0.len(),
+            OpBody::Owners(rows) => rows.0.len() * (OWNER_NAME_BYTES_MAX + 16),
             _ => 0,
         },
         _ => 0,

@@ -55,8 +55,8 @@ impl Shortcut {
         }
     }
 
-    /// Connects, and sends the first message. None if there is no receiver.
-    pub(super) fn connect(&self, first: ToReceiver) -> io::Result<Option<SenderLink>> {
+    /// Connects, and sends the first messages. None if there is no receiver.
+    pub(super) fn connect(&self, first: Vec<ToReceiver>) -> io::Result<Option<SenderLink>> {
         let mut way = lock(&self.way);
         let Some(accepting) = way.accepting.clone() else {
             return Ok(None);
@@ -65,7 +65,9 @@ impl Shortcut {
         way.rooms.retain(|room| room.strong_count() > 0);
         way.rooms.push(Arc::downgrade(&room));
         drop(way);
-        let _ = sender.control.send(first);
+        for message in first {
+            let _ = sender.control.send(message);
+        }
         let accepted = accepting.send(Accepted::Mirror(receiver));
         Ok(accepted.is_ok().then_some(sender))
     }

@@ -2,7 +2,9 @@
 
 mod links;
 mod mirror;
+mod names;
 mod objects;
+mod owners;
 mod sparse;
 mod tree;
 mod values;

@@ -19,6 +19,7 @@ use driftless::daemon::{
 };
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
+use driftless::engine::owners::OwnerRules;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -64,6 +65,7 @@ pub struct Pair {
     pub large_files: Option<LargeFiles>,
     pub append_only: FileSet,
     pub filter: Filter,
+    pub owners: OwnerRules,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
 }
@@ -99,6 +101,7 @@ impl Pair {
             large_files: None,
             append_only: FileSet::default(),
             filter: Filter::everything(),
+            owners: OwnerRules::default(),
             xattrs: XattrClasses::USUAL,
         }
     }
@@ -160,6 +163,7 @@ impl Pair {
             append_only: self.append_only.clone(),
             accept_root: self.accept_root,
             filter: self.filter.clone(),
+            owners: self.owners.clone(),
             link: LinkOptions::default(),
         }
     }

@@ -5,8 +5,8 @@ use crate::dump;
 use driftless_protocol::codec::{self, Message};
 use driftless_protocol::message::*;
 use driftless_protocol::{
-    Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Special, Timestamp, TreeSum, Xattr,
-    XattrClasses, Xattrs,
+    Attributes, Called, Carried, Digest, EntrySum, Kind, Name, ObjectId, OwnerHere, OwnerKind, OwnerName,
+    OwnerRow, Owners, OwnersHere, RelPath, Special, Timestamp, TreeSum, Xattr, XattrClasses, Xattrs,
 };
 use std::fmt::Debug;
 
@@ -678,5 +678,42 @@ fn entry_sums() {
             zero.0,
             Digest::of(&dump::bytes(&format!("{number:02x} 00*102"))).0
         );
+    }
+}
+
+/// What users and groups are called, and what they are on the receiver.
+#[test]
+fn owners() {
+    let name = |name: &str| OwnerName::new(name).unwrap();
+    let row = |kind, id, called| OwnerRow { kind, id, called };
+    let rows = || {
+        Owners(vec![
+            row(OwnerKind::User, 1_000, Called::Name(name("ann"))),
+            row(OwnerKind::Group, 100, Called::Given(name("g"))),
+            row(OwnerKind::User, 0, Called::Number(33)),
+        ])
+    };
+    let pinned = "03                        # three rows
+                  00 fb e8 03 00 03 61 6e 6e # User, 1,000, Called::Name: ann
+                  01 64 01 01 67            # Group, 100, Called::Given: g
+                  00 00 02 21               # User, 0, Called::Number: 33\n";
+    golden(
+        ToReceiver::Owners(rows()),
+        &format!("04 # ToReceiver::Owners\n{pinned}"),
+    );
+    golden_op(OpBody::Owners(rows()), &format!("0b # OpBody::Owners\n{pinned}"));
+    let here = |kind, id, here| OwnerHere { kind, id, here };
+    golden(
+        ToSender::Owners(OwnersHere(vec![
+            here(OwnerKind::User, 7, Some(8)),
+            here(OwnerKind::Group, 9, None),
+        ])),
+        "09           # ToSender::Owners
+         02           # two rows
+         00 07 01 08  # User, 7: 8
+         01 09 00     # Group, 9: none",
+    );
+    for bad in ["04 01 00 07 00 00", "04 01 00 07 00 02 61 00"] {
+        assert!(codec::decode::<ToReceiver>(&dump::bytes(bad)).is_err(), "{bad}");
     }
 }

@@ -123,7 +123,9 @@ fn s08_malformed_values_are_refused() {
     }
     refused::<ToReceiver>(&[
         "",
-        "04 00",               // no such variant
+        "05 00",               // no such variant
+        "04 01 02 07 02 09",   // no such kind of owner
+        "04 01 00 07 03 09",   // nobody is called like that
         "fb 03 00",            // a variant by a long number, without its field
         "ff",                  // no such marker
         "fd 03 00*7 07",       // a marker that is too wide for a variant
@@ -134,7 +136,7 @@ fn s08_malformed_values_are_refused() {
         "00 00 00*6 01 00*31", // a sum that is cut off
     ]);
     refused::<ToSender>(&[
-        "09 01",
+        "0a 01",
         "03 01 02",
         "05 01 01 02",
         "06 01 08 00 00",

@@ -55,6 +55,8 @@ pub(crate) const LISTS: &[List] = lists! {
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
+    ToReceiver "Owners" OWNERS_MAX: "04" ["00 07 02 09"] "";
+    ToReceiver "Owners, a name" OWNER_NAME_BYTES_MAX: "04 01 01 07 00" ["61"] "";
     ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "01";
     ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
     ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";
@@ -62,12 +64,14 @@ pub(crate) const LISTS: &[List] = lists! {
     ToSender "Signature.part" SIGNATURE_PART_BYTES_MAX: "04 01" ["61"] "00";
     ToSender "Failed.text" TEXT_BYTES_MAX: "06 01 00" ["61"] "00";
     ToSender "Held.spans" HELD_SPANS_MAX: "08 01" ["fd ff*8 00*32"] "";
+    ToSender "Owners" OWNERS_MAX: "09" ["00 07 00"] "";
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
     OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*7 00";
     OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 00 00*32" ["61"] "00";
     OpFrame "Patch.literals" PATCH_LITERALS_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 02 00 00*32 00*32 00" ["61"] "00";
     OpFrame "PutSymlink.target" LINK_TARGET_BYTES_MAX: "01 00 01 00 00 02 07 01 6e 02 00*7" ["61"] "00";
     OpFrame "Move.to" NAME_BYTES_MAX: "01 00 01 00 00 04 02 07" ["6e"] "00";
+    OpFrame "Owners" OWNERS_MAX: "01 00 01 00 00 0b" ["00 07 02 09"] "00";
     OpFrame "Op.xattrs, a name" XATTR_NAME_BYTES_MAX: "01 00 01 00 00 08 00 01" ["61"] "00";
     OpFrame "Op.xattrs, a value" XATTR_VALUE_BYTES_MAX: "01 00 01 00 00 08 00 01 01 61" ["61"] "";
     BulkFrame "Raw" RANGE_BYTES_MAX: "01 00 01 00" ["61"] "";

@@ -6,6 +6,7 @@ use driftless_protocol::message::*;
 use driftless_protocol::{
     Attributes, Carried, Digest, EntrySum, Kind, Name, ObjectId, RelPath, Timestamp, TreeSum,
 };
+use driftless_protocol::{Called, OwnerHere, OwnerKind, OwnerName, OwnerRow, Owners, OwnersHere};
 use driftless_protocol::{Special, Xattr, XattrClasses, Xattrs};
 use proptest::prelude::*;
 
@@ -228,8 +229,47 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
             .prop_map(|directories| ToReceiver::List(Directories(directories))),
         path(reach).prop_map(ToReceiver::ListDisk),
         number().prop_map(|number| ToReceiver::Flush { number }),
+        owners(reach).prop_map(ToReceiver::Owners),
     ]
     .boxed()
+}
+
+fn owner_kind() -> impl Strategy<Value = OwnerKind> {
+    prop::sample::select(vec![OwnerKind::User, OwnerKind::Group])
+}
+
+fn owners(reach: Reach) -> BoxedStrategy<Owners> {
+    let name = || {
+        prop::collection::vec(1u8..=255, 1..=OWNER_NAME_BYTES_MAX)
+            .prop_map(|bytes| OwnerName::new(bytes).unwrap())
+    };
+    let called = prop_oneof![
+        name().prop_map(Called::Name),
+        name().prop_map(Called::Given),
+        any::<u32>().prop_map(Called::Number),
+    ];
+    let row =
+        (owner_kind(), any::<u32>(), called).prop_map(|(kind, id, called)| OwnerRow { kind, id, called });
+    let longest = OwnerRow {
+        kind: OwnerKind::Group,
+        id: u32::MAX,
+        called: Called::Given(OwnerName::new(vec![b'x'; OWNER_NAME_BYTES_MAX]).unwrap()),
+    };
+    list(row, OWNERS_MAX, longest, reach).prop_map(Owners).boxed()
+}
+
+fn owners_here(reach: Reach) -> BoxedStrategy<OwnersHere> {
+    let row = (owner_kind(), any::<u32>(), any::<Option<u32>>()).prop_map(|(kind, id, here)| OwnerHere {
+        kind,
+        id,
+        here,
+    });
+    let longest = OwnerHere {
+        kind: OwnerKind::Group,
+        id: u32::MAX,
+        here: Some(u32::MAX),
+    };
+    list(row, OWNERS_MAX, longest, reach).prop_map(OwnersHere).boxed()
 }
 
 fn row(reach: Reach) -> BoxedStrategy<Row> {
@@ -350,6 +390,7 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
                 last
             }),
         text(reach).prop_map(ToSender::ListingFailed),
+        owners_here(reach).prop_map(ToSender::Owners),
         (number(), any::<bool>()).prop_map(|(number, basis)| ToSender::Need { number, basis }),
         (number(), bytes(SIGNATURE_PART_BYTES_MAX, reach), any::<bool>()).prop_map(|(number, part, last)| {
             ToSender::Signature {
@@ -460,6 +501,7 @@ fn body(reach: Reach) -> BoxedStrategy<OpBody> {
         (place(), object()).prop_map(|(place, object)| OpBody::Adopt { place, object }),
         (object(), place()).prop_map(|(object, place)| OpBody::Release { object, place }),
         number().prop_map(|sequence| OpBody::Mark { sequence }),
+        owners(reach).prop_map(OpBody::Owners),
         (place(), object(), attributes(reach), special()).prop_map(|(place, object, attributes, special)| {
             OpBody::PutSpecial {
                 place,

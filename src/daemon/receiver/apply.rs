@@ -111,6 +111,7 @@ impl Replica {
             self.relabel(t, entry.object, object)?;
             return self.set_attributes(t, object, attributes, xattrs);
         }
+        let wanted = self.wanted(&attributes, xattrs)?;
         let parent = self.writable_directory(t, place.directory)?;
         let made = match parent.make_dir(&place.name) {
             Ok(made) => made,
@@ -125,7 +126,7 @@ impl Replica {
             }
             Err(error) => return Err(error.into()),
         };
-        let applied = made.set_self_metadata(&self.wanted(&attributes, xattrs))?;
+        let applied = made.set_self_metadata(&wanted)?;
         let mut entry = local_entry(object, Kind::Directory, place, &applied.stat, None);
         let (attributes, refused) = settled(attributes, applied);
         entry.attributes = attributes;
@@ -205,7 +206,7 @@ impl Replica {
         xattrs: &Xattrs,
         special: Special,
     ) -> Outcome {
-        if special.kind().is_device() && !self.carried.devices {
+        if special.kind().is_device() && !self.terms.carried.devices {
             return Err(ApplyError {
                 kind: FailureKind::Unsupported,
                 text: format!("{} is a device, and devices are not carried here", place.name),
@@ -267,7 +268,7 @@ impl Replica {
         let in_the_way = occupant.as_ref().filter(|entry| {
             entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
         });
-        let wanted = self.wanted(&attributes, xattrs);
+        let wanted = self.wanted(&attributes, xattrs)?;
         let applied = match in_the_way {
             None => match make(&parent, &place.name, &wanted) {
                 // A directory that came since the walk.
@@ -291,12 +292,8 @@ impl Replica {
     }
 
     /// These attributes, as far as they are carried.
-    fn wanted<'a>(&self, attributes: &'a Attributes, xattrs: &'a Xattrs) -> Metadata<'a> {
-        Metadata {
-            attributes,
-            xattrs: Some(xattrs),
-            carried: self.carried,
-        }
+    fn wanted<'a>(&self, attributes: &'a Attributes, xattrs: &'a Xattrs) -> Result<Metadata<'a>, ApplyError> {
+        self.terms.metadata(attributes, Some(xattrs))
     }
 
     /// Sets the attributes of an object.
@@ -308,7 +305,7 @@ impl Replica {
         xattrs: &Xattrs,
     ) -> Outcome {
         let mut entry = self.known(t, object)?;
-        let wanted = self.wanted(&attributes, xattrs);
+        let wanted = self.wanted(&attributes, xattrs)?;
         let applied = if object == ObjectId::ROOT {
             self.root.set_self_metadata(&wanted)?
         } else {
@@ -321,7 +318,9 @@ impl Replica {
                     // Its content is unknown until the sender compares again.
                     let link = cheap_digest(&parent, &entry.place.name, &stat)?;
                     let mut found = local_entry(object, entry.kind, entry.place, &stat, link);
-                    found.attributes.xattrs = xattrs_on_disk(&parent, &found.place.name, self.carried.xattrs);
+                    found.attributes = self.terms.seen(found.attributes, Some(&attributes));
+                    found.attributes.xattrs =
+                        xattrs_on_disk(&parent, &found.place.name, self.terms.carried.xattrs);
                     self.put(t, &found)?;
                 }
                 return Err(ApplyError::mismatch(text));
@@ -471,7 +470,7 @@ impl Replica {
             };
             is_listed |= kind_of(stat.file_type).is_some();
             if t.lookup(entry.object, &place.name)?.is_none() {
-                super::replica::catalogue(t, &inner, &place, self.carried.xattrs)?;
+                super::replica::catalogue(t, &inner, &place, &self.terms)?;
             }
         }
         let kind = match is_listed {
@@ -565,7 +564,7 @@ impl Replica {
     /// Something stands where the catalog has nothing: somebody made it since the walk. It is catalogued, and the op
     /// fails, so that the sender compares again and decides.
     fn admit(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, place: &Place) -> Outcome {
-        super::replica::catalogue(t, parent, place, self.carried.xattrs)?;
+        super::replica::catalogue(t, parent, place, &self.terms)?;
         Err(ApplyError::mismatch(format!(
             "{}/{} was made by somebody else",
             parent.shown(),
@@ -602,7 +601,7 @@ impl Replica {
             if !found.as_ref().is_some_and(same) {
                 self.drop_entry(t, entry.object)?;
                 if found.is_some() {
-                    super::replica::catalogue(t, &handle, &entry.place, self.carried.xattrs)?;
+                    super::replica::catalogue(t, &handle, &entry.place, &self.terms)?;
                 }
                 return Ok(());
             }
@@ -617,7 +616,7 @@ impl Replica {
     pub fn held(&self, t: &impl CatalogRead, place: &Place) -> Option<(ObjectId, EntrySum)> {
         let object = t.lookup(place.directory, &place.name).ok()??;
         let entry = t.get(object).ok()??;
-        let sum = crate::daemon::ledger::counted(&entry, self.carried)?;
+        let sum = crate::daemon::ledger::counted(&entry, self.terms.carried)?;
         Some((object, sum))
     }
 

@@ -5,6 +5,7 @@
 
 use super::apply::{CopySource, StagedFile, settled};
 use super::kept::Kept;
+use super::owners::Terms;
 use super::replica::ApplyError;
 use super::spans;
 use super::staging::digest_of;
@@ -12,11 +13,11 @@ use crate::engine::delta::{self, Coverage};
 use crate::engine::rangesum::RangeSums;
 use crate::engine::span_sums::{self, SpanSum, SpanSums};
 use crate::engine::zeros::ZEROS;
-use crate::fs::{Directory, Metadata, Staged};
+use crate::fs::{Directory, Staged};
 use crate::store::Signatures;
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SPAN_BYTES};
 use driftless_protocol::message::{BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp};
-use driftless_protocol::{Attributes, Carried, Digest, Xattrs};
+use driftless_protocol::{Attributes, Digest, Xattrs};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -307,7 +308,7 @@ impl Incoming {
     pub fn verify(
         self,
         seal: &SealOp,
-        carried: Carried,
+        terms: &Terms,
         memory: &Signatures,
         instead_of: Option<&Digest>,
     ) -> Result<StagedFile, ApplyError> {
@@ -326,11 +327,7 @@ impl Incoming {
             xattrs: self.xattrs.digest(),
             ..seal.attributes
         };
-        let applied = staged.set_metadata(&Metadata {
-            attributes: &wanted,
-            xattrs: Some(&self.xattrs),
-            carried,
-        })?;
+        let applied = staged.set_metadata(&terms.metadata(&wanted, Some(&self.xattrs))?)?;
         let (attributes, refused) = settled(wanted, applied);
         // Here, and not where batches are committed: small changes must not wait for a large file's flush.
         let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
@@ -417,7 +414,7 @@ pub fn copied(
     source: &CopySource,
     seal: &SealOp,
     xattrs: Arc<Xattrs>,
-    carried: Carried,
+    terms: &Terms,
     memory: &Signatures,
 ) -> Result<StagedFile, ApplyError> {
     let file = source.open()?;
@@ -434,7 +431,7 @@ pub fn copied(
         .staged
         .copy_from(&file, 0, 0, seal.size)
         .map_err(|error| changed(error.into()))?;
-    incoming.verify(seal, carried, memory, None).map_err(changed)
+    incoming.verify(seal, terms, memory, None).map_err(changed)
 }
 
 /// One zstd frame of at most a range's bytes, whatever it claims.

@@ -66,7 +66,7 @@ pub fn send_listings(
     directories: &[ObjectId],
 ) -> Result<(), SessionError> {
     replica.catalog.read(|view| {
-        let sums = below_sums(view, replica.carried, directories)?;
+        let sums = below_sums(view, replica.terms.carried, directories)?;
         for &directory in directories {
             let entries = view.child_entries(directory)?;
             let visible = entries

@@ -5,6 +5,7 @@ mod guests;
 mod incoming;
 mod kept;
 mod listing;
+mod owners;
 mod replica;
 mod rights;
 mod session;
@@ -25,9 +26,10 @@ use crate::store::Binding;
 use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
 };
+use driftless_protocol::limits::OWNERS_TOTAL_MAX;
 use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
-use driftless_protocol::{CloseCode, ObjectId, RelPath};
+use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
 use guests::{Guests, Standing};
 use replica::Replica;
 use session::Session;
@@ -282,16 +284,29 @@ impl Shared {
     fn serve(&self, link: &ReceiverLink) {
         let peer = link.peer();
         let deadline = self.options.link.hello_timeout;
-        let Ok(ToReceiver::Open(open)) = link.incoming().recv_timeout(deadline) else {
-            return link.close(CloseCode::Violation, "the first message was not an opening");
+        let mut owners = Vec::new();
+        let open = loop {
+            match link.incoming().recv_timeout(deadline) {
+                Ok(ToReceiver::Open(open)) => break open,
+                Ok(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
+                    owners.extend(rows.0);
+                }
+                Ok(ToReceiver::Owners(_)) => return link.close(CloseCode::Limit, "too many owners"),
+                _ => return link.close(CloseCode::Violation, "the first message was not an opening"),
+            }
         };
-        if let Err((code, text)) = self.serve_opened(link, &open) {
+        if let Err((code, text)) = self.serve_opened(link, &open, &owners) {
             tracing::warn!(%peer, remote = %link.remote(), "refused: {text}");
             link.close(code, &text);
         }
     }
 
-    fn serve_opened(&self, link: &ReceiverLink, open: &Open) -> Result<(), (CloseCode, String)> {
+    fn serve_opened(
+        &self,
+        link: &ReceiverLink,
+        open: &Open,
+        owners: &[OwnerRow],
+    ) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
         let (module, rights) = self.authorised_module(&peer, &open.module)?;
         rights::check_purpose(rights, open.purpose)
@@ -312,7 +327,7 @@ impl Shared {
             link: link.handle(),
         };
         let mut replica = self.take(&key, &module, tenant)?;
-        let outcome = begin(&mut replica, open, peer, &module, rights).and_then(|opened| {
+        let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
             Session::run(
@@ -569,6 +584,7 @@ impl Shared {
 fn begin(
     replica: &mut Replica,
     open: &Open,
+    owners: &[OwnerRow],
     peer: Fingerprint,
     module: &ModuleOptions,
     rights: Rights,
@@ -593,6 +609,12 @@ fn begin(
             Fingerprint::from_bytes(other.peer),
         );
         return Err((CloseCode::Busy, text));
+    }
+    if carried.owner {
+        let map = owners::map_of(owners).map_err(|text| (CloseCode::Unable, text))?;
+        let catalog = replica.catalog.clone();
+        let changed = catalog.update(true, |t| replica.set_owners(t, map));
+        changed.map_err(|error| unable(&error))?;
     }
     replica.set_carried(carried).map_err(|error| unable(&error))?;
     replica.protects = false;

@@ -4,8 +4,10 @@
 //! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
+use super::owners::{META_OWNERS, Terms};
 use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::ledger::Ledger;
+use crate::engine::owners::OwnerMap;
 use crate::fs::{
     Directory, FileType, FsError, FsErrorKind, ReadOutcome, Staged, Stamp, Stat, TreeLock, boot_id,
     descriptors_for, read_whole,
@@ -125,8 +127,8 @@ pub struct Replica {
     pub state: State,
     /// The sum over what the sender put here.
     pub ledger: Ledger,
-    /// The attributes carried in this session.
-    pub carried: Carried,
+    /// What is carried in this session, and whose things are here.
+    pub terms: Terms,
     /// Nothing that holds anything is removed or displaced: the sender's filter may protect some of it.
     pub protects: bool,
     /// Directories whose attributes must be set again, because their inside was touched.
@@ -175,6 +177,13 @@ impl Replica {
             tracing::warn!(path = %path.display(), "the catalog is rebuilt by a walk: {reason}");
         }
         let xattrs = opened.catalog.read(|view| xattr_classes(view))?;
+        let owners = opened.catalog.read(|view| view.meta(META_OWNERS))?;
+        let owners = owners.and_then(|bytes| OwnerMap::from_bytes(&bytes));
+        let carried = Carried {
+            xattrs,
+            ..own_carried()
+        };
+        let terms = Terms::new(carried, owners.unwrap_or_default());
         let partials = Partials::open(&home.join("partials"), boot_id());
         let partials = partials.map_err(|source| ReplicaError::Home {
             path: home.join("partials"),
@@ -187,10 +196,7 @@ impl Replica {
             catalog: Arc::new(opened.catalog),
             state,
             ledger: Ledger::default(),
-            carried: Carried {
-                xattrs,
-                ..own_carried()
-            },
+            terms,
             protects: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
@@ -225,7 +231,7 @@ impl Replica {
 
     /// Sums up the catalog again.
     pub fn recount(&mut self) -> Result<(), StoreError> {
-        self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
+        self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
         Ok(())
     }
 
@@ -244,8 +250,12 @@ impl Replica {
             let catalog = self.catalog.clone();
             catalog.update(true, |t| self.read_xattrs_again(t, known, carried.xattrs))?;
         }
-        if self.carried != carried || self.ledger.carried() != carried {
-            self.carried = carried;
+        let before = std::mem::replace(&mut self.terms.carried, carried);
+        if carried.owner && !before.owner {
+            let catalog = self.catalog.clone();
+            catalog.update(true, |t| self.read_owners_again(t))?;
+        }
+        if before != carried || self.ledger.carried() != carried {
             self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
         }
         Ok(())
@@ -391,7 +401,7 @@ impl Replica {
         object: ObjectId,
     ) -> Result<Arc<Directory>, ApplyError> {
         let handle = self.directory(catalog, object)?;
-        if !self.carried.owner {
+        if !self.terms.carried.owner {
             let mut attributes = handle.stat_self()?.attributes;
             if attributes.mode & 0o700 != 0o700 {
                 attributes.mode |= 0o700;
@@ -475,8 +485,12 @@ impl Replica {
                     continue;
                 }
             };
-            if let Err(error) = handle.set_self_attributes(&entry.attributes, self.carried) {
-                tracing::warn!("cannot finish a directory: {error}");
+            let outcome = self
+                .terms
+                .metadata(&entry.attributes, None)
+                .and_then(|wanted| Ok(handle.set_self_metadata(&wanted)?));
+            if let Err(error) = outcome {
+                tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
                 self.note_unfinished(entry, &handle)?;
             }
         }
@@ -559,14 +573,14 @@ impl Replica {
         };
         self.catalog.update(true, |tables| {
             let mut walk = Walk {
-                classes: self.carried.xattrs,
+                terms: &self.terms,
                 knowledge: &known,
                 report: &mut report,
             };
             let outcome = walk.tree(tables, &root);
             Ok(outcome)
         })??;
-        self.ledger = self.catalog.read(|view| Ledger::of(view, self.carried))?;
+        self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
         Ok(report)
     }
 }
@@ -641,8 +655,8 @@ struct WalkKnowledge {
 
 /// Brings a catalog in step with the disk.
 struct Walk<'a> {
-    /// Extended attributes that count.
-    classes: XattrClasses,
+    /// What counts, and whose things are here.
+    terms: &'a Terms,
     knowledge: &'a WalkKnowledge,
     report: &'a mut WalkReport,
 }
@@ -651,10 +665,16 @@ impl Walk<'_> {
     fn tree(&mut self, tables: &mut Tables<'_>, root: &Arc<Directory>) -> Result<(), ReplicaError> {
         let stat = root.stat_self()?;
         let known = tables.get(ObjectId::ROOT)?;
-        if !known.is_some_and(|known| is_as_catalogued(&known, &stat)) {
+        let classes = self.terms.carried.xattrs;
+        if !known
+            .as_ref()
+            .is_some_and(|known| is_as_catalogued(known, &stat, self.terms))
+        {
             let mut entry = local_entry(ObjectId::ROOT, Kind::Directory, root_place(), &stat, None);
-            if !self.classes.is_empty() {
-                entry.attributes.xattrs = root.self_xattrs(self.classes)?.xattrs.digest();
+            let expected = known.map(|known| known.attributes);
+            entry.attributes = self.terms.seen(entry.attributes, expected.as_ref());
+            if !classes.is_empty() {
+                entry.attributes.xattrs = root.self_xattrs(classes)?.xattrs.digest();
             }
             tables.put(&entry)?;
         }
@@ -699,7 +719,7 @@ impl Walk<'_> {
                 };
                 let entry = match known {
                     // Nothing is written for what is as it was: that would be the whole catalog at each start.
-                    Some(known) if is_as_catalogued(&known, &stat) => known,
+                    Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
                     known => {
                         let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
                         tables.put(&entry)?;
@@ -731,6 +751,13 @@ impl Walk<'_> {
         stat: &Stat,
     ) -> Result<Entry, ReplicaError> {
         let object = match &known {
+            Some(entry) if is_as_catalogued_but_for_owner(entry, stat) => {
+                let mut entry = entry.clone();
+                let seen = self.terms.seen(stat.attributes, Some(&entry.attributes));
+                (entry.attributes.uid, entry.attributes.gid) = (seen.uid, seen.gid);
+                self.report.changed += 1;
+                return Ok(entry);
+            }
             Some(entry) => entry.object,
             None => {
                 if let Some(other) = tables.lookup(place.directory, &place.name)? {
@@ -746,7 +773,9 @@ impl Walk<'_> {
             digest = own_commit(handle, &place.name, intended);
         }
         let mut entry = local_entry(object, kind, place, stat, digest);
-        entry.attributes.xattrs = xattrs_on_disk(handle, &entry.place.name, self.classes);
+        let expected = known.as_ref().map(|known| &known.attributes);
+        entry.attributes = self.terms.seen(entry.attributes, expected);
+        entry.attributes.xattrs = xattrs_on_disk(handle, &entry.place.name, self.terms.carried.xattrs);
         let is_same = |known: &Entry| kind == Kind::Directory && known.attributes == entry.attributes;
         let is_news = known
             .as_ref()
@@ -776,7 +805,7 @@ pub fn catalogue(
     tables: &mut Tables<'_>,
     parent: &Arc<Directory>,
     place: &Place,
-    classes: XattrClasses,
+    terms: &Terms,
 ) -> Result<(), ApplyError> {
     let Some(stat) = parent.stat(&place.name)? else {
         return Ok(());
@@ -786,12 +815,13 @@ pub fn catalogue(
     };
     let digest = cheap_digest(parent, &place.name, &stat)?;
     let mut entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
-    entry.attributes.xattrs = xattrs_on_disk(parent, &place.name, classes);
+    entry.attributes = terms.seen(entry.attributes, None);
+    entry.attributes.xattrs = xattrs_on_disk(parent, &place.name, terms.carried.xattrs);
     tables.put(&entry)?;
     if kind == Kind::Directory {
         let inner = Arc::new(parent.open_dir(&place.name)?);
         let mut walk = Walk {
-            classes,
+            terms,
             knowledge: &WalkKnowledge::default(),
             report: &mut WalkReport::default(),
         };
@@ -815,11 +845,25 @@ pub fn kind_of(file_type: FileType) -> Option<Kind> {
     file_type.kind()
 }
 
-fn is_as_catalogued(entry: &Entry, stat: &Stat) -> bool {
+fn is_as_catalogued(entry: &Entry, stat: &Stat, terms: &Terms) -> bool {
+    is_catalogued_as(entry, stat, &terms.seen(stat.attributes, Some(&entry.attributes)))
+}
+
+/// Nothing happened to it since: it is the owner who was not looked at then, or is called otherwise here by now.
+fn is_as_catalogued_but_for_owner(entry: &Entry, stat: &Stat) -> bool {
+    let seen = Attributes {
+        uid: entry.attributes.uid,
+        gid: entry.attributes.gid,
+        ..stat.attributes
+    };
+    is_catalogued_as(entry, stat, &seen)
+}
+
+fn is_catalogued_as(entry: &Entry, stat: &Stat, seen: &Attributes) -> bool {
     let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
         return false;
     };
-    let same_attributes = entry.attributes.told_by_stat() == stat.attributes;
+    let same_attributes = entry.attributes.told_by_stat() == *seen;
     match entry.kind {
         // A directory's times move with its inside; that is looked at anyway. But what else moves its ctime is not told.
         Kind::Directory => {

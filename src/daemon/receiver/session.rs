@@ -21,7 +21,7 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_certs::Rights;
 use driftless_protocol::limits::{
-    ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, WANTED_FILES_MAX,
+    ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, OWNERS_TOTAL_MAX, WANTED_FILES_MAX,
 };
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp, ToReceiver,
@@ -127,6 +127,8 @@ pub struct Session<'a> {
     /// Content bytes that were made visible.
     published: u64,
     spent: Spent,
+    /// Users and groups that were named in ops.
+    owners: usize,
 }
 
 impl<'a> Session<'a> {
@@ -149,7 +151,7 @@ impl<'a> Session<'a> {
             jobs,
             file_jobs,
             control,
-            carried: replica.carried,
+            terms: replica.terms.clone(),
             engine,
             spans: replica.spans.clone(),
             is_local: link.is_local(),
@@ -197,6 +199,7 @@ impl<'a> Session<'a> {
                 cursor: None,
                 published: 0,
                 spent: Spent::default(),
+                owners: 0,
             };
             let outcome = session.serve();
             if let Err(error) = &outcome {
@@ -295,6 +298,7 @@ impl<'a> Session<'a> {
             match message {
                 OpMessage::Op(op) => {
                     self.hold(&op)?;
+                    self.count_owners(&op.body)?;
                     self.order
                         .handle_op(op)
                         .map_err(|fault| SessionError::Violation(fault.to_string()))?;
@@ -337,6 +341,19 @@ impl<'a> Session<'a> {
         self.end_failed(number, Err(refusal))
     }
 
+    /// A sender has so many users and groups at most.
+    fn count_owners(&mut self, body: &OpBody) -> Result<(), SessionError> {
+        if let OpBody::Owners(rows) = body {
+            self.owners += rows.0.len();
+        }
+        match self.owners > OWNERS_TOTAL_MAX {
+            true => Err(SessionError::Limit(format!(
+                "more than {OWNERS_TOTAL_MAX} users and groups were named"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// Counts content that sits in memory. A sender knows the limit, too.
     fn hold(&mut self, op: &Op) -> Result<(), SessionError> {
         let bytes = op.held_bytes();
@@ -366,6 +383,9 @@ impl<'a> Session<'a> {
             }
             ToReceiver::ListDisk(_) => Err(SessionError::Violation(
                 "a disk listing was asked for on a connection that mirrors".to_owned(),
+            )),
+            ToReceiver::Owners(_) => Err(SessionError::Violation(
+                "owners were named outside of an op on a connection that mirrors".to_owned(),
             )),
             ToReceiver::Flush { number } => {
                 self.flush_wanted = self.flush_wanted.max(number);
@@ -419,7 +439,7 @@ impl<'a> Session<'a> {
         let permitted = rights::check(tables, &op.body, self.rights)?;
         let refusal = permitted
             .and_then(|()| check(&op.body))
-            .and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.carried));
+            .and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.terms.carried));
         if let Err(refusal) = refusal {
             self.end(tables, number, place.as_ref(), Err(refusal));
             return Ok(());
@@ -492,6 +512,7 @@ impl<'a> Session<'a> {
             OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
             OpBody::Release { object, .. } => self.replica.release(tables, object),
             OpBody::Mark { .. } => Ok(()),
+            OpBody::Owners(rows) => self.replica.name_owners(tables, &rows.0),
         };
         if outcome
             .as_ref()

@@ -4,6 +4,7 @@
 use super::apply::{CopySource, StagedFile, settled};
 use super::incoming::{Incoming, copied};
 use super::kept::Keep;
+use super::owners::Terms;
 use super::replica::ApplyError;
 use super::spans;
 use crate::engine::delta::{BasisSigner, Engine};
@@ -16,7 +17,7 @@ use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE
 use driftless_protocol::message::{
     DeltaPart, FailureKind, HeldSpan, HeldSpans, SealOp, SignaturePart, ToSender,
 };
-use driftless_protocol::{Attributes, Carried, Digest, Xattrs};
+use driftless_protocol::{Attributes, Digest, Xattrs};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -131,8 +132,8 @@ pub struct Staging {
     pub file_jobs: Sender<Job>,
     /// To the sender.
     pub control: Sender<ToSender>,
-    /// The attributes carried.
-    pub carried: Carried,
+    /// What is carried, and whose things are here.
+    pub terms: Terms,
     /// Who makes signatures.
     pub engine: Engine,
     /// Sums of contents that were found to be right, see [`spans`].
@@ -169,7 +170,7 @@ impl Staging {
         incoming.build_whole(seal.size, parts, literals)?;
         let known = spans::carried_over(&self.spans, &basis_digest, basis_bytes, seal.size, parts);
         incoming.trust(known);
-        incoming.verify(seal, self.carried, &self.spans, Some(&basis_digest))
+        incoming.verify(seal, &self.terms, &self.spans, Some(&basis_digest))
     }
 
     /// Runs jobs until the channel closes.
@@ -185,12 +186,8 @@ impl Staging {
                     attributes,
                     xattrs,
                 } => {
-                    let wanted = Metadata {
-                        attributes: &attributes,
-                        xattrs: Some(&xattrs),
-                        carried: self.carried,
-                    };
-                    let outcome = stage_inline(directory, digest, &bytes, &wanted);
+                    let wanted = self.terms.metadata(&attributes, Some(&xattrs));
+                    let outcome = wanted.and_then(|wanted| stage_inline(directory, digest, &bytes, &wanted));
                     Some(report(number, outcome))
                 }
                 Job::CompareBasis {
@@ -236,12 +233,12 @@ impl Staging {
                     xattrs,
                 } => Some(report(
                     seal.number,
-                    copied(directory, &source, &seal, xattrs, self.carried, &self.spans),
+                    copied(directory, &source, &seal, xattrs, &self.terms, &self.spans),
                 )),
                 Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
                     Ok(incoming) => report(
                         seal.number,
-                        incoming.verify(&seal, self.carried, &self.spans, None),
+                        incoming.verify(&seal, &self.terms, &self.spans, None),
                     ),
                     // A range thread still holds it for an instant; look again after the others.
                     Err(incoming) => {

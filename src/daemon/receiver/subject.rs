@@ -43,7 +43,7 @@ pub(super) fn check(body: &OpBody) -> Result<(), ApplyError> {
         OpBody::Move { object, .. } | OpBody::Remove { object, .. } | OpBody::Release { object, .. } => {
             (None, Some(*object))
         }
-        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => return Ok(()),
+        OpBody::SetAttributes { .. } | OpBody::Mark { .. } | OpBody::Owners(_) => return Ok(()),
     };
     if given.is_some_and(|object| object.is_local() || object == ObjectId(0)) {
         return Err(ApplyError::mismatch("a sender may not give that number"));
@@ -96,6 +96,6 @@ pub(super) fn place_of(body: &OpBody) -> Option<&Place> {
         | OpBody::Release { place, .. }
         | OpBody::Adopt { place, .. } => Some(place),
         OpBody::Move { to, .. } => Some(to),
-        OpBody::SetAttributes { .. } | OpBody::Mark { .. } => None,
+        OpBody::SetAttributes { .. } | OpBody::Mark { .. } | OpBody::Owners(_) => None,
     }
 }

@@ -71,7 +71,7 @@ impl Bench {
         let catalog = self.replica.catalog.clone();
         let outcome = catalog.update(false, |t| Ok(op(&mut self.replica, t))).unwrap();
         let counted = catalog
-            .read(|view| Ledger::of(view, self.replica.carried))
+            .read(|view| Ledger::of(view, self.replica.terms.carried))
             .unwrap();
         assert_eq!(
             self.replica.ledger.fold(),
@@ -257,7 +257,7 @@ fn directories_that_changed_names_change_numbers() {
     let counted = bench
         .replica
         .catalog
-        .read(|view| Ledger::of(view, bench.replica.carried));
+        .read(|view| Ledger::of(view, bench.replica.terms.carried));
     assert_eq!(bench.replica.ledger.fold(), counted.unwrap().fold());
 }
 

@@ -1,6 +1,7 @@
 //! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own.
 
 use super::listing::send_disk_listing;
+use super::owners::resolve;
 use super::{own_carried, rights, walk_path};
 use crate::daemon::{DaemonError, ModuleOptions};
 use crate::fs::Directory;
@@ -8,7 +9,7 @@ use crate::net::ReceiverLink;
 use crossbeam_channel::Select;
 use driftless_certs::Rights;
 use driftless_protocol::message::{Open, Opened, ToReceiver, ToSender};
-use driftless_protocol::{Carried, CloseCode, ObjectId, TreeSum};
+use driftless_protocol::{Carried, CloseCode, ObjectId, OwnersHere, TreeSum};
 use std::sync::Arc;
 
 type Refusal = (CloseCode, String);
@@ -54,6 +55,11 @@ pub fn serve(
             };
         }
         match link.incoming().try_recv() {
+            Ok(ToReceiver::Owners(rows)) => {
+                let here: Result<Vec<_>, _> = rows.0.iter().map(resolve).collect();
+                let here = here.map_err(|error| (CloseCode::Unable, error.text))?;
+                let _ = link.control().send(ToSender::Owners(OwnersHere(here)));
+            }
             Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path, carried.xattrs),
             Ok(_) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
             Err(error) if error.is_disconnected() => return Ok(()),

@@ -1,6 +1,7 @@
 //! The sender: watches and scans a source, connects, and keeps a target like it.
 
 mod contents;
+mod owners;
 mod reader;
 mod reconcile;
 mod session;
@@ -9,7 +10,8 @@ mod spans;
 mod touched;
 mod work;
 
-pub use reconcile::{ReconcileError, receive_listing};
+pub use owners::{OwnerKey, messages as owner_messages, rows as owner_rows};
+pub use reconcile::{ReconcileError, listing_from, receive_listing};
 pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 
 use super::ledger::flags;
@@ -24,7 +26,8 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
 use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, ToReceiver, ToSender};
 use driftless_protocol::version::ALPN_MIRROR;
-use driftless_protocol::{CloseCode, Kind, ObjectId};
+use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
+use owners::{Named, messages};
 use session::{Context, Ended, Session, failed_entries};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,6 +97,7 @@ pub fn run(
         was_ever_in_sync: false,
         watching: None,
         is_shortfall_told: false,
+        named: Named::default(),
     };
     context.counters.entries = context
         .source
@@ -279,10 +283,25 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
     let mut options = context.options.clone();
     options.link.remembered = remembered_path(context);
     let open = opening(context, Purpose::Mirror)?;
+    let named = Named::begin(&options.owners, context.source.ledger.owners());
+    let owners = match named {
+        Ok((named, rows)) => {
+            context.named = named;
+            rows
+        }
+        // A server that knows the users may be out of reach.
+        Err(error) => {
+            return Ok(Connected::Failed(Unopened {
+                text: error,
+                is_temporary: true,
+                is_silence: false,
+            }));
+        }
+    };
     let runtime = runtime.clone();
     let (sender, receiver) = bounded(1);
     let thread = std::thread::spawn(move || {
-        let _ = sender.send(open_link(&options, &runtime, open));
+        let _ = sender.send(open_link(&options, &runtime, owners, open));
     });
     if !wait_following(
         context,
@@ -318,10 +337,11 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
     })
 }
 
-/// Connects and opens; the error says whether trying again without help can succeed.
+/// Connects, tells what owners are called, and opens; the error says whether trying again without help can succeed.
 pub fn open_link(
     options: &SenderOptions,
     runtime: &tokio::runtime::Handle,
+    owners: Vec<OwnerRow>,
     open: Open,
 ) -> Result<(Box<SenderLink>, Box<Opened>), Unopened> {
     let target = &options.target;
@@ -334,7 +354,8 @@ pub fn open_link(
         CloseCode::NotAllowed => unopened(not_allowed(options), false),
         code => unopened(about(&text), code.is_temporary()),
     };
-    let first = ToReceiver::Open(open);
+    let owners = messages(owners).map(ToReceiver::Owners);
+    let first = owners.chain([ToReceiver::Open(open)]).collect();
     let link =
         SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(
             |error| match &error {

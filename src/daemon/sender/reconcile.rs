@@ -288,9 +288,14 @@ fn source_row(entry: &Entry, below: TreeSum) -> SourceRow {
 
 /// One directory's rows, put together from as many messages as it takes.
 pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
+    listing_from(|| link.incoming().recv().ok())
+}
+
+/// As [`receive_listing`], from messages that `next` gives until the link ends.
+pub fn listing_from(mut next: impl FnMut() -> Option<ToSender>) -> Result<Vec<Row>, ReconcileError> {
     let mut rows = Vec::new();
     loop {
-        match link.incoming().recv().map_err(|_| ReconcileError::Ended)? {
+        match next().ok_or(ReconcileError::Ended)? {
             ToSender::Listing { rows: more, last } => {
                 rows.extend(more.0);
                 if last {

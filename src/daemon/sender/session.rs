@@ -16,6 +16,7 @@ mod window;
 
 pub use extras::RULES;
 
+use super::owners::Named;
 use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_files};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
 use super::source::{Source, stamp_of};
@@ -129,6 +130,8 @@ pub struct Context<'a> {
     pub watching: Option<(&'static str, Vec<String>)>,
     /// Whether it was told aloud that a part of the tree is only looked at now and then.
     pub is_shortfall_told: bool,
+    /// What the present target knows of users and groups.
+    pub named: Named,
 }
 
 impl Context<'_> {
@@ -275,6 +278,8 @@ pub struct Session<'a, 'c> {
     spent: Spent,
     last_report: Instant,
     last_durable: Instant,
+    /// Why this connection can't go on.
+    lost: Option<String>,
 }
 
 impl<'a, 'c> Session<'a, 'c> {
@@ -356,6 +361,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 spent: Spent::default(),
                 last_report: Instant::now(),
                 last_durable: Instant::now(),
+                lost: None,
             };
             session.window.awaits_removals = session.context.source.may_protect();
             session.retry_failed_later();
@@ -400,6 +406,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 self.handle_read(done)?;
             }
             self.dispatch()?;
+            if let Some(error) = self.lost.take() {
+                return Err(Ended::Lost(error));
+            }
             if self.must_reconcile && self.window.is_empty() && self.is_done_reading() {
                 if self.reconciles >= RECONCILES_MAX {
                     let text = format!(

@@ -1,5 +1,6 @@
 //! What an object needs next, by its flags; and what an acknowledgement makes of them.
 
+use super::owners::OwnerKey;
 use super::source::{Source, stamp_of};
 use crate::daemon::ledger::flags;
 use crate::fs::Stamp;
@@ -60,6 +61,8 @@ pub enum InFlight {
     Adopt { object: ObjectId },
     /// A mark.
     Mark,
+    /// Users and groups are named.
+    Owners { told: Vec<OwnerKey> },
 }
 
 impl InFlight {
@@ -73,7 +76,9 @@ impl InFlight {
             | InFlight::HardLink { object, .. }
             | InFlight::Content { object, .. }
             | InFlight::Withdrawn { object } => Some(*object),
-            InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => None,
+            InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark | InFlight::Owners { .. } => {
+                None
+            }
         }
     }
 
@@ -101,6 +106,7 @@ impl InFlight {
             InFlight::Remove { .. } => "removed",
             InFlight::Adopt { .. } => "recognised",
             InFlight::Mark => "marked",
+            InFlight::Owners { .. } => "named",
         }
     }
 }
@@ -267,7 +273,9 @@ pub fn acknowledge(
             source.put(t, &entry)?;
             return Ok(None);
         }
-        InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark => return Ok(None),
+        InFlight::Remove { .. } | InFlight::Adopt { .. } | InFlight::Mark | InFlight::Owners { .. } => {
+            return Ok(None);
+        }
     }
     source.put(t, &entry)?;
     Ok(Some(Acknowledged {

@@ -47,6 +47,7 @@ mod rule;
 mod size;
 #[cfg(test)]
 mod tests;
+mod wildcard;
 mod wildmatch;
 
 pub use build::FilterBuilder;
@@ -59,6 +60,7 @@ pub use named::{NamedPaths, split_relative_root};
 pub use paths::FileSet;
 pub use rule::RuleRef;
 pub use size::{SizeFault, SizeUnit, parse_size};
+pub use wildcard::Wildcard;
 
 use compile::{Common, Slots};
 use driftless_protocol::{Kind, Name};

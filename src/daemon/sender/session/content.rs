@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::delta::Patch;
+use driftless_protocol::Attributes;
 use driftless_protocol::limits::PATCH_LITERALS_BYTES_MAX;
 use driftless_protocol::message::{DeltaParts, PatchLiterals};
 
@@ -116,8 +117,18 @@ impl Session<'_, '_> {
             return Ok(());
         }
         self.context.counters.content_bytes += size;
-        // The extended attributes are those that went with the offer.
-        let attributes = stat.attributes.completed(&offered);
+        // The extended attributes are those that went with the offer. An owner of whom the target has not heard gets the file
+        // afterwards.
+        let mut attributes = stat.attributes.completed(&offered);
+        if self.context.source.ledger.carried().owner && !self.context.named.knows(&attributes) {
+            let Attributes { mode, uid, gid, .. } = offered;
+            attributes = Attributes {
+                mode,
+                uid,
+                gid,
+                ..attributes
+            };
+        }
         // A file that never holds still is published as it was read and stays stale: it is read again.
         let stamp = still.then_some(stat.stamp);
         let digest_known = Some(digest);

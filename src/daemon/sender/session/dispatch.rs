@@ -1,6 +1,8 @@
 //! From the journal to ops: what goes next, what has to wait for what.
 
 use super::*;
+use crate::daemon::sender::owner_messages;
+use driftless_protocol::Attributes;
 
 impl Session<'_, '_> {
     /// Nothing is under way for an object any more; what changed meanwhile has its turn.
@@ -248,6 +250,12 @@ impl Session<'_, '_> {
     /// Sends an op. What it does is remembered until it has ended.
     pub(super) fn submit(&mut self, mut body: OpBody, mut flight: InFlight) {
         let xattrs = self.read_xattrs(&mut body, &mut flight);
+        let waits_for_owners = body
+            .attributes()
+            .is_some_and(|&attributes| !self.has_named(attributes));
+        if self.lost.is_some() {
+            return;
+        }
         if let OpBody::Move { to: place, .. }
         | OpBody::MakeDirectory { place, .. }
         | OpBody::PutFile { place, .. }
@@ -263,9 +271,34 @@ impl Session<'_, '_> {
         self.busy.extend(flight.object());
         tracing::trace!(?flight, "sent");
         self.groups.note_carrier(&body, &flight);
-        let op = self.window.issue(body, xattrs, flight);
+        let mut op = self.window.issue(body, xattrs, flight);
+        op.barrier |= waits_for_owners;
         let weight = op.held_bytes();
         self.send(OpMessage::Op(op), weight + 128);
+    }
+
+    /// Whether the target knows whose these attributes are. If it does not, it is told.
+    fn has_named(&mut self, attributes: Attributes) -> bool {
+        if !self.context.source.ledger.carried().owner || self.context.named.knows(&attributes) {
+            return true;
+        }
+        match self.context.named.news(&self.context.options.owners, &attributes) {
+            Ok(news) => {
+                for rows in owner_messages(news) {
+                    let told = rows.0.iter().map(|row| (row.kind, row.id)).collect();
+                    let bytes = rows.0.len() * 64;
+                    let op =
+                        self.window
+                            .issue(OpBody::Owners(rows), Xattrs::default(), InFlight::Owners { told });
+                    self.context.counters.ops_total += 1;
+                    self.send(OpMessage::Op(op), bytes + 128);
+                }
+            }
+            // Without an answer nothing may go to whom the number may belong there: the connection is given up, and the
+            // next one begins with a look at all of them.
+            Err(error) => self.lost = Some(error),
+        }
+        self.context.named.knows(&attributes)
     }
 
     /// The extended attributes that go with an op. If they are others by now than when the object was looked at, the op

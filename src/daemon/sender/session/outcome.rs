@@ -76,6 +76,7 @@ impl Session<'_, '_> {
             ToSender::Progress(_)
             | ToSender::Ended(_)
             | ToSender::Opened(_)
+            | ToSender::Owners(_)
             | ToSender::Listing { .. }
             | ToSender::ListingFailed(_) => Ok(()),
         }
@@ -176,6 +177,9 @@ impl Session<'_, '_> {
                 .map(|done| done.object)
                 .collect();
             for flight in &ended {
+                if let InFlight::Owners { told } = flight {
+                    self.context.named.acknowledge(told);
+                }
                 let Some(object) = flight.object() else { continue };
                 self.free(object);
                 if !settled.contains(&object) {
@@ -245,6 +249,12 @@ impl Session<'_, '_> {
                 return Ok(());
             }
             return self.fail_at(*object, place.clone(), kind as u8, text, held);
+        }
+        if let InFlight::Owners { .. } = flight {
+            // Nothing must go to the wrong owner; another connection tells them anew.
+            return Err(Ended::Lost(format!(
+                "the target cannot tell whose things are whose: {text}"
+            )));
         }
         let Some(object) = flight.object() else {
             self.must_reconcile |= kind == FailureKind::Mismatch;

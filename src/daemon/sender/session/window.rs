@@ -234,7 +234,8 @@ fn target_place(body: &OpBody) -> Option<&Place> {
         OpBody::SetAttributes { .. }
         | OpBody::Remove { .. }
         | OpBody::Release { .. }
-        | OpBody::Mark { .. } => None,
+        | OpBody::Mark { .. }
+        | OpBody::Owners(_) => None,
     }
 }
 
