@@ -44,6 +44,7 @@ impl Local {
 
     fn sender_options(&self, address: SocketAddr, follow: bool) -> SenderOptions {
         SenderOptions {
+            modes: Default::default(),
             owners: Default::default(),
             link: self.link.clone(),
             ..self.pair.sender_options(address, follow)

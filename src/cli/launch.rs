@@ -185,6 +185,7 @@ impl SendArgs {
             accept_root: self.accept_root,
             filter: filter.clone(),
             owners: self.owners.rules(),
+            modes: self.owners.modes(),
             link: end.link.clone(),
         }
     }

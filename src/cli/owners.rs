@@ -1,5 +1,7 @@
-//! Whose the files are on the target: options of the end that sends, with rsync's names and syntax.
+//! Whose the files are on the target, and with which permissions: options of the end that sends, with rsync's names and
+//! syntax.
 
+use crate::engine::mode::{ModeChanges, ModeError};
 use crate::engine::owners::{OwnerRules, OwnerRulesError};
 use clap::Args;
 use driftless_protocol::OwnerKind;
@@ -20,9 +22,20 @@ pub(super) struct OwnerArgs {
     /// Everything that --usermap or --groupmap say nothing of belongs to this user, group, or both on the target
     #[arg(long, value_name = "USER:GROUP", value_parser = chown)]
     chown: Option<OwnerRules>,
+    /// Change modes on the way: octal or symbolic as for chmod, with D or F in front for directories or everything else only
+    /// (`D755,F644`, `go-w`, `Dg+s`); X is execution where somebody may execute already. All that fit apply, in order
+    #[arg(long, value_name = "CHANGE,...", value_parser = chmod)]
+    chmod: Vec<ModeChanges>,
 }
 
 impl OwnerArgs {
+    /// How modes are changed.
+    pub(super) fn modes(&self) -> ModeChanges {
+        let mut modes = ModeChanges::default();
+        self.chmod.iter().for_each(|more| modes.extend(more));
+        modes
+    }
+
     /// What the target is told of users and groups.
     pub(super) fn rules(&self) -> OwnerRules {
         let mut rules = OwnerRules::default().numeric(self.numeric_ids);
@@ -31,6 +44,10 @@ impl OwnerArgs {
         }
         rules
     }
+}
+
+fn chmod(text: &str) -> Result<ModeChanges, ModeError> {
+    ModeChanges::parse(text, crate::fs::umask())
 }
 
 fn usermap(text: &str) -> Result<OwnerRules, OwnerRulesError> {

@@ -78,6 +78,7 @@ impl VerifyArgs {
     ) -> Result<u8, CliError> {
         let options = SenderOptions {
             owners: self.owners.rules(),
+            modes: self.owners.modes(),
             ..SendArgs::default().options(session, end, source, filter, false)
         };
         let target = end.target.display.clone();

@@ -3,8 +3,10 @@
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
+use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
+use crate::fs::View;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
@@ -13,6 +15,7 @@ use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A directory that a receiver offers under a name.
@@ -116,10 +119,21 @@ pub struct SenderOptions {
     pub accept_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.
     pub filter: Filter,
+    /// How modes are changed on the way.
+    pub modes: ModeChanges,
     /// What the target is told of users and groups.
     pub owners: OwnerRules,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
+}
+
+impl SenderOptions {
+    /// How the tree shows itself to the mirror.
+    pub fn view(&self) -> Arc<View> {
+        Arc::new(View {
+            modes: self.modes.clone(),
+        })
+    }
 }
 
 /// A rhythm for files that are large: a change of one leaves this long after it was first seen, with all that came

@@ -47,8 +47,9 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Result<VerifyReport, DaemonError> {
     observer.phase(&Phase::Connecting);
-    let root =
-        Directory::open_root(&options.source).map_err(|error| DaemonError::failed(error.to_string()))?;
+    let root = Directory::open_root(&options.source)
+        .map_err(|error| DaemonError::failed(error.to_string()))?
+        .with_view(options.view());
     let open = Open {
         purpose: Purpose::Verify,
         module: ModuleName(options.target.module.clone().into_bytes()),

@@ -97,7 +97,7 @@ fn change(part: &str, umask: u16) -> Result<Change, &'static str> {
             (b'u', _) => (whose, special) = (whose | 0o100, special | 0o4000),
             (b'g', _) => (whose, special) = (whose | 0o010, special | 0o2000),
             (b'o', _) => whose |= 0o001,
-            (b'a', _) => whose |= 0o111,
+            (b'a', _) => (whose, special) = (0o111, 0o6000),
             _ => break,
         }
         rest = after;
@@ -187,6 +187,8 @@ mod tests {
             ("g+s", 0o755, 0o2755, 0o2755),
             ("+s", 0o755, 0o4755, 0o4755),
             ("ug-s", 0o6755, 0o755, 0o755),
+            ("a-s", 0o6755, 0o755, 0o755),
+            ("a+s", 0o755, 0o6755, 0o6755),
             ("u=rws", 0o6755, 0o6655, 0o6655),
             ("u=rw", 0o6755, 0o6655, 0o6655),
             ("+t", 0o755, 0o1755, 0o1755),

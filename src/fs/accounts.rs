@@ -8,6 +8,14 @@ use std::ptr::null_mut;
 /// A group of very many members needs that much.
 const BUFFER_BYTES_MAX: usize = 16 << 20;
 
+/// The bits that this process leaves out of the modes of new files. Reading them the old way would change them for a moment.
+pub fn umask() -> u16 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let text = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    text.and_then(|text| u16::from_str_radix(text.trim(), 8).ok())
+        .unwrap_or(0o022)
+}
+
 /// The name of a user or group; none if it has none. May ask a server, and so take long or fail.
 pub fn owner_name(kind: OwnerKind, id: u32) -> io::Result<Option<OwnerName>> {
     let name = match kind {

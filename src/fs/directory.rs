@@ -2,6 +2,7 @@
 
 use super::error::{FsError, FsErrorKind, Result, shown};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
+use super::view::View;
 use driftless_protocol::name::Name;
 use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open directory. Share it through an `Arc`; all calls take `&self` and none moves a position that another sees.
 ///
@@ -17,6 +19,8 @@ use std::path::Path;
 pub struct Directory {
     fd: OwnedFd,
     shown: String,
+    /// As what it shows itself, if not as what it is.
+    pub(super) view: Option<Arc<View>>,
 }
 
 /// What [`Directory::rename`] and [`Directory::hard_link`] do when the new name is taken.
@@ -44,7 +48,8 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
             .map_err(|errno| FsError::new("open the directory", shown.as_str(), errno))?;
-        let directory = Directory { fd, shown };
+        let view = None;
+        let directory = Directory { fd, shown, view };
         // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
         directory.open_beneath(
             "open the directory",
@@ -68,7 +73,8 @@ impl Directory {
 
     /// What this directory itself is.
     pub fn stat_self(&self) -> Result<Stat> {
-        stat_handle(&self.fd).map_err(self.failed("look at"))
+        let stat = stat_handle(&self.fd).map_err(self.failed("look at"))?;
+        Ok(self.show(stat))
     }
 
     /// Opens a directory in this one. Fails with [`FsErrorKind::Substituted`] if `name` is something else.
@@ -97,13 +103,14 @@ impl Directory {
         Ok(Directory {
             fd,
             shown: self.shown_name(name),
+            view: self.view.clone(),
         })
     }
 
     /// What `name` is; `None` when nothing has that name. Never follows a link.
     pub fn stat(&self, name: &Name) -> Result<Option<Stat>> {
         match stat_at(&self.fd, name.as_bytes()) {
-            Ok(stat) => Ok(Some(stat)),
+            Ok(stat) => Ok(Some(self.show(stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed_at("look at", name)(errno)),
         }
@@ -141,7 +148,7 @@ impl Directory {
         })?;
         let stat = stat_handle(&fd).map_err(self.failed_at("look at", name))?;
         self.expect_regular(name, &stat)?;
-        Ok((File::from(fd), stat))
+        Ok((File::from(fd), self.show(stat)))
     }
 
     fn expect_regular(&self, name: &Name, stat: &Stat) -> Result<()> {
@@ -295,6 +302,7 @@ impl Directory {
         Ok(Directory {
             fd,
             shown: self.shown.clone(),
+            view: self.view.clone(),
         })
     }
 
@@ -315,7 +323,8 @@ impl Directory {
         let flags = OPEN_DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, "..", flags, Mode::empty()))
             .map_err(self.failed("open the parent of"))?;
-        Ok(Directory { fd, shown })
+        let view = None;
+        Ok(Directory { fd, shown, view })
     }
 
     /// Opens `name` (one element, or `.`) below this directory.

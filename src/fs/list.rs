@@ -45,7 +45,7 @@ impl Directory {
         listing.entries.reserve_exact(names.len());
         for name in names {
             match stat_at(self, name.as_bytes()) {
-                Ok(stat) => listing.entries.push((name, stat)),
+                Ok(stat) => listing.entries.push((name, self.show(stat))),
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let error = self.failed_at("look at", &name)(errno);

@@ -40,10 +40,11 @@ mod stage;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod view;
 mod writers;
 mod xattr;
 
-pub use accounts::{owner_id, owner_name};
+pub use accounts::{owner_id, owner_name, umask};
 pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode};
@@ -58,4 +59,5 @@ pub use private::{is_private_name, private_name};
 pub use read::{ReadOutcome, StableRead, read_whole, write_out};
 pub use stage::{Displaced, Published, Staged};
 pub use stat::{FileType, Stamp, Stat, stat_open};
+pub use view::View;
 pub use xattr::FoundXattrs;

@@ -8,6 +8,7 @@
 use super::directory::{Directory, errno_of};
 use super::error::{FsError, Result};
 use super::stat::{Stat, stat_handle};
+use super::view::View;
 use super::writers::is_uncached;
 use driftless_protocol::name::Name;
 use rustix::fs::Advice;
@@ -15,6 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::num::NonZero;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// What [`read_whole`] found.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct StableRead {
     file: File,
     stat: Stat,
     shown: String,
+    view: Option<Arc<View>>,
     /// Nothing of it was in memory: nothing is to stay there, in place of what others use.
     was_uncached: bool,
 }
@@ -51,6 +54,7 @@ impl StableRead {
             file,
             stat,
             shown: directory.shown_name(name),
+            view: directory.view.clone(),
         })
     }
 
@@ -98,9 +102,14 @@ impl StableRead {
 
     /// Takes the file's stat anew, for another read of all of it.
     pub fn restart(&mut self) -> Result<()> {
-        self.stat =
-            stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
+        self.stat = self.look()?;
         Ok(())
+    }
+
+    fn look(&self) -> Result<Stat> {
+        let stat =
+            stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
+        Ok(self.view.as_ref().map_or(stat, |view| view.show(stat)))
     }
 
     /// The stat of everything that was read, or `None` if the file has changed since it was opened.
@@ -110,8 +119,7 @@ impl StableRead {
 
     /// Like [`StableRead::finish`], and goes on.
     pub fn check(&self) -> Result<Option<Stat>> {
-        let now =
-            stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
+        let now = self.look()?;
         Ok((now.stamp == self.stat.stamp).then_some(now))
     }
 }

@@ -6,6 +6,8 @@
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::meta::{Handle, NO_PROC, proc_path};
+use super::stat::Stat;
+use super::view::View;
 use driftless_protocol::limits::{XATTR_SET_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_MAX};
 use driftless_protocol::xattr::{ACL_ACCESS, ACL_DEFAULT};
 use driftless_protocol::{Digest, Name, Xattr, XattrClasses, Xattrs};
@@ -27,19 +29,42 @@ pub struct FoundXattrs {
     pub others: u32,
 }
 
+impl FoundXattrs {
+    fn shown_by(self, view: &View, shown: &Stat) -> FoundXattrs {
+        FoundXattrs {
+            xattrs: view.show_xattrs(self.xattrs, shown),
+            ..self
+        }
+    }
+}
+
 impl Directory {
     /// The extended attributes of `name`, of these classes. None where the file system has none.
     pub fn xattrs(&self, name: &Name, classes: XattrClasses) -> Result<FoundXattrs> {
         let mut path = proc_path(self).into_bytes();
         path.push(b'/');
         path.extend_from_slice(name.as_bytes());
-        read_all(&Target::Name(&path), classes).map_err(|fault| fault.into_error(READ, self.shown_name(name)))
+        let found = read_all(&Target::Name(&path), classes)
+            .map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
+        match &self.view {
+            Some(view) if !found.xattrs.is_empty() => {
+                let shown = self
+                    .stat(name)?
+                    .ok_or_else(|| self.failed_at(READ, name)(Errno::NOENT))?;
+                Ok(found.shown_by(view, &shown))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The extended attributes of this directory itself, of these classes.
     pub fn self_xattrs(&self, classes: XattrClasses) -> Result<FoundXattrs> {
-        read_all(&Target::Handle(Handle::Open(self.as_fd())), classes)
-            .map_err(|fault| fault.into_error(READ, self.shown().to_owned()))
+        let found = read_all(&Target::Handle(Handle::Open(self.as_fd())), classes)
+            .map_err(|fault| fault.into_error(READ, self.shown().to_owned()))?;
+        match &self.view {
+            Some(view) if !found.xattrs.is_empty() => Ok(found.shown_by(view, &self.stat_self()?)),
+            _ => Ok(found),
+        }
     }
 
     /// Which of these classes the file system of this directory can hold. Nothing is written.
@@ -271,6 +296,35 @@ fn names_only(handle: Handle<'_>, classes: XattrClasses) -> Result<Xattrs, Xattr
             value: Vec::new(),
         });
     Xattrs::new(listed.collect()).map_err(XattrFault::TooMany)
+}
+
+/// An access ACL with the permissions of a mode: for the owner, for others, and in the mask (or for the owning group, if it has no
+/// mask). That is what chmod(2) does. Bytes that are no ACL are left as they are.
+pub(super) fn with_mode(acl: &[u8], mode: u16) -> Vec<u8> {
+    const USER_OBJ: u16 = 1;
+    const GROUP_OBJ: u16 = 4;
+    const MASK: u16 = 16;
+    const OTHER: u16 = 32;
+    let mut changed = acl.to_vec();
+    let is_acl = acl.len() >= 4 && (acl.len() - 4).is_multiple_of(8);
+    let Some(entries) = changed.get_mut(4..).filter(|_| is_acl) else {
+        return acl.to_vec();
+    };
+    let tag = |entry: &[u8]| u16::from_le_bytes([entry[0], entry[1]]);
+    let group = match entries.chunks_exact(8).any(|entry| tag(entry) == MASK) {
+        true => MASK,
+        false => GROUP_OBJ,
+    };
+    for entry in entries.chunks_exact_mut(8) {
+        let permissions = match tag(entry) {
+            USER_OBJ => mode >> 6,
+            OTHER => mode,
+            tag if tag == group => mode >> 3,
+            _ => continue,
+        };
+        entry[2..4].copy_from_slice(&(permissions & 7).to_le_bytes());
+    }
+    changed
 }
 
 /// The permissions that an access ACL gives the owning group, within its mask, as bits of a mode. None if the bytes

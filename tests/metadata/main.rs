@@ -2,6 +2,7 @@
 
 mod links;
 mod mirror;
+mod modes;
 mod names;
 mod objects;
 mod owners;

@@ -19,6 +19,7 @@ use driftless::daemon::{
 };
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
+use driftless::engine::mode::ModeChanges;
 use driftless::engine::owners::OwnerRules;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
@@ -66,6 +67,7 @@ pub struct Pair {
     pub append_only: FileSet,
     pub filter: Filter,
     pub owners: OwnerRules,
+    pub modes: ModeChanges,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
 }
@@ -102,6 +104,7 @@ impl Pair {
             append_only: FileSet::default(),
             filter: Filter::everything(),
             owners: OwnerRules::default(),
+            modes: ModeChanges::default(),
             xattrs: XattrClasses::USUAL,
         }
     }
@@ -163,6 +166,7 @@ impl Pair {
             append_only: self.append_only.clone(),
             accept_root: self.accept_root,
             filter: self.filter.clone(),
+            modes: self.modes.clone(),
             owners: self.owners.clone(),
             link: LinkOptions::default(),
         }

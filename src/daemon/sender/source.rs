@@ -154,7 +154,7 @@ impl Source {
         let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
         let path = options.source.clone();
         let root = Directory::open_root(&path).map_err(|error| failed(&error))?;
-        let root = Arc::new(root);
+        let root = Arc::new(root.with_view(options.view()));
         let device = root.stat_self().map_err(|error| failed(&error))?.stamp.device;
         let rules = Rules::new(&options.filter, &root)?;
         let watcher = crate::watch::open(&options.watch, root.as_fd()).map_err(|error| failed(&error))?;
@@ -350,8 +350,10 @@ impl Source {
     /// The attributes that an object has now: what `stat` says, and the extended ones, which are read if its ctime has
     /// moved since the catalog's entry was made.
     fn attributes_now(&mut self, handle: &Directory, entry: &Entry, stat: &Stat) -> Attributes {
-        let unmoved = stamp_of(entry)
-            .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime);
+        // An ACL has the permissions of the mode, which may be shown as another than before.
+        let unmoved = entry.attributes.mode == stat.attributes.mode
+            && stamp_of(entry)
+                .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime);
         let xattrs = match unmoved {
             true => entry.attributes.xattrs,
             false => self.xattrs_of(handle, entry),
