@@ -3,13 +3,16 @@
 mod owners;
 
 use super::receiver::{cheap_digest, digest_of, kind_of, own_carried};
-use super::sender::{Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link};
+use super::sender::{
+    Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link, owner_keys,
+};
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions};
 use crate::engine::filter::{Filter, Role};
+use crate::engine::owners::acl_owners;
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
 use driftless_protocol::message::{ModuleName, Open, Purpose, Row, ToReceiver};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath, Xattrs};
 use owners::Owners;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -194,8 +197,9 @@ impl Verifier<'_> {
             }
         };
         if self.carried.owner {
-            self.owners
-                .learn(listing.entries.iter().map(|(_, stat)| &stat.attributes))?;
+            let owners = listing.entries.iter();
+            let owners = owners.flat_map(|(_, stat)| owner_keys(&stat.attributes));
+            self.owners.learn(owners)?;
         }
         let mut theirs: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
         for (name, error) in &listing.problems {
@@ -313,7 +317,10 @@ impl Verifier<'_> {
         let mut ours = stat.attributes;
         if !self.carried.xattrs.is_empty() {
             match directory.xattrs(name, self.carried.xattrs) {
-                Ok(found) => ours.xattrs = found.xattrs.digest(),
+                Ok(found) => match self.xattrs_there(&found.xattrs) {
+                    Ok(digest) => ours.xattrs = digest,
+                    Err(error) => self.unreadable(path, &error),
+                },
                 Err(error) => self.unreadable(path, &error.to_string()),
             }
         }
@@ -326,6 +333,17 @@ impl Verifier<'_> {
         if let Some(what) = differing(ours.carried(self.carried), row.attributes.carried(self.carried)) {
             self.differs(path, &what);
         }
+    }
+
+    /// The digest of extended attributes as they should be on the target.
+    fn xattrs_there(&mut self, xattrs: &Xattrs) -> Result<Option<Digest>, String> {
+        if !self.carried.owner {
+            return Ok(xattrs.digest());
+        }
+        let learnt = self.owners.learn(acl_owners(xattrs).into_iter());
+        learnt.map_err(|error| error.to_string())?;
+        let there = self.owners.xattrs_there(xattrs);
+        there.map_err(|error| error.to_string())
     }
 
     /// Whether names of one object here are names of one object there, and of others are not.

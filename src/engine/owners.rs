@@ -4,8 +4,10 @@
 //! disk, and is used in both directions: what is to be set, and what was found. Several numbers of the sender's may be one
 //! here, so what was found is read with what was expected: it only counts as another owner if it is one.
 
+mod acl;
 mod rules;
 
+pub use acl::acl_owners;
 pub use rules::{OwnerRules, OwnerRulesError};
 
 use driftless_protocol::{OwnerHere, OwnerKind};

@@ -20,6 +20,7 @@ use driftless_protocol::name::Name;
 use driftless_protocol::xattr::{ACL_ACCESS, Xattr, Xattrs};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -105,15 +106,15 @@ impl Directory {
 }
 
 /// What an object is to get.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Metadata<'a> {
     /// Owner, mode and times.
     pub attributes: &'a Attributes,
     /// Extended attributes: all that it has of the carried classes. `None` leaves them as they are.
-    pub xattrs: Option<&'a Xattrs>,
+    pub xattrs: Option<Cow<'a, Xattrs>>,
     /// What of all this is to be set.
     pub carried: Carried,
-    /// User and group on this machine; those in the attributes are the sender's.
+    /// User and group on this machine, where those in the attributes may be another's.
     pub owner: Owner,
 }
 
@@ -193,10 +194,11 @@ pub(super) fn apply(
 ) -> Result<Applied, MetaFault> {
     let Metadata {
         attributes,
-        xattrs,
         carried,
         owner,
+        ..
     } = *wanted;
+    let xattrs = wanted.xattrs.as_deref();
     if attributes.mode > 0o7777 {
         return Err(MetaFault::Value("the mode has bits that are no permissions"));
     }

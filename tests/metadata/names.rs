@@ -1,6 +1,7 @@
 //! Two machines with users of their own: the real program, in two mount namespaces with other `/etc/passwd`s.
 
 use crate::support::{PATIENCE, is_root, skip};
+use crate::values::{acl, set_xattr};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -118,7 +119,7 @@ impl Machines {
     }
 
     /// What rsync makes of the same users, over a remote shell that goes no further than the other namespace.
-    fn assert_rsync_agrees(&self, options: &[&str]) {
+    fn assert_rsync_agrees(&self, options: &[&str], with_acls: bool) {
         let shell = self.path("shell");
         let script = format!(
             "shift\nexec unshare -m sh -c '{MACHINE}' sh {} {} sh -c \"$*\"\n",
@@ -127,7 +128,7 @@ impl Machines {
         );
         fs::write(&shell, script).unwrap();
         let remote = format!("sh {}", shell.display());
-        let mut words = vec!["-a", "--delete", "-e", &remote];
+        let mut words = vec!["-aA", "--delete", "-e", &remote];
         words.extend(options);
         let to = format!("machine:{}/", self.path("by-rsync").display());
         words.extend(["src/", &to]);
@@ -138,6 +139,10 @@ impl Machines {
         for entry in fs::read_dir(self.path("src")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert_eq!(self.owner("dst", &name), self.owner("by-rsync", &name), "{name}");
+            if name == "nameless" && with_acls {
+                let acl = |tree: &str| named_in_acl(&self.path(tree).join("nameless"));
+                assert_eq!(acl("dst"), acl("by-rsync"));
+            }
         }
     }
 }
@@ -145,6 +150,18 @@ impl Machines {
 fn put(path: &Path, uid: u32, gid: u32) {
     fs::write(path, format!("{uid} {gid}")).unwrap();
     chown(path, Some(uid), Some(gid)).unwrap();
+}
+
+/// The user and the group whom an ACL names.
+fn named_in_acl(path: &Path) -> (u32, u32) {
+    let mut value = [0; 64];
+    let length = rustix::fs::lgetxattr(path, "system.posix_acl_access", &mut value[..]).unwrap();
+    let entries = value[4..length].chunks_exact(8);
+    let id = |tag: u8| {
+        let entry = entries.clone().find(|entry| entry[0] == tag).unwrap();
+        u32::from_le_bytes(entry[4..8].try_into().unwrap())
+    };
+    (id(2), id(8))
 }
 
 fn can_run() -> bool {
@@ -188,6 +205,12 @@ fn d_27_owners_go_by_name() {
     put(&src.join("eve"), 1002, 1002);
     put(&src.join("nameless"), 1234, 4321);
     put(&src.join("root"), 0, 0);
+    // For user 1000 and group 1001.
+    set_xattr(
+        &src.join("nameless"),
+        "system.posix_acl_access",
+        &acl(1000, 6, 4, 7),
+    );
     let (_receiver, url) = machines.receive();
     let seed = |options: &str| machines.succeed("a", &format!("seed src {url} {options}"));
     let verify = |options: &str| machines.succeed("a", &format!("verify src {url} {options}"));
@@ -198,7 +221,8 @@ fn d_27_owners_go_by_name() {
     assert_eq!(owner("eve"), (1000, 1000));
     assert_eq!(owner("nameless"), (1234, 4321));
     assert_eq!(owner("root"), (0, 0));
-    machines.assert_rsync_agrees(&[]);
+    machines.assert_rsync_agrees(&[], true);
+    assert_eq!(named_in_acl(&machines.path("dst/nameless")), (5000, 1001));
     verify("");
     // Somebody gets another number on the target: the next connection sees to it, once.
     machines.populate(
@@ -216,7 +240,7 @@ fn d_27_owners_go_by_name() {
     assert_eq!(owner("ann"), (6000, 6001));
     assert_eq!(owner("bob"), (6001, 6000));
     assert_eq!(owner("eve"), (1000, 1000));
-    machines.assert_rsync_agrees(&[]);
+    machines.assert_rsync_agrees(&[], false);
     verify("");
     let again: serde_json::Value = serde_json::from_str(&seed("--json")).unwrap();
     // The mark of the new run.
@@ -235,7 +259,7 @@ fn d_27_owners_go_by_name() {
     seed("");
     assert_eq!(owner("bob"), (1000, 6000));
     assert_eq!(owner("eve"), (6001, 6001));
-    machines.assert_rsync_agrees(&[]);
+    machines.assert_rsync_agrees(&[], false);
     for options in [
         "--numeric-ids",
         "--usermap=a*:dora,1234:eve",
@@ -244,7 +268,7 @@ fn d_27_owners_go_by_name() {
     ] {
         seed(options);
         let words: Vec<&str> = options.split(' ').collect();
-        machines.assert_rsync_agrees(&words);
+        machines.assert_rsync_agrees(&words, false);
         verify(options);
     }
     let (status, text) = machines.output("a", &format!("seed src {url} --chown=carl"));

@@ -4,9 +4,7 @@
 //! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
-use super::replica::{
-    ApplyError, Replica, cheap_digest, is_same_state, kind_of, local_entry, xattrs_on_disk,
-};
+use super::replica::{ApplyError, Replica, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
     private_name,
@@ -319,8 +317,7 @@ impl Replica {
                     let link = cheap_digest(&parent, &entry.place.name, &stat)?;
                     let mut found = local_entry(object, entry.kind, entry.place, &stat, link);
                     found.attributes = self.terms.seen(found.attributes, Some(&attributes));
-                    found.attributes.xattrs =
-                        xattrs_on_disk(&parent, &found.place.name, self.terms.carried.xattrs);
+                    found.attributes.xattrs = self.terms.xattrs_on_disk(&parent, &found.place.name);
                     self.put(t, &found)?;
                 }
                 return Err(ApplyError::mismatch(text));

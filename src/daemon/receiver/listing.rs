@@ -1,6 +1,7 @@
 //! Answers to a sender that compares: listings from the catalog, and, for `verify`, from the disk.
 
-use super::replica::{Replica, cheap_digest, kind_of, local_group, xattrs_on_disk};
+use super::owners::Terms;
+use super::replica::{Replica, cheap_digest, kind_of, local_group};
 use super::session::SessionError;
 use super::staging::digest_of;
 use crate::daemon::ledger::entry_sum;
@@ -10,7 +11,7 @@ use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, Entry, StoreError};
 use driftless_protocol::limits::LISTING_ROWS_MAX;
 use driftless_protocol::message::{Row, Rows, ToSender};
-use driftless_protocol::{Carried, Kind, ObjectId, RelPath, TreeSum, XattrClasses};
+use driftless_protocol::{Carried, Kind, ObjectId, RelPath, TreeSum};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -121,8 +122,8 @@ fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
 }
 
 /// Sends the listing of a directory as it is on the disk now, contents read and digested.
-pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelPath, classes: XattrClasses) {
-    match disk_rows(root, path, classes) {
+pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelPath, terms: &Terms) {
+    match disk_rows(root, path, terms) {
         Ok(rows) => send_rows(link, rows),
         Err(text) => {
             let _ = link.control().send(ToSender::ListingFailed(text.as_str().into()));
@@ -130,7 +131,7 @@ pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelP
     }
 }
 
-fn disk_rows(root: &Arc<Directory>, path: &RelPath, classes: XattrClasses) -> Result<Vec<Row>, String> {
+fn disk_rows(root: &Arc<Directory>, path: &RelPath, terms: &Terms) -> Result<Vec<Row>, String> {
     let mut directory = root.clone();
     for name in path.names() {
         directory = Arc::new(directory.open_dir(name).map_err(|error| error.to_string())?);
@@ -152,7 +153,8 @@ fn disk_rows(root: &Arc<Directory>, path: &RelPath, classes: XattrClasses) -> Re
         let (object, mut attributes, size) = (ObjectId(0), stat.attributes, stat.size);
         // Which names are of one object is for the verifier to compare; this number only tells them apart.
         attributes.link_group = local_group(&stat);
-        attributes.xattrs = xattrs_on_disk(&directory, &name, classes);
+        // Those whom they name are those of this disk: the verifier maps its own.
+        attributes.xattrs = terms.xattrs_on_disk(&directory, &name);
         rows.push(Row {
             name,
             object,

@@ -4,14 +4,16 @@
 //! looked at ([`Terms::seen`]). The catalog keeps the map that it was written under; under another one, entries that belong to
 //! somebody else by it get the number of that owner, and so differ from what the sender has.
 
-use super::replica::{ApplyError, Replica};
+use super::replica::{ApplyError, Replica, with_other_xattrs};
 use crate::engine::owners::{NOBODY, Owner, OwnerMap, Unmapped};
-use crate::fs::{Metadata, owner_id};
+use crate::fs::{Directory, Metadata, owner_id};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::message::FailureKind;
 use driftless_protocol::{
-    Attributes, Called, Carried, ObjectId, OwnerHere, OwnerKind, OwnerName, OwnerRow, Xattrs,
+    Attributes, Called, Carried, Digest, Name, ObjectId, OwnerHere, OwnerKind, OwnerName, OwnerRow,
+    XattrClasses, Xattrs,
 };
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Where the catalog has the map that it was written under.
@@ -49,13 +51,37 @@ impl Terms {
         xattrs: Option<&'a Xattrs>,
     ) -> Result<Metadata<'a>, ApplyError> {
         let mut metadata = Metadata {
-            xattrs,
+            xattrs: xattrs.map(Cow::Borrowed),
             ..Metadata::plain(attributes, self.carried)
         };
         if self.carried.owner {
-            metadata.owner = self.owners().here(owner_of(attributes))?;
+            let owners = self.owners();
+            metadata.owner = owners.here(owner_of(attributes))?;
+            metadata.xattrs = xattrs.map(|xattrs| owners.xattrs_here(xattrs)).transpose()?;
         }
         Ok(metadata)
+    }
+
+    /// The digest of extended attributes that the disk shows, in the sender's terms.
+    pub fn seen_xattrs(&self, found: &Xattrs) -> Option<Digest> {
+        match self.carried.owner {
+            true => self.owners().xattrs_theirs(found).digest(),
+            false => found.digest(),
+        }
+    }
+
+    /// As [`Terms::seen_xattrs`], of a name. What cannot be read counts as different from everything.
+    pub fn xattrs_on_disk(&self, directory: &Directory, name: &Name) -> Option<Digest> {
+        if self.carried.xattrs.is_empty() {
+            return None;
+        }
+        match directory.xattrs(name, self.carried.xattrs) {
+            Ok(found) => self.seen_xattrs(&found.xattrs),
+            Err(error) => {
+                tracing::debug!("{error}");
+                Some(Digest::default())
+            }
+        }
     }
 
     /// Attributes that the disk shows, in the sender's terms. `expected` are those that the object should have, if that is
@@ -102,6 +128,19 @@ impl Replica {
         }
         t.set_meta(META_OWNERS, &owners.to_bytes())?;
         self.terms.set_owners(owners);
+        // ACLs may name somebody else now, too.
+        match self.terms.carried.owner && self.terms.carried.xattrs.contains(XattrClasses::ACL) {
+            true => self.read_acls_again(t),
+            false => Ok(()),
+        }
+    }
+
+    /// The digests of extended attributes are those of the disk, in the sender's terms.
+    fn read_acls_again(&mut self, t: &mut Tables<'_>) -> Result<(), StoreError> {
+        let classes = self.terms.carried.xattrs;
+        for object in with_other_xattrs(t, classes, classes)? {
+            self.read_xattrs_of(t, object, classes)?;
+        }
         Ok(())
     }
 

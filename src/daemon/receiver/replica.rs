@@ -269,21 +269,37 @@ impl Replica {
         classes: XattrClasses,
     ) -> Result<(), StoreError> {
         for object in with_other_xattrs(t, known, classes)? {
-            let Some(mut entry) = t.get(object)? else { continue };
-            let found = match object {
-                ObjectId::ROOT => self.root.self_xattrs(classes).map_err(ApplyError::from),
-                _ => self
-                    .directory(t, entry.place.directory)
-                    .and_then(|parent| Ok(parent.xattrs(&entry.place.name, classes)?)),
-            };
-            // What cannot be read differs, and is set again.
-            let digest = found.map_or_else(|_| Some(Digest::default()), |found| found.xattrs.digest());
-            if digest != entry.attributes.xattrs {
-                entry.attributes.xattrs = digest;
-                t.put(&entry)?;
-            }
+            self.read_xattrs_of(t, object, classes)?;
         }
         note_xattr_classes(t, classes)
+    }
+
+    /// The digest of an object's extended attributes is that of the disk, in the sender's terms.
+    pub fn read_xattrs_of(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        classes: XattrClasses,
+    ) -> Result<(), StoreError> {
+        let Some(mut entry) = t.get(object)? else {
+            return Ok(());
+        };
+        let found = match object {
+            ObjectId::ROOT => self.root.self_xattrs(classes).map_err(ApplyError::from),
+            _ => self
+                .directory(t, entry.place.directory)
+                .and_then(|parent| Ok(parent.xattrs(&entry.place.name, classes)?)),
+        };
+        // What cannot be read differs, and is set again.
+        let digest = found.map_or_else(
+            |_| Some(Digest::default()),
+            |found| self.terms.seen_xattrs(&found.xattrs),
+        );
+        if digest != entry.attributes.xattrs {
+            entry.attributes.xattrs = digest;
+            self.put(t, &entry)?;
+        }
+        Ok(())
     }
 
     /// Counts nothing as part of a mirror any more; everything stays where it is, and its content stays known.
@@ -674,7 +690,7 @@ impl Walk<'_> {
             let expected = known.map(|known| known.attributes);
             entry.attributes = self.terms.seen(entry.attributes, expected.as_ref());
             if !classes.is_empty() {
-                entry.attributes.xattrs = root.self_xattrs(classes)?.xattrs.digest();
+                entry.attributes.xattrs = self.terms.seen_xattrs(&root.self_xattrs(classes)?.xattrs);
             }
             tables.put(&entry)?;
         }
@@ -775,7 +791,7 @@ impl Walk<'_> {
         let mut entry = local_entry(object, kind, place, stat, digest);
         let expected = known.as_ref().map(|known| &known.attributes);
         entry.attributes = self.terms.seen(entry.attributes, expected);
-        entry.attributes.xattrs = xattrs_on_disk(handle, &entry.place.name, self.terms.carried.xattrs);
+        entry.attributes.xattrs = self.terms.xattrs_on_disk(handle, &entry.place.name);
         let is_same = |known: &Entry| kind == Kind::Directory && known.attributes == entry.attributes;
         let is_news = known
             .as_ref()
@@ -783,20 +799,6 @@ impl Walk<'_> {
         self.report.changed += u64::from(is_news);
         self.report.unlike += u64::from(known.as_ref().is_none_or(|known| !is_same(known)));
         Ok(entry)
-    }
-}
-
-/// The digest of what something on the disk has. What cannot be read counts as different from everything.
-pub fn xattrs_on_disk(directory: &Directory, name: &Name, classes: XattrClasses) -> Option<Digest> {
-    if classes.is_empty() {
-        return None;
-    }
-    match directory.xattrs(name, classes) {
-        Ok(found) => found.xattrs.digest(),
-        Err(error) => {
-            tracing::debug!("{error}");
-            Some(Digest::default())
-        }
     }
 }
 
@@ -816,7 +818,7 @@ pub fn catalogue(
     let digest = cheap_digest(parent, &place.name, &stat)?;
     let mut entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
     entry.attributes = terms.seen(entry.attributes, None);
-    entry.attributes.xattrs = xattrs_on_disk(parent, &place.name, terms.carried.xattrs);
+    entry.attributes.xattrs = terms.xattrs_on_disk(parent, &place.name);
     tables.put(&entry)?;
     if kind == Kind::Directory {
         let inner = Arc::new(parent.open_dir(&place.name)?);

@@ -1,9 +1,10 @@
 //! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own.
 
 use super::listing::send_disk_listing;
-use super::owners::resolve;
+use super::owners::{Terms, resolve};
 use super::{own_carried, rights, walk_path};
 use crate::daemon::{DaemonError, ModuleOptions};
+use crate::engine::owners::OwnerMap;
 use crate::fs::Directory;
 use crate::net::ReceiverLink;
 use crossbeam_channel::Select;
@@ -41,6 +42,7 @@ pub fn serve(
         may_delete: false,
     };
     let _ = link.control().send(ToSender::Opened(opened));
+    let terms = Terms::new(carried, OwnerMap::default());
     loop {
         let mut select = Select::new();
         select.recv(link.incoming());
@@ -60,7 +62,7 @@ pub fn serve(
                 let here = here.map_err(|error| (CloseCode::Unable, error.text))?;
                 let _ = link.control().send(ToSender::Owners(OwnersHere(here)));
             }
-            Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path, carried.xattrs),
+            Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path, &terms),
             Ok(_) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
             Err(error) if error.is_disconnected() => return Ok(()),
             Err(_) => {}

@@ -10,7 +10,7 @@ mod spans;
 mod touched;
 mod work;
 
-pub use owners::{OwnerKey, messages as owner_messages, rows as owner_rows};
+pub use owners::{OwnerKey, keys as owner_keys, messages as owner_messages, rows as owner_rows};
 pub use reconcile::{ReconcileError, listing_from, receive_listing};
 pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 
@@ -283,7 +283,9 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
     let mut options = context.options.clone();
     options.link.remembered = remembered_path(context);
     let open = opening(context, Purpose::Mirror)?;
-    let named = Named::begin(&options.owners, context.source.ledger.owners());
+    let source = &context.source;
+    let owners = source.ledger.owners().iter().chain(source.acl_owners.iter());
+    let named = Named::begin(&options.owners, owners);
     let owners = match named {
         Ok((named, rows)) => {
             context.named = named;

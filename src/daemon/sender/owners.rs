@@ -1,6 +1,5 @@
 //! What the target is told of users and groups: before the opening, of all that the tree has; later, of those that turn up.
 
-use crate::daemon::ledger::OwnerIds;
 use crate::engine::owners::OwnerRules;
 use crate::fs::owner_name;
 use driftless_protocol::limits::{OWNERS_MAX, OWNERS_TOTAL_MAX};
@@ -47,9 +46,12 @@ pub struct Named {
 
 impl Named {
     /// All that the tree has now, and what is to be told of them before the opening.
-    pub fn begin(rules: &OwnerRules, ids: &OwnerIds) -> Result<(Named, Vec<OwnerRow>), String> {
-        let known: HashSet<OwnerKey> = ids.iter().collect();
-        let rows = rows(rules, ids.iter())?;
+    pub fn begin(
+        rules: &OwnerRules,
+        all: impl Iterator<Item = OwnerKey>,
+    ) -> Result<(Named, Vec<OwnerRow>), String> {
+        let known: HashSet<OwnerKey> = all.collect();
+        let rows = rows(rules, known.iter().copied())?;
         check_number(rows.len())?;
         let named = Named {
             known,
@@ -59,15 +61,15 @@ impl Named {
         Ok((named, rows))
     }
 
-    /// Whether the target knows whose these are.
-    pub fn knows(&self, attributes: &Attributes) -> bool {
-        keys(attributes).iter().all(|key| self.known.contains(key))
+    /// Whether the target knows all of these.
+    pub fn knows(&self, keys: &[OwnerKey]) -> bool {
+        keys.iter().all(|key| self.known.contains(key))
     }
 
-    /// What has to be told before these attributes can be sent, if that was not told yet.
-    pub fn news(&mut self, rules: &OwnerRules, attributes: &Attributes) -> Result<Vec<OwnerRow>, String> {
+    /// What has to be told before anything is sent that names these, if that was not told yet.
+    pub fn news(&mut self, rules: &OwnerRules, keys: &[OwnerKey]) -> Result<Vec<OwnerRow>, String> {
         let mut news = Vec::new();
-        for key in keys(attributes) {
+        for &key in keys {
             if self.known.contains(&key) || self.underway.contains(&key) {
                 continue;
             }
@@ -104,7 +106,8 @@ fn check_number(rows: usize) -> Result<(), String> {
     }
 }
 
-fn keys(attributes: &Attributes) -> [OwnerKey; 2] {
+/// Whose something is.
+pub fn keys(attributes: &Attributes) -> [OwnerKey; 2] {
     [
         (OwnerKind::User, attributes.uid),
         (OwnerKind::Group, attributes.gid),

@@ -3,6 +3,7 @@
 //! Everything here decides by `stat` against the catalog; no file is opened. A changed object gets a new number in the
 //! journal (one slot per object); reading its content is the session's business.
 
+mod acl_owners;
 mod mounts;
 mod rules;
 
@@ -22,6 +23,7 @@ use crate::store::{
     root_place,
 };
 use crate::watch::{WatchError, WatchEvent, Watcher};
+use acl_owners::AclOwners;
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
@@ -92,6 +94,8 @@ pub struct Source {
     devices: bool,
     /// Objects that were found to have extended attributes of other classes, each time one was looked at.
     pub foreign_xattrs: u64,
+    /// The users and groups whom ACLs name.
+    pub acl_owners: AclOwners,
     rules: Option<Rules>,
     /// Mount points that the user was told of.
     mounts: HashSet<Place>,
@@ -186,6 +190,9 @@ impl Source {
             })
         };
         let (signatures, spans) = (cache("signatures")?, cache("spans")?);
+        let acl_owners = catalog
+            .read(|view| AclOwners::load(view))
+            .map_err(|error| failed(&error))?;
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
             warnings.push(format!(
@@ -211,6 +218,7 @@ impl Source {
             classes: XattrClasses::NONE,
             devices: false,
             foreign_xattrs: 0,
+            acl_owners,
             rules,
             mounts: HashSet::new(),
             unmounted: HashSet::new(),
@@ -334,6 +342,7 @@ impl Source {
         match found {
             Ok(found) => {
                 self.foreign_xattrs += u64::from(found.others > 0);
+                self.acl_owners.note(&found.xattrs);
                 found.xattrs.digest()
             }
             Err(error) => {
@@ -603,6 +612,8 @@ impl Source {
     pub fn put(&mut self, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
         let old = t.get(entry.object)?;
         self.ledger.replace(old.as_ref(), Some(entry));
+        // Not after the digests of the attributes that name them.
+        self.acl_owners.store(t)?;
         t.put(entry)
     }
 

@@ -5,7 +5,7 @@ use crate::daemon::sender::{OwnerKey, owner_messages, owner_rows};
 use crate::engine::owners::{Owner, OwnerMap, OwnerRules, Unmapped};
 use crate::net::SenderLink;
 use driftless_protocol::message::{ToReceiver, ToSender};
-use driftless_protocol::{Attributes, OwnerKind};
+use driftless_protocol::{Attributes, Digest, Xattrs};
 use std::collections::{HashSet, VecDeque};
 
 /// What is known of owners so far.
@@ -38,9 +38,8 @@ impl<'a> Owners<'a> {
     }
 
     /// Asks who these are on the target, if that was not asked yet.
-    pub fn learn<'b>(&mut self, all: impl Iterator<Item = &'b Attributes>) -> Result<(), DaemonError> {
-        let keys = all.flat_map(|a| [(OwnerKind::User, a.uid), (OwnerKind::Group, a.gid)]);
-        let news: Vec<OwnerKey> = keys.filter(|&key| self.known.insert(key)).collect();
+    pub fn learn(&mut self, all: impl Iterator<Item = OwnerKey>) -> Result<(), DaemonError> {
+        let news: Vec<OwnerKey> = all.filter(|&key| self.known.insert(key)).collect();
         let rows = owner_rows(self.rules, news).map_err(DaemonError::failed)?;
         for rows in owner_messages(rows) {
             let gone = || DaemonError::failed("the receiver is gone");
@@ -58,6 +57,11 @@ impl<'a> Owners<'a> {
             here.0.into_iter().for_each(|row| self.map.set(row));
         }
         Ok(())
+    }
+
+    /// The digest of extended attributes with those whom ACLs name as they are on the target.
+    pub fn xattrs_there(&self, xattrs: &Xattrs) -> Result<Option<Digest>, Unmapped> {
+        Ok(self.map.xattrs_here(xattrs)?.digest())
     }
 
     /// Who the owner of something here is on the target.

@@ -323,7 +323,7 @@ fn s20_no_step_of_a_change_of_acls_allows_more_than_before_or_after() {
         let xattrs = Xattrs::new(list.collect()).unwrap();
         let attributes = ours(*mode, time(1, 0));
         let wanted = Metadata {
-            xattrs: Some(&xattrs),
+            xattrs: Some(std::borrow::Cow::Borrowed(&xattrs)),
             ..Metadata::plain(&attributes, carried)
         };
         let applied = place.dir.set_metadata(&name(n), kind, &wanted).unwrap();

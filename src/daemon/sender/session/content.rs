@@ -1,6 +1,7 @@
 //! Contents that were read: in which form they travel, and what happens when a file will not hold still.
 
 use super::*;
+use crate::daemon::sender::owner_keys;
 use crate::engine::delta::Patch;
 use driftless_protocol::Attributes;
 use driftless_protocol::limits::PATCH_LITERALS_BYTES_MAX;
@@ -120,7 +121,7 @@ impl Session<'_, '_> {
         // The extended attributes are those that went with the offer. An owner of whom the target has not heard gets the file
         // afterwards.
         let mut attributes = stat.attributes.completed(&offered);
-        if self.context.source.ledger.carried().owner && !self.context.named.knows(&attributes) {
+        if self.context.source.ledger.carried().owner && !self.context.named.knows(&owner_keys(&attributes)) {
             let Attributes { mode, uid, gid, .. } = offered;
             attributes = Attributes {
                 mode,

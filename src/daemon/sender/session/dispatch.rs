@@ -1,8 +1,8 @@
 //! From the journal to ops: what goes next, what has to wait for what.
 
 use super::*;
-use crate::daemon::sender::owner_messages;
-use driftless_protocol::Attributes;
+use crate::daemon::sender::{OwnerKey, owner_keys, owner_messages};
+use crate::engine::owners::acl_owners;
 
 impl Session<'_, '_> {
     /// Nothing is under way for an object any more; what changed meanwhile has its turn.
@@ -252,7 +252,8 @@ impl Session<'_, '_> {
         let xattrs = self.read_xattrs(&mut body, &mut flight);
         let waits_for_owners = body
             .attributes()
-            .is_some_and(|&attributes| !self.has_named(attributes));
+            .map(owner_keys)
+            .is_some_and(|keys| !self.has_named(&[&keys, &acl_owners(&xattrs)[..]].concat()));
         if self.lost.is_some() {
             return;
         }
@@ -277,12 +278,12 @@ impl Session<'_, '_> {
         self.send(OpMessage::Op(op), weight + 128);
     }
 
-    /// Whether the target knows whose these attributes are. If it does not, it is told.
-    fn has_named(&mut self, attributes: Attributes) -> bool {
-        if !self.context.source.ledger.carried().owner || self.context.named.knows(&attributes) {
+    /// Whether the target knows these users and groups. If it does not, it is told.
+    fn has_named(&mut self, keys: &[OwnerKey]) -> bool {
+        if !self.context.source.ledger.carried().owner || self.context.named.knows(keys) {
             return true;
         }
-        match self.context.named.news(&self.context.options.owners, &attributes) {
+        match self.context.named.news(&self.context.options.owners, keys) {
             Ok(news) => {
                 for rows in owner_messages(news) {
                     let told = rows.0.iter().map(|row| (row.kind, row.id)).collect();
@@ -298,7 +299,7 @@ impl Session<'_, '_> {
             // next one begins with a look at all of them.
             Err(error) => self.lost = Some(error),
         }
-        self.context.named.knows(&attributes)
+        self.context.named.knows(keys)
     }
 
     /// The extended attributes that go with an op. If they are others by now than when the object was looked at, the op
