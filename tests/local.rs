@@ -44,6 +44,7 @@ impl Local {
 
     fn sender_options(&self, address: SocketAddr, follow: bool) -> SenderOptions {
         SenderOptions {
+            links: Default::default(),
             modes: Default::default(),
             owners: Default::default(),
             link: self.link.clone(),

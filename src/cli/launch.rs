@@ -1,9 +1,9 @@
 //! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
 
+use super::appearance::AppearanceArgs;
 use super::filtering::FilteringArgs;
 use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
-use super::owners::OwnerArgs;
 use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
@@ -68,7 +68,7 @@ pub(super) struct SendArgs {
     #[command(flatten)]
     filtering: FilteringArgs,
     #[command(flatten)]
-    owners: OwnerArgs,
+    appearance: AppearanceArgs,
     #[command(flatten)]
     port: PortArg,
 }
@@ -184,8 +184,9 @@ impl SendArgs {
             append_only: self.timing.append_only(),
             accept_root: self.accept_root,
             filter: filter.clone(),
-            owners: self.owners.rules(),
-            modes: self.owners.modes(),
+            owners: self.appearance.rules(),
+            modes: self.appearance.modes(),
+            links: self.appearance.links(),
             link: end.link.clone(),
         }
     }

@@ -4,6 +4,7 @@
 //! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
 //! the last word of `driftless id`.
 
+mod appearance;
 mod approve;
 mod bench;
 mod config;
@@ -19,7 +20,6 @@ mod narrate;
 mod network;
 mod orders;
 mod output;
-mod owners;
 mod pair;
 mod peers;
 mod priority;

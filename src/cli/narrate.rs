@@ -279,7 +279,10 @@ fn sentence(target: &str, summary: &Summary, time: Duration) -> String {
         (counters.extras_kept, "extra kept"),
         (counters.failed, "failed"),
         (counters.unreadable, "unreadable"),
-        (counters.skipped, "skipped (sockets, devices, FIFOs)"),
+        (
+            counters.skipped,
+            "skipped (sockets, and devices and links that are left out)",
+        ),
         (
             counters.foreign_xattrs,
             "with extended attributes that are not carried",

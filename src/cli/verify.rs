@@ -1,5 +1,6 @@
 //! `driftless verify`: both trees are read and compared.
 
+use super::appearance::AppearanceArgs;
 use super::filtering::FilteringArgs;
 use super::launch::{
     Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
@@ -7,7 +8,6 @@ use super::launch::{
 use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
-use super::owners::OwnerArgs;
 use super::text::{self, escaped};
 use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
 use crate::daemon::SenderOptions;
@@ -38,7 +38,7 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     filtering: FilteringArgs,
     #[command(flatten)]
-    owners: OwnerArgs,
+    appearance: AppearanceArgs,
     #[command(flatten)]
     port: PortArg,
 }
@@ -77,8 +77,9 @@ impl VerifyArgs {
         filter: &Filter,
     ) -> Result<u8, CliError> {
         let options = SenderOptions {
-            owners: self.owners.rules(),
-            modes: self.owners.modes(),
+            owners: self.appearance.rules(),
+            modes: self.appearance.modes(),
+            links: self.appearance.links(),
             ..SendArgs::default().options(session, end, source, filter, false)
         };
         let target = end.target.display.clone();

@@ -3,6 +3,7 @@
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
+use crate::engine::links::LinkPolicy;
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
@@ -119,6 +120,8 @@ pub struct SenderOptions {
     pub accept_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.
     pub filter: Filter,
+    /// Which symbolic links are mirrored.
+    pub links: LinkPolicy,
     /// How modes are changed on the way.
     pub modes: ModeChanges,
     /// What the target is told of users and groups.
@@ -132,6 +135,7 @@ impl SenderOptions {
     pub fn view(&self) -> Arc<View> {
         Arc::new(View {
             modes: self.modes.clone(),
+            links: self.links,
         })
     }
 }

@@ -21,6 +21,8 @@ pub struct Directory {
     shown: String,
     /// As what it shows itself, if not as what it is.
     pub(super) view: Option<Arc<View>>,
+    /// How many levels it is below the root, as it was opened.
+    pub(super) depth: usize,
 }
 
 /// What [`Directory::rename`] and [`Directory::hard_link`] do when the new name is taken.
@@ -49,7 +51,13 @@ impl Directory {
         let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
             .map_err(|errno| FsError::new("open the directory", shown.as_str(), errno))?;
         let view = None;
-        let directory = Directory { fd, shown, view };
+        let depth = 0;
+        let directory = Directory {
+            fd,
+            shown,
+            view,
+            depth,
+        };
         // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
         directory.open_beneath(
             "open the directory",
@@ -104,13 +112,14 @@ impl Directory {
             fd,
             shown: self.shown_name(name),
             view: self.view.clone(),
+            depth: self.depth + 1,
         })
     }
 
     /// What `name` is; `None` when nothing has that name. Never follows a link.
     pub fn stat(&self, name: &Name) -> Result<Option<Stat>> {
         match stat_at(&self.fd, name.as_bytes()) {
-            Ok(stat) => Ok(Some(self.show(stat))),
+            Ok(stat) => Ok(Some(self.show_at(name, stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed_at("look at", name)(errno)),
         }
@@ -118,6 +127,19 @@ impl Directory {
 
     /// The text of a symbolic link.
     pub fn read_link(&self, name: &Name) -> Result<Vec<u8>> {
+        let text = self.link_text(name)?;
+        match self.shows_link(&text) {
+            true => Ok(text),
+            // Another than when it was looked at.
+            false => Err(FsError::substituted(
+                "read the link",
+                self.shown_name(name),
+                "it is one that is left out",
+            )),
+        }
+    }
+
+    pub(super) fn link_text(&self, name: &Name) -> Result<Vec<u8>> {
         match retry_on_intr(|| rustix::fs::readlinkat(&self.fd, name.as_bytes(), Vec::new())) {
             Ok(text) => Ok(text.into_bytes()),
             Err(Errno::INVAL) => Err(FsError::substituted(
@@ -303,6 +325,7 @@ impl Directory {
             fd,
             shown: self.shown.clone(),
             view: self.view.clone(),
+            depth: self.depth,
         })
     }
 
@@ -324,7 +347,13 @@ impl Directory {
         let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, "..", flags, Mode::empty()))
             .map_err(self.failed("open the parent of"))?;
         let view = None;
-        Ok(Directory { fd, shown, view })
+        let depth = 0;
+        Ok(Directory {
+            fd,
+            shown,
+            view,
+            depth,
+        })
     }
 
     /// Opens `name` (one element, or `.`) below this directory.

@@ -45,7 +45,10 @@ impl Directory {
         listing.entries.reserve_exact(names.len());
         for name in names {
             match stat_at(self, name.as_bytes()) {
-                Ok(stat) => listing.entries.push((name, self.show(stat))),
+                Ok(stat) => {
+                    let stat = self.show_at(&name, stat);
+                    listing.entries.push((name, stat));
+                }
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let error = self.failed_at("look at", &name)(errno);

@@ -65,11 +65,14 @@ impl Shortcut {
         way.rooms.retain(|room| room.strong_count() > 0);
         way.rooms.push(Arc::downgrade(&room));
         drop(way);
+        if accepting.send(Accepted::Mirror(receiver)).is_err() {
+            return Ok(None);
+        }
+        // Now that somebody takes them: there may be more than a queue holds.
         for message in first {
             let _ = sender.control.send(message);
         }
-        let accepted = accepting.send(Accepted::Mirror(receiver));
-        Ok(accepted.is_ok().then_some(sender))
+        Ok(Some(sender))
     }
 }
 

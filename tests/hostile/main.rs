@@ -8,6 +8,7 @@ mod door;
 mod links;
 mod names;
 mod numbers;
+mod owners;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

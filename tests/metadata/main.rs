@@ -6,6 +6,7 @@ mod modes;
 mod names;
 mod objects;
 mod owners;
+mod policy;
 mod sparse;
 mod tree;
 mod values;

@@ -19,6 +19,7 @@ use driftless::daemon::{
 };
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
+use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
 use driftless::engine::owners::OwnerRules;
 use driftless::engine::pending::PendingOptions;
@@ -68,6 +69,7 @@ pub struct Pair {
     pub filter: Filter,
     pub owners: OwnerRules,
     pub modes: ModeChanges,
+    pub links: LinkPolicy,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
 }
@@ -105,6 +107,7 @@ impl Pair {
             filter: Filter::everything(),
             owners: OwnerRules::default(),
             modes: ModeChanges::default(),
+            links: LinkPolicy::All,
             xattrs: XattrClasses::USUAL,
         }
     }
@@ -166,6 +169,7 @@ impl Pair {
             append_only: self.append_only.clone(),
             accept_root: self.accept_root,
             filter: self.filter.clone(),
+            links: self.links,
             modes: self.modes.clone(),
             owners: self.owners.clone(),
             link: LinkOptions::default(),

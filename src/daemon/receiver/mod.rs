@@ -39,7 +39,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a peer may take to answer before its connection counts as dead.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
@@ -283,10 +283,10 @@ impl Shared {
 
     fn serve(&self, link: &ReceiverLink) {
         let peer = link.peer();
-        let deadline = self.options.link.hello_timeout;
+        let deadline = Instant::now() + self.options.link.hello_timeout;
         let mut owners = Vec::new();
         let open = loop {
-            match link.incoming().recv_timeout(deadline) {
+            match link.incoming().recv_deadline(deadline) {
                 Ok(ToReceiver::Open(open)) => break open,
                 Ok(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
                     owners.extend(rows.0);

@@ -915,6 +915,10 @@ impl Source {
                         self.touched.only_renamed(moved.object, [&moved.place, &place]);
                     }
                     if kind == Kind::Directory {
+                        // Handles know where they were opened.
+                        if self.root.is_seen_by_place() {
+                            self.handles.clear();
+                        }
                         self.forget_rules(moved.object);
                     }
                     moved.place = place.clone();

@@ -53,6 +53,7 @@ impl Bench {
             append_only: FileSet::default(),
             filter: crate::engine::filter::Filter::everything(),
             accept_root: false,
+            links: Default::default(),
             modes: Default::default(),
             owners: Default::default(),
             link: LinkOptions::default(),

@@ -1,6 +1,7 @@
-//! Whose the files are on the target, and with which permissions: options of the end that sends, with rsync's names and
-//! syntax.
+//! As what the tree appears on the target (owners, permissions, links): options of the end that sends, with rsync's names
+//! and syntax.
 
+use crate::engine::links::LinkPolicy;
 use crate::engine::mode::{ModeChanges, ModeError};
 use crate::engine::owners::{OwnerRules, OwnerRulesError};
 use clap::Args;
@@ -8,7 +9,7 @@ use driftless_protocol::OwnerKind;
 
 /// Options of every command that sends or compares.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct OwnerArgs {
+pub(super) struct AppearanceArgs {
     /// Owners and groups by number: do not look for those of the same name on the target
     #[arg(long)]
     numeric_ids: bool,
@@ -26,9 +27,24 @@ pub(super) struct OwnerArgs {
     /// (`D755,F644`, `go-w`, `Dg+s`); X is execution where somebody may execute already. All that fit apply, in order
     #[arg(long, value_name = "CHANGE,...", value_parser = chmod)]
     chmod: Vec<ModeChanges>,
+    /// Leave symbolic links out. Without this, they are mirrored as the text that they are, and never followed
+    #[arg(long)]
+    no_links: bool,
+    /// Leave out symbolic links that may lead out of the tree: absolute ones, and those with more `..` than they may have
+    #[arg(long, conflicts_with = "no_links")]
+    safe_links: bool,
 }
 
-impl OwnerArgs {
+impl AppearanceArgs {
+    /// Which symbolic links are mirrored.
+    pub(super) fn links(&self) -> LinkPolicy {
+        match (self.no_links, self.safe_links) {
+            (true, _) => LinkPolicy::None,
+            (false, true) => LinkPolicy::Safe,
+            (false, false) => LinkPolicy::All,
+        }
+    }
+
     /// How modes are changed.
     pub(super) fn modes(&self) -> ModeChanges {
         let mut modes = ModeChanges::default();
