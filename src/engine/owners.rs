@@ -116,8 +116,9 @@ impl OwnerMap {
         })
     }
 
-    /// Whose something on this disk is, in the sender's numbers: `expected` if that is right, and otherwise the lowest that
-    /// is, or [`NOBODY`].
+    /// Whose something on this disk is, in the sender's numbers: `expected` if that is right, otherwise the lowest that was
+    /// [set](OwnerMap::set), or the number itself if it is none of the sender's others, or [`NOBODY`]. Expect nobody where
+    /// nothing is known.
     pub fn theirs(&self, here: Owner, expected: Owner) -> Owner {
         Owner {
             uid: self.users.theirs(here.uid, expected.uid),

@@ -89,7 +89,7 @@ impl Terms {
     pub fn seen(&self, found: Attributes, expected: Option<&Attributes>) -> Attributes {
         let here = owner_of(&found);
         let owner = match (self.carried.owner, expected.map(owner_of)) {
-            (true, expected) => self.owners().theirs(here, expected.unwrap_or(here)),
+            (true, expected) => self.owners().theirs(here, expected.unwrap_or(NOBODY_AT_ALL)),
             // They do not count, and are as good as right.
             (false, Some(expected)) => expected,
             (false, None) => here,

@@ -4,11 +4,12 @@
 use super::apply::StagedFile;
 use super::replica::{ApplyError, Replica, ReplicaError, WalkReport};
 use crate::daemon::ledger::Ledger;
+use crate::engine::owners::OwnerMap;
 use crate::fs::{Directory, Staged};
 use crate::store::{CatalogRead, Tables};
 use driftless_protocol::Xattrs;
 use driftless_protocol::message::Place;
-use driftless_protocol::{Attributes, Digest, Name, ObjectId, Timestamp};
+use driftless_protocol::{Attributes, Carried, Digest, Name, ObjectId, OwnerHere, OwnerKind, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -295,6 +296,90 @@ fn s02_a_directory_that_somebody_swapped_is_not_written_into() {
             .count(),
         0
     );
+}
+
+fn owner(bench: &Bench, object: u64) -> u32 {
+    let entry = bench.replica.catalog.read(|view| view.get(ObjectId(object)));
+    entry.unwrap().unwrap().attributes.uid
+}
+
+/// While owners do not count, the catalog has what the sender said. Once they do, it has what the disk has.
+#[test]
+fn owners_that_begin_to_count_are_those_of_the_disk() {
+    let mut bench = Bench::new();
+    let with = |owner| Carried {
+        owner,
+        ..Carried::default()
+    };
+    bench.replica.set_carried(with(false)).unwrap();
+    let theirs = Attributes {
+        uid: 123_456,
+        ..attributes()
+    };
+    bench
+        .apply(|replica, t| {
+            replica.make_directory(t, place(1, "d"), ObjectId(10), theirs, &Xattrs::default())
+        })
+        .unwrap();
+    assert_eq!(owner(&bench, 10), 123_456);
+    bench.replica.set_carried(with(true)).unwrap();
+    assert_eq!(owner(&bench, 10), attributes().uid);
+    let counted = bench.replica.catalog.read(|view| Ledger::of(view, with(true)));
+    assert_eq!(bench.replica.ledger.fold(), counted.unwrap().fold());
+}
+
+/// Under another map an entry belongs to somebody else, also after a restart; its content stays known.
+#[test]
+fn another_map_makes_other_owners_and_leaves_contents_alone() {
+    let mut bench = Bench::new();
+    let carried = Carried {
+        owner: true,
+        ..Carried::default()
+    };
+    bench.replica.set_carried(carried).unwrap();
+    let me = attributes().uid;
+    let map = |id, here| {
+        let mut map = OwnerMap::default();
+        map.set(OwnerHere {
+            kind: OwnerKind::User,
+            id,
+            here: Some(here),
+        });
+        map
+    };
+    // Number 7 000 000 of the sender's is whoever runs this.
+    bench
+        .apply(|replica, t| Ok(replica.set_owners(t, map(7_000_000, me))?))
+        .unwrap();
+    bench.put(10, place(1, "file"), "content");
+    assert_eq!(owner(&bench, 10), me);
+    bench
+        .apply(|replica, t| {
+            let attributes = Attributes {
+                uid: 7_000_000,
+                ..attributes()
+            };
+            replica.set_attributes(t, ObjectId(10), attributes, &Xattrs::default())
+        })
+        .unwrap();
+    assert_eq!(owner(&bench, 10), 7_000_000);
+    let (root, home) = (bench.path(""), bench.directory.path().join("home"));
+    drop(bench.replica);
+    let (replica, report) = open(&root, &home).unwrap();
+    assert_eq!(report.changed, 0, "{report:?}");
+    bench.replica = replica;
+    bench.replica.set_carried(carried).unwrap();
+    assert_eq!(owner(&bench, 10), 7_000_000);
+    bench
+        .apply(|replica, t| Ok(replica.set_owners(t, map(7_000_000, me + 1))?))
+        .unwrap();
+    assert_eq!(
+        owner(&bench, 10),
+        me,
+        "who is not the sender's any more means himself"
+    );
+    let known = bench.replica.catalog.read(|view| view.get(ObjectId(10)));
+    assert_eq!(known.unwrap().unwrap().digest, Some(Digest::of(b"content")));
 }
 
 proptest! {

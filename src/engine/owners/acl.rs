@@ -1,6 +1,6 @@
 //! ACLs name users and groups, too.
 
-use super::{OwnerMap, Unmapped};
+use super::{NOBODY, OwnerMap, Unmapped};
 use driftless_protocol::xattr::{ACL_ACCESS, ACL_DEFAULT};
 use driftless_protocol::{OwnerKind, Xattr, Xattrs};
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ impl OwnerMap {
                 OwnerKind::User => &self.users,
                 OwnerKind::Group => &self.groups,
             };
-            Ok::<_, Infallible>(map.theirs(id, id))
+            Ok::<_, Infallible>(map.theirs(id, NOBODY))
         };
         match mapped(xattrs, self.is_empty(), theirs) {
             Ok(mapped) => mapped,
