@@ -1,10 +1,11 @@
 //! How a receiver confines itself, and how that is told.
 
-use super::CliError;
+use super::{CliError, accounts};
 use crate::confine::{self, Confined, Needs, Protection};
 use crate::daemon::ModuleOptions;
 use crate::daemon::home::Home;
 use crate::daemon::status::ProtectionStatus;
+use crate::fs::delegate_accounts;
 use clap::{Args, ValueEnum};
 use driftless_protocol::XattrClasses;
 use std::net::SocketAddr;
@@ -63,6 +64,11 @@ impl Confine {
             .directories()
             .map_err(|error| CliError::failed(format!("cannot use the home {home}: {error}")))?;
         writable.push(module.path.clone());
+        // To look up a user it may be necessary to read anything and to connect to anything.
+        let delegated = accounts::program().and_then(|mut program| delegate_accounts(&mut program));
+        if let Err(error) = delegated {
+            tracing::warn!("users and groups cannot be looked up by name under confinement: {error}");
+        }
         let privileged = XattrClasses::SECURITY.union(XattrClasses::TRUSTED);
         confine.confined = Some(confine::enter(Needs {
             writable,

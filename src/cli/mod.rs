@@ -4,6 +4,7 @@
 //! The contract is section "Command line" of the design: scripts depend on flags, exit statuses, on the JSON, and on
 //! the last word of `driftless id`.
 
+mod accounts;
 mod appearance;
 mod approve;
 mod bench;
@@ -98,6 +99,8 @@ enum Command {
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
     Bench(Box<bench::BenchArgs>),
+    #[command(hide = true)]
+    Accounts(accounts::AccountsArgs),
 }
 
 /// Why a command ended without having done its work.
@@ -216,6 +219,7 @@ impl Command {
             Command::Invite(args) => args.run(),
             Command::Pair(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::Accounts(args) => args.run(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The users and groups of this machine, wherever they are kept: `/etc/passwd`, LDAP, or what else the C library asks.
 
+use super::account_helper;
 use driftless_protocol::{OwnerKind, OwnerName};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
@@ -40,6 +41,11 @@ pub fn owner_name(kind: OwnerKind, id: u32) -> io::Result<Option<OwnerName>> {
 
 /// The number of a user or group of this name; none if there is no such. May ask a server, and so take long or fail.
 pub fn owner_id(kind: OwnerKind, name: &OwnerName) -> io::Result<Option<u32>> {
+    account_helper::ask(kind, name).unwrap_or_else(|| find_id(kind, name))
+}
+
+/// As [`owner_id`], by this process itself.
+pub(super) fn find_id(kind: OwnerKind, name: &OwnerName) -> io::Result<Option<u32>> {
     let name = CString::new(name.as_bytes()).map_err(io::Error::from)?;
     let id = match kind {
         OwnerKind::User => {

@@ -20,6 +20,7 @@
 //!
 //! [`Name`]: driftless_protocol::name::Name
 
+mod account_helper;
 mod accounts;
 mod boot;
 mod copy;
@@ -44,6 +45,7 @@ mod view;
 mod writers;
 mod xattr;
 
+pub use account_helper::{become_nobody, delegate_accounts, serve_accounts};
 pub use accounts::{owner_id, owner_name, umask};
 pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
