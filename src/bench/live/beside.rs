@@ -1,11 +1,12 @@
-//! What the source's own programs lose while it is followed. Each of them has one thread and always the same work; its time
-//! is compared with that of the same work beside no tool at all.
+//! What the source's own programs lose while it is followed. Each of them has one thread, a processor of its own, and always the
+//! same work; its time is compared with that of the same work beside no tool at all.
 
 use super::super::BenchError;
 use super::super::corpus::{self, PAGE, Rng, Text, stamp};
 use super::super::plan::Plan;
 use super::super::tool::Run;
 use super::Bed;
+use super::cores::OwnCore;
 use super::figures::Figures;
 use super::follower::Follower;
 use super::quiet;
@@ -114,11 +115,13 @@ impl Program {
     ) -> Result<Figures, BenchError> {
         quiet::wait_for_rest(tool);
         tool.health()?;
+        let core = OwnCore::take(tool);
         let worked = match self {
             Program::Build => build(&bed.source, bed.run),
             Program::Writes => writes(bed),
             Program::Untar => untar(bed),
         };
+        drop(core);
         let time = worked.map_err(|error| BenchError::io("work in", &bed.source, &error))?;
         run.wall_s = time.as_secs_f64();
         tool.health()?;

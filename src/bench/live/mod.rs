@@ -17,6 +17,7 @@
 mod away;
 mod beside;
 mod changes;
+mod cores;
 mod figures;
 mod follower;
 mod large_tree;
@@ -66,7 +67,8 @@ pub const METHOD: &[&str] = &[
      for what still runs and in clock ticks for what has ended. CPU, memory and bytes of a live run end when both trees are \
      equal, except for idle and neighbour, which measure a window, and for the sender's CPU of target-away. Of lsyncd's and rsync's copies, times of directories need \
      only be right to the second.",
-    "beside-*: the time of a program of one thread that works in the source. `nobody` is the same without any tool; what a \
+    "beside-*: the time of a program of one thread that works in the source and has a processor of its own; what the tool runs \
+     shares the others. `nobody` is the same without any tool; what a \
      tool's receiving end takes from this machine counts as well.",
 ];
 
