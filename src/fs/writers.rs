@@ -19,6 +19,9 @@ const SYS_CACHESTAT: libc::c_long = 451;
 /// xfs, btrfs, f2fs. (tmpfs never moves a time for a store; overlayfs keeps the pages elsewhere.)
 const TELLING: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
 
+/// The pages of a file of up to this size are counted before it is asked who has it open.
+const COUNTED_BYTES_MAX: u64 = 8 << 20;
+
 #[repr(C)]
 struct CacheRange {
     offset: u64,
@@ -42,6 +45,10 @@ impl StableRead {
     /// Where nothing can be found out (a file of somebody else on an unusual file system), yes is assumed.
     pub fn will_tell(&self, write: bool) -> bool {
         let file = self.file();
+        // To count the pages of a large file takes milliseconds; to ask for writers first saves that nearly always.
+        if self.stat().size > COUNTED_BYTES_MAX && has_writer(file) == Some(false) {
+            return true;
+        }
         let is_telling = rustix::fs::fstatfs(file)
             .is_ok_and(|found| TELLING.contains(&(found.f_type as u64 & 0xffff_ffff)));
         if is_telling && (is_clean(file) == Some(true) || write && write_out(file, 0, 0).is_ok()) {

@@ -150,7 +150,8 @@ impl Session<'_, '_> {
                     .extend(self.assumed.due(&entry).map(|due| (due, object)));
                 return Ok(());
             }
-            Next::Read | Next::Digest if self.is_too_fresh(&entry) => {
+            // Of one that only grows the end is read at once: it is looked at again in any case.
+            Next::Read | Next::Digest if self.is_too_fresh(&entry) && !self.may_read_end(&entry)? => {
                 self.delayed.insert((Instant::now() + CLOCK_TICK, object));
                 return Ok(());
             }

@@ -125,31 +125,32 @@ impl Session<'_, '_> {
 
     /// As [`Session::file_ref`], of an entry as the catalog has it now.
     pub(super) fn file_ref_of(&mut self, entry: &Entry) -> Result<Option<FileRef>, StoreError> {
-        let object = entry.object;
-        let append_only = &self.context.options.append_only;
-        let may_assume = !append_only.is_empty() && self.assumed.may_assume(object);
+        let only_grows = self.may_read_end(entry)?;
         let source = &mut *self.context.source;
         let parent = entry.place.directory;
-        if let Some(directory) = source.open_directory(parent).filter(|_| !may_assume) {
-            return Ok(Some(file_ref(entry, directory, false)));
+        if let Some(directory) = source.open_directory(parent) {
+            return Ok(Some(file_ref(entry, directory, only_grows)));
         }
         let catalog = source.catalog.clone();
         catalog.read(|view| {
-            let directories = match may_assume {
-                true => view.path_of(parent)?,
-                false => None,
-            };
-            let only_grows = directories.is_some_and(|names| {
-                let directory = names
-                    .iter()
-                    .map(driftless_protocol::Name::as_bytes)
-                    .collect::<Vec<_>>()
-                    .join(&b'/');
-                append_only.has(&directory, entry.place.name.as_bytes())
-            });
             let directory = source.directory(view, parent)?;
             Ok(directory.map(|directory| file_ref(entry, directory, only_grows)))
         })
+    }
+
+    /// Whether the user says that a file only grows, and it may be believed for now.
+    pub(super) fn may_read_end(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let append_only = &self.context.options.append_only;
+        if append_only.is_empty() || !self.assumed.may_assume(entry.object) {
+            return Ok(false);
+        }
+        let parent = entry.place.directory;
+        let names = self.context.source.catalog.read(|view| view.path_of(parent))?;
+        let is_meant = names.is_some_and(|names| {
+            let names: Vec<_> = names.iter().map(driftless_protocol::Name::as_bytes).collect();
+            append_only.has(&names.join(&b'/'), entry.place.name.as_bytes())
+        });
+        Ok(is_meant)
     }
 
     /// Ops ended: their objects may change again. What is not on stable storage there yet is forgotten by a receiver
