@@ -19,8 +19,11 @@
 mod attempts;
 mod calls;
 mod capabilities;
+mod computing;
 mod landlock;
 mod mounts;
+
+pub use computing::compute_only;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
