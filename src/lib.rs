@@ -5,6 +5,7 @@ pub mod confine;
 pub mod daemon;
 pub mod engine;
 pub mod fs;
+pub mod import;
 pub mod net;
 pub mod store;
 pub mod watch;

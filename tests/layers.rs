@@ -13,12 +13,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["engine"]),
     ("net", &["engine"]),
     ("confine", &[]),
+    ("import", &["engine", "confine"]),
     ("daemon", &["engine", "fs", "watch", "store", "net"]),
     ("bench", &["engine", "fs", "watch", "store", "net", "daemon"]),
     (
         "cli",
         &[
-            "engine", "fs", "watch", "store", "net", "confine", "daemon", "bench",
+            "engine", "fs", "watch", "store", "net", "confine", "daemon", "bench", "import",
         ],
     ),
     ("bin", &["cli"]),
@@ -69,7 +70,19 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "only net knows QUIC",
     ),
     (
-        &["daemon", "cli", "store", "net"],
+        &[
+            "engine", "fs", "watch", "store", "net", "confine", "daemon", "bench", "cli",
+        ],
+        &["mlua::"],
+        "only import knows Lua",
+    ),
+    (
+        &["import"],
+        &["std::net", "tokio::", "std::fs", "std::os"],
+        "the configuration of another program is data, and what comes of it, too",
+    ),
+    (
+        &["daemon", "cli", "store", "net", "import"],
         &["unsafe "],
         "memory is safe there by construction",
     ),

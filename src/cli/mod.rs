@@ -13,6 +13,7 @@ mod confinement;
 mod daemon;
 mod filtering;
 mod id;
+mod import_lsyncd;
 mod invite;
 mod launch;
 mod metadata;
@@ -91,6 +92,7 @@ enum Command {
     Peers(peers::PeersArgs),
     Daemon(daemon::DaemonArgs),
     Config(config::ConfigArgs),
+    ImportLsyncd(import_lsyncd::ImportLsyncdArgs),
     Reload(orders::ReloadArgs),
     Pause(orders::PauseArgs),
     Resume(orders::ResumeArgs),
@@ -211,6 +213,7 @@ impl Command {
             Command::Peers(args) => args.run(),
             Command::Daemon(args) => args.run(verbose),
             Command::Config(args) => args.run(),
+            Command::ImportLsyncd(args) => args.run(),
             Command::Reload(args) => args.run(),
             Command::Pause(args) => args.run(),
             Command::Resume(args) => args.run(),
@@ -304,6 +307,8 @@ mod tests {
             "driftless daemon --config /etc/x.toml --pid-file /run/x.pid --json -v",
             "driftless config check",
             "driftless config show --config x.toml --json",
+            "driftless import-lsyncd /etc/lsyncd.conf.lua",
+            "driftless import-lsyncd x.lua -o y.toml --json",
             "driftless reload",
             "driftless pause www",
             "driftless start www",
@@ -321,6 +326,7 @@ mod tests {
             "driftless id --rotate --export",
             "driftless frobnicate",
             "driftless config",
+            "driftless import-lsyncd",
             "driftless pause",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

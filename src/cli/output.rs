@@ -54,6 +54,11 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "driftless: {text}");
 }
 
+/// Writes a text for the person at the terminal as it is.
+pub(super) fn plain_note(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// What went wrong with standard output, other than that nobody reads it any more.
 pub(super) fn failure() -> Option<io::Error> {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -9,7 +9,7 @@ mod relations;
 mod schema;
 mod show;
 
-pub(super) use plan::{Configuration, Mirror, Module, load};
+pub(super) use plan::{Configuration, Mirror, Module, check_text, keys_of_mirrors_and_modules, load};
 pub(super) use read::Fault;
 
 use super::launch::{destination, existing_directory};

@@ -1,7 +1,7 @@
 //! From tables to what a daemon runs: which keys may be where, what a mirror inherits, and its options as the same
 //! structs that the command line fills.
 
-use super::read::{Document, Entry, Fault, Place, Table, Value, read};
+use super::read::{Document, Entry, Fault, Place, Table, Value, parse, read};
 use super::relations;
 use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
@@ -151,6 +151,17 @@ pub(in crate::cli) fn load(path: &Path) -> Result<Configuration, Vec<Fault>> {
         document.mirrors.extend(more.mirrors);
         document.modules.extend(more.modules);
     }
+    planned(document, faults)
+}
+
+/// Checks a text as if it was a configuration of that name, without drop-ins.
+pub(in crate::cli) fn check_text(text: &str, name: &str) -> Result<Configuration, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let document = parse(text, &name.into(), false, &mut faults);
+    planned(document, faults)
+}
+
+fn planned(document: Document, mut faults: Vec<Fault>) -> Result<Configuration, Vec<Fault>> {
     let configuration = Planner { faults: &mut faults }.plan(document);
     if let Some(configuration) = configuration.as_ref().filter(|_| faults.is_empty()) {
         relations::check(configuration, &mut faults);
@@ -159,6 +170,13 @@ pub(in crate::cli) fn load(path: &Path) -> Result<Configuration, Vec<Fault>> {
         Some(configuration) if faults.is_empty() => Ok(configuration),
         _ => Err(faults),
     }
+}
+
+/// The keys that a `[[mirror]]` and a `[[module]]` may have.
+pub(in crate::cli) fn keys_of_mirrors_and_modules() -> (Vec<String>, Vec<String>) {
+    let words = Vocabulary::new();
+    let names = |keys: Vec<(String, Shape)>| keys.into_iter().map(|(key, _)| key).collect();
+    (names(words.mirror), names(words.module))
 }
 
 /// The drop-ins by name; hidden files and those of editors are not among them.

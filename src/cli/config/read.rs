@@ -133,7 +133,8 @@ impl Lines<'_> {
     }
 }
 
-fn parse(text: &str, file: &Arc<str>, is_drop_in: bool, faults: &mut Vec<Fault>) -> Document {
+/// Reads a text as if it was in a file.
+pub(super) fn parse(text: &str, file: &Arc<str>, is_drop_in: bool, faults: &mut Vec<Fault>) -> Document {
     let lines = Lines {
         text,
         file,

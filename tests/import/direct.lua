@@ -1,0 +1,2 @@
+settings{ nodaemon = true }
+sync{ default.direct, source = "@SOURCE@", target = "@TARGET@/" }

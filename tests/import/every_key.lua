@@ -1,0 +1,60 @@
+-- Every key that lsyncd's settings, syncs and tables have.
+settings {
+    logfile = "/var/log/lsyncd.log",
+    logident = "lsyncd",
+    logfacility = "daemon",
+    pidfile = "/run/driftless-test.pid",
+    nodaemon = true,
+    statusFile = "/run/lsyncd.status",
+    statusInterval = 20,
+    insist = true,
+    inotifyMode = "CloseWrite or Modify",
+    maxProcesses = 4,
+    maxDelays = 300,
+    onepass = false,
+}
+
+sync {
+    default.rsync,
+    name = "everything",
+    source = "/srv/www/",
+    target = "backup@web1:/srv/www",
+    delay = 5,
+    delete = "running",
+    init = false,
+    maxProcesses = 2,
+    minDelay = 1,
+    monitor = "inotify",
+    exclude = { "*.tmp", "/cache/" },
+    excludeFrom = "/etc/lsyncd.exclude",
+    exitcodes = { [0] = "ok", [1] = "again" },
+    crontab = { "1 0 3 * * *", "1 0 15 * * *" },
+    tunnel = tunnel { command = { "ssh", "-N", "web1" } },
+    batchSizeLimit = 30 * 1024 * 1024,
+    collect = function(agent, exitcode) return "ok" end,
+    rsync = {
+        acls = true, append = true, append_verify = true, archive = true, binary = "/usr/local/bin/rsync",
+        bwlimit = 5000, checksum = true, compress = true, cvs_exclude = true, executability = true, group = true,
+        hard_links = false, ignore_times = true, inplace = true, ipv4 = true, ipv6 = false, links = true,
+        omit_dir_times = true, omit_link_times = true, one_file_system = true, owner = false,
+        password_file = "/etc/rsync.secret", perms = true, protect_args = true, prune_empty_dirs = true,
+        quiet = true, rsh = "/usr/bin/ssh -p 22", rsync_path = "/usr/bin/rsync", sparse = true, temp_dir = "/tmp",
+        timeout = 60, times = true, verbose = true, whole_file = true, xattrs = true,
+        _extra = { "--numeric-ids", "--max-size=1g", "-hh", "--info", "progress2" },
+    },
+}
+
+sync {
+    default.rsyncssh,
+    source = "/home/user/src",
+    host = "user@web2",
+    targetdir = "~/trg/",
+    filter = { "+ /keep/", "- *.o" },
+    filterFrom = "/etc/lsyncd.filter",
+    sshExitCodes = { [0] = "ok" },
+    rsyncExitCodes = { [0] = "ok" },
+    ssh = {
+        binary = "/usr/bin/ssh", identityFile = "/root/.ssh/id", options = { User = "u" }, port = 2222,
+        _extra = { "-T" },
+    },
+}
