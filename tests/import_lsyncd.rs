@@ -3,9 +3,11 @@
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -333,13 +335,51 @@ fn the_process_is_confined_while_it_runs() {
 }
 
 /// A daemon that is ended with the test.
-struct Daemon(Child);
+struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Daemon {
+    fn start(mut command: Command) -> Daemon {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let out = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Daemon { child, lines }
+    }
+
+    /// Looks each time that it says something.
+    #[track_caller]
+    fn wait(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        let mut line = String::new();
+        while !is_so(&line) {
+            let next = self
+                .lines
+                .recv_timeout(until.saturating_duration_since(Instant::now()));
+            line = next.unwrap_or_else(|_| panic!("{what} never came"));
+        }
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+fn has(path: &Path, content: &str) -> bool {
+    fs::read_to_string(path).ok().as_deref() == Some(content)
 }
 
 #[test]
@@ -355,33 +395,61 @@ fn an_imported_configuration_mirrors_changes() {
     let text = text.replace("@TARGET@", &site.path("dst").display().to_string());
     let ended = site.import(text.as_bytes(), &["-o", "home/driftless.toml"]);
     assert_eq!(ended.status, Some(0), "{}", ended.err);
-    let mut command = site.command(&["daemon", "--json", "--config", "home/driftless.toml"]);
-    let mut daemon = Daemon(
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let (sender, lines) = std::sync::mpsc::channel();
-    let out = daemon.0.stdout.take().unwrap();
-    std::thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
+    let daemon = Daemon::start(site.command(&["daemon", "--json"]));
+    let file = site.path("dst/file");
+    daemon.wait("the tree", |_| {
+        has(&file, "one") && !site.path("dst/stray").exists()
     });
-    let until = Instant::now() + PATIENCE;
-    let wait_for = |content: &str| {
-        while fs::read_to_string(site.path("dst/file")).ok().as_deref() != Some(content)
-            || site.path("dst/stray").exists()
-        {
-            let line = lines.recv_timeout(until.saturating_duration_since(Instant::now()));
-            assert!(line.is_ok(), "{content} never arrived");
-        }
-    };
-    wait_for("one");
     fs::write(site.path("src/file"), "two").unwrap();
-    wait_for("two");
+    daemon.wait("the change", |_| has(&file, "two"));
+}
+
+/// What the report says to do on both machines is enough.
+#[test]
+fn the_commands_of_the_report_pair_the_machines() {
+    let (sender, receiver) = (Site::new(), Site::new());
+    fs::create_dir(sender.path("src")).unwrap();
+    fs::create_dir(receiver.path("copy")).unwrap();
+    fs::write(sender.path("src/file"), "one").unwrap();
+    let text = format!(
+        "sync{{ default.rsyncssh, source = '{}', host = 'root@127.0.0.1', targetdir = '{}', delay = 0 }}",
+        sender.path("src").display(),
+        receiver.path("copy").display()
+    );
+    let ended = sender.import(text.as_bytes(), &["-o", "home/driftless.toml", "--json"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.err);
+    let json: Value = serde_json::from_str(&ended.out).unwrap();
+    let there = &json["receivers"][0];
+    let port = UdpSocket::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let module = &there["modules"][0];
+    let configuration = format!(
+        "[settings]\nlisten = '127.0.0.1:{port}'\n[[module]]\nname = {}\npath = {}\n",
+        module["name"], module["path"]
+    );
+    fs::write(receiver.path("home/driftless.toml"), configuration).unwrap();
+    let offered = Daemon::start(receiver.command(&["daemon", "--json"]));
+    offered.wait("the module", |line| line.contains("\"event\":\"ready\""));
+
+    let words = |at: usize, code: &str| -> Vec<String> {
+        let command = there["commands"][at].as_str().unwrap().replace("CODE", code);
+        command.split(' ').skip(1).map(str::to_owned).collect()
+    };
+    let run = |site: &Site, words: Vec<String>| {
+        let ended = site.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ended.status, Some(0), "{words:?}: {}", ended.err);
+        ended.out
+    };
+    let invited = run(&receiver, words(0, ""));
+    let code = invited
+        .split_whitespace()
+        .find(|word| word.starts_with("driftless-pair1-"));
+    run(&sender, words(1, code.unwrap()));
+    let daemon = Daemon::start(sender.command(&["daemon", "--json"]));
+    daemon.wait("the tree", |_| has(&receiver.path("copy/file"), "one"));
 }
 
 /// The table of the documentation says what the program does.

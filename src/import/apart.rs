@@ -23,7 +23,7 @@ pub const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// How long a configuration may run. A real one takes milliseconds.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// After this the process is killed, whatever it does.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What comes back at most. Text grows by its escapes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// Address space of the process: its program and stacks, too.

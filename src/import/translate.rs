@@ -224,6 +224,7 @@ fn settings(table: &Table, known: &mut Table, scope: &Scope<'_>, import: &mut Im
         };
         match fate(&SETTINGS, &key) {
             Some(Fate::Carried(to)) => carry_setting(&key, &value, to, &mut finding, import),
+            Some(_) if key == "onepass" && !value.holds() => finding.text = "off, as it is here".to_owned(),
             Some(Fate::Replaced(text) | Fate::Stops(text)) => {
                 (finding.outcome, finding.text) = (Outcome::Replaced, text.to_owned());
             }
