@@ -153,9 +153,7 @@ fn where_things_are_written() {
     let toml: toml::Table = plain.out.parse().unwrap();
     assert_eq!(toml["mirror"][0]["delay"].as_str(), Some("1s"));
     assert!(
-        plain
-            .err
-            .starts_with("lsyncd.conf.lua: 1 of 1 mirrors are active\n"),
+        plain.err.starts_with("lsyncd.conf.lua: 1 mirror, active\n"),
         "{}",
         plain.err
     );
@@ -475,4 +473,22 @@ fn the_documentation_has_every_key() {
     for row in expected {
         assert!(page.lines().any(|line| line == row), "docs/lsyncd.md lacks {row}");
     }
+}
+
+/// The example of the documentation is what the program says.
+#[test]
+fn the_example_of_the_documentation_is_true() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lsyncd.md")).unwrap();
+    let block = |kind: &str| {
+        let (_, rest) = page.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let site = Site::new();
+    let ended = site.import(block("lua").as_bytes(), &[]);
+    assert_eq!(ended.status, Some(0), "{}", ended.err);
+    assert!(ended.out.ends_with(&block("toml")), "{}", ended.out);
+    let shown = block("console");
+    let (_, shown) = shown.split_once('\n').unwrap();
+    let (shown, _) = shown.split_once("  ...").unwrap();
+    assert!(ended.err.starts_with(shown), "{}", ended.err);
 }

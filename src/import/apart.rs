@@ -26,6 +26,8 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What comes back at most. Text grows by its escapes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Lua's own limit of calls within calls of C functions takes a fraction of this.
+const STACK_BYTES: usize = 8 << 20;
 /// Address space of the process: its program and stacks, too.
 const ADDRESS_SPACE_MAX: u64 = 2 << 30;
 const PROCESSOR_SECONDS_MAX: u64 = 10;
@@ -105,7 +107,10 @@ fn run_in_time(source: Source) -> Result<Evaluation, Failure> {
     let line = Arc::new(AtomicU32::new(0));
     let (sender, outcome) = channel();
     let seen = line.clone();
-    let spawned = thread::Builder::new().name("lua".to_owned()).spawn(move || {
+    let thread = thread::Builder::new()
+        .name("lua".to_owned())
+        .stack_size(STACK_BYTES);
+    let spawned = thread.spawn(move || {
         let sandbox = Sandbox::new(&source.path, seen);
         // Where the kernel cannot do this, all the other limits still hold.
         let _ = confine::compute_only();

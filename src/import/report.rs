@@ -9,19 +9,8 @@ use std::fmt::Write;
 /// The report for people.
 pub fn text(import: &Import, source: &Source) -> String {
     let mut out = String::new();
-    let active = import
-        .mirrors
-        .iter()
-        .filter(|mirror| mirror.stops.is_empty())
-        .count();
     // Writing into a string cannot fail.
-    let _ = writeln!(
-        out,
-        "{}: {} of {} mirrors are active",
-        source.path,
-        active,
-        import.mirrors.len()
-    );
+    let _ = writeln!(out, "{}: {}", source.path, summary(import));
     if !import.findings.is_empty() {
         out.push_str("\nsettings\n");
         findings(&mut out, &import.findings);
@@ -39,6 +28,21 @@ pub fn text(import: &Import, source: &Source) -> String {
     }
     out.push_str(ALWAYS);
     out
+}
+
+fn summary(import: &Import) -> String {
+    let all = import.mirrors.len();
+    let active = import
+        .mirrors
+        .iter()
+        .filter(|mirror| mirror.stops.is_empty())
+        .count();
+    match (all, active) {
+        (1, 1) => "1 mirror, active".to_owned(),
+        (1, _) => "1 mirror, not active".to_owned(),
+        _ if all == active => format!("{all} mirrors, all active"),
+        _ => format!("{all} mirrors, {active} active"),
+    }
 }
 
 /// What differs whatever a configuration says.

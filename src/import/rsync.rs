@@ -10,6 +10,8 @@ pub(super) use table::OPTIONS;
 pub(super) enum Effect {
     /// Always done; without the option that is a difference, and the text says which.
     Always(&'static str),
+    /// Always done, unless this switch of ours is set.
+    Unless(&'static str),
     /// A key of ours with the same meaning.
     Ours(&'static str),
     /// A key that not every version of driftless has, and what happens without it.
@@ -59,6 +61,7 @@ impl Effect {
         };
         match self {
             Effect::Always(text) => format!("always; `false` is a difference: {text}"),
+            Effect::Unless(key) => format!("always; `false` is `{key}`"),
             Effect::Ours(key) => format!("`{key}`"),
             Effect::Perhaps(key, without) => otherwise(key, without),
             Effect::Theirs(key, without) => otherwise(key, without) + "; of the end that writes",

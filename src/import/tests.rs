@@ -46,9 +46,7 @@ fn rich() -> Vocabulary {
             .collect::<BTreeSet<_>>()
     };
     Vocabulary {
-        mirror: words(
-            "chown chmod usermap groupmap no-links numeric-ids checksum update existing timeout backup suffix",
-        ),
+        mirror: words("checksum update existing timeout backup suffix"),
         module: words("backup backup-dir"),
     }
 }
@@ -126,8 +124,8 @@ fn every_key_of_lsyncd_is_known() {
     // Those that keep a mirror from being active are in the other files, as are those of lsyncd 2.0 and 2.1.
     let elsewhere = "action checkgauge onAttrib onCreate onDelete onFull onModify onMove onStartup prepare subdirs rsync ssh \
                      rsyncOps rsyncOpts settings.delay xargs.binary xargs.delimiter xargs._extra rsync.backup rsync.backup_dir \
-                     rsync.chmod rsync.chown rsync.copy_dirlinks rsync.copy_links rsync.dry_run rsync.existing rsync.groupmap \
-                     rsync.keep_dirlinks rsync.suffix rsync.update rsync.usermap";
+                     rsync.copy_dirlinks rsync.copy_links rsync.dry_run rsync.existing rsync.keep_dirlinks rsync.suffix \
+                     rsync.update";
     let elsewhere: BTreeSet<&str> = elsewhere.split_whitespace().collect();
     let missing: Vec<&String> = names
         .iter()
@@ -361,6 +359,11 @@ fn what_goes_wrong_has_its_line() {
             "more memory than",
         ),
         (
+            "\nlocal function f() return (('x'):gsub('.', f)) end\nf()",
+            Some(2),
+            "stack overflow",
+        ),
+        (
             "\nlocal t = {}\nt.t = t\nsync(t)",
             Some(4),
             "tables deep, or in itself",
@@ -392,6 +395,8 @@ fn what_goes_wrong_has_its_line() {
             assert_eq!(found, line, "{text:?}: {said_so}");
         }
     }
+    let deep = fails(&format!("local x = {}1", "(".repeat(100_000)));
+    assert!(deep.text.contains("overflow"), "{deep:?}");
     let key = fails("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIH\nabcdef\n");
     assert!(!key.text.contains("MC4") && !key.text.contains("abc"), "{key:?}");
 }

@@ -34,7 +34,7 @@ sync {
     collect = function(agent, exitcode) return "ok" end,
     rsync = {
         acls = true, append = true, append_verify = true, archive = true, binary = "/usr/local/bin/rsync",
-        bwlimit = 5000, checksum = true, compress = true, cvs_exclude = true, executability = true, group = true,
+        bwlimit = 5000, checksum = true, chmod = "D755,F644", chown = "www-data:www-data", compress = true, cvs_exclude = true, executability = true, group = true,
         hard_links = false, ignore_times = true, inplace = true, ipv4 = true, ipv6 = false, links = true,
         omit_dir_times = true, omit_link_times = true, one_file_system = true, owner = false,
         password_file = "/etc/rsync.secret", perms = true, protect_args = true, prune_empty_dirs = true,
@@ -51,6 +51,7 @@ sync {
     targetdir = "~/trg/",
     filter = { "+ /keep/", "- *.o" },
     filterFrom = "/etc/lsyncd.filter",
+    rsync = { usermap = "0:nobody", groupmap = "0:nogroup", links = false, _extra = { "--max-size", "1g" } },
     sshExitCodes = { [0] = "ok" },
     rsyncExitCodes = { [0] = "ok" },
     ssh = {

@@ -1,6 +1,6 @@
 //! All options of rsync that are known, and what becomes of each.
 
-use super::Effect::{Always, Differs, Dropped, Ours, Perhaps, Replaced, Stops, Theirs};
+use super::Effect::{Always, Differs, Dropped, Ours, Perhaps, Replaced, Stops, Theirs, Unless};
 use super::{Effect, Otherwise, RsyncOption, Rule};
 
 const fn key(name: &'static str, short: Option<char>, effect: Effect) -> RsyncOption {
@@ -43,8 +43,6 @@ const OUTPUT: &str = "`driftless status` and the log (`driftless daemon -v`)";
 const OLD_VERSIONS: Otherwise = Otherwise::Stops(
     "old versions were kept on the target; driftless would replace and delete without keeping them",
 );
-const OTHER_OWNERS: Otherwise =
-    Otherwise::Stops("owners on the target were others than here, which this version of driftless cannot do");
 const LINKS_FOLLOWED: Otherwise = Otherwise::Stops(
     "the target has what links lead to; driftless mirrors links as links, and would replace that by them",
 );
@@ -82,17 +80,8 @@ pub(in crate::import) const OPTIONS: &[RsyncOption] = &[
     value_key("binary", None, Dropped("no program is run")),
     value_key("bwlimit", None, Ours("bwlimit")),
     key("checksum", Some('c'), Perhaps("checksum", BY_DIGEST)),
-    value_key(
-        "chmod",
-        None,
-        Perhaps(
-            "chmod",
-            Otherwise::Stops(
-                "modes on the target were others than here, which this version of driftless cannot do",
-            ),
-        ),
-    ),
-    value_key("chown", None, Perhaps("chown", OTHER_OWNERS)),
+    value_key("chmod", None, Ours("chmod")),
+    value_key("chown", None, Ours("chown")),
     key("compress", Some('z'), Ours("compress")),
     key(
         "copy_dirlinks",
@@ -109,7 +98,7 @@ pub(in crate::import) const OPTIONS: &[RsyncOption] = &[
     key("executability", Some('E'), Always("all permissions are carried")),
     key("existing", None, Perhaps("existing", NOT_THERE)),
     key("group", Some('g'), Always(OWNERS)),
-    value_key("groupmap", None, Perhaps("groupmap", OTHER_OWNERS)),
+    value_key("groupmap", None, Ours("groupmap")),
     key(
         "hard_links",
         Some('H'),
@@ -132,11 +121,7 @@ pub(in crate::import) const OPTIONS: &[RsyncOption] = &[
         Some('K'),
         Stops("links to directories on the target were kept; driftless would replace them by directories"),
     ),
-    key(
-        "links",
-        Some('l'),
-        Always("symbolic links are mirrored all the same"),
-    ),
+    key("links", Some('l'), Unless("no-links")),
     key(
         "omit_dir_times",
         Some('O'),
@@ -185,7 +170,7 @@ pub(in crate::import) const OPTIONS: &[RsyncOption] = &[
     ),
     key("times", Some('t'), Always(TIMES)),
     key("update", Some('u'), Perhaps("update", NEWER)),
-    value_key("usermap", None, Perhaps("usermap", OTHER_OWNERS)),
+    value_key("usermap", None, Ours("usermap")),
     key("verbose", Some('v'), Replaced(OUTPUT)),
     key(
         "whole_file",
@@ -227,19 +212,8 @@ pub(in crate::import) const OPTIONS: &[RsyncOption] = &[
     value_word("min_size", None, Ours("min-size")),
     value_word("max_size", None, Ours("max-size")),
     value_word("max_delete", None, Ours("max-delete")),
-    word(
-        "numeric_ids",
-        None,
-        Perhaps("numeric-ids", Otherwise::Replaced("owners are carried by number")),
-    ),
-    word(
-        "safe_links",
-        None,
-        Perhaps(
-            "safe-links",
-            Otherwise::Stops("links that lead out of the tree would be mirrored"),
-        ),
-    ),
+    word("numeric_ids", None, Ours("numeric-ids")),
+    word("safe_links", None, Ours("safe-links")),
     word(
         "copy_unsafe_links",
         None,

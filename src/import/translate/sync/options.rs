@@ -57,7 +57,9 @@ impl Reader<'_> {
             return self.switched_off(key, effect, name, shown);
         }
         match effect {
-            Effect::Always(_) => self.note(key, shown, Outcome::Carried, Some("always".to_owned()), ""),
+            Effect::Always(_) | Effect::Unless(_) => {
+                self.note(key, shown, Outcome::Carried, Some("always".to_owned()), "")
+            }
             Effect::Perhaps(ours, otherwise) if !self.vocabulary.mirror.contains(ours) => {
                 self.otherwise(key, otherwise, shown);
             }
@@ -72,10 +74,9 @@ impl Reader<'_> {
     }
 
     fn switched_off(&mut self, key: &str, effect: Effect, name: &str, shown: &Value) {
-        let has_no_links = self.vocabulary.mirror.contains("no-links");
         let off = match (effect, name) {
             (_, "compress") => Some(("compress", Setting::Text("off".to_owned()))),
-            (_, "links") if has_no_links => Some(("no-links", Setting::Switch(true))),
+            (Effect::Unless(ours), _) => Some((ours, Setting::Switch(true))),
             (Effect::Always(text), _) if !matches!(name, "archive" | "recursive") => {
                 return self.note(key, shown, Outcome::Differs, None, text);
             }
