@@ -1,7 +1,7 @@
 //! Names of users and groups for a process that has given up reading the databases of accounts.
 //!
 //! To find a name, the C library loads modules, reads files all over the system, or connects to a server: nothing that
-//! a confined process may do. So it starts a [`serve`] in a process of its own first, which is told names and answers
+//! a confined process may do. So it starts a [`serve_accounts`] in a process of its own first, which is told names and answers
 //! numbers, and has no other input.
 //!
 //! A request is a byte for the kind (`u` or `g`), one for the length of the name, and the name; the answer is a byte
@@ -17,7 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// The helper of this process.
 static HELPER: OnceLock<Mutex<Child>> = OnceLock::new();
 
-/// Names that this process asks for are from now on looked up by a program that runs [`serve`] on its standard input and
+/// Names that this process asks for are from now on looked up by a program that runs [`serve_accounts`] on its standard input and
 /// output. It ends with this process. To be called once, before there is any thread; later calls change nothing.
 pub fn delegate_accounts(program: &mut Command) -> io::Result<()> {
     if HELPER.get().is_some() {
