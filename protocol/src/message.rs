@@ -318,6 +318,8 @@ pub enum FailureKind {
     Io,
     /// The present content is not the basis that a patch was made against.
     Basis,
+    /// Somebody else changed or made what stands there, and the receiver's policy is to leave it.
+    Refused,
 }
 
 /// Receiver to sender on the control stream.

@@ -2,12 +2,12 @@
 
 use super::appearance::AppearanceArgs;
 use super::filtering::FilteringArgs;
-use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
 use super::timing::TimingArgs;
+use super::writing::WritingArgs;
 use super::{CliError, output};
 use crate::daemon::control::{ControlServer, Controlled};
 use crate::daemon::home::Home;
@@ -398,7 +398,7 @@ impl LocalEnd {
         session: &Session,
         path: &Path,
         link: &LinkOptions,
-        metadata: &MetadataArgs,
+        writing: &WritingArgs,
     ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
@@ -409,7 +409,7 @@ impl LocalEnd {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
-            modules: vec![metadata.module(module.clone(), path.to_owned())],
+            modules: vec![writing.module(module.clone(), path.to_owned())?],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions {

@@ -1,6 +1,7 @@
 //! What a receiving end takes of metadata.
 
 use crate::daemon::ModuleOptions;
+use crate::daemon::keeping::Keeping;
 use clap::{Args, ValueEnum};
 use driftless_protocol::XattrClasses;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ impl MetadataArgs {
             path,
             xattrs: self.xattrs(),
             devices: !self.no_devices,
+            keeping: Keeping::default(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! `driftless mirror`: a tree kept like another, in the foreground, without any set-up.
 
 use super::CliError;
+use super::keeping::KEEPING_THERE;
 use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory};
-use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
+use super::writing::WritingArgs;
 use crate::daemon::status::StatusBoard;
 use crate::engine::filter::Filter;
 use clap::Args;
@@ -37,24 +38,26 @@ pub(super) struct MirrorArgs {
     #[command(flatten)]
     send: SendArgs,
     #[command(flatten)]
-    metadata: MetadataArgs,
+    writing: WritingArgs,
 }
 
 impl MirrorArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("mirror", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.writing.check()?;
         self.send.priority.apply()?;
         let session = Session::open()?;
         let link = self.send.link();
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
                 let path = prepare(&source, &path)?;
-                let local = LocalEnd::start(&session, &path, &link, &self.metadata)?;
+                let local = LocalEnd::start(&session, &path, &link, &self.writing)?;
                 let status = self.follow(&session, local.end(), &source, &filter, verbose);
                 local.stop();
                 status
             }
+            Destination::Target(_) if self.writing.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
                 let end = End {
                     identity: &session.identity,

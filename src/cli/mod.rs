@@ -15,6 +15,7 @@ mod filtering;
 mod id;
 mod import_lsyncd;
 mod invite;
+mod keeping;
 mod launch;
 mod metadata;
 mod mirror;
@@ -32,7 +33,9 @@ mod status;
 mod target;
 mod text;
 mod timing;
+mod trash;
 mod verify;
+mod writing;
 
 use crate::daemon::DaemonError;
 use clap::{ArgAction, Parser, Subcommand};
@@ -88,6 +91,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     Approve(approve::ApproveArgs),
+    Trash(trash::TrashArgs),
     Id(id::IdArgs),
     Peers(peers::PeersArgs),
     Daemon(daemon::DaemonArgs),
@@ -209,6 +213,7 @@ impl Command {
             Command::Verify(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Approve(args) => args.run(),
+            Command::Trash(args) => args.run(),
             Command::Id(args) => args.run(),
             Command::Peers(args) => args.run(),
             Command::Daemon(args) => args.run(verbose),
@@ -312,6 +317,11 @@ mod tests {
             "driftless reload",
             "driftless pause www",
             "driftless start www",
+            "driftless receive dir --drift keep --trash 7d",
+            "driftless mirror a b --backup --backup-dir old --suffix .1",
+            "driftless trash list dir sub/file --json",
+            "driftless trash restore dir file --from 20261121T142703Z --to elsewhere",
+            "driftless trash empty dir --older-than 7d --kept",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -2,11 +2,11 @@
 
 use super::confinement::{Confine, ConfineArgs};
 use super::launch::{Session, existing_directory};
-use super::metadata::MetadataArgs;
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
+use super::writing::WritingArgs;
 use super::{CliError, DONE, output};
 use crate::daemon::ReceiverOptions;
 use crate::daemon::home::Home;
@@ -35,7 +35,7 @@ pub(super) struct ReceiveArgs {
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
-    metadata: MetadataArgs,
+    writing: WritingArgs,
     #[command(flatten)]
     priority: PriorityArgs,
     #[command(flatten)]
@@ -82,8 +82,8 @@ impl ReceiveArgs {
         };
         check_module(&module)
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
+        let offered = self.writing.module(module.clone(), path.clone())?;
         self.priority.apply()?;
-        let offered = self.metadata.module(module.clone(), path.clone());
         let listen = self.endpoint.address();
         // Before there is any thread.
         let confine = Confine::enter(&self.confine, &Home::discover()?, &offered, listen)?;

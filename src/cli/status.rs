@@ -4,6 +4,7 @@ use super::text::{ago, bytes, count, grouped, span};
 use super::{CliError, DONE, FAILED, output};
 use crate::daemon::control::{Answers, ask_all};
 use crate::daemon::home::Home;
+use crate::daemon::keeping::KeepingReport;
 use crate::daemon::status::{
     DaemonStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport, unix_now,
 };
@@ -84,6 +85,7 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
         for session in &module.sessions {
             lines.extend(session_lines(session, now));
         }
+        lines.extend(keeping_lines(&module.keeping));
     }
     lines
 }
@@ -99,6 +101,27 @@ fn protection_lines(protections: &[ProtectionStatus]) -> Vec<String> {
         let reason = protection.reason.as_deref().unwrap_or("unknown");
         format!("  but not by {}: {reason}", protection.name)
     }));
+    lines
+}
+
+fn keeping_lines(kept: &KeepingReport) -> Vec<String> {
+    let counted = [
+        (kept.edits_kept, "local edits set aside"),
+        (kept.edits_refused, "changes refused for a local edit"),
+        (kept.trashed, "moved to the trash"),
+        (kept.backups, "backups made"),
+    ];
+    let counted: Vec<_> = counted
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!("{} {what}", grouped(number)))
+        .collect();
+    let mut lines = Vec::new();
+    if !counted.is_empty() {
+        lines.push(format!("  since its start: {}", counted.join(", ")));
+    }
+    let edits = kept.latest_edits.iter();
+    lines.extend(edits.map(|path| format!("  local edit, now at {path}")));
     lines
 }
 
@@ -274,11 +297,18 @@ mod tests {
                 name: "m".to_owned(),
                 path: "/m".to_owned(),
                 sessions,
+                keeping: KeepingReport {
+                    edits_kept: 1_200,
+                    trashed: 3,
+                    latest_edits: vec![".driftless-kept/T/a".to_owned()],
+                    ..KeepingReport::default()
+                },
             },
             ModuleStatus {
                 name: "idle".to_owned(),
                 path: "/i".to_owned(),
                 sessions: vec![],
+                keeping: KeepingReport::default(),
             },
         ];
         let mut receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);
@@ -300,6 +330,8 @@ mod tests {
             "nobody is connected",
             "confined by landlock\n",
             "but not by sockets: no seccomp",
+            "since its start: 1,200 local edits set aside, 3 moved to the trash",
+            "now at .driftless-kept/T/a",
         ] {
             assert!(text.contains(wanted), "{text}");
         }

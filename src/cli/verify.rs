@@ -2,13 +2,14 @@
 
 use super::appearance::AppearanceArgs;
 use super::filtering::FilteringArgs;
+use super::keeping::{KEEPING_THERE, KeepingArgs};
 use super::launch::{
     Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
 };
-use super::metadata::MetadataArgs;
 use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
 use super::text::{self, escaped};
+use super::writing::WritingArgs;
 use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
 use crate::daemon::SenderOptions;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
@@ -40,6 +41,8 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     appearance: AppearanceArgs,
     #[command(flatten)]
+    keeping: KeepingArgs,
+    #[command(flatten)]
     port: PortArg,
 }
 
@@ -52,11 +55,16 @@ impl VerifyArgs {
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &path)?;
-                let local = LocalEnd::start(&session, &path, &link, &MetadataArgs::default())?;
+                let writing = WritingArgs {
+                    keeping: self.keeping.clone(),
+                    ..WritingArgs::default()
+                };
+                let local = LocalEnd::start(&session, &path, &link, &writing)?;
                 let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status
             }
+            Destination::Target(_) if self.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
                 let end = End {
                     identity: &session.identity,

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod home;
+pub mod keeping;
 pub mod ledger;
 mod memory;
 pub mod notify;

@@ -1,5 +1,6 @@
 //! What the daemons are told to do, and how they tell what they did.
 
+use super::keeping::Keeping;
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
@@ -30,6 +31,8 @@ pub struct ModuleOptions {
     pub xattrs: XattrClasses,
     /// Whether it takes devices, if this process can make them.
     pub devices: bool,
+    /// What becomes of what is replaced, deleted, or changed there by somebody else.
+    pub keeping: Keeping,
 }
 
 /// How to run a receiver.

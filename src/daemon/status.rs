@@ -8,6 +8,7 @@ mod session;
 pub use session::{SessionReport, SessionStatus};
 
 use super::home::Home;
+use super::keeping::KeepingReport;
 use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
 use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,9 @@ pub struct ModuleStatus {
     pub path: String,
     /// Who is connected.
     pub sessions: Vec<SessionReport>,
+    /// What was kept of what was replaced, deleted or changed by somebody else, since the receiver started.
+    #[serde(default)]
+    pub keeping: KeepingReport,
 }
 
 /// What a sender is doing.

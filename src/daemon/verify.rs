@@ -186,7 +186,7 @@ impl Verifier<'_> {
     ) -> Result<(), DaemonError> {
         let Job { path, standing, .. } = job;
         let Some(directory) = &job.directory else {
-            self.judge_extras(job, rows.into_iter().map(|row| (row.name, row.kind)), waiting);
+            self.judge_extras(job, only_theirs(rows), waiting);
             return Ok(());
         };
         let listing = match directory.list() {
@@ -246,8 +246,7 @@ impl Verifier<'_> {
                 }
             }
         }
-        let theirs = theirs.into_iter().map(|(name, row)| (name, row.kind));
-        self.judge_extras(job, theirs, waiting);
+        self.judge_extras(job, only_theirs(theirs.into_values()), waiting);
         Ok(())
     }
 
@@ -377,6 +376,12 @@ impl Verifier<'_> {
             error: error.to_owned(),
         });
     }
+}
+
+/// What the target should not have. A receiver marks its backups as its own.
+fn only_theirs(rows: impl IntoIterator<Item = Row>) -> impl Iterator<Item = (Name, Kind)> {
+    let rows = rows.into_iter().filter(|row| !row.object.is_local());
+    rows.map(|row| (row.name, row.kind))
 }
 
 fn content(directory: &Directory, name: &Name, kind: Kind, stat: &Stat) -> Result<Option<Digest>, String> {

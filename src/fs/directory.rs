@@ -1,9 +1,10 @@
 //! A directory held by handle, and what is done to the names in it.
 
 use super::error::{FsError, FsErrorKind, Result, shown};
+use super::private::{displaced_from, is_private_name};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
-use driftless_protocol::name::Name;
+use driftless_protocol::name::{Name, RESERVED_PREFIX};
 use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -34,6 +35,15 @@ pub enum RenameMode {
     Replace,
     /// Both names must exist; they swap what they lead to.
     Exchange,
+}
+
+/// What [`Directory::sweep`] found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// What it removed.
+    pub removed: Vec<Name>,
+    /// What was displaced and never dealt with.
+    pub displaced: Vec<Name>,
 }
 
 /// How every name below a root is looked up: one step down, through no link of any kind.
@@ -268,18 +278,22 @@ impl Directory {
         })
     }
 
-    /// Removes what crashed runs left in this directory (not below it) but for what is `kept`, and answers the names.
+    /// Removes what crashed runs left in this directory (not below it) but for what is `kept`. What was displaced is only
+    /// found: see [`displaced_name`](super::displaced_name).
     ///
     /// Call it before anything is staged here: it cannot tell a living temporary from a dead one.
-    pub fn sweep(&self, kept: impl Fn(&Name) -> bool) -> Result<Vec<Name>> {
+    pub fn sweep(&self, kept: impl Fn(&Name) -> bool) -> Result<Swept> {
         let mut swept = Vec::new();
+        let mut displaced = Vec::new();
         let mut first_error = None;
         self.for_each_name(|bytes, _| {
-            if super::private::is_private(bytes)
-                && let Ok(name) = Name::new(bytes)
-                && !kept(&name)
-            {
-                swept.push(name);
+            if !bytes.starts_with(RESERVED_PREFIX) {
+                return;
+            }
+            match Name::new(bytes) {
+                Ok(name) if is_private_name(&name) && !kept(&name) => swept.push(name),
+                Ok(name) if displaced_from(&name).is_some() => displaced.push(name),
+                _ => {}
             }
         })?;
         swept.retain(|name| match self.remove_tree(name) {
@@ -291,7 +305,24 @@ impl Directory {
                 false
             }
         });
-        first_error.map_or(Ok(swept), Err)
+        let removed = swept;
+        first_error.map_or(Ok(Swept { removed, displaced }), Err)
+    }
+
+    /// The names in this directory that driftless keeps for itself, whatever for.
+    pub fn reserved_names(&self) -> Result<Vec<Name>> {
+        let mut found = Vec::new();
+        self.for_each_name(|bytes, _| {
+            if bytes.starts_with(RESERVED_PREFIX) {
+                found.extend(Name::new(bytes).ok());
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// The error of a flush that is not tried, because one before failed: if it succeeded now, that would say nothing.
+    pub fn unflushed(&self) -> FsError {
+        self.failed("flush")(Errno::IO)
     }
 
     /// Flushes this directory: what was linked, renamed and removed in it before is then on stable storage.
@@ -388,6 +419,11 @@ impl Directory {
                 }
             },
         )
+    }
+
+    /// The error that a name in this directory is of no use for what is to be done.
+    pub fn unusable(&self, operation: &'static str, name: &Name, cause: &'static str) -> FsError {
+        self.failed_at(operation, name)(Errno::INVAL).explained(FsErrorKind::Unsupported, cause)
     }
 
     /// Makes an error about this directory.

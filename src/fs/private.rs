@@ -1,5 +1,6 @@
 //! The names of what driftless writes beside its targets.
 
+use driftless_protocol::limits::NAME_BYTES_MAX;
 use driftless_protocol::name::Name;
 use std::io::Write;
 
@@ -32,6 +33,30 @@ pub(super) fn is_private(name: &[u8]) -> bool {
     })
 }
 
+/// What the name of something displaced starts with; the name that it had, a hyphen and 16 digits follow.
+const DISPLACED: &[u8] = b".driftless-old-";
+
+/// A new random name for something that stood at `name` until it was displaced, in the same directory. Unlike a
+/// [`private_name`] it is never swept: what stands there may be the only copy. It says what `name` was, cut if it was
+/// longer than 223 bytes, and ends in digits so that no reader of `*.conf` takes it for one.
+pub fn displaced_name(name: &Name) -> Name {
+    let private = private_name();
+    let digits = &private.as_bytes()[PREFIX.len()..];
+    let room = NAME_BYTES_MAX - DISPLACED.len() - 1 - DIGITS;
+    let cut = &name.as_bytes()[..name.as_bytes().len().min(room)];
+    let bytes = [DISPLACED, cut, b"-", digits].concat();
+    Name::new(bytes).expect("the parts of names make a name")
+}
+
+/// The name that something had until it was displaced, if `name` is one that [`displaced_name`] could have made.
+pub fn displaced_from(name: &Name) -> Option<Name> {
+    let rest = name.as_bytes().strip_prefix(DISPLACED)?;
+    let (was, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS + 1)?)?;
+    let digits = digits.strip_prefix(b"-")?;
+    let is_hex = digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    Name::new(was).ok().filter(|_| is_hex)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +73,38 @@ mod tests {
             ".driftless-0123456789abcdef0",
         ] {
             assert!(!is_private(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_displaced_name_says_what_it_was_and_is_not_swept() {
+        let long = vec![b'x'; 255];
+        for (was, kept) in [
+            (&b"app.conf"[..], 8),
+            (b"a-0123456789abcdef", 18),
+            (b"-", 1),
+            (b"\xff\n", 2),
+            (&long, 223),
+        ] {
+            let was = Name::new(was).unwrap();
+            let displaced = displaced_name(&was);
+            assert!(displaced.is_reserved() && !is_private_name(&displaced));
+            let found = displaced_from(&displaced).unwrap();
+            assert_eq!(found.as_bytes(), &was.as_bytes()[..kept]);
+            assert_ne!(displaced, displaced_name(&was));
+        }
+        for other in [
+            ".driftless-old-",
+            ".driftless-old-a",
+            ".driftless-old--0123456789abcdef",
+            ".driftless-old-a-0123456789abcdeg",
+            ".driftless-0123456789abcdef",
+        ] {
+            assert_eq!(
+                displaced_from(&Name::new(other.as_bytes()).unwrap()),
+                None,
+                "{other}"
+            );
         }
     }
 }

@@ -6,11 +6,12 @@
 
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
-use super::private::is_private;
+use super::private::{displaced_from, is_private};
 use super::stat::{FileType, Stamp, stat_at};
 use driftless_protocol::name::{Name, RESERVED_PREFIX};
 use rustix::fs::FileType as EntryType;
 use rustix::io::Errno;
+use std::sync::Arc;
 
 /// How many directories of the branch that is being removed stay open.
 const OPEN_LEVELS: usize = 64;
@@ -35,6 +36,48 @@ impl Directory {
         removal.run(self, name, stat.stamp);
         removal.first_error.map_or(Ok(removal.removed), Err)
     }
+
+    /// Whether the directory `name` may leave its place with all that is in it: no file system is mounted in it, and it
+    /// holds no reserved names but those of temporaries. Needs a descriptor for each level.
+    pub fn check_whole(&self, name: &Name) -> Result<()> {
+        let mut waiting = vec![Arc::new(self.open_dir_same_mount(name)?)];
+        let mut names: Vec<(Arc<Directory>, Name)> = Vec::new();
+        loop {
+            while let Some(directory) = waiting.pop() {
+                let (mut inner, mut kept) = (Vec::new(), None);
+                directory.for_each_name(|bytes, entry_type| {
+                    let Ok(name) = Name::new(bytes) else { return };
+                    if bytes.starts_with(RESERVED_PREFIX) {
+                        let is_ours = is_private(bytes) || displaced_from(&name).is_some();
+                        kept = (!is_ours).then_some(name).or(kept.take());
+                    } else if matches!(entry_type, EntryType::Directory | EntryType::Unknown) {
+                        inner.push(name);
+                    }
+                })?;
+                if let Some(name) = kept {
+                    return Err(kept_name(&directory, &name));
+                }
+                names.extend(inner.into_iter().map(|name| (directory.clone(), name)));
+            }
+            let Some((parent, name)) = names.pop() else {
+                return Ok(());
+            };
+            match parent.open_dir_same_mount(&name) {
+                Ok(inner) => waiting.push(Arc::new(inner)),
+                // What the listing could not tell the type of.
+                Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn kept_name(directory: &Directory, name: &Name) -> FsError {
+    let error = FsError::new("remove", directory.shown_name(name), Errno::NOTEMPTY);
+    error.explained(
+        FsErrorKind::NotEmpty,
+        "driftless keeps this name, perhaps for another module",
+    )
 }
 
 struct Removal {
@@ -149,9 +192,7 @@ impl Removal {
         for (bytes, entry_type) in names {
             let went = match Name::new(bytes) {
                 Ok(name) if name.as_bytes().starts_with(RESERVED_PREFIX) && !is_private(name.as_bytes()) => {
-                    let error = FsError::new("remove", handle.shown_name(&name), Errno::NOTEMPTY);
-                    let cause = "driftless keeps this name, perhaps for another module";
-                    self.note(Err(error.explained(FsErrorKind::NotEmpty, cause)))
+                    self.note(Err(kept_name(&handle, &name)))
                 }
                 Ok(name) => self.remove_or_wait(&handle, name, entry_type, &mut level.waiting),
                 Err(_) => self.note(Err(handle.failed("remove a name in")(Errno::NAMETOOLONG))),

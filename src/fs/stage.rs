@@ -8,7 +8,7 @@ use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::link::link_handle;
 use super::meta::{self, Applied, Handle, Metadata};
-use super::private::private_name;
+use super::private::{displaced_from, displaced_name, private_name};
 use super::read::{read_full_at, sync_file_range};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use crate::engine::zeros::is_zero;
@@ -49,7 +49,7 @@ pub struct Published {
 pub struct Displaced {
     /// The published object, after the last change to it.
     pub stat: Stat,
-    /// What had the name before, now at this private name in the same directory; `None` if nothing had it.
+    /// What had the name before, now at this [`displaced_name`] in the same directory; `None` if nothing had it.
     pub displaced: Option<(Name, Stat)>,
 }
 
@@ -228,7 +228,7 @@ impl Staged {
                         replaced: false,
                     });
                 }
-                Err(error) if error.kind() == FsErrorKind::Exists => self.link_to_private_name()?,
+                Err(error) if error.kind() == FsErrorKind::Exists => self.link_to(private_name())?,
                 Err(error) => return Err(error),
             }
         }
@@ -248,10 +248,10 @@ impl Staged {
     }
 
     /// Like [`Staged::publish`], but keeps what had the name, so that the caller can look at what was really replaced
-    /// before it is gone. It may be of any type, also a directory.
+    /// before it is gone. It may be of any type, also a directory, and has a [`displaced_name`] then.
     ///
-    /// Fails with [`FsErrorKind::Unsupported`] where the file system cannot exchange names. After a crash the
-    /// displaced object has only its private name: look at it before [`Directory::sweep`] takes it.
+    /// Fails with [`FsErrorKind::Unsupported`] where the file system cannot exchange names. After a crash either of the
+    /// two can have the displaced name, which [`Directory::sweep`] leaves alone.
     pub fn publish_exchanging(mut self, name: &Name) -> Result<Displaced> {
         use super::directory::RenameMode::{Exchange, NoReplace};
         self.refuse_condemned(PUBLISH)?;
@@ -263,12 +263,22 @@ impl Staged {
                         displaced: None,
                     });
                 }
-                Err(error) if error.kind() == FsErrorKind::Exists => self.link_to_private_name()?,
+                Err(error) if error.kind() == FsErrorKind::Exists => {
+                    self.link_to(displaced_name(name))?;
+                }
                 Err(error) => return Err(error),
             }
         }
-        let aside = self.private()?;
+        let mut aside = self.private()?;
         let directory = Arc::clone(&self.directory);
+        if displaced_from(&aside).is_none() {
+            let displaced = displaced_name(name);
+            directory.rename(&aside, &directory, &displaced, NoReplace)?;
+            self.name = Some(displaced.clone());
+            // Under this name nobody would find it to go on with.
+            self.discard();
+            aside = displaced;
+        }
         let displaced = match directory.rename(&aside, &directory, name, Exchange) {
             Ok(()) => {
                 self.name = None;
@@ -292,8 +302,7 @@ impl Staged {
         }
     }
 
-    fn link_to_private_name(&mut self) -> Result<()> {
-        let aside = private_name();
+    fn link_to(&mut self, aside: Name) -> Result<()> {
         link_handle(PUBLISH, self.file.as_fd(), &self.directory, &aside)?;
         self.name = Some(aside);
         Ok(())

@@ -54,6 +54,7 @@ impl Bench {
                 path: pair.path(name),
                 xattrs: XattrClasses::USUAL,
                 devices: true,
+                keeping: driftless::daemon::keeping::Keeping::default(),
             });
         }
         change(&pair, &mut options);

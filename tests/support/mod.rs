@@ -12,6 +12,7 @@ pub mod settled;
 pub mod supervised;
 
 use driftless::daemon::home::Home;
+use driftless::daemon::keeping::Keeping;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
     DaemonError, Deletes, Gate, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions,
@@ -72,6 +73,8 @@ pub struct Pair {
     pub links: LinkPolicy,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
+    /// What the receiver does with what it replaces and deletes.
+    pub keeping: Keeping,
 }
 
 impl Pair {
@@ -109,6 +112,7 @@ impl Pair {
             modes: ModeChanges::default(),
             links: LinkPolicy::All,
             xattrs: XattrClasses::USUAL,
+            keeping: Keeping::default(),
         }
     }
 
@@ -133,6 +137,7 @@ impl Pair {
                 path: self.dst(),
                 xattrs: self.xattrs,
                 devices: true,
+                keeping: self.keeping.clone(),
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],

@@ -253,6 +253,7 @@ fn progress() {
         FailureKind::Unsupported,
         FailureKind::Io,
         FailureKind::Basis,
+        FailureKind::Refused,
     ];
     for (tag, kind) in kinds.into_iter().enumerate() {
         golden(

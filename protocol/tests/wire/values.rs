@@ -362,6 +362,7 @@ fn failed(reach: Reach) -> BoxedStrategy<ToSender> {
         FailureKind::Unsupported,
         FailureKind::Io,
         FailureKind::Basis,
+        FailureKind::Refused,
     ];
     let held = prop::option::of((object(), any::<[u8; 32]>().prop_map(EntrySum)));
     (number(), prop::sample::select(kinds.to_vec()), text(reach), held)

@@ -6,12 +6,12 @@ use super::relations;
 use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
 use crate::cli::launch::{PortArg, SendArgs};
-use crate::cli::metadata::MetadataArgs;
 use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
 use crate::cli::receive::EndpointArgs;
 use crate::cli::target::{check_module, is_target};
 use crate::cli::text::escaped;
+use crate::cli::writing::WritingArgs;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(in crate::cli) struct MirrorOptions {
     #[command(flatten)]
     pub(in crate::cli) send: SendArgs,
     #[command(flatten)]
-    pub(in crate::cli) metadata: MetadataArgs,
+    pub(in crate::cli) writing: WritingArgs,
 }
 
 /// What can be said of the endpoint behind which all modules are.
@@ -78,7 +78,7 @@ pub(in crate::cli) struct Mirror {
 pub(in crate::cli) struct Module {
     pub(in crate::cli) name: String,
     pub(in crate::cli) path: PathBuf,
-    pub(in crate::cli) options: MetadataArgs,
+    pub(in crate::cli) options: WritingArgs,
     pub(super) place: Place,
     pub(super) entries: Vec<Entry>,
 }
@@ -227,7 +227,7 @@ impl Vocabulary {
         Vocabulary {
             settings: schema::keys::<Settings>(),
             mirror,
-            module: schema::keys::<MetadataArgs>(),
+            module: schema::keys::<WritingArgs>(),
             process,
         }
     }
@@ -284,10 +284,11 @@ impl Planner<'_> {
         let entries = inherited(table.entries, settings, &words.mirror);
         self.check_needs::<MirrorOptions>(&entries, &words.mirror);
         let options = self.options::<MirrorOptions>(&entries, &table.place);
-        if let Some(options) = &options
-            && let Err(CliError::Failed(text) | CliError::Usage(text)) = options.send.check()
-        {
-            self.faults.push(Fault::at(&table.place, text));
+        if let Some(options) = &options {
+            self.check_options(
+                &table.place,
+                options.send.check().and_then(|()| options.writing.check()),
+            );
         }
         Some(Mirror {
             name: name?,
@@ -300,11 +301,15 @@ impl Planner<'_> {
     }
 
     fn module(&mut self, table: Table, settings: &[Entry], words: &Vocabulary) -> Option<Module> {
-        self.check::<MetadataArgs>(&table, &words.module, &["name", "path"], words);
+        self.check::<WritingArgs>(&table, &words.module, &["name", "path"], words);
         let name = self.name(&table);
         let path = self.directory(&table, "path");
         let entries = inherited(table.entries, settings, &words.module);
-        let options = self.options::<MetadataArgs>(&entries, &table.place);
+        self.check_needs::<WritingArgs>(&entries, &words.module);
+        let options = self.options::<WritingArgs>(&entries, &table.place);
+        if let Some(options) = &options {
+            self.check_options(&table.place, options.check());
+        }
         Some(Module {
             name: name?,
             path: path?,
@@ -312,6 +317,13 @@ impl Planner<'_> {
             place: table.place,
             entries,
         })
+    }
+
+    /// What is wrong with options although each can be.
+    fn check_options(&mut self, place: &Place, outcome: Result<(), CliError>) {
+        if let Err(CliError::Failed(text) | CliError::Usage(text)) = outcome {
+            self.faults.push(Fault::at(place, text));
+        }
     }
 
     /// Looks at every entry of a table alone.

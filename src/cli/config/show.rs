@@ -3,7 +3,7 @@
 use super::plan::{Configuration, EndpointOptions, MirrorOptions, ProcessOptions};
 use super::read::{Entry, Place, Value};
 use super::schema;
-use crate::cli::metadata::MetadataArgs;
+use crate::cli::writing::WritingArgs;
 use serde_json::{Map, json};
 
 /// One table, each value with where it comes from; none is the default.
@@ -19,7 +19,7 @@ fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
     let process = schema::keys::<ProcessOptions>();
     let mut mirror_defaults = schema::defaults::<MirrorOptions>();
     mirror_defaults.retain(|(key, _)| !process.iter().any(|(other, _)| other == key));
-    let module_defaults = schema::defaults::<MetadataArgs>();
+    let module_defaults = schema::defaults::<WritingArgs>();
     let settings = Shown {
         heading: "[settings]",
         place: None,

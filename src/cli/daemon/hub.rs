@@ -82,7 +82,7 @@ impl Hub {
         for (module, is_offered) in self.modules.iter_mut().filter(|(_, is_offered)| !is_offered) {
             let path = existing_directory("receive into", &module.path);
             let offered = path.and_then(|path| {
-                let options = module.options.module(module.name.clone(), path);
+                let options = module.options.module(module.name.clone(), path)?;
                 daemon.offer(options).map_err(CliError::from)
             });
             match offered {

@@ -193,7 +193,7 @@ impl Work {
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
                 let path = self.directory(&source, &path).map_err(Failure::early)?;
-                let local = LocalEnd::start(session, &path, &self.link, &mirror.options.metadata)
+                let local = LocalEnd::start(session, &path, &self.link, &mirror.options.writing)
                     .map_err(Failure::early)?;
                 let outcome = self.send(&options(local.end()));
                 local.stop();

@@ -4,6 +4,7 @@
 //! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
+use super::displaced::{discard_aside, is_unmoved};
 use super::replica::{ApplyError, Replica, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
@@ -117,7 +118,7 @@ impl Replica {
                 return self.admit(t, &parent, &place);
             }
             Err(error) if error.kind() == FsErrorKind::Exists => {
-                let aside = private_name();
+                let aside = self.aside_name(&place.name);
                 let made = parent.make_dir(&aside)?;
                 self.install_new(t, &parent, &aside, &place, occupant.as_ref())?;
                 made
@@ -148,7 +149,14 @@ impl Replica {
         let in_the_way = occupant.as_ref().filter(|entry| {
             entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
         });
+        let content = (file.size, file.digest);
         let stat = match in_the_way {
+            None if self.keeper.is_needed() => {
+                match self.publish_over(t, &parent, &place, file.staged, occupant.as_ref(), content)? {
+                    Some(stat) => stat,
+                    None => return self.admit(t, &parent, &place),
+                }
+            }
             None => match file.staged.publish(&place.name) {
                 Ok(published) => published.stat,
                 Err(error) if error.kind() == FsErrorKind::Exists => {
@@ -158,12 +166,12 @@ impl Replica {
                 Err(error) => return Err(error.into()),
             },
             Some(_) => {
-                let aside = private_name();
+                let aside = self.aside_name(&place.name);
                 file.staged.publish(&aside)?;
                 self.install_new(t, &parent, &aside, &place, in_the_way)?
             }
         };
-        let wanted = Some((file.size, file.digest));
+        let wanted = Some(content);
         self.finish_put(
             t,
             place,
@@ -268,6 +276,20 @@ impl Replica {
         });
         let wanted = self.wanted(&attributes, xattrs)?;
         let applied = match in_the_way {
+            None if self.keeper.is_needed() => {
+                if parent
+                    .stat(&place.name)?
+                    .is_some_and(|stat| stat.file_type == FileType::Directory)
+                {
+                    return self.admit(t, &parent, &place);
+                }
+                let aside = self.aside_name(&place.name);
+                let applied = make(&parent, &aside, &wanted)?;
+                let new = Some((size, digest));
+                let swapped = self.swap_in(t, &parent, &aside, &place, occupant.as_ref(), new);
+                let stat = swapped.inspect_err(|_| discard_aside(&parent, &aside, &applied.stat))?;
+                Applied { stat, ..applied }
+            }
             None => match make(&parent, &place.name, &wanted) {
                 // A directory that came since the walk.
                 Err(error) if error.kind() == FsErrorKind::Exists => {
@@ -276,7 +298,7 @@ impl Replica {
                 outcome => outcome?,
             },
             Some(_) => {
-                let aside = private_name();
+                let aside = self.aside_name(&place.name);
                 let applied = make(&parent, &aside, &wanted)?;
                 let stat = self.install_new(t, &parent, &aside, &place, in_the_way)?;
                 Applied { stat, ..applied }
@@ -322,6 +344,9 @@ impl Replica {
                 }
                 return Err(ApplyError::mismatch(text));
             }
+            if self.keeper.refuses() && entry.kind != Kind::Directory {
+                self.look(t, &parent, &entry.place.name, Some(&entry), None)?;
+            }
             doubt(&mut entry, &stat);
             let (was, is) = (entry.attributes.link_group, attributes.link_group);
             let leaves_group = was != is && !(was.is_local() && is != ObjectId(0));
@@ -363,13 +388,18 @@ impl Replica {
         let before = self.fresh_stat(&from_dir, &entry.place.name)?;
         doubt(&mut entry, &before);
         let to_dir = self.writable_directory(t, to.directory)?;
-        match self.occupant(t, &to)? {
+        let occupant = self.occupant(t, &to)?;
+        if self.keeper.refuses() && occupant.is_some() {
+            self.look(t, &to_dir, &to.name, occupant.as_ref(), None)?;
+        }
+        match occupant {
             None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
                 Err(error) if error.kind() == FsErrorKind::Exists => return self.admit(t, &to_dir, &to),
                 outcome => outcome?,
             },
             Some(other)
-                if other.object.is_local()
+                if !self.keeper.is_needed()
+                    && other.object.is_local()
                     && other.kind != Kind::Directory
                     && entry.kind != Kind::Directory =>
             {
@@ -383,7 +413,7 @@ impl Replica {
                 return self.trade_places(t, entry, &other, &from_dir, &to_dir, to);
             }
             Some(other) => {
-                let aside = private_name();
+                let aside = self.aside_name(&to.name);
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
                 let aside_place = Place {
                     directory: to.directory,
@@ -423,6 +453,9 @@ impl Replica {
             return Ok(self.drop_entry(t, object)?);
         }
         let parent = self.writable_directory(t, entry.place.directory)?;
+        if self.keeper.is_needed() && !(entry.kind == Kind::Directory && self.protects) {
+            return self.take_object(t, &parent, &entry);
+        }
         let outcome = match entry.kind {
             Kind::Directory if self.protects => return self.remove_empty(t, &parent, &entry),
             Kind::Directory => parent.remove_tree(&entry.place.name).map(|_| ()),
@@ -435,7 +468,7 @@ impl Replica {
     }
 
     /// Whether a directory stands at a name that holds what a filter may protect.
-    fn must_stay(&self, parent: &Directory, name: &Name) -> Result<bool, ApplyError> {
+    pub(super) fn must_stay(&self, parent: &Directory, name: &Name) -> Result<bool, ApplyError> {
         if !self.protects {
             return Ok(false);
         }
@@ -496,10 +529,12 @@ impl Replica {
                 to.name
             )));
         }
+        let before = self.fresh_stat(to_dir, &to.name)?;
         from_dir.rename(&entry.place.name, to_dir, &to.name, RenameMode::Exchange)?;
         let from = std::mem::replace(&mut entry.place, to);
         // One name can't be two objects', not even for a moment.
         let mut other = other.clone();
+        doubt(&mut other, &before);
         other.place = Place {
             directory: from.directory,
             name: private_name(),
@@ -693,13 +728,27 @@ impl Replica {
                 place.name
             )));
         }
+        let parks = occupant.is_some_and(|entry| !entry.object.is_local());
+        if self.keeper.is_needed() && !parks {
+            let stat = self.swap_in(t, parent, aside, place, occupant, None)?;
+            if let Some(entry) = occupant {
+                self.drop_entry(t, entry.object)?;
+            }
+            return Ok(stat);
+        }
+        let before = match self.keeper.refuses() {
+            true => self.look(t, parent, &place.name, occupant, None)?.stat,
+            false => parent.stat(&place.name)?,
+        };
         match parent.rename(aside, parent, &place.name, RenameMode::Exchange) {
             Ok(()) => match occupant {
                 Some(entry) if !entry.object.is_local() => {
                     let mut parked = entry.clone();
                     parked.place.name = aside.clone();
                     if let Some(stat) = parent.stat(aside)? {
-                        doubt(&mut parked, &stat);
+                        // Its ctime has moved with its name.
+                        let unmoved = before.filter(|before| is_unmoved(before, &stat));
+                        doubt(&mut parked, &unmoved.unwrap_or(stat));
                         parked.stamp = Some(stat.stamp.to_bytes());
                     }
                     self.parked.insert(parked.object);
@@ -733,10 +782,11 @@ impl Replica {
         place: &Place,
         occupant: Option<&Entry>,
     ) -> Result<Stat, ApplyError> {
+        let made = self.fresh_stat(parent, aside)?;
         let outcome = self.install(t, parent, aside, place, occupant);
-        // After an exchange the name leads to the former occupant, which is known to be parked there.
+        // After an exchange the name leads to the former occupant, which may be known to be parked there.
         if outcome.is_err() && t.lookup(place.directory, aside)?.is_none() {
-            let _ = parent.remove_tree(aside);
+            discard_aside(parent, aside, &made);
         }
         outcome
     }
@@ -760,10 +810,13 @@ impl Replica {
         // The object may have stood elsewhere, or this name may have been another's.
         if let Some(old) = t.get(object)?.filter(|old| old.place != place) {
             let parent = self.writable_directory(t, old.place.directory)?;
-            ignore_missing(match self.protects {
-                true => parent.remove_file(&old.place.name),
-                false => parent.remove_tree(&old.place.name).map(|_| ()),
-            })?;
+            match self.keeper.is_needed() {
+                true => self.leave(t, &parent, &old)?,
+                false => ignore_missing(match self.protects {
+                    true => parent.remove_file(&old.place.name),
+                    false => parent.remove_tree(&old.place.name).map(|_| ()),
+                })?,
+            }
             self.drop_entry(t, object)?;
         }
         if let Some(old) = occupant.filter(|old| old.object != object && old.object.is_local()) {
@@ -804,7 +857,7 @@ impl Replica {
             .ok_or_else(|| ApplyError::mismatch(format!("there is no object of number {}", object.0)))
     }
 
-    fn fresh_stat(&self, directory: &Directory, name: &Name) -> Result<Stat, ApplyError> {
+    pub(super) fn fresh_stat(&self, directory: &Directory, name: &Name) -> Result<Stat, ApplyError> {
         directory.stat(name)?.ok_or_else(|| ApplyError {
             kind: FailureKind::Mismatch,
             text: format!("{}/{name} vanished while it was changed", directory.shown()),
@@ -847,7 +900,7 @@ fn check_kind(t: &impl CatalogRead, object: ObjectId, kind: Kind) -> Outcome {
     }
 }
 
-fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
+pub(super) fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
     match outcome {
         Err(error) if error.kind() != FsErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -4,6 +4,7 @@ use super::owners::Terms;
 use super::replica::{Replica, cheap_digest, kind_of, local_group};
 use super::session::SessionError;
 use super::staging::digest_of;
+use crate::daemon::keeping::Keeping;
 use crate::daemon::ledger::entry_sum;
 use crate::engine::sum::BelowSum;
 use crate::fs::Directory;
@@ -72,7 +73,7 @@ pub fn send_listings(
             let entries = view.child_entries(directory)?;
             let visible = entries
                 .into_iter()
-                .filter(|entry| !entry.place.name.is_reserved());
+                .filter(|entry| !entry.place.name.is_reserved() && !replica.keeper.is_backup(entry));
             let rows = visible.map(|entry| {
                 let (below, entries) = sums.get(&entry.object).copied().unwrap_or_default();
                 let Entry {
@@ -122,8 +123,14 @@ fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
 }
 
 /// Sends the listing of a directory as it is on the disk now, contents read and digested.
-pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelPath, terms: &Terms) {
-    match disk_rows(root, path, terms) {
+pub fn send_disk_listing(
+    root: &Arc<Directory>,
+    link: &ReceiverLink,
+    path: &RelPath,
+    terms: &Terms,
+    keeping: &Keeping,
+) {
+    match disk_rows(root, path, terms, keeping) {
         Ok(rows) => send_rows(link, rows),
         Err(text) => {
             let _ = link.control().send(ToSender::ListingFailed(text.as_str().into()));
@@ -131,7 +138,12 @@ pub fn send_disk_listing(root: &Arc<Directory>, link: &ReceiverLink, path: &RelP
     }
 }
 
-fn disk_rows(root: &Arc<Directory>, path: &RelPath, terms: &Terms) -> Result<Vec<Row>, String> {
+fn disk_rows(
+    root: &Arc<Directory>,
+    path: &RelPath,
+    terms: &Terms,
+    keeping: &Keeping,
+) -> Result<Vec<Row>, String> {
     let mut directory = root.clone();
     for name in path.names() {
         directory = Arc::new(directory.open_dir(name).map_err(|error| error.to_string())?);
@@ -150,7 +162,15 @@ fn disk_rows(root: &Arc<Directory>, path: &RelPath, terms: &Terms) -> Result<Vec
                 .and_then(|(file, _)| digest_of(&file).ok()),
             _ => cheap_digest(&directory, &name, &stat).ok().flatten(),
         };
-        let (object, mut attributes, size) = (ObjectId(0), stat.attributes, stat.size);
+        if path.is_root() && keeping.is_backup_directory(&name) {
+            continue;
+        }
+        // What may be a backup counts if the source has it, too.
+        let object = match keeping.is_backup_name(&name) && kind != Kind::Directory {
+            true => ObjectId::FIRST_LOCAL,
+            false => ObjectId(0),
+        };
+        let (mut attributes, size) = (stat.attributes, stat.size);
         // Which names are of one object is for the verifier to compare; this number only tells them apart.
         attributes.link_group = local_group(&stat);
         // Those whom they name are those of this disk: the verifier maps its own.

@@ -1,12 +1,15 @@
 //! The receiver daemon: modules behind one QUIC endpoint.
 
 mod apply;
+mod displaced;
 mod guests;
 mod incoming;
+mod keeper;
 mod kept;
 mod listing;
 mod owners;
 mod replica;
+mod retention;
 mod rights;
 mod session;
 mod spans;
@@ -18,6 +21,7 @@ pub use listing::{BelowSums, below_sums};
 pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 pub use staging::digest_of;
 
+use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::fs::{Directory, FsErrorKind};
@@ -32,6 +36,7 @@ use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
 use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
 use guests::{Guests, Standing};
 use replica::Replica;
+use retention::Retention;
 use session::Session;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -53,6 +58,7 @@ pub struct ReceiverDaemon {
     endpoint: ReceiverEndpoint,
     acceptor: Option<JoinHandle<()>>,
     doorman: Option<JoinHandle<()>>,
+    cleaner: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +74,9 @@ struct Shared {
     /// A replica was put back.
     released: Condvar,
     guests: Guests,
+    retention: Retention,
+    /// What was kept, by module, also by those that are offered no longer: they may come back.
+    kept: Mutex<HashMap<String, Arc<KeepingCounters>>>,
     sessions: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -113,8 +122,12 @@ impl ReceiverDaemon {
     ) -> Result<Self, DaemonError> {
         crate::fs::raise_descriptor_limit();
         let mut slots = HashMap::new();
+        let mut kept: HashMap<String, Arc<KeepingCounters>> = HashMap::new();
+        let retention = Retention::default();
         for module in &options.modules {
-            let replica = open_replica(&options, module, &RelPath::root())?;
+            let counters = kept.entry(module.name.clone()).or_default();
+            let replica = open_replica(&options, module, &RelPath::root(), counters)?;
+            retention.add(module, &replica.root);
             slots.insert(
                 (module.name.clone(), RelPath::root()),
                 Slot::Idle(Box::new(replica)),
@@ -146,6 +159,8 @@ impl ReceiverDaemon {
             slots: Mutex::new(slots),
             released: Condvar::new(),
             guests: Guests::default(),
+            retention,
+            kept: Mutex::new(kept),
             sessions: Mutex::default(),
         });
         let acceptor = std::thread::Builder::new()
@@ -170,11 +185,19 @@ impl ReceiverDaemon {
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+        let cleaner = std::thread::Builder::new()
+            .name("retention".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || shared.retention.run(&shared.stop)
+            })
+            .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
         Ok(ReceiverDaemon {
             shared,
             endpoint,
             acceptor: Some(acceptor),
             doorman: Some(doorman),
+            cleaner: Some(cleaner),
         })
     }
 
@@ -196,9 +219,11 @@ impl ReceiverDaemon {
                 module.name
             )));
         }
-        let replica = open_replica(&shared.options, &module, &RelPath::root())?;
+        let kept = shared.kept_in(&module.name);
+        let replica = open_replica(&shared.options, &module, &RelPath::root(), &kept)?;
         let key = (module.name.clone(), RelPath::root());
         let mut slots = lock(&shared.slots);
+        shared.retention.add(&module, &replica.root);
         slots.insert(key, Slot::Idle(Box::new(replica)));
         shared.modules_mut().push(Arc::new(module));
         Ok(())
@@ -210,6 +235,7 @@ impl ReceiverDaemon {
         let shared = &self.shared;
         let mut slots = lock(&shared.slots);
         shared.modules_mut().retain(|module| module.name != name);
+        shared.retention.forget(name);
         for ((module, _), slot) in slots.iter() {
             if let (true, Slot::Taken(tenant)) = (module == name, slot) {
                 // They come back at once, and are told then whether it is still there.
@@ -252,7 +278,8 @@ impl ReceiverDaemon {
     pub fn stop(mut self) {
         self.shared.stop.request();
         self.endpoint.close();
-        for thread in [self.acceptor.take(), self.doorman.take()].into_iter().flatten() {
+        let threads = [self.acceptor.take(), self.doorman.take(), self.cleaner.take()];
+        for thread in threads.into_iter().flatten() {
             let _ = thread.join();
         }
         let sessions = std::mem::take(&mut *lock(&self.shared.sessions));
@@ -470,7 +497,11 @@ impl Shared {
                 slots.retain(|(name, path), _| {
                     *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))
                 });
-                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
+                let kept = self.kept_in(&module.name);
+                let opened = open_replica(&self.options, module, &key.1, &kept);
+                let opened = opened.map_err(unable)?;
+                self.retention.add(module, &opened.root);
+                Box::new(opened)
             }
         };
         slots.insert(key.clone(), Slot::Taken(tenant));
@@ -549,6 +580,11 @@ impl Shared {
         Ok(())
     }
 
+    /// What was kept in a module.
+    fn kept_in(&self, module: &str) -> Arc<KeepingCounters> {
+        lock(&self.kept).entry(module.to_owned()).or_default().clone()
+    }
+
     fn status(&self, address: SocketAddr) -> ReceiverStatus {
         let slots = lock(&self.slots);
         let offered = self
@@ -573,6 +609,7 @@ impl Shared {
                 name: module.name.clone(),
                 path: module.path.display().to_string(),
                 sessions,
+                keeping: self.kept_in(&module.name).report(),
             }
         });
         let identity = self.options.identity.fingerprint().to_string();
@@ -667,6 +704,7 @@ fn open_replica(
     options: &ReceiverOptions,
     module: &ModuleOptions,
     path: &RelPath,
+    kept: &Arc<KeepingCounters>,
 ) -> Result<Replica, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
@@ -674,7 +712,8 @@ fn open_replica(
     let mut place = module.path.clone();
     place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
     let home = options.home.module_dir(&module.name, path);
-    let (replica, report) = Replica::open(root, &place, &home).map_err(|error| failed(&error))?;
+    let keeping = (&module.keeping, kept.clone());
+    let (replica, report) = Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)

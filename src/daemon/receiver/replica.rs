@@ -4,8 +4,11 @@
 //! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
+use super::displaced::Recovery;
+use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
 use super::spans::SPAN_CACHE_BYTES;
+use crate::daemon::keeping::{Keeping, KeepingCounters};
 use crate::daemon::ledger::Ledger;
 use crate::engine::owners::OwnerMap;
 use crate::fs::{
@@ -111,7 +114,7 @@ pub struct WalkReport {
     pub changed: u64,
     /// Entries that are not as they were catalogued, by whomever, but for directories whose inside moved.
     pub unlike: u64,
-    /// Leftovers of an earlier run that were removed.
+    /// Leftovers of an earlier run that were removed or put where they belong.
     pub swept: u64,
 }
 
@@ -145,6 +148,8 @@ pub struct Replica {
     held_xattrs: XattrClasses,
     /// What was kept of files that arrived in part.
     pub partials: Arc<Partials>,
+    /// Where things go that lose their name.
+    pub keeper: Keeper,
     /// Nothing was changed since the catalog was last committed with the note that its names are on stable storage.
     is_flushed: bool,
     /// Whether intents were stored since the catalog was last committed durably.
@@ -161,7 +166,12 @@ impl fmt::Debug for Replica {
 
 impl Replica {
     /// Opens the tree below `root`, whose databases are in `home`. `path` is for messages.
-    pub fn open(root: Directory, path: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
+    pub fn open(
+        root: Directory,
+        path: &Path,
+        home: &Path,
+        (keeping, counters): (&Keeping, Arc<KeepingCounters>),
+    ) -> Result<(Replica, WalkReport), ReplicaError> {
         let lock = TreeLock::acquire_on(&root).map_err(|error| ReplicaError::Locked(error.to_string()))?;
         fs::create_dir_all(home).map_err(|source| ReplicaError::Home {
             path: home.to_owned(),
@@ -190,6 +200,7 @@ impl Replica {
             source,
         })?;
         let mut replica = Replica {
+            keeper: Keeper::new(root.clone(), keeping.clone(), counters),
             held_xattrs: root.holds_xattrs(own_carried().xattrs),
             root,
             path: path.to_owned(),
@@ -587,15 +598,22 @@ impl Replica {
                 .map(|(_, place)| place.name)
                 .collect(),
         };
+        let (terms, keeper) = (&self.terms, &mut self.keeper);
         self.catalog.update(true, |tables| {
             let mut walk = Walk {
-                terms: &self.terms,
+                terms,
                 knowledge: &known,
+                keeper: Some(keeper),
                 report: &mut report,
             };
             let outcome = walk.tree(tables, &root);
+            if report.unlike > 0 || report.swept > 0 {
+                // The next walk finds it as it is catalogued from now on, but nobody may have flushed it then.
+                note_flushed(tables, false)?;
+            }
             Ok(outcome)
         })??;
+        self.keeper.sync()?;
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
         Ok(report)
     }
@@ -674,6 +692,8 @@ struct Walk<'a> {
     /// What counts, and whose things are here.
     terms: &'a Terms,
     knowledge: &'a WalkKnowledge,
+    /// The policy of the tree; only a walk of all of it has one.
+    keeper: Option<&'a mut Keeper>,
     report: &'a mut WalkReport,
 }
 
@@ -716,7 +736,11 @@ impl Walk<'_> {
                     }
                 }
             }
-            self.report.swept += handle.sweep(|name| self.knowledge.kept.contains(name))?.len() as u64;
+            let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
+            self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
+            for aside in &swept.displaced {
+                self.recover(tables, object, &handle, aside);
+            }
             let listing = handle.list()?;
             let mut known: HashMap<Name, Entry> = tables
                 .child_entries(object)?
@@ -728,11 +752,15 @@ impl Walk<'_> {
                 let Some(kind) = kind_of(stat.file_type) else {
                     continue;
                 };
-                let known = known.remove(&name).filter(|entry| entry.kind == kind);
                 let place = Place {
                     directory: object,
                     name,
                 };
+                // What the catalog has of it from before goes, as if it were not there.
+                if self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place)) {
+                    continue;
+                }
+                let known = known.remove(&place.name).filter(|entry| entry.kind == kind);
                 let entry = match known {
                     // Nothing is written for what is as it was: that would be the whole catalog at each start.
                     Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
@@ -754,6 +782,24 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Deals with what was displaced when an earlier run was cut off.
+    fn recover(&mut self, t: &Tables<'_>, object: ObjectId, directory: &Directory, aside: &Name) {
+        let Some(keeper) = self.keeper.as_deref_mut() else {
+            return;
+        };
+        let intents = &self.knowledge.intents;
+        let recovery = Recovery {
+            directory,
+            object,
+            aside,
+        };
+        if let Err(error) = recovery.run(t, keeper, |found| {
+            intents.values().any(|intended| intended == found)
+        }) {
+            tracing::warn!("{}", error.text);
+        }
     }
 
     /// What the catalog is to have of something that stands at a place and is not as it knows it.
@@ -787,6 +833,15 @@ impl Walk<'_> {
         let intents = &self.knowledge.intents;
         if let Some(&intended) = intents.get(&object).filter(|_| kind == Kind::File) {
             digest = own_commit(handle, &place.name, intended);
+        }
+        // Only touched, or edited? Where that matters, it is read.
+        if let Some(content) = known
+            .as_ref()
+            .filter(|known| kind == Kind::File && known.size == stat.size)
+            && let Some(was) = content.digest.filter(|_| digest.is_none())
+            && self.keeper.as_ref().is_some_and(|keeper| keeper.judges())
+        {
+            digest = own_commit(handle, &place.name, was);
         }
         let mut entry = local_entry(object, kind, place, stat, digest);
         let expected = known.as_ref().map(|known| &known.attributes);
@@ -825,6 +880,7 @@ pub fn catalogue(
         let mut walk = Walk {
             terms,
             knowledge: &WalkKnowledge::default(),
+            keeper: None,
             report: &mut WalkReport::default(),
         };
         walk.below(tables, entry.object, &inner)

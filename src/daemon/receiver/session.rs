@@ -439,7 +439,12 @@ impl<'a> Session<'a> {
         let permitted = rights::check(tables, &op.body, self.rights)?;
         let refusal = permitted
             .and_then(|()| check(&op.body))
-            .and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.terms.carried));
+            .and_then(|()| check_xattrs(&op.body, &xattrs, self.replica.terms.carried))
+            .and_then(|()| {
+                place
+                    .as_ref()
+                    .map_or(Ok(()), |place| self.replica.keeper.check(place))
+            });
         if let Err(refusal) = refusal {
             self.end(tables, number, place.as_ref(), Err(refusal));
             return Ok(());
@@ -654,6 +659,14 @@ impl<'a> Session<'a> {
                     continue;
                 }
             }
+            let ahead = catalog.read(|view| {
+                let new = offered.map(|digest| (size, digest));
+                Ok(self.replica.look_ahead(view, &place, new))
+            })?;
+            if ahead.is_err() {
+                self.end_failed(number, ahead)?;
+                continue;
+            }
             let object = pending.object;
             let keep = catalog.read(|view| Ok(self.replica.keep(view, object, place.directory, size)))?;
             let basis = present.and_then(|_| directory.open_file(&place.name).ok());
@@ -832,6 +845,8 @@ impl<'a> Session<'a> {
             whole = false;
         }
         if whole {
+            let kept = self.replica.keeper.refuse_condemned();
+            kept.map_err(|error| SessionError::Unable(error.to_string()))?;
             // The flush of the file system also covered everything published before.
             self.durable = self.durable.max(self.order.prefix());
         }
@@ -880,6 +895,8 @@ impl<'a> Session<'a> {
                 .root
                 .sync_filesystem()
                 .map_err(|error| unable(&error))?;
+            let kept = self.replica.keeper.refuse_condemned();
+            kept.map_err(|error| unable(&error))?;
         } else {
             let catalog = self.replica.catalog.clone();
             for object in unsynced {
@@ -889,6 +906,7 @@ impl<'a> Session<'a> {
                     handle.sync().map_err(|error| unable(&error))?;
                 }
             }
+            self.replica.keeper.sync().map_err(|error| unable(&error))?;
         }
         if let Some(sequence) = self.order.passed_mark() {
             let sum = self.replica.ledger.fold();

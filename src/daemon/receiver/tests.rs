@@ -3,6 +3,7 @@
 
 use super::apply::StagedFile;
 use super::replica::{ApplyError, Replica, ReplicaError, WalkReport};
+use crate::daemon::keeping::Keeping;
 use crate::daemon::ledger::Ledger;
 use crate::engine::owners::OwnerMap;
 use crate::fs::{Directory, Staged};
@@ -14,7 +15,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::TempDir;
+
+mod keeping;
 
 struct Bench {
     directory: TempDir,
@@ -45,14 +49,32 @@ fn attributes() -> Attributes {
 }
 
 fn open(root: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError> {
-    Replica::open(Directory::open_root(root)?, root, home)
+    open_keeping(root, home, &Keeping::default())
+}
+
+fn open_keeping(root: &Path, home: &Path, keeping: &Keeping) -> Result<(Replica, WalkReport), ReplicaError> {
+    Replica::open(Directory::open_root(root)?, root, home, (keeping, Arc::default()))
 }
 
 impl Bench {
     fn new() -> Bench {
+        Bench::keeping(&Keeping::default())
+    }
+
+    fn keeping(keeping: &Keeping) -> Bench {
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("root")).unwrap();
-        let (replica, _) = open(&directory.path().join("root"), &directory.path().join("home")).unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let (replica, _) = open_keeping(&root, &directory.path().join("home"), keeping).unwrap();
+        Bench { directory, replica }
+    }
+
+    /// Ends and starts again, with what was committed durably.
+    fn reopen(self, keeping: &Keeping) -> Bench {
+        let Bench { directory, replica } = self;
+        drop(replica);
+        let (root, home) = (directory.path().join("root"), directory.path().join("home"));
+        let (replica, _) = open_keeping(&root, &home, keeping).unwrap();
         Bench { directory, replica }
     }
 
@@ -83,6 +105,10 @@ impl Bench {
     }
 
     fn put(&mut self, object: u64, at: Place, text: &str) {
+        self.try_put(object, at, text).unwrap();
+    }
+
+    fn try_put(&mut self, object: u64, at: Place, text: &str) -> Result<(), ApplyError> {
         let catalog = self.replica.catalog.clone();
         let parent = catalog
             .read(|view| Ok(self.replica.directory(view, at.directory)))
@@ -102,7 +128,6 @@ impl Bench {
             is_flushed: false,
         };
         self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))
-            .unwrap();
     }
 
     fn make(&mut self, object: u64, at: Place) {
@@ -117,8 +142,11 @@ impl Bench {
     }
 
     fn remove(&mut self, object: u64) {
+        self.try_remove(object).unwrap();
+    }
+
+    fn try_remove(&mut self, object: u64) -> Result<(), ApplyError> {
         self.apply(|replica, t| replica.remove(t, ObjectId(object)))
-            .unwrap();
     }
 
     /// Everything below the root, our private names included.

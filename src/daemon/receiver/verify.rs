@@ -62,7 +62,9 @@ pub fn serve(
                 let here = here.map_err(|error| (CloseCode::Unable, error.text))?;
                 let _ = link.control().send(ToSender::Owners(OwnersHere(here)));
             }
-            Ok(ToReceiver::ListDisk(path)) => send_disk_listing(&root, link, &path, &terms),
+            Ok(ToReceiver::ListDisk(path)) => {
+                send_disk_listing(&root, link, &path, &terms, &module.keeping);
+            }
             Ok(_) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
             Err(error) if error.is_disconnected() => return Ok(()),
             Err(_) => {}

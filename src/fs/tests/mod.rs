@@ -7,6 +7,7 @@ mod lock;
 mod names;
 mod publish;
 mod remove;
+mod shelf;
 
 use super::*;
 use driftless_protocol::XattrClasses;

@@ -113,8 +113,21 @@ fn an_exchange_hands_out_what_was_displaced() {
     let published = place.staged(b"file").publish_exchanging(&name("d")).unwrap();
     let (aside, stat) = published.displaced.unwrap();
     assert_eq!(stat.file_type, FileType::Directory);
-    assert_eq!(place.dir.sweep(|_| false).unwrap(), [aside]);
+    assert_eq!(displaced_from(&aside), Some(name("d")));
+    let swept = place.dir.sweep(|_| false).unwrap();
+    assert_eq!((swept.removed, swept.displaced), (vec![], vec![aside.clone()]));
+    place.dir.remove_tree(&aside).unwrap();
     assert_eq!(place.names(), ["d", "f"]);
+
+    // Also what was staged under a private name, to be gone on with.
+    let staged = Staged::create_kept(Arc::clone(&place.dir)).unwrap();
+    let displaced = staged.publish_exchanging(&name("f")).unwrap().displaced;
+    let (aside, _) = displaced.unwrap();
+    assert_eq!(
+        (displaced_from(&aside), place.read("f")),
+        (Some(name("f")), vec![])
+    );
+    assert_eq!(place.read(&aside.to_string()), b"newer");
 }
 
 /// C-08: a reader that opens a path all the time finds it, with one whole content.
@@ -334,7 +347,7 @@ fn a_sweep_takes_leftovers_and_nothing_else() {
     }
     place.mkdir(".driftless-0000000000000002/deep/er");
     place.symlink("/", ".driftless-0000000000000003");
-    let mut swept = place.dir.sweep(|_| false).unwrap();
+    let mut swept = place.dir.sweep(|_| false).unwrap().removed;
     swept.sort();
     let digits: Vec<_> = swept.iter().map(|n| n.as_bytes()[26]).collect();
     assert_eq!(digits, b"123");
