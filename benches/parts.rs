@@ -277,6 +277,8 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         owners: OwnerRules::default(),
         modes: ModeChanges::default(),
         links: LinkPolicy::All,
+        sparing: Default::default(),
+        whole_files: false,
         link: LinkOptions::default(),
     }
 }

@@ -367,7 +367,9 @@ fn backups_are_those_of_rsync() {
         // rsync would delete its own directory of backups, to a backup in it.
         let rsync = || {
             let mut command = Command::new("rsync");
-            command.args(["-a", "--delete", "--exclude=/old/"]).args(options.split(' '));
+            command
+                .args(["-a", "--delete", "--exclude=/old/"])
+                .args(options.split(' '));
             assert!(
                 command
                     .arg("src/")

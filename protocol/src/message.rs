@@ -185,6 +185,22 @@ pub struct Open {
     /// Some of what only the receiver has may be protected: it removes no directory that holds anything, and puts nothing
     /// in the place of one.
     pub protects: bool,
+    /// What is left as it is.
+    pub sparing: Sparing,
+    /// Changed files travel whole: the receiver needs to make no signatures.
+    pub whole_files: bool,
+}
+
+/// What a sender wants left as it is on the receiver, whatever the source has. The op fails with
+/// [`FailureKind::Withheld`], and what stands there is none of the mirror's any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, DeriveDecode)]
+pub struct Sparing {
+    /// What stands there and was not put there under the number of the op, but for a directory where a directory is to be.
+    pub existing: bool,
+    /// Places at which nothing stands.
+    pub missing: bool,
+    /// Regular files that were modified later than the file that is to take their place.
+    pub newer: bool,
 }
 
 /// Answer to [`Open`]. A refusal is a close code instead.
@@ -320,6 +336,8 @@ pub enum FailureKind {
     Basis,
     /// Somebody else changed or made what stands there, and the receiver's policy is to leave it.
     Refused,
+    /// The sender wants it left as it is ([`Open::sparing`]).
+    Withheld,
 }
 
 /// Receiver to sender on the control stream.

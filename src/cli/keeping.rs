@@ -10,12 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Why they mean nothing on the other end.
-pub(super) const KEEPING_THERE: &str =
-    "--drift, --trash and --backup are the receiver's to decide (give them to `driftless receive` there)";
+pub(super) const KEEPING_THERE: &str = "--drift, --trash, --backup and --preallocate are the receiver's to decide (give them to `driftless receive` there)";
 
 /// Options of the end that writes.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What is kept")]
+#[command(next_help_heading = "How the target is written")]
 pub(super) struct KeepingArgs {
     /// What happens to what somebody else changed or made where it is to be replaced or deleted: `overwrite`; `keep` moves
     /// it to .driftless-kept/TIME/PATH; `refuse` leaves it, and the entry fails [default: overwrite]
@@ -33,6 +32,9 @@ pub(super) struct KeepingArgs {
     /// What is put behind the names of backups [default: ~, or nothing with --backup-dir]
     #[arg(long, value_name = "SUFFIX", requires = "backup")]
     suffix: Option<OsString>,
+    /// Reserve the space of a file before its content comes, if it comes whole; a full disk is then noticed before
+    #[arg(long)]
+    preallocate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,7 +47,12 @@ enum DriftArg {
 impl KeepingArgs {
     /// Whether anything was asked for.
     pub(super) fn is_given(&self) -> bool {
-        self.drift.is_some() || self.trash.is_some() || self.backup
+        self.drift.is_some() || self.trash.is_some() || self.backup || self.preallocate
+    }
+
+    /// Whether the space of files is reserved.
+    pub(super) fn preallocates(&self) -> bool {
+        self.preallocate
     }
 
     /// The policy.

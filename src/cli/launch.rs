@@ -24,6 +24,7 @@ use crate::net::{Compression, LinkOptions, Shortcut};
 use clap::{Args, ValueEnum};
 use driftless_certs::{Fingerprint, Identity, TrustStore};
 use driftless_protocol::RelPath;
+use driftless_protocol::message::Sparing;
 use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,6 +47,18 @@ pub(super) struct SendArgs {
     /// `none` for any number. With more, nothing is deleted: a daemon waits for `driftless approve`, anything else ends
     #[arg(long, value_name = "LIMIT", default_value = "1000,25%", value_parser = max_delete)]
     max_delete: MaxDelete,
+    /// Send changed files whole, as is worth while where the network is faster than the disks
+    #[arg(short = 'W', long)]
+    whole_file: bool,
+    /// Leave what exists on the target as it is, but for directories (what this run puts there is followed)
+    #[arg(long)]
+    ignore_existing: bool,
+    /// Make nothing on the target that is not there
+    #[arg(long, alias = "ignore-non-existing")]
+    existing: bool,
+    /// Leave files of the target as they are that were modified later than the source's
+    #[arg(short, long)]
+    update: bool,
     /// Go on although the source is empty, or another directory than before
     #[arg(long)]
     accept_root: bool,
@@ -187,6 +200,12 @@ impl SendArgs {
             owners: self.appearance.rules(),
             modes: self.appearance.modes(),
             links: self.appearance.links(),
+            whole_files: self.whole_file,
+            sparing: Sparing {
+                existing: self.ignore_existing,
+                missing: self.existing,
+                newer: self.update,
+            },
             link: end.link.clone(),
         }
     }

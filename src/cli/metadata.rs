@@ -35,6 +35,7 @@ impl MetadataArgs {
             xattrs: self.xattrs(),
             devices: !self.no_devices,
             keeping: Keeping::default(),
+            preallocate: false,
         }
     }
 

@@ -208,6 +208,7 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         ("skipped", "skipped"),
         ("foreign_xattrs", "with extended attributes that are not carried"),
         ("excluded", "excluded"),
+        ("withheld", "left as they are on the target, as was asked for"),
     ] {
         if counter(name) > 0 {
             lines.push(format!("{} {what}", grouped(counter(name))));

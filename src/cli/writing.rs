@@ -21,6 +21,7 @@ impl WritingArgs {
     pub(super) fn module(&self, name: String, path: PathBuf) -> Result<ModuleOptions, CliError> {
         Ok(ModuleOptions {
             keeping: self.keeping.keeping()?,
+            preallocate: self.keeping.preallocates(),
             ..self.metadata.module(name, path)
         })
     }

@@ -20,6 +20,9 @@ pub mod flags {
     /// When the file was read, somebody could write to it through a mapping without moving its times. A look without an
     /// event has it read again, written out first.
     pub const HIDES: u8 = 32;
+    /// The target is to be left as it is here: the entry is in no sum. Without a number in the journal it waits for its next
+    /// change.
+    pub const WITHHELD: u8 = 64;
 }
 
 /// The running sum over the entries of a catalog, and how many are not in it yet.
@@ -29,6 +32,8 @@ pub struct Ledger {
     carried: Carried,
     /// Entries whose content is not known for certain.
     unknown: u64,
+    /// Entries that the target does not get.
+    withheld: u64,
     owners: OwnerIds,
 }
 
@@ -73,7 +78,10 @@ impl Ledger {
 
     /// One entry took the place of another; either may be none.
     pub fn replace(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
-        if let Some(entry) = old {
+        let is_withheld = |entry: &&Entry| entry.flags & flags::WITHHELD != 0;
+        self.withheld -= u64::from(old.as_ref().is_some_and(is_withheld));
+        self.withheld += u64::from(new.as_ref().is_some_and(is_withheld));
+        if let Some(entry) = old.filter(|entry| !is_withheld(entry)) {
             match counted(entry, self.carried) {
                 Some(sum) => self.sum.remove(&element(entry, sum)),
                 None => self.unknown -= u64::from(!entry.object.is_local()),
@@ -81,6 +89,8 @@ impl Ledger {
         }
         if let Some(entry) = new {
             self.owners.note(&entry.attributes);
+        }
+        if let Some(entry) = new.filter(|entry| !is_withheld(entry)) {
             match counted(entry, self.carried) {
                 Some(sum) => self.sum.add(&element(entry, sum)),
                 None => self.unknown += u64::from(!entry.object.is_local()),
@@ -106,6 +116,11 @@ impl Ledger {
     /// The users and groups that entries have or had.
     pub fn owners(&self) -> &OwnerIds {
         &self.owners
+    }
+
+    /// How many entries the target is not to get.
+    pub fn withheld(&self) -> u64 {
+        self.withheld
     }
 
     /// The attributes that the sum covers.

@@ -12,6 +12,7 @@ use crate::fs::View;
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
+use driftless_protocol::message::Sparing;
 use driftless_protocol::{RelPath, XattrClasses};
 use serde::Serialize;
 use std::fmt;
@@ -33,6 +34,8 @@ pub struct ModuleOptions {
     pub devices: bool,
     /// What becomes of what is replaced, deleted, or changed there by somebody else.
     pub keeping: Keeping,
+    /// Reserve the space of files that come whole before any of it comes.
+    pub preallocate: bool,
 }
 
 /// How to run a receiver.
@@ -129,6 +132,10 @@ pub struct SenderOptions {
     pub modes: ModeChanges,
     /// What the target is told of users and groups.
     pub owners: OwnerRules,
+    /// What of the target is left as it is.
+    pub sparing: Sparing,
+    /// Send changed files whole, and look for no differences.
+    pub whole_files: bool,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
 }
@@ -189,6 +196,8 @@ pub struct SendCounters {
     pub unreadable: u64,
     /// Entries that the target keeps although the source lacks them.
     pub extras_kept: u64,
+    /// Entries that are left as they are on the target, or are not made there, because that was asked for.
+    pub withheld: u64,
 }
 
 /// Where a sender stands.

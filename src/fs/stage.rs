@@ -14,7 +14,7 @@ use super::stat::{FileType, Stat, stat_at, stat_handle};
 use crate::engine::zeros::is_zero;
 use driftless_protocol::entry::{Attributes, Carried};
 use driftless_protocol::name::Name;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -172,6 +172,18 @@ impl Staged {
     /// Cuts the file, or lengthens it by a hole.
     pub fn set_len(&self, length: u64) -> Result<()> {
         retry_on_intr(|| rustix::fs::ftruncate(&self.file, length)).map_err(self.failed("set the length of"))
+    }
+
+    /// Reserves the space of the first `length` bytes, without writing them. File systems that cannot do that are left to
+    /// run full later.
+    pub fn preallocate(&self, length: u64) -> Result<()> {
+        let reserve = || rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length);
+        match retry_on_intr(reserve) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            // Nothing to reserve.
+            Err(Errno::INVAL) if length == 0 => Ok(()),
+            outcome => outcome.map_err(self.failed("reserve space for")),
+        }
     }
 
     /// The open file.

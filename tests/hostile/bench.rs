@@ -55,6 +55,7 @@ impl Bench {
                 xattrs: XattrClasses::USUAL,
                 devices: true,
                 keeping: driftless::daemon::keeping::Keeping::default(),
+                preallocate: false,
             });
         }
         change(&pair, &mut options);

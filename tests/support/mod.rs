@@ -26,6 +26,7 @@ use driftless::engine::owners::OwnerRules;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
+use driftless_protocol::message::Sparing;
 use driftless_protocol::{RelPath, XattrClasses};
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,6 +76,10 @@ pub struct Pair {
     pub xattrs: XattrClasses,
     /// What the receiver does with what it replaces and deletes.
     pub keeping: Keeping,
+    /// What of the target is left as it is.
+    pub sparing: Sparing,
+    pub whole_files: bool,
+    pub preallocate: bool,
 }
 
 impl Pair {
@@ -113,6 +118,9 @@ impl Pair {
             links: LinkPolicy::All,
             xattrs: XattrClasses::USUAL,
             keeping: Keeping::default(),
+            sparing: Sparing::default(),
+            whole_files: false,
+            preallocate: false,
         }
     }
 
@@ -138,6 +146,7 @@ impl Pair {
                 xattrs: self.xattrs,
                 devices: true,
                 keeping: self.keeping.clone(),
+                preallocate: self.preallocate,
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],
@@ -177,6 +186,8 @@ impl Pair {
             links: self.links,
             modes: self.modes.clone(),
             owners: self.owners.clone(),
+            sparing: self.sparing,
+            whole_files: self.whole_files,
             link: LinkOptions::default(),
         }
     }

@@ -135,6 +135,8 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         },
         sum: None,
         protects: false,
+        sparing: Default::default(),
+        whole_files: false,
     }
 }
 

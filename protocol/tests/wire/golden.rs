@@ -93,6 +93,12 @@ fn opening() {
             },
             sum: Some(TreeSum([0xaa; 32])),
             protects: true,
+            sparing: Sparing {
+                existing: true,
+                missing: false,
+                newer: true,
+            },
+            whole_files: true,
         }),
         "00                                                   # ToReceiver::Open
          00                                                   # purpose: Mirror
@@ -103,7 +109,9 @@ fn opening() {
          05                                                   # incarnation
          01 07 01                                             # carried: owner, user, ACL, capability, devices
          01 aa*32                                             # sum
-         01                                                   # protects",
+         01                                                   # protects
+         01 00 01                                             # sparing: existing, newer
+         01                                                   # whole_files",
     );
     golden(
         ToReceiver::Open(Open {
@@ -116,10 +124,13 @@ fn opening() {
             carried: Carried::default(),
             sum: None,
             protects: false,
+            sparing: Sparing::default(),
+            whole_files: false,
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
-         00*5              # carried, sum, protects",
+         00*5              # carried, sum, protects
+         00*4              # sparing, whole_files",
     );
     golden(
         ToSender::Opened(Opened {
@@ -254,6 +265,7 @@ fn progress() {
         FailureKind::Io,
         FailureKind::Basis,
         FailureKind::Refused,
+        FailureKind::Withheld,
     ];
     for (tag, kind) in kinds.into_iter().enumerate() {
         golden(

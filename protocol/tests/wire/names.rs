@@ -166,6 +166,8 @@ fn s01_odd_names_in_listings_and_paths_are_refused() {
                 carried: Default::default(),
                 sum: None,
                 protects: false,
+                sparing: Default::default(),
+                whole_files: false,
             });
             for message in [open, ToReceiver::ListDisk(path.clone())] {
                 let encoded = codec::encode(&message).unwrap();

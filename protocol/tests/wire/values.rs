@@ -205,9 +205,10 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         carried(),
         prop::option::of(tree_sum()),
         any::<bool>(),
+        any::<[bool; 4]>(),
     )
         .prop_map(
-            |(purpose, module, path, (mirror, incarnation), source, carried, sum, protects)| Open {
+            |(purpose, module, path, (mirror, incarnation), source, carried, sum, protects, sparing)| Open {
                 purpose,
                 module,
                 path,
@@ -217,6 +218,12 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 carried,
                 sum,
                 protects,
+                sparing: Sparing {
+                    existing: sparing[0],
+                    missing: sparing[1],
+                    newer: sparing[2],
+                },
+                whole_files: sparing[3],
             },
         )
         .boxed()
@@ -363,6 +370,7 @@ fn failed(reach: Reach) -> BoxedStrategy<ToSender> {
         FailureKind::Io,
         FailureKind::Basis,
         FailureKind::Refused,
+        FailureKind::Withheld,
     ];
     let held = prop::option::of((object(), any::<[u8; 32]>().prop_map(EntrySum)));
     (number(), prop::sample::select(kinds.to_vec()), text(reach), held)

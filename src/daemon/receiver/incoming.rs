@@ -108,6 +108,17 @@ impl Incoming {
         }
     }
 
+    /// Reserves the space that it needs, if it does not share what it will have with a basis.
+    pub fn preallocate(&self) -> Result<(), ApplyError> {
+        if self.basis.is_some() {
+            return Ok(());
+        }
+        self.staged.preallocate(self.offered).map_err(|error| {
+            self.discard();
+            error.into()
+        })
+    }
+
     /// Writes bytes, and leaves blocks of zeros out as holes.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ApplyError> {
         if !self.is_blank {

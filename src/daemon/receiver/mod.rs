@@ -13,6 +13,7 @@ mod retention;
 mod rights;
 mod session;
 mod spans;
+mod sparing;
 mod staging;
 mod subject;
 mod verify;
@@ -669,6 +670,8 @@ fn begin(
         .map_err(|error| unable(&error))?
         .map_err(|error| unable(&error.text))?;
     replica.protects = open.protects || !may_delete;
+    replica.sparing = open.sparing;
+    replica.whole_files = open.whole_files;
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))
@@ -713,7 +716,9 @@ fn open_replica(
     place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
     let home = options.home.module_dir(&module.name, path);
     let keeping = (&module.keeping, kept.clone());
-    let (replica, report) = Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
+    let (mut replica, report) =
+        Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
+    replica.preallocates = module.preallocate;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)

@@ -18,7 +18,7 @@ use crate::fs::{
 use crate::store::{
     Binding, Catalog, CatalogRead, Entry, Partials, Role, Signatures, State, StoreError, Tables, root_place,
 };
-use driftless_protocol::message::{Cursor, FailureKind, Place};
+use driftless_protocol::message::{Cursor, FailureKind, Place, Sparing};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -134,6 +134,12 @@ pub struct Replica {
     pub terms: Terms,
     /// Nothing that holds anything is removed or displaced: the sender's filter may protect some of it.
     pub protects: bool,
+    /// What the sender wants left as it is.
+    pub sparing: Sparing,
+    /// The sender has no use for signatures.
+    pub whole_files: bool,
+    /// The space of files that come whole is reserved.
+    pub preallocates: bool,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -209,6 +215,9 @@ impl Replica {
             ledger: Ledger::default(),
             terms,
             protects: false,
+            sparing: Sparing::default(),
+            whole_files: false,
+            preallocates: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             spans: Arc::new(spans),

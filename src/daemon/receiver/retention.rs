@@ -118,6 +118,7 @@ mod tests {
                 old,
                 ..Keeping::default()
             },
+            preallocate: false,
         };
         retention.add(&module(OldVersions::Discard), &root);
         assert_eq!(retention.expire(1_000_000), None);

@@ -154,7 +154,8 @@ impl<'a> Session<'a> {
             terms: replica.terms.clone(),
             engine,
             spans: replica.spans.clone(),
-            is_local: link.is_local(),
+            takes_whole: link.is_local() || replica.whole_files,
+            preallocates: replica.preallocates,
         };
         std::thread::scope(|scope| {
             let queues = [&job_queue; STAGING_THREADS]
@@ -445,6 +446,7 @@ impl<'a> Session<'a> {
                     .as_ref()
                     .map_or(Ok(()), |place| self.replica.keeper.check(place))
             });
+        let refusal = refusal.and_then(|()| self.replica.spare(tables, &op.body));
         if let Err(refusal) = refusal {
             self.end(tables, number, place.as_ref(), Err(refusal));
             return Ok(());
@@ -865,7 +867,10 @@ impl<'a> Session<'a> {
                 let Pending { place, object, .. } = pending;
                 self.status.count_bytes(file.size);
                 self.published += file.size;
-                let outcome = self.replica.put_file(tables, place.clone(), object, file);
+                let mtime = Some(file.attributes.mtime);
+                let spared = self.replica.spare_at(tables, &place, object, Kind::File, mtime);
+                let outcome =
+                    spared.and_then(|()| self.replica.put_file(tables, place.clone(), object, file));
                 if outcome.is_ok() {
                     self.replica.drop_kept(tables, object);
                 }

@@ -138,8 +138,11 @@ pub struct Staging {
     pub engine: Engine,
     /// Sums of contents that were found to be right, see [`spans`].
     pub spans: Arc<Signatures>,
-    /// The sender is in this process: to find out what has changed would take longer than to copy it.
-    pub is_local: bool,
+    /// Nobody asks what has changed in a file: the sender does not want to know, or it is in this process, and to find out
+    /// would take longer than to copy it.
+    pub takes_whole: bool,
+    /// The space of files that come whole is reserved.
+    pub preallocates: bool,
 }
 
 impl Wanted {
@@ -187,7 +190,9 @@ impl Staging {
                     xattrs,
                 } => {
                     let wanted = self.terms.metadata(&attributes, Some(&xattrs));
-                    let outcome = wanted.and_then(|wanted| stage_inline(directory, digest, &bytes, &wanted));
+                    let outcome = wanted.and_then(|wanted| {
+                        stage_inline(directory, digest, &bytes, &wanted, self.preallocates)
+                    });
                     Some(report(number, outcome))
                 }
                 Job::CompareBasis {
@@ -305,7 +310,7 @@ impl Staging {
         xattrs: Arc<Xattrs>,
     ) -> Result<(), ApplyError> {
         let signature = match &basis {
-            Some((file, size)) if !self.is_local => signature_of(file, *size, self.engine),
+            Some((file, size)) if !self.takes_whole => signature_of(file, *size, self.engine),
             _ => None,
         };
         let basis = basis.filter(|_| signature.is_some());
@@ -316,6 +321,9 @@ impl Staging {
                 (Incoming::new(staged, basis, size, xattrs), SpanSums::default())
             }
         };
+        if self.preallocates {
+            incoming.preallocate()?;
+        }
         self.wanted.lock().insert(number, Arc::new(incoming));
         self.tell_held(number, &held);
         let _ = self.control.send(ToSender::Need {
@@ -357,6 +365,7 @@ fn stage_inline(
     digest: Digest,
     bytes: &[u8],
     wanted: &Metadata<'_>,
+    preallocates: bool,
 ) -> Result<StagedFile, ApplyError> {
     if Digest::of(bytes) != digest {
         let text = "the content does not have the promised digest".to_owned();
@@ -368,7 +377,13 @@ fn stage_inline(
     let staged = Staged::create(directory)?;
     // The length first: file systems reserve blocks behind the end of a file that grows, which would fill its holes.
     staged.set_len(bytes.len() as u64)?;
-    staged.write_sparse_at(bytes, 0)?;
+    match preallocates {
+        true => {
+            staged.preallocate(bytes.len() as u64)?;
+            staged.write_all_at(bytes, 0)?;
+        }
+        false => staged.write_sparse_at(bytes, 0)?,
+    }
     let applied = staged.set_metadata(wanted)?;
     let (attributes, refused) = settled(*wanted.attributes, applied);
     Ok(StagedFile {

@@ -21,10 +21,10 @@ use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::net::{ConnectError, LinkEnd, PathMemory, SenderLink, resolve};
-use crate::store::CatalogRead;
+use crate::store::{CatalogRead, Entry, StoreError};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
-use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, ToReceiver, ToSender};
+use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, Sparing, ToReceiver, ToSender};
 use driftless_protocol::version::ALPN_MIRROR;
 use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
 use owners::{Named, messages};
@@ -37,6 +37,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// Between tries at a receiver that does not answer. Such a try costs a few packets, and nobody any work.
 const SILENCE_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The policy under which entries were withheld.
+const SPARING: &str = "sparing";
 /// How often a one-shot run connects again before it gives up.
 const ONE_SHOT_TRIES: u32 = 8;
 
@@ -64,6 +66,7 @@ pub fn run(
         .map_err(|error| failed(&error))?;
     let found = source.scan()?;
     note_rules(&mut source)?;
+    note_sparing(&mut source)?;
     let in_error = source
         .state
         .failed(&options.target.display)
@@ -132,13 +135,48 @@ fn note_rules(source: &mut Source) -> Result<(), DaemonError> {
         .value(session::RULES)
         .map_err(|error| failed(&error))?;
     let before = known.unwrap_or_else(|| Filter::everything().fingerprint().to_vec());
-    source.rules_changed = before != source.rules_print();
-    if source.rules_changed && !source.state.is_new() {
+    let are_others = before != source.rules_print();
+    // The scan may have found another reason to compare.
+    source.rules_changed |= are_others;
+    if are_others && !source.state.is_new() {
         source
             .warnings
             .push("the filter rules are not those of the last run; the target is compared again".to_owned());
     }
     Ok(())
+}
+
+/// With another policy than at the last run, what was withheld under that one is compared again.
+fn note_sparing(source: &mut Source) -> Result<(), DaemonError> {
+    let mut run = || {
+        let Sparing {
+            existing,
+            missing,
+            newer,
+        } = source.sparing;
+        let print = [existing, missing, newer].map(u8::from);
+        let before = source.state.value(SPARING)?;
+        if before.map_or(print == [0; 3], |before| before == print) {
+            return Ok(());
+        }
+        source.catalog.clone().update(true, |t| {
+            let mut withheld = Vec::new();
+            t.for_each(&mut |entry: Entry| {
+                withheld.extend((entry.flags & flags::WITHHELD != 0).then_some(entry));
+                Ok(())
+            })?;
+            for mut entry in withheld {
+                entry.flags &= !flags::WITHHELD;
+                entry.sequence = t.next_sequence()?;
+                source.put(t, &entry)?;
+            }
+            Ok(())
+        })?;
+        source.rules_changed = true;
+        source.state.put_value(SPARING, &print)
+    };
+    let outcome: Result<(), StoreError> = run();
+    outcome.map_err(|error| DaemonError::failed(error.to_string()))
 }
 
 fn touch(source: &mut Source, objects: &[driftless_protocol::ObjectId]) -> Result<(), DaemonError> {
@@ -336,6 +374,8 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
         carried: source.can_carry(),
         sum: (source.ledger.unknown() == 0).then(|| source.ledger.fold()),
         protects: source.may_protect(),
+        sparing: context.options.sparing,
+        whole_files: context.options.whole_files,
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Reconciled {
     pub extras: Vec<Extra>,
     /// Objects of another kind that stand in the way of the source's.
     pub replaced: Vec<Extra>,
+    /// What the receiver counts as the mirror's and is left as it is from now on.
+    pub let_go: Vec<(Place, ObjectId)>,
     /// Entries compared.
     pub compared: u64,
 }
@@ -169,6 +171,16 @@ fn note(
         return Ok(());
     };
     let mut updated = entry.clone();
+    let differs = content || attributes || present.is_none();
+    let row = present.or(replaced).and_then(|number| theirs.get(&number));
+    if differs && source.spares(entry, row.copied()) {
+        outcome.let_go.extend(
+            row.filter(|row| !row.object.is_local())
+                .map(|row| (entry.place.clone(), row.object)),
+        );
+        return withhold_all(source, t, entry);
+    }
+    updated.flags &= !flags::WITHHELD;
     let Some(number) = present else {
         if let Some(other) = replaced {
             let entries = theirs.get(&other).map_or(0, |row| row.entries).saturating_add(1);
@@ -217,6 +229,21 @@ fn note(
     Ok(())
 }
 
+impl Source {
+    /// Whether an entry that differs from what the receiver has at its place, if anything, is to be left as it is there.
+    fn spares(&self, entry: &Entry, theirs: Option<&Row>) -> bool {
+        let Some(row) = theirs else {
+            return self.sparing.missing;
+        };
+        let are_directories = entry.kind == Kind::Directory && row.kind == Kind::Directory;
+        // What this run put there is brought to its end.
+        let is_own = row.object == entry.object && entry.object >= self.first_of_run;
+        let are_files = entry.kind == Kind::File && row.kind == Kind::File;
+        (self.sparing.existing && !are_directories && !is_own)
+            || (self.sparing.newer && are_files && row.attributes.mtime > entry.attributes.mtime)
+    }
+}
+
 fn write_if_changed(
     source: &mut Source,
     t: &mut Tables<'_>,
@@ -237,9 +264,29 @@ fn with_number(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Res
     source.put(t, &entry)
 }
 
+/// Takes an entry out of the sums, with everything below it, until its next change.
+fn withhold_all(source: &mut Source, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+    if entry.kind == Kind::Directory {
+        for_each_below(t, entry.object, |t, below| withhold_one(source, t, below))?;
+    }
+    withhold_one(source, t, entry.clone())
+}
+
+fn withhold_one(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
+    withhold(&mut entry);
+    entry.sequence = 0;
+    source.put(t, &entry)
+}
+
+/// Notes in an entry that the target is left as it is.
+pub fn withhold(entry: &mut Entry) {
+    entry.flags |= flags::WITHHELD;
+    entry.flags &= !(flags::ON_TARGET | flags::MOVED | flags::ATTRIBUTES | flags::OFFER);
+}
+
 fn forget(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
     let before = entry.clone();
-    entry.flags &= !(flags::ON_TARGET | flags::MOVED | flags::OFFER);
+    entry.flags &= !(flags::ON_TARGET | flags::MOVED | flags::OFFER | flags::WITHHELD);
     write_if_changed(source, t, &before, entry)
 }
 
@@ -251,7 +298,7 @@ fn forget_below(source: &mut Source, t: &mut Tables<'_>, directory: ObjectId) ->
 fn confirm_below(source: &mut Source, t: &mut Tables<'_>, directory: ObjectId) -> Result<(), StoreError> {
     for_each_below(t, directory, |t, entry| {
         let mut updated = entry.clone();
-        updated.flags &= !(flags::MOVED | flags::ATTRIBUTES);
+        updated.flags &= !(flags::MOVED | flags::ATTRIBUTES | flags::WITHHELD);
         updated.flags |= flags::ON_TARGET;
         write_if_changed(source, t, &entry, updated)
     })

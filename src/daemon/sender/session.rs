@@ -12,13 +12,14 @@ mod extras;
 mod groups;
 mod opening;
 mod outcome;
+mod sparing;
 mod window;
 
 pub use extras::RULES;
 
 use super::owners::Named;
 use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_files};
-use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile};
+use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile, withhold};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::ledger::flags;
@@ -34,7 +35,7 @@ use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Run, SealOp,
-    ToSender,
+    Sparing, ToSender,
 };
 use driftless_protocol::{Digest, Kind, ObjectId, Xattrs};
 use groups::Groups;
@@ -629,9 +630,11 @@ impl<'a, 'c> Session<'a, 'c> {
                     continue;
                 }
             }
+            let is_left = self.is_left_to_its_successor(&removal)?;
             let Removal {
                 object,
                 place,
+                kind,
                 is_spared,
                 is_kept,
                 ..
@@ -647,7 +650,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 object,
                 place: place.clone(),
             };
-            let body = match is_spared || is_kept {
+            // What is in it is to be judged.
+            self.must_reconcile |= is_left && kind == Kind::Directory;
+            let body = match is_spared || is_kept || is_left {
                 true => OpBody::Release { object, place },
                 false => OpBody::Remove { object, place },
             };
@@ -675,8 +680,11 @@ impl<'a, 'c> Session<'a, 'c> {
             if self.held.contains(&successor) {
                 return Ok(Successor::InPlace);
             }
-            let is_there =
-                |entry: &Entry| entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET;
+            let is_there = |entry: &Entry| {
+                // What is withheld takes no place.
+                let is_withheld = entry.flags & flags::WITHHELD != 0 && entry.sequence == 0;
+                entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET || is_withheld
+            };
             Ok(match view.get(successor)?.is_none_or(|entry| is_there(&entry)) {
                 true => Successor::InPlace,
                 false if self.context.failed.contains_key(&successor) => Successor::Failed(successor),
@@ -719,6 +727,7 @@ impl<'a, 'c> Session<'a, 'c> {
             self.last_report = Instant::now();
             let statistics = self.link.statistics();
             self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
+            self.context.counters.withheld = self.context.source.ledger.withheld();
             let mut counters = self.context.counters;
             counters.wire_bytes_sent += statistics.bytes_sent;
             counters.wire_bytes_received += statistics.bytes_received;

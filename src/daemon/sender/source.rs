@@ -25,7 +25,7 @@ use crate::store::{
 use crate::watch::{WatchError, WatchEvent, Watcher};
 use acl_owners::AclOwners;
 use crossbeam_channel::{Receiver, unbounded};
-use driftless_protocol::message::Place;
+use driftless_protocol::message::{Place, Sparing};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -83,6 +83,10 @@ pub struct Source {
     /// in them on the target, or somebody has to approve so many deletions, nothing may take their places before that is
     /// settled.
     pub graves: HashMap<Place, ObjectId>,
+    /// What is left as it is on the target.
+    pub sparing: Sparing,
+    /// Objects from this number on were first seen in this run.
+    pub first_of_run: ObjectId,
     /// How many entries went since removals were last all sent.
     pub unsent_deletions: u64,
     /// Directories that got another name, and below which nothing has been looked at since. That can wait until the
@@ -203,6 +207,8 @@ impl Source {
         Ok(Source {
             root,
             path,
+            first_of_run: next,
+            sparing: options.sparing,
             catalog: Arc::new(catalog),
             state,
             signatures: Arc::new(signatures),
@@ -633,6 +639,7 @@ impl Source {
             self.graves.insert(entry.place.clone(), object);
         }
         self.unsent_deletions += gone.len() as u64;
+        gone.iter().for_each(|entry| self.compare_if_withheld(entry));
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &gone {
             self.ledger.replace(Some(entry), None);
@@ -661,6 +668,13 @@ impl Source {
             t.remove(moved.object, Some(sequence))?;
         }
         Ok(())
+    }
+
+    /// The target knows nothing of what is withheld: when that goes or moves, only a comparison tells what to do with what
+    /// stands there.
+    fn compare_if_withheld(&mut self, entry: &Entry) {
+        let left_there = self.sparing.existing || self.sparing.newer;
+        self.rules_changed |= left_there && entry.flags & flags::WITHHELD != 0;
     }
 
     /// An object goes from one of its names: what was done to it through that one was told under no other.
@@ -921,6 +935,7 @@ impl Source {
                         }
                         self.forget_rules(moved.object);
                     }
+                    self.compare_if_withheld(&moved);
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     is_moved = true;

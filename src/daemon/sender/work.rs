@@ -277,6 +277,7 @@ pub fn acknowledge(
             return Ok(None);
         }
     }
+    entry.flags &= !flags::WITHHELD;
     source.put(t, &entry)?;
     Ok(Some(Acknowledged {
         object,

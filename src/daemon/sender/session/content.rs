@@ -202,7 +202,7 @@ impl Session<'_, '_> {
             self.submit(body, flight);
             return Ok(());
         }
-        let delta_pays = on_target && stat.size >= work::DELTA_BYTES_MIN;
+        let delta_pays = on_target && stat.size >= work::DELTA_BYTES_MIN && !self.goes_whole(object);
         let content = match form {
             Form::Bytes(bytes) if !delta_pays && entry.flags & flags::OFFER == 0 => Some(Content::Inline {
                 digest,
@@ -252,6 +252,11 @@ impl Session<'_, '_> {
             }
             Ok(Some(entry))
         })
+    }
+
+    /// Whether an object is sent without a look at what the target has of it.
+    pub(super) fn goes_whole(&self, object: ObjectId) -> bool {
+        self.context.options.whole_files || self.whole.contains(&object)
     }
 
     /// The content as that of another file on the target, if one has it and nothing is under way for that.

@@ -107,7 +107,7 @@ impl Session<'_, '_> {
 
     pub(super) fn start(&mut self, entry: Entry) -> Result<(), Ended> {
         let object = entry.object;
-        if self.is_kept_out(&entry)? {
+        if self.is_kept_out(&entry)? || self.is_spared(&entry)? {
             return Ok(());
         }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
@@ -158,7 +158,7 @@ impl Session<'_, '_> {
             Next::Read => None,
             // What the target holds is the basis, if we remember it.
             Next::Digest => {
-                let on_target = entry.flags & flags::ON_TARGET != 0 && !self.whole.contains(&object);
+                let on_target = entry.flags & flags::ON_TARGET != 0 && !self.goes_whole(object);
                 Some(entry.digest.filter(|_| on_target))
             }
         };

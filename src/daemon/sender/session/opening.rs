@@ -100,6 +100,7 @@ impl Session<'_, '_> {
             adopt,
             extras,
             replaced,
+            let_go,
             ..
         } = outcome;
         let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
@@ -150,6 +151,9 @@ impl Session<'_, '_> {
         };
         state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
         self.context.counters.extras_kept = kept;
+        for (place, object) in let_go {
+            self.let_go(place, object);
+        }
         self.adopts.extend(adopt);
         self.settle_graves();
         if let Some(judged) = judged {

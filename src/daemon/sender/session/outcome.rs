@@ -101,7 +101,7 @@ impl Session<'_, '_> {
             return Ok(());
         };
         let object = *object;
-        let signature = signature.filter(|_| !self.whole.contains(&object));
+        let signature = signature.filter(|_| !self.goes_whole(object));
         match self.file_ref(object)? {
             Some(file) => {
                 let _ = self.streams.send(ReadJob::Stream {
@@ -261,6 +261,9 @@ impl Session<'_, '_> {
             self.must_reconcile |= kind == FailureKind::Mismatch;
             return Ok(());
         };
+        if kind == FailureKind::Withheld {
+            return self.handle_withheld(&flight, object);
+        }
         self.free(object);
         let tries = self.tries.entry(object).or_insert(0);
         *tries += 1;

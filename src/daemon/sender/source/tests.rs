@@ -49,6 +49,8 @@ impl Bench {
                 ..WatchOptions::default()
             },
             pending: PendingOptions::default(),
+            sparing: Default::default(),
+            whole_files: false,
             large_files: None,
             append_only: FileSet::default(),
             filter: crate::engine::filter::Filter::everything(),
