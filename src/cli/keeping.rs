@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Why they mean nothing on the other end.
-pub(super) const KEEPING_THERE: &str = "--drift, --trash, --backup and --preallocate are the receiver's to decide (give them to `driftless receive` there)";
+pub(super) const KEEPING_THERE: &str = "--drift, --trash, --backup, --preallocate and --inplace are the receiver's to decide (give them to `driftless receive` there)";
 
 /// Options of the end that writes.
 #[derive(Debug, Clone, Default, Args)]
@@ -35,6 +35,10 @@ pub(super) struct KeepingArgs {
     /// Reserve the space of a file before its content comes, if it comes whole; a full disk is then noticed before
     #[arg(long)]
     preallocate: bool,
+    /// Write changed files under their name, so that they stay the same object: NOT ATOMIC, who reads such a file can see
+    /// parts of the old and the new one, also after a crash
+    #[arg(long, conflicts_with_all = ["trash", "backup"])]
+    inplace: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,7 +51,12 @@ enum DriftArg {
 impl KeepingArgs {
     /// Whether anything was asked for.
     pub(super) fn is_given(&self) -> bool {
-        self.drift.is_some() || self.trash.is_some() || self.backup || self.preallocate
+        self.drift.is_some() || self.trash.is_some() || self.backup || self.preallocate || self.inplace
+    }
+
+    /// Whether files are written under their name.
+    pub(super) fn writes_in_place(&self) -> bool {
+        self.inplace
     }
 
     /// Whether the space of files is reserved.
@@ -163,6 +172,8 @@ mod tests {
             ("--backup-dir old", "--backup"),
             ("--trash 7d --backup", "cannot be used with"),
             ("--trash soon", "soon"),
+            ("--inplace --trash 1d", "cannot be used with"),
+            ("--inplace -b", "cannot be used with"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(reason), "{line}: {error}");

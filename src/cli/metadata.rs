@@ -36,6 +36,7 @@ impl MetadataArgs {
             devices: !self.no_devices,
             keeping: Keeping::default(),
             preallocate: false,
+            inplace: false,
         }
     }
 

@@ -22,6 +22,7 @@ impl WritingArgs {
         Ok(ModuleOptions {
             keeping: self.keeping.keeping()?,
             preallocate: self.keeping.preallocates(),
+            inplace: self.keeping.writes_in_place(),
             ..self.metadata.module(name, path)
         })
     }

@@ -36,6 +36,8 @@ pub struct ModuleOptions {
     pub keeping: Keeping,
     /// Reserve the space of files that come whole before any of it comes.
     pub preallocate: bool,
+    /// Write files under their name, which is not atomic.
+    pub inplace: bool,
 }
 
 /// How to run a receiver.

@@ -37,18 +37,22 @@ impl Directory {
         removal.first_error.map_or(Ok(removal.removed), Err)
     }
 
-    /// Whether the directory `name` may leave its place with all that is in it: no file system is mounted in it, and it
-    /// holds no reserved names but those of temporaries. Needs a descriptor for each level.
-    pub fn check_whole(&self, name: &Name) -> Result<()> {
+    /// Whether the directory `name` may leave its place with all that is in it; false if it holds something that was
+    /// displaced. That a file system is mounted in it, or that it holds reserved names but those of temporaries, is an error.
+    /// Needs a descriptor for each level.
+    pub fn is_whole(&self, name: &Name) -> Result<bool> {
         let mut waiting = vec![Arc::new(self.open_dir_same_mount(name)?)];
         let mut names: Vec<(Arc<Directory>, Name)> = Vec::new();
+        let mut is_whole = true;
         loop {
             while let Some(directory) = waiting.pop() {
                 let (mut inner, mut kept) = (Vec::new(), None);
                 directory.for_each_name(|bytes, entry_type| {
                     let Ok(name) = Name::new(bytes) else { return };
                     if bytes.starts_with(RESERVED_PREFIX) {
-                        let is_ours = is_private(bytes) || displaced_from(&name).is_some();
+                        let is_displaced = displaced_from(&name).is_some();
+                        is_whole &= !is_displaced;
+                        let is_ours = is_private(bytes) || is_displaced;
                         kept = (!is_ours).then_some(name).or(kept.take());
                     } else if matches!(entry_type, EntryType::Directory | EntryType::Unknown) {
                         inner.push(name);
@@ -60,7 +64,7 @@ impl Directory {
                 names.extend(inner.into_iter().map(|name| (directory.clone(), name)));
             }
             let Some((parent, name)) = names.pop() else {
-                return Ok(());
+                return Ok(is_whole);
             };
             match parent.open_dir_same_mount(&name) {
                 Ok(inner) => waiting.push(Arc::new(inner)),

@@ -375,7 +375,7 @@ impl Drop for Staged {
 const PUBLISH: &str = "publish";
 
 /// What makes a hole: the smallest block of most file systems.
-const HOLE_BYTES: usize = 4_096;
+pub(super) const HOLE_BYTES: usize = 4_096;
 
 fn occupied(directory: &Directory, name: &Name) -> FsError {
     FsError::new(PUBLISH, directory.shown_name(name), Errno::EXIST)

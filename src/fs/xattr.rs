@@ -6,6 +6,7 @@
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::meta::{Handle, NO_PROC, proc_path};
+use super::stage::Staged;
 use super::stat::Stat;
 use super::view::View;
 use driftless_protocol::limits::{XATTR_SET_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_MAX};
@@ -35,6 +36,14 @@ impl FoundXattrs {
             xattrs: view.show_xattrs(self.xattrs, shown),
             ..self
         }
+    }
+}
+
+impl Staged {
+    /// The extended attributes of these classes that the file has.
+    pub fn xattrs(&self, classes: XattrClasses) -> Result<FoundXattrs> {
+        read_all(&Target::Handle(Handle::Open(self.file().as_fd())), classes)
+            .map_err(|fault| fault.into_error(READ, "a new file".to_owned()))
     }
 }
 

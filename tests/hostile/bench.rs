@@ -56,6 +56,7 @@ impl Bench {
                 devices: true,
                 keeping: driftless::daemon::keeping::Keeping::default(),
                 preallocate: false,
+                inplace: false,
             });
         }
         change(&pair, &mut options);

@@ -80,6 +80,7 @@ pub struct Pair {
     pub sparing: Sparing,
     pub whole_files: bool,
     pub preallocate: bool,
+    pub inplace: bool,
 }
 
 impl Pair {
@@ -121,6 +122,7 @@ impl Pair {
             sparing: Sparing::default(),
             whole_files: false,
             preallocate: false,
+            inplace: false,
         }
     }
 
@@ -147,6 +149,7 @@ impl Pair {
                 devices: true,
                 keeping: self.keeping.clone(),
                 preallocate: self.preallocate,
+                inplace: self.inplace,
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],

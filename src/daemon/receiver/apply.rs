@@ -5,6 +5,7 @@
 //! is *parked* under a private name, because its own op (a move or a removal) is still to come.
 
 use super::displaced::{discard_aside, is_unmoved};
+use super::inplace::Written;
 use super::replica::{ApplyError, Replica, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
@@ -150,8 +151,21 @@ impl Replica {
             entry.kind == Kind::Directory || (entry.object != object && !entry.object.is_local())
         });
         let content = (file.size, file.digest);
+        let (mut file, mut is_spoiled) = (file, false);
+        if self.writes_in_place && in_the_way.is_none() {
+            match self.write_in_place(t, &parent, &place, file, occupant.as_ref())? {
+                Written::Not(staged) => file = staged,
+                Written::Spoiled(staged) => (file, is_spoiled) = (staged, true),
+                Written::Done(stat, attributes, refused) => {
+                    let (kind, content) = (Kind::File, Some(content));
+                    self.finish_put(t, place, object, kind, attributes, &stat, content, occupant)?;
+                    return ended(refused);
+                }
+            }
+        }
         let stat = match in_the_way {
-            None if self.keeper.is_needed() => {
+            // What this very op made of a file is nobody's edit.
+            None if self.keeper.is_needed() && !is_spoiled => {
                 match self.publish_over(t, &parent, &place, file.staged, occupant.as_ref(), content)? {
                     Some(stat) => stat,
                     None => return self.admit(t, &parent, &place),

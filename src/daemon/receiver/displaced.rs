@@ -31,7 +31,8 @@ pub type Content = (u64, Digest);
 pub struct Looked {
     /// What it was.
     pub stat: Option<Stat>,
-    is_edit: bool,
+    /// Whether it is what somebody else put there; known only where the policy asks.
+    pub is_edit: bool,
 }
 
 impl Replica {
@@ -104,7 +105,7 @@ impl Replica {
             return Ok(false);
         }
         let known = ours.and_then(|entry| Some((entry.size, entry.digest?)));
-        let mut expected = [known, new].into_iter().flatten().peekable();
+        let mut expected = [known, new].into_iter().flatten();
         if stat.file_type != FileType::Regular {
             let found = cheap_digest(parent, name, stat)?;
             return Ok(!expected.any(|(_, digest)| Some(digest) == found));
@@ -368,8 +369,7 @@ impl Replica {
             }
             has_edits = found.is_some();
         }
-        if self.keeper.takes_trees() && !has_edits {
-            parent.check_whole(at)?;
+        if self.keeper.takes_trees() && !has_edits && parent.is_whole(at)? {
             return Ok(self.keeper.put_away(parent, at, path, true)?);
         }
         self.dismantle(t, parent, at, path, object)

@@ -4,6 +4,7 @@ mod apply;
 mod displaced;
 mod guests;
 mod incoming;
+mod inplace;
 mod keeper;
 mod kept;
 mod listing;
@@ -719,6 +720,7 @@ fn open_replica(
     let (mut replica, report) =
         Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
     replica.preallocates = module.preallocate;
+    replica.writes_in_place = module.inplace;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)

@@ -140,6 +140,8 @@ pub struct Replica {
     pub whole_files: bool,
     /// The space of files that come whole is reserved.
     pub preallocates: bool,
+    /// Files are written under their name.
+    pub writes_in_place: bool,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -218,6 +220,7 @@ impl Replica {
             sparing: Sparing::default(),
             whole_files: false,
             preallocates: false,
+            writes_in_place: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             spans: Arc::new(spans),

@@ -119,6 +119,7 @@ mod tests {
                 ..Keeping::default()
             },
             preallocate: false,
+            inplace: false,
         };
         retention.add(&module(OldVersions::Discard), &root);
         assert_eq!(retention.expire(1_000_000), None);

@@ -224,3 +224,23 @@ fn a_mount_point_is_not_entered() {
     }
     assert!(!place.path().join("t/other").exists());
 }
+
+#[test]
+fn a_directory_is_whole_if_all_in_it_is_the_mirrors() {
+    let place = Place::new();
+    place.mkdir("d/e/f");
+    place.write("d/e/f/x", "x");
+    place.write(&format!("d/e/{}", private_name()), "a temporary");
+    assert!(place.dir.is_whole(&name("d")).unwrap());
+    let displaced = displaced_name(&name("x"));
+    place.write(&format!("d/e/f/{displaced}"), "parked");
+    assert!(!place.dir.is_whole(&name("d")).unwrap());
+    place.mkdir("d/e/.driftless-trash");
+    let error = place.dir.is_whole(&name("d")).unwrap_err();
+    assert_eq!(error.kind(), FsErrorKind::NotEmpty);
+    assert!(error.to_string().contains("another module"), "{error}");
+    assert_eq!(
+        place.dir.is_whole(&name("none")).unwrap_err().kind(),
+        FsErrorKind::NotFound
+    );
+}

@@ -350,6 +350,21 @@ fn a_directory_of_backups_is_no_part_of_the_mirror() {
     bench.replica.keeper.check(&place(10, "old")).unwrap();
 }
 
+#[test]
+fn what_was_displaced_in_a_directory_goes_to_the_trash_under_its_own_name() {
+    let mut bench = Bench::keeping(&trash());
+    bench.make(10, place(1, "d"));
+    bench.put(11, place(10, "x"), "x");
+    bench.put(12, place(10, "x"), "another x");
+    // The directory goes before what is parked in it has had its turn.
+    bench.remove(10);
+    bench.remove(11);
+    assert_eq!(bench.shelf("trash"), [pair("d/x", "another x"), pair("d/x", "x")]);
+    assert_eq!(bench.public(), [""; 0]);
+    let names = bench.names();
+    assert!(names.iter().all(|name| !name.contains("-old-")), "{names:?}");
+}
+
 /// Each state that a crash between two steps can leave, and what becomes of it.
 #[test]
 fn what_a_crash_left_is_put_where_it_belongs() {

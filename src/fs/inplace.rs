@@ -1,0 +1,128 @@
+//! Writing into a file that has a name already: not atomic, and only where somebody asked for it.
+
+use super::directory::Directory;
+use super::error::{FsError, Result};
+use super::meta::{self, Applied, Handle, Metadata};
+use super::read::read_full_at;
+use super::stage::{HOLE_BYTES, Staged};
+use super::stat::{FileType, stat_handle};
+use crate::engine::zeros::is_zero;
+use driftless_protocol::name::Name;
+use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::os::fd::AsFd;
+
+/// Compared at once.
+const COMPARED_BYTES: usize = 256 << 10;
+
+/// A regular file that is to be written in place.
+#[derive(Debug)]
+pub struct InPlace {
+    file: File,
+    shown: String,
+}
+
+impl Directory {
+    /// Opens a regular file to be written in place. Nothing of it is changed yet.
+    pub fn open_in_place(&self, name: &Name) -> Result<InPlace> {
+        const OPERATION: &str = "write in place";
+        // Neither a FIFO nor a device is opened: `NONBLOCK` does not wait, and the look below refuses it.
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.open_beneath(
+            OPERATION,
+            name.as_bytes(),
+            flags,
+            Mode::empty(),
+            ResolveFlags::empty(),
+        )?;
+        let stat = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
+        if stat.file_type != FileType::Regular {
+            let text = stat.file_type.unexpected();
+            return Err(FsError::substituted(OPERATION, self.shown_name(name), text));
+        }
+        Ok(InPlace {
+            file: File::from(fd),
+            shown: self.shown_name(name),
+        })
+    }
+}
+
+impl InPlace {
+    /// Takes from others what they may do with the file now, but not with what it is about to become.
+    pub fn narrow(&self, wanted: &Metadata<'_>) -> Result<()> {
+        let now = stat_handle(&self.file).map_err(self.failed())?.attributes;
+        let owner = wanted.owner;
+        let same_owner = !wanted.carried.owner || (now.uid, now.gid) == (owner.uid, owner.gid);
+        let mode = match same_owner {
+            true => now.mode & wanted.attributes.mode & 0o777,
+            false => 0o600,
+        };
+        retry_on_intr(|| rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.into())))
+            .map_err(self.failed())
+    }
+
+    /// Gives the file attributes, in the order and with the care of [`Directory::set_attributes`].
+    pub fn set_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
+        let now = stat_handle(&self.file).map_err(self.failed())?;
+        let shown = || self.shown.clone();
+        meta::apply(Handle::Open(self.file.as_fd()), &now, wanted, shown)
+            .map_err(|fault| fault.into_error(self.shown.clone()))
+    }
+
+    /// Flushes content and attributes to stable storage.
+    pub fn sync(&self) -> Result<()> {
+        retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(self.failed())
+    }
+
+    /// Gives the file the content of a staged one: only blocks that differ are written, blocks of zeros become holes where
+    /// that is possible. Answers how many bytes were written. After an error or a crash the file can have parts of both
+    /// contents.
+    pub fn take_content(&self, from: &Staged) -> Result<u64> {
+        let length = from.stat()?.size;
+        let (mut new, mut old) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+        let (mut at, mut written) = (0, 0);
+        retry_on_intr(|| rustix::fs::ftruncate(&self.file, length)).map_err(self.failed())?;
+        while at < length {
+            let want = (length - at).min(COMPARED_BYTES as u64) as usize;
+            let count = from.read_at(&mut new[..want], at)?;
+            let known = read_full_at(&self.file, &mut old[..want], at).map_err(self.failed())?;
+            if count < want || known < want {
+                return Err(self.failed()(Errno::IO));
+            }
+            let blocks = new[..want].chunks(HOLE_BYTES).zip(old[..want].chunks(HOLE_BYTES));
+            for (number, (new, old)) in blocks.enumerate() {
+                if new != old {
+                    self.write_block(new, at + (number * HOLE_BYTES) as u64)?;
+                    written += new.len() as u64;
+                }
+            }
+            at += want as u64;
+        }
+        Ok(written)
+    }
+
+    fn write_block(&self, mut bytes: &[u8], mut at: u64) -> Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if bytes.len() == HOLE_BYTES
+            && is_zero(bytes)
+            && rustix::fs::fallocate(&self.file, flags, at, bytes.len() as u64).is_ok()
+        {
+            return Ok(());
+        }
+        while !bytes.is_empty() {
+            match retry_on_intr(|| rustix::io::pwrite(&self.file, bytes, at)).map_err(self.failed())? {
+                0 => return Err(self.failed()(Errno::NOSPC)),
+                n => {
+                    bytes = &bytes[n..];
+                    at += n as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self) -> impl FnOnce(Errno) -> FsError + '_ {
+        |errno| FsError::new("write in place", self.shown.as_str(), errno)
+    }
+}
