@@ -533,6 +533,65 @@ fn a_module_or_an_endpoint_that_changes_is_back_at_once() {
     );
 }
 
+/// A module that says something else of what it keeps does so from then on; a key of `[settings]` is for all.
+#[test]
+fn what_is_kept_follows_the_configuration() {
+    let site = Site::new(&["src", "in", "dst"]);
+    let (port, own) = (free_port(), site.fingerprint());
+    let settings = format!("[settings]\nlisten = '127.0.0.1:{port}'\nallow = ['{own}']\ndrift = 'keep'\n");
+    let there = site.mirror(
+        "there",
+        "src",
+        &format!("driftless://{own}@127.0.0.1:{port}/m"),
+        "",
+    );
+    let here = site.mirror("here", "src", "dst", "trash = '1h'");
+    let with = |module: &str| format!("{settings}{there}{here}{}{module}\n", site.module("m", "in"));
+    site.configure(&with("trash = '1h'"));
+    let (shown, _) = site.run("config show", 0);
+    for line in [
+        "trash = \"1h\"",
+        "drift = \"keep\"",
+        "inplace = false",
+        "whole-file = false",
+    ] {
+        assert!(shown.contains(line), "no {line} in {shown}");
+    }
+    fs::write(site.path("src/file"), "one").unwrap();
+    let mut daemon = Daemon::start(&site, "daemon --json");
+    let shelf = |name: &str| -> Vec<String> {
+        let (out, _) = site.run(&format!("trash list {name}"), 0);
+        out.lines().map(str::to_owned).collect()
+    };
+    let next = |daemon: &mut Daemon, content: &str| {
+        fs::write(site.path("src/file"), content).unwrap();
+        for (mirror, tree) in [("there", "in"), ("here", "dst")] {
+            daemon.wait_file(mirror, &site.path(tree).join("file"), content);
+        }
+    };
+    next(&mut daemon, "one");
+    next(&mut daemon, "two");
+    assert_eq!(
+        (shelf("in").len(), shelf("dst").len()),
+        (1, 1),
+        "{:?}",
+        shelf("in")
+    );
+
+    site.configure(&with("backup = true"));
+    site.run("reload", 0);
+    next(&mut daemon, "three");
+    let backup = |tree: &str| fs::read_to_string(site.path(tree).join("file~")).ok();
+    assert_eq!((backup("in").as_deref(), backup("dst")), (Some("two"), None));
+    assert_eq!((shelf("in").len(), shelf("dst").len()), (1, 2));
+    // Edits are set aside as `[settings]` say.
+    fs::write(site.path("in/file"), "edited").unwrap();
+    next(&mut daemon, "four");
+    let (kept, _) = site.run("trash list in --kept", 0);
+    assert!(kept.contains("file") && kept.lines().count() == 1, "{kept}");
+    assert_eq!(daemon.stop(), Some(0), "{:#?}", daemon.said);
+}
+
 #[test]
 fn mirrors_are_paused_and_stopped_by_name() {
     let site = Site::new(&["src", "dst"]);

@@ -180,8 +180,13 @@ fn command(directory: &Path, confine: &str) -> Command {
 
 impl Receiver {
     fn start(directory: &Path, missing: &'static [libc::c_long]) -> Receiver {
+        Receiver::start_with(directory, missing, &[])
+    }
+
+    fn start_with(directory: &Path, missing: &'static [libc::c_long], options: &[&str]) -> Receiver {
         let mut command = command(directory, "auto");
         command
+            .args(options)
             .stderr(Stdio::null())
             .args(["--allow", &sender(directory)]);
         without(&mut command, missing);
@@ -199,8 +204,13 @@ impl Receiver {
         }
     }
 
-    /// Brings the module into sync with the directory `src`.
+    /// Brings the module into sync with the directory `src`, and compares.
     fn seed(&self, directory: &Path) {
+        self.seed_only(directory);
+        assert_equal(&directory.join("src"), &directory.join("module"));
+    }
+
+    fn seed_only(&self, directory: &Path) {
         let target = format!("driftless://{}@{}/module", self.identity, self.address);
         let output = driftless(
             &directory.join("home-s"),
@@ -212,7 +222,6 @@ impl Receiver {
             ],
         );
         assert_eq!(output.0, Some(0), "{}", output.2);
-        assert_equal(&directory.join("src"), &directory.join("module"));
     }
 
     /// The names of the measures that hold, and those that do not.
@@ -363,6 +372,31 @@ fn s22_a_confined_receiver_does_all_its_work() {
         text.contains("confined by no-new-privileges, read-only-system"),
         "{text}"
     );
+}
+
+/// What is kept of what is replaced and deleted is inside the module, where a confined receiver may write.
+#[test]
+fn s22_a_confined_receiver_keeps_what_it_replaces() {
+    for (options, kept) in [
+        (&["--trash", "1h", "--drift", "keep"][..], ".driftless-trash"),
+        (&["--backup", "--backup-dir", "old"], "old"),
+        (&["--inplace", "--preallocate"], ""),
+    ] {
+        let directory = trees();
+        let receiver = Receiver::start_with(directory.path(), &[], options);
+        let (src, module) = (directory.path().join("src"), directory.path().join("module"));
+        receiver.seed_only(directory.path());
+        assert_eq!(fs::metadata(module.join("large")).unwrap().len(), 9 << 20);
+        change(&src);
+        receiver.seed_only(directory.path());
+        assert_eq!(
+            fs::read(module.join("large")).unwrap(),
+            fs::read(src.join("large")).unwrap()
+        );
+        let (_, missing) = receiver.protections();
+        assert!(missing.is_empty() || !is_root(), "{missing:?}");
+        assert!(module.join(kept).is_dir(), "{options:?}");
+    }
 }
 
 /// Where a kernel lacks a measure, the others hold, everything works, and status tells the truth.

@@ -2,8 +2,9 @@
 
 mod support;
 
+use driftless::daemon::keeping::{Backup, Drift, Keeping, OldVersions};
 use driftless::daemon::receiver::ReceiverDaemon;
-use driftless::daemon::{Phase, ReceiverOptions};
+use driftless::daemon::{ModuleOptions, Phase, ReceiverOptions};
 use driftless_certs::{Grant, Peer as Trusted, TrustStore};
 use driftless_protocol::message::*;
 use driftless_protocol::{Attributes, Carried, CloseCode, Digest, Name, ObjectId, XattrClasses};
@@ -24,9 +25,14 @@ struct Bench {
 
 impl Bench {
     fn new(rights: &str) -> Bench {
+        Bench::with(rights, |_| ())
+    }
+
+    fn with(rights: &str, change: impl FnOnce(&mut ModuleOptions)) -> Bench {
         let pair = Pair::new();
         let mut options = pair.receiver_options();
         options.allow.clear();
+        change(&mut options.modules[0]);
         let daemon = Some(ReceiverDaemon::start(options.clone(), &runtime()).unwrap());
         let bench = Bench {
             pair,
@@ -191,6 +197,98 @@ fn who_may_not_delete_leaves_everything_where_it_is() {
     let content = fs::read(other.pair.dst().join("d/inside"));
     let moved = fs::read(other.pair.dst().join("f/inside"));
     assert!(content.or(moved).is_ok_and(|text| text == b"inside"));
+}
+
+/// What a receiver keeps is no way around: neither of the ops, nor of what they displace, goes to a trash or a backup in
+/// place of being deleted.
+#[test]
+fn who_may_not_delete_may_not_do_so_by_what_is_kept() {
+    let trash = OldVersions::Trash {
+        retention: Duration::from_secs(3_600),
+    };
+    let backup = |directory: Option<&[u8]>| {
+        OldVersions::Backup(Backup {
+            directory: directory.map(|name| Name::new(name).unwrap()),
+            suffix: b"~".to_vec(),
+        })
+    };
+    let policies = [
+        (Drift::Overwrite, OldVersions::Discard, true),
+        (Drift::Overwrite, trash.clone(), false),
+        (Drift::Keep, trash, false),
+        (Drift::Keep, OldVersions::Discard, false),
+        (Drift::Refuse, OldVersions::Discard, true),
+        (Drift::Overwrite, backup(None), false),
+        (Drift::Keep, backup(Some(b"old")), false),
+    ];
+    for (drift, old, inplace) in policies {
+        let what = format!("{drift:?} {old:?}");
+        let bench = Bench::with("push", |module| {
+            module.keeping = Keeping { drift, old };
+            module.inplace = inplace;
+        });
+        let dst = bench.pair.dst();
+        let (mut peer, opened) = bench.open(Purpose::Mirror).unwrap();
+        assert!(!opened.may_delete);
+        let mut ops = peer.op_stream();
+        let inside = |directory: u64, object: u64| OpBody::PutFile {
+            place: place(directory, "inside"),
+            object: ObjectId(object),
+            attributes: with_mode(0o644),
+            content: inline("inside"),
+        };
+        let next = peer.send_ops(
+            &mut ops,
+            1,
+            [
+                OpBody::MakeDirectory {
+                    place: place(1, "d"),
+                    object: ObjectId(10),
+                    attributes: with_mode(0o755),
+                },
+                inside(10, 12),
+                file("f", 11, 0o644, inline("f")),
+                file("a", 20, 0o644, inline("a")),
+            ],
+        );
+        peer.wait_applied(next - 1);
+        // Somebody puts a directory where the peer has a file; the peer then has its file elsewhere.
+        fs::remove_file(dst.join("a")).unwrap();
+        fs::create_dir(dst.join("a")).unwrap();
+        fs::write(dst.join("a/precious"), "precious").unwrap();
+        let remove = |at, object: u64| OpBody::Remove {
+            object: ObjectId(object),
+            place: at,
+        };
+        let removals = next..next + 3;
+        let next = peer.send_ops(
+            &mut ops,
+            next,
+            [
+                remove(place(1, "f"), 11),
+                remove(place(10, "inside"), 12),
+                remove(place(1, "d"), 10),
+                file("b", 20, 0o644, inline("b")),
+                file("a", 21, 0o644, inline("over a directory")),
+                OpBody::Move {
+                    object: ObjectId(11),
+                    to: place(1, "a"),
+                },
+                file("d", 13, 0o644, inline("over another")),
+            ],
+        );
+        peer.wait_applied(next - 1);
+        for number in removals {
+            let kind = peer.failed.get(&number);
+            assert_eq!(kind, Some(&FailureKind::Permission), "{what}: op {number}");
+        }
+        peer.leave();
+        // It may move directories, but not to where they are kept for a time.
+        for name in ["precious", "inside"] {
+            let stays = ["a", "d", "f"].iter().any(|at| dst.join(at).join(name).exists());
+            assert!(stays, "{what}: {name} is gone");
+        }
+    }
 }
 
 #[test]

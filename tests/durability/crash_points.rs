@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const POINTS: usize = 40;
 
 /// The points of a run that makes so many calls: all of them in a soak, else some from each part.
-fn points(calls: usize, seed: u64) -> Vec<usize> {
+pub fn points(calls: usize, seed: u64) -> Vec<usize> {
     let step = match soak() {
         10.. => 1,
         times => (calls / (POINTS * times)).max(1),

@@ -7,6 +7,7 @@
 mod crash_points;
 mod errors;
 mod flips;
+mod keeping;
 mod power;
 mod rig;
 mod space;

@@ -1,7 +1,7 @@
 //! A receiver that is a process of its own, and can be killed; a sender in this one; and what each path may be.
 
 use crate::support::supervised::{Call, Supervised, Verdict};
-use crate::support::{PATIENCE, Pair, assert_no_leftovers, differences, runtime, tree};
+use crate::support::{PATIENCE, Pair, assert_no_leftovers_but, differences, runtime, tree};
 use driftless::daemon::{DaemonError, SenderOptions, Silent, Stop, Summary, sender};
 use driftless_certs::Identity;
 use std::cell::OnceCell;
@@ -81,6 +81,8 @@ pub struct Rig {
     pub module: PathBuf,
     /// The receiver's home.
     pub home: PathBuf,
+    /// What the receiver is told besides.
+    pub options: &'static [&'static str],
     /// What each path may be on the receiver, since it was last known for certain; `None` is absent.
     possible: BTreeMap<Vec<u8>, BTreeSet<Option<What>>>,
     listen: OnceCell<SocketAddr>,
@@ -117,6 +119,7 @@ impl Rig {
             pair,
             module,
             home,
+            options: &[],
             possible: BTreeMap::new(),
             listen: OnceCell::new(),
             canary,
@@ -153,6 +156,7 @@ impl Rig {
             .arg(&self.module)
             .args(["--json", "--listen", &listen, "--allow"])
             .arg(self.pair.sender.fingerprint().to_string())
+            .args(self.options)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(self.log_file()).unwrap());
         let mut process = Supervised::start(&mut command, judge).unwrap();
@@ -210,7 +214,11 @@ impl Rig {
     pub fn check_converged(&mut self) {
         let found = differences(&self.src(), &self.module);
         assert!(found.is_empty(), "{found:#?}\n{}", self.log());
-        assert_no_leftovers(&self.module);
+        let shelves: &[&str] = match self.options.contains(&"--trash") {
+            true => &[".driftless-trash", ".driftless-kept"],
+            false => &[],
+        };
+        assert_no_leftovers_but(&self.module, shelves);
         self.check_canary();
         self.know(&look(&self.src()));
     }

@@ -300,10 +300,18 @@ pub fn assert_equal(left: &Path, right: &Path) {
 
 /// No private name of ours is left anywhere, but for the generation file at the root.
 pub fn assert_no_leftovers(root: &Path) {
+    assert_no_leftovers_but(root, &[]);
+}
+
+/// As [`assert_no_leftovers`], where some of our own names are to be, and with them what they hold.
+pub fn assert_no_leftovers_but(root: &Path, wanted: &[&str]) {
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let entry = entry.unwrap();
+            if wanted.iter().any(|wanted| entry.file_name() == *wanted) {
+                continue;
+            }
             let ours = entry.file_name().as_bytes().starts_with(b".driftless-");
             assert!(
                 !ours || entry.file_name() == ".driftless-generation",

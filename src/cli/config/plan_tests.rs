@@ -44,7 +44,8 @@ fn every_option_of_send_is_a_key() {
         + "delete = 'never'\nmax-delete = 'none'\naccept-root = true\nwatch = 'poll'\nbatch-max = 10\nsettle = '20ms'\n\
            max-delay = '2s'\nwrites = 'close'\nbig-file = '1MiB:10m'\nappend-only = ['*.log', '/a/b']\naudit-interval = 'off'\n\
            congestion = 'cubic'\nbwlimit = '2m'\ncompress = true\ninclude = 'a.o'\nexclude = ['*.o', '-x']\ndir-filters = 2\n\
-           cvs-exclude = true\ngitignore = [\".ignore\"]\nmin-size = '1k'\nmax-size = 5000\none-file-system = true\nport = 5000\n";
+           cvs-exclude = true\ngitignore = [\".ignore\"]\nmin-size = '1k'\nmax-size = 5000\none-file-system = true\nport = 5000\n\
+           whole-file = true\nignore-existing = true\nexisting = true\nupdate = true\n";
     let configuration = load(&Written::new(&text).path()).unwrap();
     let mirror = &configuration.mirrors[0];
     assert_eq!(mirror.options.send.port().port, Some(5000));
@@ -56,6 +57,10 @@ fn every_option_of_send_is_a_key() {
         "batch_max: Some(10)",
         "max_size: Some(5000)",
         "Cubic",
+        "whole_file: true",
+        "ignore_existing: true",
+        " existing: true",
+        "update: true",
     ] {
         assert!(said.contains(wanted), "no {wanted} in {said}");
     }
@@ -82,8 +87,77 @@ fn every_option_of_send_is_a_key() {
         "from0",
         "include-re",
         "no-devices",
+        "drift",
+        "trash",
+        "backup",
+        "backup-dir",
+        "suffix",
+        "preallocate",
+        "inplace",
     ] {
         assert!(words.iter().any(|word| word == key), "{key} is not in {words:?}");
+    }
+}
+
+/// How a target is written: of a module, of a mirror to a directory, and of all of them.
+#[test]
+fn what_becomes_of_what_is_replaced_is_said_by_keys() {
+    use crate::daemon::keeping::{Backup, Drift, OldVersions};
+    use std::time::Duration;
+    let module = "[[module]]\nname = 'm'\npath = '/m'\n";
+    let local = MIRROR.replace("nas::m", "/t");
+    let text = format!(
+        "[settings]\ndrift = 'keep'\n{module}trash = '7d'\npreallocate = true\n{local}backup = true\nbackup-dir = 'old'\n\
+         suffix = '.1'\n[[mirror]]\nname = 'w2'\nsource = '/s2'\ntargets = '/u'\ndrift = 'refuse'\ninplace = true\n"
+    )
+    .replace("'/u'", "['/u']");
+    let configuration = load(&Written::new(&text).path()).unwrap();
+    let of = |options: &WritingArgs| options.module("n".to_owned(), "/n".into()).unwrap();
+    let module = of(&configuration.modules[0].options);
+    let retention = Duration::from_secs(7 * 86_400);
+    assert_eq!(
+        (module.keeping.drift, module.keeping.old, module.preallocate),
+        (Drift::Keep, OldVersions::Trash { retention }, true)
+    );
+    let [first, second] = [0, 1].map(|at| of(&configuration.mirrors[at].options.writing));
+    let backup = Backup {
+        directory: Some(driftless_protocol::Name::new(*b"old").unwrap()),
+        suffix: b".1".to_vec(),
+    };
+    assert_eq!(
+        (first.keeping.drift, first.keeping.old, first.inplace),
+        (Drift::Keep, OldVersions::Backup(backup), false)
+    );
+    assert_eq!((second.keeping.drift, second.inplace), (Drift::Refuse, true));
+
+    // Of targets elsewhere their receivers decide; nothing is said that would be ignored.
+    let fault = fault_of("trash = '7d'");
+    assert!(
+        fault.starts_with("driftless.toml:5: trash is for targets that are directories here"),
+        "{fault}"
+    );
+    for (lines, said) in [
+        (
+            "drift = 'ask'",
+            "drift: \"ask\" is not one of overwrite, keep, refuse",
+        ),
+        ("trash = 'soon'", "trash: \"soon\" is not a time span"),
+        ("suffix = '.1'", "suffix has no meaning without backup"),
+        ("trash = '1d'\nbackup = true", "cannot be used with"),
+        ("trash = '1d'\ninplace = true", "cannot be used with"),
+        (
+            "backup = true\nbackup-dir = '/else/where'",
+            "--backup-dir /else/where cannot be used",
+        ),
+        ("backup = true\nsuffix = ''", "--suffix must not be empty"),
+    ] {
+        for table in ["[[module]]\nname = 'm'\npath = '/m'\n", &local] {
+            let faults = Written::new(&format!("{table}{lines}\n")).faults();
+            assert!(
+                faults.len() == 1 && faults[0].contains(said),
+                "{lines}: {faults:?}"
+            );
+        }
     }
 }
 
