@@ -4,14 +4,19 @@ mod support;
 
 use driftless::daemon::keeping::{Backup, Drift, Keeping, OldVersions};
 use driftless::daemon::receiver::ReceiverDaemon;
-use driftless::daemon::{ModuleOptions, Phase, ReceiverOptions};
+use driftless::daemon::survey::{self, FarEnd};
+use driftless::daemon::{
+    Deletes, FailedEntry, ModuleOptions, Phase, ReceiverOptions, SenderOptions, Silent, Stop, sender,
+};
+use driftless::engine::compare::Compare;
 use driftless_certs::{Grant, Peer as Trusted, TrustStore};
 use driftless_protocol::message::*;
-use driftless_protocol::{Attributes, Carried, CloseCode, Digest, Name, ObjectId, XattrClasses};
+use driftless_protocol::{Attributes, Carried, CloseCode, Digest, Name, ObjectId, RelPath, XattrClasses};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::peer::{Closed, Peer, opening};
 use support::{Following, Pair, runtime};
@@ -306,6 +311,120 @@ fn who_may_only_verify_may_not_push_and_the_other_way_round() {
     let (code, text) = bench.open(Purpose::Verify).err().unwrap();
     assert_eq!(code, CloseCode::NotAllowed);
     assert!(text.contains("not verify"), "{text}");
+}
+
+/// One directory, from the disk.
+fn look(contents: bool) -> ToReceiver {
+    ToReceiver::Survey {
+        path: RelPath::root(),
+        xattrs: XattrClasses::NONE,
+        contents,
+    }
+}
+
+fn digests(peer: &mut Peer) -> Vec<Option<Digest>> {
+    let answer = peer.next();
+    let Some(ToSender::Listing { rows, last: true }) = answer else {
+        panic!("{answer:?}");
+    };
+    rows.0.into_iter().map(|row| row.digest).collect()
+}
+
+#[test]
+fn who_may_verify_or_push_may_look_and_nobody_else() {
+    let bench = Bench::new("verify");
+    fs::write(bench.pair.dst().join("f"), "f").unwrap();
+    let may_set_id = |peer: &mut Peer| match peer.next() {
+        Some(ToSender::SurveyRoot {
+            root: Some(_),
+            may_set_id,
+        }) => may_set_id,
+        other => panic!("{other:?}"),
+    };
+    let (mut peer, opened) = bench.open(Purpose::Survey).unwrap();
+    assert!(!opened.may_delete && may_set_id(&mut peer));
+    peer.send(&look(false));
+    assert_eq!(digests(&mut peer), [None]);
+    peer.send(&look(true));
+    assert_eq!(digests(&mut peer), [Some(Digest::of(b"f"))]);
+    // Nothing but looking.
+    let mut ops = peer.op_stream();
+    peer.send_ops(&mut ops, 1, [file("g", 11, 0o644, inline("g"))]);
+    assert_eq!(peer.closed().0, CloseCode::Violation);
+    assert!(!bench.pair.dst().join("g").exists());
+
+    // What is in files a push does not tell either.
+    bench.grant("push,no-set-id");
+    let (mut peer, opened) = bench.open(Purpose::Survey).unwrap();
+    assert!(!opened.may_delete && !may_set_id(&mut peer));
+    peer.send(&look(false));
+    assert_eq!(digests(&mut peer), [None]);
+    peer.send(&look(true));
+    let (code, text) = peer.closed();
+    assert_eq!(code, CloseCode::NotAllowed);
+    assert!(text.contains("may not verify"), "{text}");
+
+    bench.grant("push,delete");
+    let (mut peer, opened) = bench.open(Purpose::Survey).unwrap();
+    assert!(opened.may_delete && may_set_id(&mut peer));
+    peer.leave();
+
+    // Without any right, nothing is learnt, not even whether there is such a module.
+    bench.trust().remove("sender").unwrap();
+    let refusal = bench.open(Purpose::Survey).err().unwrap();
+    assert_eq!(refusal.0, CloseCode::NotAllowed);
+    let elsewhere = Open {
+        purpose: Purpose::Survey,
+        ..opening(b"nowhere", 7)
+    };
+    assert_eq!(
+        Peer::open(&bench.pair, bench.address(), &elsewhere)
+            .err()
+            .unwrap(),
+        refusal
+    );
+}
+
+/// What the run will not be let do is not announced.
+#[test]
+fn a_dry_run_knows_the_rights() {
+    let bench = Bench::new("push,no-set-id");
+    let (src, dst) = (bench.pair.src(), bench.pair.dst());
+    fs::write(src.join("f"), "f").unwrap();
+    fs::write(src.join("s"), "s").unwrap();
+    fs::set_permissions(src.join("s"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::write(dst.join("there before"), "x").unwrap();
+    let options = SenderOptions {
+        deletes: Deletes::Always,
+        ..bench.pair.sender_options(bench.address(), false)
+    };
+    let look = |options: &SenderOptions| {
+        let mut told = Vec::new();
+        let report = survey::run(options, FarEnd::Target(&runtime()), &mut |item| {
+            told.push(item.shown());
+        });
+        // Whether its time is another depends on how fast this test is.
+        told.retain(|path| path != "./");
+        report.map(|report| (told, report))
+    };
+    let (told, report) = look(&options).unwrap();
+    assert_eq!(told, ["f"]);
+    assert_eq!(report.totals.extras_kept, 1);
+    let failed =
+        |entries: &[FailedEntry]| -> Vec<String> { entries.iter().map(|entry| entry.path.clone()).collect() };
+    assert_eq!(failed(&report.unreadable), ["s"]);
+    let summary = sender::run(&options, &runtime(), Arc::new(Silent), &Stop::default()).unwrap();
+    assert_eq!(failed(&summary.failed), ["s"]);
+    assert!(dst.join("f").exists() && !dst.join("s").exists() && dst.join("there before").exists());
+
+    let contents = SenderOptions {
+        compare: Compare::Contents,
+        ..options.clone()
+    };
+    let error = look(&contents).unwrap_err().to_string();
+    assert!(error.contains("may not verify"), "{error}");
+    bench.grant("push,delete,verify");
+    assert_eq!(look(&contents).unwrap().0, ["s", "there before"]);
 }
 
 /// S-19: what metadata is not granted is not agreed on, and refused if it comes all the same.

@@ -15,7 +15,7 @@ use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Specia
 use crate::limits::*;
 use crate::name::{Name, RelPath};
 use crate::owner::{Owners, OwnersHere};
-use crate::xattr::Xattrs;
+use crate::xattr::{XattrClasses, Xattrs};
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
@@ -161,6 +161,21 @@ pub enum Purpose {
     Mirror,
     /// Only compare: nothing on the receiver is changed.
     Verify,
+    /// Only look at names and attributes, as a dry run does, with [`ToReceiver::Survey`]: nothing on the receiver is changed,
+    /// and a module path that is missing is not made.
+    Survey,
+}
+
+/// What a receiver looks at anew before it answers an [`Open`], because the sender was told not to go by catalogs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, DeriveDecode)]
+pub enum Recheck {
+    /// Nothing: it knows what it has.
+    #[default]
+    Nothing,
+    /// Names and attributes: the tree is walked.
+    Attributes,
+    /// Also contents: no digest of a file is believed.
+    Contents,
 }
 
 /// First message of a sender.
@@ -189,6 +204,8 @@ pub struct Open {
     pub sparing: Sparing,
     /// Changed files travel whole: the receiver needs to make no signatures.
     pub whole_files: bool,
+    /// What the receiver is to look at anew.
+    pub recheck: Recheck,
 }
 
 /// What a sender wants left as it is on the receiver, whatever the source has. The op fails with
@@ -241,6 +258,15 @@ pub enum ToReceiver {
     /// What users and groups are called: before `Open`, which is the first message but for these, and, for `verify`, before
     /// a `ListDisk`. There it is answered with [`ToSender::Owners`].
     Owners(Owners),
+    /// `Purpose::Survey`: asks for the listing of one directory as it is on the disk now.
+    Survey {
+        /// The directory.
+        path: RelPath,
+        /// The extended attributes that the digests in the rows are to be of.
+        xattrs: XattrClasses,
+        /// Whether the contents of files are to be read, for their digests.
+        contents: bool,
+    },
 }
 
 /// One entry of a listing.
@@ -396,6 +422,13 @@ pub enum ToSender {
     },
     /// `verify`: what the users and groups of a [`ToReceiver::Owners`] are on the receiver's disk.
     Owners(OwnersHere),
+    /// Follows `Opened` on a connection for a survey: the attributes of the root of the module path; none if it is missing.
+    SurveyRoot {
+        /// The attributes.
+        root: Option<Attributes>,
+        /// Whether this peer may give files set-user-ID and set-group-ID bits.
+        may_set_id: bool,
+    },
 }
 
 /// One instruction.
@@ -512,6 +545,8 @@ pub enum OpBody {
         place: Place,
         /// Its number from now on.
         object: ObjectId,
+        /// It is a file whose size and time are right: if its content is not known, [`Digest::assumed`] stands for it.
+        assumed: bool,
     },
     /// Leave an object where it stands, with everything below it, but count it no longer as part of the mirror (the
     /// source removed it, and the user wants nothing deleted).

@@ -1,6 +1,7 @@
 //! What the commands that run daemons have in common: home, identity, runtime, signals, both ends of a mirror.
 
 use super::appearance::AppearanceArgs;
+use super::comparing::ComparingArgs;
 use super::filtering::FilteringArgs;
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
@@ -73,9 +74,14 @@ pub(super) struct SendArgs {
     )]
     watch: WatchHow,
     #[command(flatten)]
+    comparing: ComparingArgs,
+    #[command(flatten)]
     timing: TimingArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Wait so many seconds for an answer when connecting (without it: 5)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    contimeout: Option<u64>,
     #[command(flatten)]
     pub(super) priority: PriorityArgs,
     #[command(flatten)]
@@ -136,7 +142,11 @@ impl SendArgs {
 
     /// How the network is used. One result is for all targets: they share its limit.
     pub(super) fn link(&self) -> LinkOptions {
-        self.network.link()
+        let link = self.network.link();
+        LinkOptions {
+            connect_timeout: self.contimeout.map_or(link.connect_timeout, Duration::from_secs),
+            ..link
+        }
     }
 
     /// Whether the flags can be meant together.
@@ -195,6 +205,9 @@ impl SendArgs {
             pending: self.timing.pending(),
             large_files: self.timing.large_files(),
             append_only: self.timing.append_only(),
+            compare: self.comparing.compare(),
+            look_again: false,
+            gives_up: self.network.gives_up(),
             accept_root: self.accept_root,
             filter: filter.clone(),
             owners: self.appearance.rules(),
@@ -309,6 +322,19 @@ impl Session {
         Ok(summary)
     }
 
+    /// From now on stopping needs no manners: nothing is written.
+    pub(super) fn exit_when_stopped(&self, status: impl Fn() -> u8 + Send + 'static) {
+        let (stop, asked) = (self.stop.clone(), self.stop.channel());
+        let watch = std::thread::Builder::new().name("stop".to_owned());
+        let _ = watch.spawn(move || {
+            let _ = asked.recv();
+            // The channel also ends with the last `stop`; this thread's own keeps it open until the process ends.
+            if stop.is_requested() {
+                std::process::exit(status().into());
+            }
+        });
+    }
+
     /// A failure together with who and where this is.
     pub(super) fn explain(&self, error: CliError) -> CliError {
         let here = format!(
@@ -403,6 +429,24 @@ pub(super) fn existing_directory(purpose: &str, path: &Path) -> Result<PathBuf, 
     Ok(found)
 }
 
+/// The name of a directory here as a module. Its state is found by that, so it has to stand for the directory.
+fn local_module(path: &Path) -> String {
+    let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
+    format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]))
+}
+
+/// A directory here, given by its canonical path, as a target.
+pub(super) fn local_target(path: &Path, fingerprint: Fingerprint, port: u16) -> TargetOptions {
+    TargetOptions {
+        display: escaped(path),
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        port,
+        fingerprint,
+        module: local_module(path),
+        path: RelPath::root(),
+    }
+}
+
 /// A directory here as the far end: a receiver in this process that lets in one throw-away identity and nobody else.
 pub(super) struct LocalEnd {
     daemon: ReceiverDaemon,
@@ -422,9 +466,7 @@ impl LocalEnd {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
         let link = local_link(link, sender.fingerprint());
-        // The state of a module is found by its name, so the name has to stand for the directory.
-        let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
-        let module = format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]));
+        let module = local_module(path);
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
@@ -438,14 +480,7 @@ impl LocalEnd {
             delta_engine: Engine::default(),
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
-        let target = TargetOptions {
-            display: escaped(path),
-            host: Ipv4Addr::LOCALHOST.to_string(),
-            port: daemon.address().port(),
-            fingerprint,
-            module,
-            path: RelPath::root(),
-        };
+        let target = local_target(path, fingerprint, daemon.address().port());
         Ok(LocalEnd {
             daemon,
             identity: sender,
@@ -473,6 +508,19 @@ impl LocalEnd {
 mod tests {
     use super::*;
     use crate::net::{Limiter, Schedule};
+
+    #[test]
+    fn who_connects_waits_as_long_as_was_said() {
+        #[derive(Debug, clap::Parser)]
+        struct Parsed {
+            #[command(flatten)]
+            send: SendArgs,
+        }
+        let parsed = |words: &[&str]| <Parsed as clap::Parser>::try_parse_from([&["x"], words].concat());
+        let wait = |words: &[&str]| parsed(words).unwrap().send.link().connect_timeout.as_secs();
+        assert_eq!((wait(&[]), wait(&["--contimeout=9"])), (5, 9));
+        assert!(parsed(&["--contimeout=x"]).is_err() && parsed(&["--contimeout=0"]).is_err());
+    }
 
     #[test]
     fn a_limit_holds_for_a_directory_here_too() {

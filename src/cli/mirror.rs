@@ -1,13 +1,19 @@
 //! `driftless mirror`: a tree kept like another, in the foreground, without any set-up.
 
-use super::CliError;
+use super::deadline::{Deadline, DeadlineArgs};
 use super::keeping::KEEPING_THERE;
-use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory};
-use super::narrate::{Detail, Narrator, Style, conclude};
+use super::launch::{
+    Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory, local_target,
+};
+use super::looking::{LookingArgs, Plan};
+use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
 use super::output::Printer;
 use super::text::{escaped, quoted};
 use super::writing::WritingArgs;
+use super::{CliError, INTERRUPTED, TIMED_OUT};
 use crate::daemon::status::StatusBoard;
+use crate::daemon::survey::FarEnd;
+use crate::daemon::{DaemonError, SenderOptions, Summary};
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
@@ -15,7 +21,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keep DST like SRC, in the foreground
 ///
@@ -38,6 +44,10 @@ pub(super) struct MirrorArgs {
     #[command(flatten)]
     send: SendArgs,
     #[command(flatten)]
+    looking: LookingArgs,
+    #[command(flatten)]
+    deadline: DeadlineArgs,
+    #[command(flatten)]
     writing: WritingArgs,
 }
 
@@ -47,15 +57,52 @@ impl MirrorArgs {
         let filter = self.send.filter(&source)?;
         self.writing.check()?;
         self.send.priority.apply()?;
+        let looking = &self.looking;
+        if !self.once {
+            looking.check_following()?;
+            if self.deadline.is_set() {
+                let text = "--stop-after and --stop-at are for a run that ends (add --once)";
+                return Err(CliError::usage(text));
+            }
+        }
         let session = Session::open()?;
+        let deadline = self.deadline.start(&session)?;
+        if looking.is_dry_run() && self.once {
+            let deadline = deadline.clone();
+            session.exit_when_stopped(move || {
+                if deadline.has_passed() {
+                    TIMED_OUT
+                } else {
+                    INTERRUPTED
+                }
+            });
+        }
         let link = self.send.link();
+        let what = What {
+            source: &source,
+            filter: &filter,
+            style: self.style(verbose),
+            deadline: &deadline,
+        };
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
-                let path = prepare(&source, &path)?;
-                let local = LocalEnd::start(&session, &path, &link, &self.writing)?;
-                let status = self.follow(&session, local.end(), &source, &filter, verbose);
+                let place = locate(&source, &path)?;
+                let target = local_target(&place.path, session.identity.fingerprint(), 0);
+                let module = self.writing.module(target.module.clone(), place.path.clone())?;
+                let end = End {
+                    identity: &session.identity,
+                    target: &target,
+                    link: &link,
+                };
+                let far = FarEnd::Directory(&module);
+                let Some(plan) = self.look(&session, end, far, &what)? else {
+                    return self.preview(&session, end, far, &what);
+                };
+                place.make()?;
+                let local = LocalEnd::start(&session, &place.path, &link, &self.writing)?;
+                let ended = self.follow(&session, local.end(), &what, plan.as_ref());
                 local.stop();
-                status
+                ended.tell(&session, far, &what, plan.as_ref())
             }
             Destination::Target(_) if self.writing.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
@@ -64,54 +111,146 @@ impl MirrorArgs {
                     target: &target,
                     link: &link,
                 };
-                self.follow(&session, end, &source, &filter, verbose)
-                    .map_err(|error| session.explain(error))
+                let far = FarEnd::Target(session.handle());
+                let outcome = match self.look(&session, end, far, &what) {
+                    Ok(Some(plan)) => {
+                        let ended = self.follow(&session, end, &what, plan.as_ref());
+                        ended.tell(&session, far, &what, plan.as_ref())
+                    }
+                    Ok(None) => self.preview(&session, end, far, &what),
+                    Err(error) => Err(error),
+                };
+                outcome.map_err(|error| session.explain(error))
             }
         }
     }
 
-    fn follow(
-        &self,
-        session: &Session,
-        end: End<'_>,
-        source: &Path,
-        filter: &Filter,
-        verbose: u8,
-    ) -> Result<u8, CliError> {
+    fn style(&self, verbose: u8) -> Style {
         let detail = match (self.quiet, verbose) {
             (true, _) => Detail::Quiet,
             (false, 0) => Detail::Changes,
             (false, _) => Detail::All,
         };
-        let style = Style {
+        Style {
             detail,
             json: self.json,
             follow: !self.once,
             name_target: false,
-        };
+        }
+    }
+
+    /// What is going to be done, as far as that is to be told; `None` for a dry run.
+    fn look(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        far: FarEnd<'_>,
+        what: &What<'_>,
+    ) -> Result<Option<Option<Arc<Plan>>>, CliError> {
+        if self.looking.is_dry_run() {
+            return Ok(None);
+        }
+        let options = self.send.options(session, end, what.source, what.filter, false);
+        self.looking.plan(&options, far, what.style).map(Some)
+    }
+
+    fn preview(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        far: FarEnd<'_>,
+        what: &What<'_>,
+    ) -> Result<u8, CliError> {
+        let options = self
+            .send
+            .options(session, end, what.source, what.filter, !self.once);
+        match self.once {
+            true => self.looking.preview(&options, far, what.style),
+            false => self.looking.preview_following(session, &options, far, what.style),
+        }
+    }
+
+    fn follow(&self, session: &Session, end: End<'_>, what: &What<'_>, plan: Option<&Arc<Plan>>) -> Ended {
+        let (source, style) = (what.source, what.style);
         let target = end.target.display.clone();
-        let options = self.send.options(session, end, source, filter, !self.once);
+        let options = SenderOptions {
+            // A directory here was walked just now, when it was opened.
+            look_again: plan.is_some() && end.link.shortcut.is_none(),
+            ..self.send.options(session, end, source, what.filter, !self.once)
+        };
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));
         let printer = Arc::new(Printer::start(None));
-        let narrator = Narrator::new(board.clone(), printer.clone(), style, target.clone());
+        let narrator = Narrator::new(board.clone(), printer.clone(), style, target);
         let began = Instant::now();
-        let outcome = session.send(&options, narrator.clone(), &board);
-        // What was told so far comes out before the conclusion.
-        drop((narrator, printer));
+        let outcome = session.send(&options, Plan::observer(plan, narrator), &board);
+        // Dropping the printer brings out what was told so far.
+        drop(printer);
+        Ended {
+            options,
+            outcome,
+            time: began.elapsed(),
+        }
+    }
+}
+
+/// How a run ended.
+struct Ended {
+    options: SenderOptions,
+    outcome: Result<Summary, DaemonError>,
+    time: Duration,
+}
+
+impl Ended {
+    fn tell(
+        self,
+        session: &Session,
+        far: FarEnd<'_>,
+        what: &What<'_>,
+        plan: Option<&Arc<Plan>>,
+    ) -> Result<u8, CliError> {
+        if let Some(plan) = plan {
+            plan.conclude(&self.options, far, self.outcome.as_ref());
+        }
         conclude(
-            &target,
-            outcome.map_err(CliError::from),
-            began.elapsed(),
-            style,
-            session.stop.is_requested(),
+            &self.options.target.display,
+            self.outcome.map_err(CliError::from),
+            self.time,
+            what.style,
+            Stopped::by(&session.stop, what.deadline),
         )
     }
 }
 
-/// The canonical path of the directory to write to, which is made if it is missing. Nothing is made if it cannot be right.
-pub(super) fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
+/// What is mirrored, and how that is told.
+struct What<'a> {
+    source: &'a Path,
+    filter: &'a Filter,
+    style: Style,
+    deadline: &'a Deadline,
+}
+
+/// A directory to write to.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    is_missing: bool,
+}
+
+impl Place {
+    /// Makes it if it is missing.
+    fn make(&self) -> Result<(), CliError> {
+        if !self.is_missing {
+            return Ok(());
+        }
+        let made = DirBuilder::new().mode(0o700).create(&self.path);
+        made.map_err(|error| CliError::failed(format!("cannot mirror to {}: {error}", escaped(&self.path))))
+    }
+}
+
+/// The canonical path of the directory to write to, which need not be there yet. Refused if it cannot be right.
+pub(super) fn locate(source: &Path, path: &Path) -> Result<Place, CliError> {
     let failed = |cause: &dyn std::fmt::Display| {
         CliError::failed(format!("cannot mirror to {}: {cause}", escaped(path)))
     };
@@ -135,15 +274,13 @@ pub(super) fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
         Err(error) => return Err(failed(&error)),
     };
     check_apart(source, &found)?;
-    if is_missing {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&found)
-            .map_err(|error| failed(&error))?;
-    } else if !found.is_dir() {
+    if !is_missing && !found.is_dir() {
         return Err(failed(&"it is not a directory"));
     }
-    Ok(found)
+    Ok(Place {
+        path: found,
+        is_missing,
+    })
 }
 
 /// Refuses a tree that would be mirrored into itself; both paths are canonical.
@@ -168,6 +305,12 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
+        let place = locate(source, path)?;
+        place.make()?;
+        Ok(place.path)
+    }
 
     fn message(error: CliError) -> (bool, String) {
         match error {

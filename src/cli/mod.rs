@@ -8,15 +8,18 @@ mod accounts;
 mod appearance;
 mod approve;
 mod bench;
+mod comparing;
 mod config;
 mod confinement;
 mod daemon;
+mod deadline;
 mod filtering;
 mod id;
 mod import_lsyncd;
 mod invite;
 mod keeping;
 mod launch;
+mod looking;
 mod metadata;
 mod mirror;
 mod narrate;
@@ -54,6 +57,10 @@ const USAGE: u8 = 2;
 const SOME_FAILED: u8 = 3;
 /// 4: the trees differ.
 const DIFFERENT: u8 = 4;
+/// 5: timed out.
+const TIMED_OUT: u8 = 5;
+/// 130: interrupted, as a shell says it.
+const INTERRUPTED: u8 = 130;
 
 const AFTER_HELP: &str = "\
 A TARGET is HOST::MODULE[/PATH] or driftless://[FINGERPRINT@]HOST:PORT/MODULE[/PATH], IPv6 addresses in brackets.
@@ -65,6 +72,7 @@ Exit status:
   2  usage or configuration
   3  finished, but some entries are in error (each is reported)
   4  the trees differ (verify)
+  5  stopped by --stop-after or --stop-at before all was done
 
 Environment:
   DRIFTLESS_HOME  directory of identity, trust and state, in place of the XDG directories (for root: of /etc/driftless,
@@ -209,7 +217,7 @@ impl Command {
             Command::Mirror(args) => args.run(verbose),
             Command::Receive(args) => args.run(),
             Command::Send(args) => args.run(verbose),
-            Command::Seed(args) => args.run(),
+            Command::Seed(args) => args.run(verbose),
             Command::Verify(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Approve(args) => args.run(),

@@ -1,10 +1,11 @@
 //! Tells the user what senders do, and how they ended.
 
+use super::deadline::Deadline;
 use super::output::{self, Printer};
 use super::text;
-use super::{CliError, DONE, FAILED, SOME_FAILED};
+use super::{CliError, DONE, FAILED, SOME_FAILED, TIMED_OUT};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard, describe};
-use crate::daemon::{FailedEntry, Observer, Phase, SendCounters, Summary};
+use crate::daemon::{FailedEntry, Observer, Phase, SendCounters, Stop, Summary};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,6 +186,10 @@ impl Observer for Narrator {
         }
     }
 
+    fn wants_all_changes(&self) -> bool {
+        self.style.detail == Detail::All
+    }
+
     fn warning(&self, text: &str) {
         self.board.warning(text);
         self.printer.note(format!("{}: {text}", self.label));
@@ -196,13 +201,35 @@ fn labelled(mirror: Option<&str>, target: &str) -> String {
     mirror.map_or_else(|| target.to_owned(), |mirror| format!("{mirror} to {target}"))
 }
 
-/// How a sender ended, for the user; gives the exit status. `stopped` says that the user wanted it to end.
+/// Whether somebody wanted a run to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Nobody.
+    No,
+    /// The user, by a signal.
+    ByUser,
+    /// The time was up.
+    ByTime,
+}
+
+impl Stopped {
+    /// By whom.
+    pub(super) fn by(stop: &Stop, deadline: &Deadline) -> Stopped {
+        match (deadline.has_passed(), stop.is_requested()) {
+            (true, _) => Stopped::ByTime,
+            (false, true) => Stopped::ByUser,
+            (false, false) => Stopped::No,
+        }
+    }
+}
+
+/// How a sender ended, for the user; gives the exit status.
 pub(super) fn conclude(
     target: &str,
     outcome: Result<Summary, CliError>,
     time: Duration,
     style: Style,
-    stopped: bool,
+    stopped: Stopped,
 ) -> Result<u8, CliError> {
     conclude_named(None, target, outcome, time, style, stopped)
 }
@@ -214,10 +241,13 @@ pub(super) fn conclude_named(
     outcome: Result<Summary, CliError>,
     time: Duration,
     style: Style,
-    stopped: bool,
+    stopped: Stopped,
 ) -> Result<u8, CliError> {
     let summary = outcome?;
-    let status = exit_status(&summary);
+    let status = match (exit_status(&summary), stopped) {
+        (FAILED, Stopped::ByTime) => TIMED_OUT,
+        (status, _) => status,
+    };
     if style.json {
         let mut event = json!({"version": STATUS_VERSION, "event": "summary", "target": target, "status": status,
             "seconds": time.as_secs_f64()});
@@ -238,11 +268,11 @@ pub(super) fn conclude_named(
     for entry in &summary.failed {
         output::note(&format!("failed  {}  {}", entry.path, entry.error));
     }
-    if !summary.in_sync && status == FAILED {
-        let why = if stopped {
-            "it was stopped before"
-        } else {
-            "it ended before"
+    if !summary.in_sync {
+        let why = match stopped {
+            Stopped::No => "it ended before",
+            Stopped::ByUser => "it was stopped before",
+            Stopped::ByTime => "its time was up before",
         };
         output::note(&format!(
             "{} is not in sync: {why} everything was sent (the next run goes on from there)",

@@ -3,6 +3,7 @@
 use crate::net::{Compression, Congestion, Limiter, LinkOptions, Schedule};
 use clap::Args;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How fast, and under whose rules.
 #[derive(Debug, Clone, Default, Args)]
@@ -21,20 +22,34 @@ pub(super) struct NetworkArgs {
     #[arg(short = 'z', long, value_name = "HOW", default_value_t, num_args = 0..=1, require_equals = true,
         default_missing_value = "auto")]
     compress: Compression,
+    /// Take the other end for gone that says nothing for so many seconds (without it: 30); a sender that does not follow then
+    /// ends, instead of connecting again
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
 }
 
 impl NetworkArgs {
     /// The options of a link. All that are made from the same result share one limit.
     pub(super) fn link(&self) -> LinkOptions {
+        let usual = LinkOptions::default();
+        let idle_timeout = self.timeout.map_or(usual.idle_timeout, Duration::from_secs);
         LinkOptions {
+            idle_timeout,
+            // Two of them may be lost.
+            keep_alive: usual.keep_alive.min(idle_timeout / 3),
             congestion: self.congestion,
             compression: self.compress,
             limiter: self
                 .bwlimit
                 .clone()
                 .map(|schedule| Arc::new(Limiter::new(schedule))),
-            ..LinkOptions::default()
+            ..usual
         }
+    }
+
+    /// Whether a run that ends gives up when the receiver is silent.
+    pub(super) fn gives_up(&self) -> bool {
+        self.timeout.is_some()
     }
 }
 
@@ -61,6 +76,18 @@ mod tests {
         assert_eq!(link.congestion, Congestion::Auto);
         assert_eq!(link.compression, Compression::Auto);
         assert!(link.limiter.is_none());
+    }
+
+    #[test]
+    fn timeouts_leave_room_for_lost_signs_of_life() {
+        let usual = link(&[]).unwrap();
+        assert_eq!(usual.idle_timeout, Duration::from_secs(30));
+        let hasty = link(&["--timeout", "3"]).unwrap();
+        assert_eq!(
+            (hasty.idle_timeout, hasty.keep_alive),
+            (Duration::from_secs(3), Duration::from_secs(1))
+        );
+        assert!(link(&["--timeout=0"]).is_err() && link(&["--timeout=x"]).is_err());
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! `driftless send`: the sender daemon.
 
+use super::deadline::Deadline;
 use super::launch::{End, SendArgs, Session, existing_directory, target};
-use super::narrate::{Detail, Narrator, Style, conclude};
+use super::looking::LookingArgs;
+use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
 use super::{CliError, DONE, FAILED, USAGE, output};
 use crate::daemon::status::StatusBoard;
+use crate::daemon::survey::FarEnd;
 use crate::daemon::{Observer, SenderOptions, TargetOptions};
+use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +30,8 @@ pub(super) struct SendCommandArgs {
     json: bool,
     #[command(flatten)]
     send: SendArgs,
+    #[command(flatten)]
+    looking: LookingArgs,
 }
 
 impl SendCommandArgs {
@@ -33,6 +39,7 @@ impl SendCommandArgs {
         let source = existing_directory("send", &self.src)?;
         let filter = self.send.filter(&source)?;
         self.send.priority.apply()?;
+        self.looking.check_following()?;
         let session = Session::open()?;
         let targets = self.targets(&session)?;
         let link = self.send.link();
@@ -47,6 +54,9 @@ impl SendCommandArgs {
             follow: true,
             name_target: true,
         };
+        if self.looking.is_dry_run() {
+            return self.preview(&session, &source, &filter, &targets, style);
+        }
         let shown = escaped(&source);
         let identity = session.identity.fingerprint().to_string();
         let boards: Vec<Arc<StatusBoard>> = targets
@@ -107,6 +117,53 @@ impl SendCommandArgs {
         Ok(worst(&statuses))
     }
 
+    /// Follows the source, and tells what would be done at each target.
+    fn preview(
+        &self,
+        session: &Session,
+        source: &Path,
+        filter: &Filter,
+        targets: &[TargetOptions],
+        style: Style,
+    ) -> Result<u8, CliError> {
+        let link = self.send.link();
+        let look = |target: &TargetOptions| {
+            let end = End {
+                identity: &session.identity,
+                target,
+                link: &link,
+            };
+            let options = self.send.options(session, end, source, filter, true);
+            let far = FarEnd::Target(session.handle());
+            let outcome = self.looking.preview_following(session, &options, far, style);
+            outcome.map_err(|error| session.explain(error))
+        };
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let looks: Vec<_> = targets
+                .iter()
+                .map(|target| scope.spawn(|| look(target)))
+                .collect();
+            looks
+                .into_iter()
+                .map(std::thread::ScopedJoinHandle::join)
+                .collect()
+        });
+        let statuses = targets
+            .iter()
+            .zip(outcomes)
+            .map(|(target, outcome)| match outcome {
+                Ok(Ok(status)) => status,
+                Ok(Err(CliError::Failed(text))) => complain(target, &text, FAILED),
+                Ok(Err(CliError::Usage(text))) => complain(target, &text, USAGE),
+                Err(_) => complain(
+                    target,
+                    "its thread failed (this is a defect, please report it)",
+                    FAILED,
+                ),
+            });
+        Ok(worst(&statuses.collect::<Vec<_>>()))
+    }
+
     fn targets(&self, session: &Session) -> Result<Vec<TargetOptions>, CliError> {
         let mut targets: Vec<TargetOptions> = Vec::new();
         for word in &self.targets {
@@ -121,6 +178,11 @@ impl SendCommandArgs {
         }
         Ok(targets)
     }
+}
+
+fn complain(target: &TargetOptions, text: &str, status: u8) -> u8 {
+    output::note(&format!("{target}: {text}"));
+    status
 }
 
 /// Runs one sender to its end. The others go on, whatever happens to it.
@@ -144,7 +206,7 @@ fn run_one(
         outcome,
         began.elapsed(),
         style,
-        session.stop.is_requested(),
+        Stopped::by(&session.stop, &Deadline::default()),
     ) {
         Ok(status) => return status,
         Err(CliError::Failed(text)) => (text, FAILED),

@@ -10,7 +10,7 @@ use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
 use super::text::{self, escaped};
 use super::writing::WritingArgs;
-use super::{CliError, DIFFERENT, DONE, SOME_FAILED};
+use super::{CliError, DIFFERENT, DONE, INTERRUPTED, SOME_FAILED};
 use crate::daemon::SenderOptions;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, VerifyReport};
@@ -103,16 +103,7 @@ impl VerifyArgs {
         };
         let narrator = Narrator::new(board, printer.clone(), style, target.clone());
         let began = Instant::now();
-        // Stopping needs no manners: nothing is written.
-        let (stop, asked) = (session.stop.clone(), session.stop.channel());
-        let watch = std::thread::Builder::new().name("stop".to_owned());
-        let _ = watch.spawn(move || {
-            let _ = asked.recv();
-            // The channel also ends with the last `stop`; this thread's own keeps it open until the process ends.
-            if stop.is_requested() {
-                std::process::exit(130);
-            }
-        });
+        session.exit_when_stopped(|| INTERRUPTED);
         let report = verify::run(&options, session.handle(), &*narrator);
         drop((narrator, printer));
         let report = report?;

@@ -221,12 +221,15 @@ impl Home {
 
     /// The state of one mirror on the sender; see [`Home::mirror_key`].
     pub fn mirror_dir(&self, key: &str) -> PathBuf {
-        made(
-            self.state
-                .join(STATE_DIR)
-                .join("mirrors")
-                .join(directory_name(key)),
-        )
+        made(self.mirror_place(key))
+    }
+
+    /// Where that would be; nothing is made.
+    pub fn mirror_place(&self, key: &str) -> PathBuf {
+        self.state
+            .join(STATE_DIR)
+            .join("mirrors")
+            .join(directory_name(key))
     }
 
     /// What tells one mirror from all others: the source's canonical path and the target as it is displayed.

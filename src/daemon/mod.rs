@@ -10,11 +10,12 @@ mod options;
 pub mod receiver;
 pub mod sender;
 pub mod status;
+pub mod survey;
 pub mod verify;
 
 pub use options::{
     Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
-    SenderOptions, Silent, Summary, TargetOptions,
+    SenderOptions, Silent, Summary, TargetOptions, verbs,
 };
 
 pub use crate::watch::{WatchChoice, WatchOptions};

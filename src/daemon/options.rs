@@ -1,6 +1,7 @@
 //! What the daemons are told to do, and how they tell what they did.
 
 use super::keeping::Keeping;
+use crate::engine::compare::Compare;
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
@@ -124,6 +125,12 @@ pub struct SenderOptions {
     /// Files that only grow: what is added to one leaves at once, and whether the rest is as it was is looked at within
     /// [`PendingOptions::max_delay`].
     pub append_only: FileSet,
+    /// How contents are compared that one side never read, and whether all are read whatever is known of them.
+    pub compare: Compare,
+    /// Have the receiver look at its tree anew before the first comparison, instead of going by what it knows.
+    pub look_again: bool,
+    /// Without `follow`: end when the connection is lost, instead of connecting again.
+    pub gives_up: bool,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.
@@ -242,6 +249,35 @@ pub enum Phase {
     },
 }
 
+/// What [`Observer::applied`] says was done.
+pub mod verbs {
+    /// A directory was made.
+    pub const MADE: &str = "made";
+    /// Attributes were set.
+    pub const CHANGED: &str = "changed attributes of";
+    /// An object moved, and may still differ otherwise.
+    pub const MOVED: &str = "moved to";
+    /// Content, a link's text or a device was put.
+    pub const PUT: &str = "put";
+    /// A name became one of several of its object.
+    pub const LINKED: &str = "linked";
+    /// Nothing was done: the transfer was given up, and is tried again.
+    pub const GAVE_UP: &str = "gave up for now";
+    /// Something was removed, or left behind.
+    pub const REMOVED: &str = "removed";
+    /// What the target has was recognised.
+    pub const RECOGNISED: &str = "recognised";
+    /// Users or groups were named.
+    pub const NAMED: &str = "named";
+    /// A mark was passed.
+    pub const MARKED: &str = "marked";
+
+    /// Whether the entry is what the source has after this.
+    pub fn settles(verb: &str) -> bool {
+        matches!(verb, MADE | CHANGED | PUT | LINKED)
+    }
+}
+
 /// Who wants to know. Called from the sender's thread: must not block.
 pub trait Observer: Send + Sync {
     /// The sender entered a phase.
@@ -250,6 +286,10 @@ pub trait Observer: Send + Sync {
     fn counters(&self, _counters: &SendCounters) {}
     /// A change was applied on the target: a verb and an escaped path.
     fn applied(&self, _verb: &'static str, _path: &str) {}
+    /// Whether changes are to be told before the trees were first in sync, too: of a whole tree that takes time.
+    fn wants_all_changes(&self) -> bool {
+        false
+    }
     /// The whole tree is looked at again: events were lost, or directories cannot be watched.
     fn rescan(&self) {}
     /// Which back end watches the source, and what it cannot see.

@@ -1,8 +1,48 @@
 //! Comparing one directory of the source with the receiver's listing of it.
 
 use driftless_protocol::message::Row;
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, TreeSum};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, Timestamp, TreeSum};
 use std::cmp::Ordering;
+
+/// How it is decided whether a file's content is the target's, where one of the two sides never read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// By size and time of modification, to the nanosecond; with a window, times may be that many seconds apart.
+    Times {
+        /// Seconds; 0 asks for equality.
+        window: u32,
+    },
+    /// By size alone.
+    Size,
+    /// Both sides read it.
+    Contents,
+    /// Nothing tells: both sides read it, and it counts as another one until then.
+    Always,
+}
+
+impl Default for Compare {
+    fn default() -> Compare {
+        Compare::Times { window: 0 }
+    }
+}
+
+impl Compare {
+    /// Whether contents count as equal by size and times of modification.
+    pub fn assumes(self, sizes: (u64, u64), times: (Timestamp, Timestamp)) -> bool {
+        let near = |window: u32| times.0.seconds().abs_diff(times.1.seconds()) <= u64::from(window);
+        sizes.0 == sizes.1
+            && match self {
+                Compare::Times { window } => times.0 == times.1 || (window > 0 && near(window)),
+                Compare::Size => true,
+                Compare::Contents | Compare::Always => false,
+            }
+    }
+
+    /// Whether files are read whatever catalogs say.
+    pub fn reads_all(self) -> bool {
+        matches!(self, Compare::Contents | Compare::Always)
+    }
+}
 
 /// An entry of the source, as far as it is known without reading content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +179,24 @@ mod tests {
             below,
             entries: 0,
         }
+    }
+
+    #[test]
+    fn what_counts_as_equal_unread() {
+        let at = |seconds, nanoseconds| Timestamp::new(seconds, nanoseconds).unwrap();
+        let times = (at(10, 1), at(10, 2));
+        assert!(Compare::default().assumes((3, 3), (times.0, times.0)));
+        assert!(
+            !Compare::default().assumes((3, 3), times)
+                && !Compare::default().assumes((3, 4), (times.0, times.0))
+        );
+        assert!(Compare::Times { window: 1 }.assumes((3, 3), (at(9, 0), at(10, 9))));
+        assert!(!Compare::Times { window: 1 }.assumes((3, 3), (at(8, 0), at(10, 9))));
+        assert!(
+            Compare::Size.assumes((3, 3), (at(0, 0), at(10, 9))) && !Compare::Size.assumes((3, 4), times)
+        );
+        assert!(!Compare::Contents.assumes((3, 3), (times.0, times.0)) && Compare::Contents.reads_all());
+        assert!(!Compare::Always.assumes((3, 3), (times.0, times.0)) && Compare::Always.reads_all());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod delta;
 pub mod filter;
 pub mod fuse;
+pub mod itemize;
 pub mod links;
 pub mod mode;
 pub mod numbers;

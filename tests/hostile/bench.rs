@@ -262,6 +262,7 @@ pub fn every_position(at: &Place) -> Vec<OpBody> {
         OpBody::Adopt {
             place: at.clone(),
             object,
+            assumed: false,
         },
         OpBody::Release {
             object,

@@ -33,6 +33,7 @@ fn s02_a_link_is_no_directory() {
         OpBody::Adopt {
             place: place(10, "secret"),
             object: ObjectId(24),
+            assumed: false,
         },
     ];
     let last = peer.send_ops(&mut ops, next, through);

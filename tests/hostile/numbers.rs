@@ -27,6 +27,7 @@ fn numbers_that_are_not_the_senders_to_give() {
         OpBody::Adopt {
             place: place(1, "g"),
             object: ObjectId(local + 5),
+            assumed: false,
         },
         inline(place(1, "n"), 1, "n"),
         link(place(1, "n"), 1, "n"),
@@ -46,6 +47,7 @@ fn numbers_that_are_not_the_senders_to_give() {
         OpBody::Adopt {
             place: place(0, "root"),
             object: ObjectId(13),
+            assumed: false,
         },
         inline(place(0, "root"), 14, "n"),
         // Taken by another kind; a directory must not vanish for a file.

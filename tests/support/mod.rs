@@ -18,6 +18,7 @@ use driftless::daemon::{
     DaemonError, Deletes, Gate, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions,
     Silent, Stop, Summary, TargetOptions, WatchOptions, sender,
 };
+use driftless::engine::compare::Compare;
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::links::LinkPolicy;
@@ -63,6 +64,8 @@ pub struct Pair {
     pub deletes: Deletes,
     pub delete_limit: Option<driftless::engine::fuse::DeleteLimit>,
     pub approvals: Option<crossbeam_channel::Receiver<u64>>,
+    pub compare: Compare,
+    pub look_again: bool,
     pub accept_root: bool,
     pub watch: WatchOptions,
     pub pending: PendingOptions,
@@ -108,6 +111,8 @@ impl Pair {
             deletes: Deletes::Ask,
             delete_limit: None,
             approvals: None,
+            compare: Compare::default(),
+            look_again: false,
             accept_root: false,
             watch: WatchOptions::default(),
             pending: PendingOptions::default(),
@@ -184,6 +189,9 @@ impl Pair {
             pending: self.pending.clone(),
             large_files: self.large_files,
             append_only: self.append_only.clone(),
+            compare: self.compare,
+            look_again: self.look_again,
+            gives_up: false,
             accept_root: self.accept_root,
             filter: self.filter.clone(),
             links: self.links,

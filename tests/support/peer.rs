@@ -7,8 +7,8 @@ use driftless_certs::{Identity, SERVER_NAME, sender_config};
 use driftless_protocol::Xattrs;
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
-    BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, SealOp,
-    ToReceiver, ToSender,
+    BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, Recheck,
+    SealOp, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
 use driftless_protocol::{Carried, CloseCode, RelPath};
@@ -137,6 +137,7 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         protects: false,
         sparing: Default::default(),
         whole_files: false,
+        recheck: Recheck::Nothing,
     }
 }
 

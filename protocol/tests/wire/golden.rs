@@ -99,6 +99,7 @@ fn opening() {
                 newer: true,
             },
             whole_files: true,
+            recheck: Recheck::Contents,
         }),
         "00                                                   # ToReceiver::Open
          00                                                   # purpose: Mirror
@@ -111,7 +112,8 @@ fn opening() {
          01 aa*32                                             # sum
          01                                                   # protects
          01 00 01                                             # sparing: existing, newer
-         01                                                   # whole_files",
+         01                                                   # whole_files
+         02                                                   # recheck: Contents",
     );
     golden(
         ToReceiver::Open(Open {
@@ -126,11 +128,12 @@ fn opening() {
             protects: false,
             sparing: Sparing::default(),
             whole_files: false,
+            recheck: Recheck::Nothing,
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
          00*5              # carried, sum, protects
-         00*4              # sparing, whole_files",
+         00*5              # sparing, whole_files, recheck",
     );
     golden(
         ToSender::Opened(Opened {
@@ -173,6 +176,16 @@ fn comparing() {
          fb fb 00                        # 251
          fc 00 00 01 00                  # 65,536
          fd 00 00 00 00 00 00 00 80      # 2^63",
+    );
+    golden(
+        ToReceiver::Survey {
+            path: RelPath::parse(b"\xff").unwrap(),
+            xattrs: XattrClasses::USUAL,
+            contents: true,
+        },
+        "05          # ToReceiver::Survey
+         01 01 ff    # path
+         07 01       # user, ACL, capability; with contents",
     );
     golden(
         ToReceiver::ListDisk(RelPath::parse(b"\xff").unwrap()),
@@ -306,6 +319,13 @@ fn wanting() {
          08            # number
          03 01 02 03   # part
          00            # last",
+    );
+    golden(
+        ToSender::SurveyRoot {
+            root: None,
+            may_set_id: true,
+        },
+        "0a 00 01 # ToSender::SurveyRoot: missing, may_set_id",
     );
     golden(
         ToSender::Held {
@@ -470,8 +490,9 @@ fn ops() {
         OpBody::Adopt {
             place: place(),
             object: ObjectId(2),
+            assumed: true,
         },
-        "06 07 01 6e 02 # OpBody::Adopt, place, object",
+        "06 07 01 6e 02 01 # OpBody::Adopt, place, object, assumed",
     );
     golden_op(
         OpBody::Release {

@@ -48,15 +48,17 @@ macro_rules! lists {
 }
 
 pub(crate) const LISTS: &[List] = lists! {
-    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*13";
-    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*12";
-    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*12";
-    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*10";
+    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*14";
+    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*13";
+    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*13";
+    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*11";
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
     ToReceiver "Owners" OWNERS_MAX: "04" ["00 07 02 09"] "";
     ToReceiver "Owners, a name" OWNER_NAME_BYTES_MAX: "04 01 01 07 00" ["61"] "";
+    ToReceiver "Survey.path" PATH_ELEMENTS_MAX: "05" ["01 61"] "00 00";
+    ToReceiver "Survey.path, a name" NAME_BYTES_MAX: "05 01" ["61"] "00 00";
     ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "01";
     ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
     ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";

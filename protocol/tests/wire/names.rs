@@ -55,6 +55,7 @@ fn ops() -> Vec<OpBody> {
         OpBody::Adopt {
             place: place(),
             object,
+            assumed: false,
         },
         OpBody::Release {
             object,
@@ -168,8 +169,14 @@ fn s01_odd_names_in_listings_and_paths_are_refused() {
                 protects: false,
                 sparing: Default::default(),
                 whole_files: false,
+                recheck: Recheck::Nothing,
             });
-            for message in [open, ToReceiver::ListDisk(path.clone())] {
+            let survey = ToReceiver::Survey {
+                path: path.clone(),
+                xattrs: Default::default(),
+                contents: false,
+            };
+            for message in [open, survey, ToReceiver::ListDisk(path.clone())] {
                 let encoded = codec::encode(&message).unwrap();
                 assert!(codec::decode::<ToReceiver>(&with_name(&encoded, STAND_IN)).is_ok());
                 let outcome = codec::decode::<ToReceiver>(&with_name(&encoded, &name));
@@ -189,6 +196,7 @@ fn x07_legal_names_arrive_to_the_byte() {
     let body = OpBody::Adopt {
         place,
         object: ObjectId(2),
+        assumed: false,
     };
     let op = OpMessage::Op(Op {
         number: 1,

@@ -194,7 +194,16 @@ fn cursor() -> BoxedStrategy<Option<Cursor>> {
 }
 
 fn open(reach: Reach) -> BoxedStrategy<Open> {
-    let purpose = prop_oneof![Just(Purpose::Mirror), Just(Purpose::Verify)];
+    let purpose = prop_oneof![
+        Just(Purpose::Mirror),
+        Just(Purpose::Verify),
+        Just(Purpose::Survey)
+    ];
+    let recheck = prop_oneof![
+        Just(Recheck::Nothing),
+        Just(Recheck::Attributes),
+        Just(Recheck::Contents)
+    ];
     let ids = (any::<u128>(), any::<u128>());
     (
         purpose,
@@ -204,11 +213,21 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         text(reach),
         carried(),
         prop::option::of(tree_sum()),
-        any::<bool>(),
+        (any::<bool>(), recheck),
         any::<[bool; 4]>(),
     )
         .prop_map(
-            |(purpose, module, path, (mirror, incarnation), source, carried, sum, protects, sparing)| Open {
+            |(
+                purpose,
+                module,
+                path,
+                (mirror, incarnation),
+                source,
+                carried,
+                sum,
+                (protects, recheck),
+                sparing,
+            )| Open {
                 purpose,
                 module,
                 path,
@@ -224,6 +243,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                     newer: sparing[2],
                 },
                 whole_files: sparing[3],
+                recheck,
             },
         )
         .boxed()
@@ -237,6 +257,13 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
         path(reach).prop_map(ToReceiver::ListDisk),
         number().prop_map(|number| ToReceiver::Flush { number }),
         owners(reach).prop_map(ToReceiver::Owners),
+        (path(reach), 0..=XattrClasses::ALL.0, any::<bool>()).prop_map(|(path, xattrs, contents)| {
+            ToReceiver::Survey {
+                path,
+                xattrs: XattrClasses(xattrs),
+                contents,
+            }
+        }),
     ]
     .boxed()
 }
@@ -414,6 +441,8 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
             cursor
         })),
         failed(reach),
+        (prop::option::of(attributes(reach)), any::<bool>())
+            .prop_map(|(root, may_set_id)| ToSender::SurveyRoot { root, may_set_id }),
         list(
             run(),
             ENDED_RUNS_MAX,
@@ -507,7 +536,11 @@ fn body(reach: Reach) -> BoxedStrategy<OpBody> {
             .prop_map(|(object, attributes)| OpBody::SetAttributes { object, attributes }),
         (object(), place()).prop_map(|(object, to)| OpBody::Move { object, to }),
         (object(), place()).prop_map(|(object, place)| OpBody::Remove { object, place }),
-        (place(), object()).prop_map(|(place, object)| OpBody::Adopt { place, object }),
+        (place(), object(), any::<bool>()).prop_map(|(place, object, assumed)| OpBody::Adopt {
+            place,
+            object,
+            assumed
+        }),
         (object(), place()).prop_map(|(object, place)| OpBody::Release { object, place }),
         number().prop_map(|sequence| OpBody::Mark { sequence }),
         owners(reach).prop_map(OpBody::Owners),

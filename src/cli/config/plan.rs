@@ -5,7 +5,9 @@ use super::read::{Document, Entry, Fault, Place, Table, Value, parse, read};
 use super::relations;
 use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
+use crate::cli::deadline::DeadlineArgs;
 use crate::cli::launch::{PortArg, SendArgs};
+use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
 use crate::cli::receive::EndpointArgs;
@@ -494,6 +496,13 @@ fn inherited(own: Vec<Entry>, settings: &[Entry], keys: &[(String, Shape)]) -> V
     entries
 }
 
+/// Options of the commands that are for somebody who looks on, or for a run that ends.
+fn for_onlookers() -> Vec<String> {
+    let keys = schema::keys::<LookingArgs>().into_iter();
+    let keys = keys.chain(schema::keys::<DeadlineArgs>());
+    keys.map(|(key, _)| key).collect()
+}
+
 fn unknown(entry: &Entry, keys: &[(String, Shape)], own: &[&str], words: &Vocabulary) -> Fault {
     let key = &entry.key;
     let has = |keys: &[(String, Shape)]| keys.iter().any(|(other, _)| other == key);
@@ -501,6 +510,8 @@ fn unknown(entry: &Entry, keys: &[(String, Shape)], own: &[&str], words: &Vocabu
         format!("{key} belongs into [settings]: it is for the whole process")
     } else if has(&words.mirror) || ["source", "targets"].contains(&key.as_str()) {
         format!("{key} belongs into a [[mirror]]")
+    } else if for_onlookers().iter().any(|other| other == key) {
+        format!("{key} has no meaning for a daemon: it is for `driftless mirror`, `seed` and `send`")
     } else if key == "path" {
         "path belongs into a [[module]]; the tree of a mirror is its source".to_owned()
     } else if key == "name" {

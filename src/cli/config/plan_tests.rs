@@ -45,10 +45,12 @@ fn every_option_of_send_is_a_key() {
            max-delay = '2s'\nwrites = 'close'\nbig-file = '1MiB:10m'\nappend-only = ['*.log', '/a/b']\naudit-interval = 'off'\n\
            congestion = 'cubic'\nbwlimit = '2m'\ncompress = true\ninclude = 'a.o'\nexclude = ['*.o', '-x']\ndir-filters = 2\n\
            cvs-exclude = true\ngitignore = [\".ignore\"]\nmin-size = '1k'\nmax-size = 5000\none-file-system = true\nport = 5000\n\
+           timeout = 20\ncontimeout = 7\nmodify-window = 2\n\
            whole-file = true\nignore-existing = true\nexisting = true\nupdate = true\n";
     let configuration = load(&Written::new(&text).path()).unwrap();
     let mirror = &configuration.mirrors[0];
     assert_eq!(mirror.options.send.port().port, Some(5000));
+    assert_eq!(mirror.options.send.link().connect_timeout.as_secs(), 7);
     let said = format!("{:?}", mirror.options);
     for wanted in [
         "delay: Some(2s)",
@@ -61,6 +63,8 @@ fn every_option_of_send_is_a_key() {
         "ignore_existing: true",
         " existing: true",
         "update: true",
+        "modify_window: Some(2)",
+        "timeout: Some(20)",
     ] {
         assert!(said.contains(wanted), "no {wanted} in {said}");
     }
@@ -94,6 +98,11 @@ fn every_option_of_send_is_a_key() {
         "suffix",
         "preallocate",
         "inplace",
+        "checksum",
+        "size-only",
+        "ignore-times",
+        "numeric-ids",
+        "chmod",
     ] {
         assert!(words.iter().any(|word| word == key), "{key} is not in {words:?}");
     }
@@ -200,6 +209,18 @@ fn what_is_wrong_is_named_with_its_line_and_the_remedy() {
         ),
         ("path = '/x'", "driftless.toml:5: path belongs into a [[module]]"),
         (
+            "dry-run = true",
+            "driftless.toml:5: dry-run has no meaning for a daemon: it is for `driftless mirror`",
+        ),
+        (
+            "stop-after = 5",
+            "driftless.toml:5: stop-after has no meaning for a daemon",
+        ),
+        (
+            "modify-window = -2",
+            "driftless.toml:5: modify-window: -2 is not in -1..",
+        ),
+        (
             "delay = 'soon'",
             "driftless.toml:5: delay: \"soon\" is not a time span",
         ),
@@ -253,6 +274,10 @@ fn keys_that_contradict_each_other_are_refused() {
         (
             "min-size = '2k'\nmax-size = '1k'",
             "--min-size is above --max-size",
+        ),
+        (
+            "checksum = true\nsize-only = true",
+            "the argument '--checksum' cannot be used with '--size-only'",
         ),
     ] {
         let faults = Written::new(&format!("{MIRROR}{lines}\n")).faults();

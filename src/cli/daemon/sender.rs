@@ -2,8 +2,8 @@
 
 use crate::cli::config::Mirror;
 use crate::cli::launch::{Destination, End, LocalEnd, Session, destination, existing_directory};
-use crate::cli::mirror::prepare;
-use crate::cli::narrate::{Narrator, Style, conclude_named};
+use crate::cli::mirror::locate;
+use crate::cli::narrate::{Narrator, Stopped, Style, conclude_named};
 use crate::cli::output::{self, Printer};
 use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
@@ -210,7 +210,7 @@ impl Work {
     /// A directory has to exist: one that a daemon makes may be where a file system is not mounted.
     fn directory(&self, source: &Path, path: &Path) -> Result<std::path::PathBuf, CliError> {
         existing_directory("mirror to", path)?;
-        prepare(source, path)
+        locate(source, path).map(|place| place.path)
     }
 
     fn send(&self, options: &SenderOptions) -> Result<Summary, Failure> {
@@ -232,11 +232,12 @@ impl Work {
         }
         let (mirror, target) = (&self.mirror.name, escaped(&self.target));
         let (time, style) = (began.elapsed(), self.shared.style);
-        let (text, status) = match conclude_named(Some(mirror), &target, outcome, time, style, true) {
-            Ok(status) => return status,
-            Err(CliError::Failed(text)) => (text, FAILED),
-            Err(CliError::Usage(text)) => (text, USAGE),
-        };
+        let (text, status) =
+            match conclude_named(Some(mirror), &target, outcome, time, style, Stopped::ByUser) {
+                Ok(status) => return status,
+                Err(CliError::Failed(text)) => (text, FAILED),
+                Err(CliError::Usage(text)) => (text, USAGE),
+            };
         self.shared
             .printer
             .note(format!("{mirror} to {target} is not in sync: {text}"));

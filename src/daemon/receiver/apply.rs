@@ -585,6 +585,24 @@ impl Replica {
         self.relabel(t, present, object)
     }
 
+    /// What stands for the content of a file that nobody knows and nobody is going to read.
+    pub fn assume(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
+        let mut entry = self.known(t, object)?;
+        if entry.kind != Kind::File || entry.digest.is_some() {
+            return Ok(());
+        }
+        let directory = self.directory(t, entry.place.directory)?;
+        let stat = self.fresh_stat(&directory, &entry.place.name)?;
+        if !is_same_state(&entry, &stat) {
+            let mut now = local_entry(object, entry.kind, entry.place, &stat, None);
+            now.attributes = stat.attributes.completed(&entry.attributes);
+            self.put(t, &now)?;
+            return Err(ApplyError::mismatch("a file was changed by somebody else"));
+        }
+        entry.digest = Some(Digest::assumed(object, entry.size));
+        Ok(self.put(t, &entry)?)
+    }
+
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         let Some(entry) = t.get(object)? else {
@@ -599,6 +617,11 @@ impl Replica {
             if !entry.object.is_local() {
                 let local = t.next_local()?;
                 self.relabel(t, entry.object, local)?;
+                if entry.digest.is_some_and(|digest| digest.is_assumed()) {
+                    let mut released = self.known(t, local)?;
+                    released.digest = None;
+                    self.put(t, &released)?;
+                }
                 if entry.kind == Kind::Directory {
                     below.extend(t.child_entries(local)?);
                 }

@@ -6,13 +6,14 @@ use super::session::SessionError;
 use super::staging::digest_of;
 use crate::daemon::keeping::Keeping;
 use crate::daemon::ledger::entry_sum;
+use crate::engine::owners::OwnerMap;
 use crate::engine::sum::BelowSum;
-use crate::fs::Directory;
+use crate::fs::{Directory, FsError};
 use crate::net::ReceiverLink;
 use crate::store::{CatalogRead, Entry, StoreError};
 use driftless_protocol::limits::LISTING_ROWS_MAX;
 use driftless_protocol::message::{Row, Rows, ToSender};
-use driftless_protocol::{Carried, Kind, ObjectId, RelPath, TreeSum};
+use driftless_protocol::{Attributes, Carried, Kind, ObjectId, RelPath, TreeSum, XattrClasses};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -122,15 +123,24 @@ fn send_rows(link: &ReceiverLink, mut rows: Vec<Row>) {
     }
 }
 
-/// Sends the listing of a directory as it is on the disk now, contents read and digested.
+/// What a listing from the disk is to tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The extended attributes that the digests are of.
+    pub xattrs: XattrClasses,
+    /// Files are read for their digests.
+    pub contents: bool,
+}
+
+/// Sends the listing of a directory as it is on the disk now. Without a root, everything is empty.
 pub fn send_disk_listing(
-    root: &Arc<Directory>,
+    root: Option<&Arc<Directory>>,
     link: &ReceiverLink,
     path: &RelPath,
-    terms: &Terms,
+    wanted: Wanted,
     keeping: &Keeping,
 ) {
-    match disk_rows(root, path, terms, keeping) {
+    match root.map_or(Ok(Vec::new()), |root| disk_rows(root, path, wanted, keeping)) {
         Ok(rows) => send_rows(link, rows),
         Err(text) => {
             let _ = link.control().send(ToSender::ListingFailed(text.as_str().into()));
@@ -138,12 +148,29 @@ pub fn send_disk_listing(
     }
 }
 
-fn disk_rows(
+/// The attributes of a directory itself.
+pub fn own_attributes(root: &Directory, classes: XattrClasses) -> Result<Attributes, FsError> {
+    let mut attributes = root.stat_self()?.attributes;
+    if !classes.is_empty() {
+        attributes.xattrs = root.self_xattrs(classes)?.xattrs.digest();
+    }
+    Ok(attributes)
+}
+
+/// What is in a directory below a root now, or in words why that cannot be told.
+pub fn disk_rows(
     root: &Arc<Directory>,
     path: &RelPath,
-    terms: &Terms,
+    wanted: Wanted,
     keeping: &Keeping,
 ) -> Result<Vec<Row>, String> {
+    let terms = Terms::new(
+        Carried {
+            xattrs: wanted.xattrs,
+            ..Carried::default()
+        },
+        OwnerMap::default(),
+    );
     let mut directory = root.clone();
     for name in path.names() {
         directory = Arc::new(directory.open_dir(name).map_err(|error| error.to_string())?);
@@ -156,6 +183,7 @@ fn disk_rows(
         };
         let digest = match kind {
             Kind::Directory => None,
+            Kind::File if !wanted.contents => None,
             Kind::File => directory
                 .open_file(&name)
                 .ok()
@@ -171,9 +199,9 @@ fn disk_rows(
             false => ObjectId(0),
         };
         let (mut attributes, size) = (stat.attributes, stat.size);
-        // Which names are of one object is for the verifier to compare; this number only tells them apart.
+        // Which names are of one object is for the other side to compare; this number only tells them apart.
         attributes.link_group = local_group(&stat);
-        // Those whom they name are those of this disk: the verifier maps its own.
+        // Those whom they name are those of this disk: the other side maps its own.
         attributes.xattrs = terms.xattrs_on_disk(&directory, &name);
         rows.push(Row {
             name,

@@ -19,7 +19,8 @@ mod staging;
 mod subject;
 mod verify;
 
-pub use listing::{BelowSums, below_sums};
+pub use listing::{BelowSums, Wanted, below_sums, disk_rows, own_attributes};
+pub use owners::resolve as resolve_owner;
 pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 pub use staging::digest_of;
 
@@ -33,7 +34,9 @@ use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
 };
 use driftless_protocol::limits::OWNERS_TOTAL_MAX;
-use driftless_protocol::message::{ModuleName, Open, Opened, PairReply, Purpose, ToReceiver, ToSender};
+use driftless_protocol::message::{
+    ModuleName, Open, Opened, PairReply, Purpose, Recheck, ToReceiver, ToSender,
+};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
 use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
 use guests::{Guests, Standing};
@@ -341,7 +344,7 @@ impl Shared {
         rights::check_purpose(rights, open.purpose)
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
         let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
-        if open.purpose == Purpose::Verify {
+        if open.purpose != Purpose::Mirror {
             return verify::serve(link, &module, rights, open);
         }
         let key = (module.name.clone(), open.path.clone());
@@ -355,7 +358,7 @@ impl Shared {
             status: status.clone(),
             link: link.handle(),
         };
-        let mut replica = self.take(&key, &module, tenant)?;
+        let mut replica = self.take(&key, &module, tenant, open.recheck)?;
         let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
@@ -469,6 +472,7 @@ impl Shared {
         key: &(String, RelPath),
         module: &Arc<ModuleOptions>,
         tenant: Tenant,
+        recheck: Recheck,
     ) -> Result<Box<Replica>, (CloseCode, String)> {
         self.retire_predecessor(key, &tenant);
         let mut slots = lock(&self.slots);
@@ -493,7 +497,12 @@ impl Shared {
         }
         let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
         let replica = match slots.remove(key) {
-            Some(Slot::Idle(replica)) => replica,
+            // Opening a replica walks its tree.
+            Some(Slot::Idle(replica)) if recheck == Recheck::Nothing => replica,
+            Some(Slot::Idle(replica)) => {
+                drop(replica);
+                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
+            }
             Some(Slot::Taken(_)) | None => {
                 // An idle path above or below this one gives its lock up.
                 slots.retain(|(name, path), _| {
@@ -673,6 +682,9 @@ fn begin(
     replica.protects = open.protects || !may_delete;
     replica.sparing = open.sparing;
     replica.whole_files = open.whole_files;
+    if open.recheck == Recheck::Contents {
+        replica.doubt_contents().map_err(|error| unable(&error))?;
+    }
     let is_empty = replica
         .catalog
         .read(|view| crate::store::CatalogRead::has_children(view, ObjectId::ROOT))

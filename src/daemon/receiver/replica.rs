@@ -337,6 +337,30 @@ impl Replica {
         released.map_err(|error| ReplicaError::Disown(error.text))
     }
 
+    /// Believes no digest of a file any more: each is read when it is compared.
+    pub fn doubt_contents(&mut self) -> Result<(), StoreError> {
+        let catalog = self.catalog.clone();
+        let mut files = Vec::new();
+        catalog.read(|view| {
+            view.for_each(&mut |entry: Entry| {
+                if entry.kind == Kind::File && entry.digest.is_some() {
+                    files.push(entry.object);
+                }
+                Ok(())
+            })
+        })?;
+        catalog.update(true, |t| {
+            for object in files {
+                if let Some(mut entry) = t.get(object)? {
+                    entry.digest = None;
+                    t.put(&entry)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.recount()
+    }
+
     /// The stored cursor.
     pub fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
         let bytes = self.catalog.read(|view| view.meta(META_CURSOR))?;

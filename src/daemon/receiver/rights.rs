@@ -22,7 +22,20 @@ pub(super) fn check_purpose(rights: Rights, purpose: Purpose) -> Result<(), &'st
         Purpose::Verify if !rights.has(Right::Verify) => {
             Err("this peer may push to this module, but not verify it")
         }
-        Purpose::Mirror | Purpose::Verify => Ok(()),
+        Purpose::Survey if !rights.has(Right::Push) && !rights.has(Right::Verify) => {
+            Err("this peer may neither push to this module nor verify it")
+        }
+        Purpose::Mirror | Purpose::Verify | Purpose::Survey => Ok(()),
+    }
+}
+
+/// Whether a survey may have contents read. Whoever pushes is told names and attributes anyway, but not what is in files.
+pub(super) fn check_survey(rights: Rights, contents: bool) -> Result<(), &'static str> {
+    match contents && !rights.has(Right::Verify) {
+        true => {
+            Err("this peer may not verify this module, so nothing is read for it (look without --checksum)")
+        }
+        false => Ok(()),
     }
 }
 

@@ -382,7 +382,7 @@ impl<'a> Session<'a> {
                 self.remove_parked()?;
                 listing::send_listings(self.replica, self.link, &directories.0)
             }
-            ToReceiver::ListDisk(_) => Err(SessionError::Violation(
+            ToReceiver::ListDisk(_) | ToReceiver::Survey { .. } => Err(SessionError::Violation(
                 "a disk listing was asked for on a connection that mirrors".to_owned(),
             )),
             ToReceiver::Owners(_) => Err(SessionError::Violation(
@@ -516,7 +516,17 @@ impl<'a> Session<'a> {
                 self.replica.move_object(tables, object, to, comes)
             }
             OpBody::Remove { object, .. } => self.replica.remove(tables, object),
-            OpBody::Adopt { place, object } => self.replica.adopt(tables, &place, object),
+            OpBody::Adopt {
+                place,
+                object,
+                assumed,
+            } => {
+                let adopted = self.replica.adopt(tables, &place, object);
+                adopted.and_then(|()| match assumed {
+                    true => self.replica.assume(tables, object),
+                    false => Ok(()),
+                })
+            }
             OpBody::Release { object, .. } => self.replica.release(tables, object),
             OpBody::Mark { .. } => Ok(()),
             OpBody::Owners(rows) => self.replica.name_owners(tables, &rows.0),
@@ -648,7 +658,7 @@ impl<'a> Session<'a> {
                     self.finish_same(number, digest)?;
                     continue;
                 }
-                if entry.digest.is_none()
+                if entry.digest.is_none_or(|known| known.is_assumed())
                     && entry.size == size
                     && let Ok((basis, _)) = directory.open_file(&place.name)
                 {

@@ -1,16 +1,15 @@
 //! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own.
 
-use super::listing::send_disk_listing;
-use super::owners::{Terms, resolve};
+use super::listing::{Wanted, own_attributes, send_disk_listing};
+use super::owners::resolve;
 use super::{own_carried, rights, walk_path};
 use crate::daemon::{DaemonError, ModuleOptions};
-use crate::engine::owners::OwnerMap;
-use crate::fs::Directory;
+use crate::fs::{Directory, FsErrorKind};
 use crate::net::ReceiverLink;
 use crossbeam_channel::Select;
-use driftless_certs::Rights;
-use driftless_protocol::message::{Open, Opened, ToReceiver, ToSender};
-use driftless_protocol::{Carried, CloseCode, ObjectId, OwnersHere, TreeSum};
+use driftless_certs::{Right, Rights};
+use driftless_protocol::message::{Open, Opened, Purpose, ToReceiver, ToSender};
+use driftless_protocol::{Carried, CloseCode, ObjectId, OwnersHere, RelPath, TreeSum};
 use std::sync::Arc;
 
 type Refusal = (CloseCode, String);
@@ -23,12 +22,20 @@ pub fn serve(
     open: &Open,
 ) -> Result<(), Refusal> {
     let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
-    let root =
+    let top =
         Directory::open_root(&module.path).map_err(|error| unable(DaemonError::failed(error.to_string())))?;
-    let root = Arc::new(walk_path(root, &open.path, false).map_err(unable)?);
     let taken = rights::carried(module, rights);
+    let holds = top.holds_xattrs(taken.xattrs);
+    // Of a path that is missing, a survey says so; the directory above has the same file system, most often.
+    let root = match open.purpose {
+        Purpose::Survey => find(top, &open.path).map_err(unable)?,
+        Purpose::Mirror | Purpose::Verify => Some(walk_path(top, &open.path, false).map_err(unable)?),
+    };
+    let root = root.map(Arc::new);
     let carried = open.carried.common(own_carried()).common(Carried {
-        xattrs: root.holds_xattrs(taken.xattrs),
+        xattrs: root
+            .as_ref()
+            .map_or(holds, |root| root.holds_xattrs(taken.xattrs)),
         ..taken
     });
     let opened = Opened {
@@ -38,11 +45,20 @@ pub fn serve(
         cursor: None,
         sum: TreeSum::default(),
         root: ObjectId::ROOT,
-        root_path: root.shown().into(),
-        may_delete: false,
+        root_path: root.as_ref().map_or("", |root| root.shown()).into(),
+        may_delete: open.purpose == Purpose::Survey && rights.has(Right::Delete),
     };
     let _ = link.control().send(ToSender::Opened(opened));
-    let terms = Terms::new(carried, OwnerMap::default());
+    if open.purpose == Purpose::Survey {
+        let attributes = root.as_ref().map(|root| own_attributes(root, carried.xattrs));
+        let attributes = attributes
+            .transpose()
+            .map_err(|error| unable(DaemonError::failed(error.to_string())))?;
+        let _ = link.control().send(ToSender::SurveyRoot {
+            root: attributes,
+            may_set_id: rights.has(Right::SetId),
+        });
+    }
     loop {
         let mut select = Select::new();
         select.recv(link.incoming());
@@ -56,18 +72,49 @@ pub fn serve(
                 Err(_) => Ok(()),
             };
         }
-        match link.incoming().try_recv() {
-            Ok(ToReceiver::Owners(rows)) => {
+        match (link.incoming().try_recv(), open.purpose) {
+            (Ok(ToReceiver::Owners(rows)), _) => {
                 let here: Result<Vec<_>, _> = rows.0.iter().map(resolve).collect();
                 let here = here.map_err(|error| (CloseCode::Unable, error.text))?;
                 let _ = link.control().send(ToSender::Owners(OwnersHere(here)));
             }
-            Ok(ToReceiver::ListDisk(path)) => {
-                send_disk_listing(&root, link, &path, &terms, &module.keeping);
+            (Ok(ToReceiver::ListDisk(path)), Purpose::Verify) => {
+                let wanted = Wanted {
+                    xattrs: carried.xattrs,
+                    contents: true,
+                };
+                send_disk_listing(root.as_ref(), link, &path, wanted, &module.keeping);
             }
-            Ok(_) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
-            Err(error) if error.is_disconnected() => return Ok(()),
-            Err(_) => {}
+            (
+                Ok(ToReceiver::Survey {
+                    path,
+                    xattrs,
+                    contents,
+                }),
+                Purpose::Survey,
+            ) => {
+                rights::check_survey(rights, contents)
+                    .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
+                let xattrs = carried.xattrs.common(xattrs);
+                let wanted = Wanted { xattrs, contents };
+                send_disk_listing(root.as_ref(), link, &path, wanted, &module.keeping);
+            }
+            (Ok(_), _) => return Err((CloseCode::Violation, "this connection only verifies".to_owned())),
+            (Err(error), _) if error.is_disconnected() => return Ok(()),
+            (Err(_), _) => {}
         }
     }
+}
+
+/// The directory at a path below the module's root, if there is one.
+fn find(root: Directory, path: &RelPath) -> Result<Option<Directory>, DaemonError> {
+    let mut at = root;
+    for name in path.names() {
+        at = match at.open_dir(name) {
+            Ok(inner) => inner,
+            Err(error) if error.kind() == FsErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DaemonError::failed(error.to_string())),
+        };
+    }
+    Ok(Some(at))
 }

@@ -78,7 +78,9 @@ impl Contents {
 /// The content that the target holds of an object, if it is worth a copy. The file here may be another by now.
 fn held(entry: &Entry) -> Option<Digest> {
     let on_target = entry.kind == Kind::File && entry.flags & flags::ON_TARGET != 0;
-    entry.digest.filter(|_| on_target && entry.size >= BYTES_MIN)
+    entry
+        .digest
+        .filter(|digest| on_target && entry.size >= BYTES_MIN && !digest.is_assumed())
 }
 
 fn key(digest: &Digest) -> u64 {

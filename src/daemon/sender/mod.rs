@@ -8,11 +8,14 @@ mod session;
 mod source;
 mod spans;
 mod touched;
+mod watching;
 mod work;
 
 pub use owners::{OwnerKey, keys as owner_keys, messages as owner_messages, rows as owner_rows};
 pub use reconcile::{ReconcileError, listing_from, receive_listing};
-pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
+pub use session::DELETES;
+pub use source::{Fate, Source, Standing, TreeFiles, fate_by, root_identity};
+pub use watching::{Changed, watch};
 
 use super::ledger::flags;
 use super::status::unix_now;
@@ -24,7 +27,9 @@ use crate::net::{ConnectError, LinkEnd, PathMemory, SenderLink, resolve};
 use crate::store::{CatalogRead, Entry, StoreError};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
-use driftless_protocol::message::{ModuleName, Open, Opened, Purpose, Sparing, ToReceiver, ToSender};
+use driftless_protocol::message::{
+    ModuleName, Open, Opened, Purpose, Recheck, Sparing, ToReceiver, ToSender,
+};
 use driftless_protocol::version::ALPN_MIRROR;
 use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
 use owners::{Named, messages};
@@ -65,6 +70,9 @@ pub fn run(
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
     let found = source.scan()?;
+    if options.compare.reads_all() {
+        source.doubt_contents().map_err(|error| failed(&error))?;
+    }
     note_rules(&mut source)?;
     note_sparing(&mut source)?;
     let in_error = source
@@ -101,6 +109,7 @@ pub fn run(
         watching: None,
         is_shortfall_told: false,
         named: Named::default(),
+        was_compared: false,
     };
     context.counters.entries = context
         .source
@@ -253,7 +262,12 @@ fn connect_and_serve(
             }
         };
         tries += 1;
-        if !context.options.follow && tries > ONE_SHOT_TRIES {
+        let tries_max = if context.options.gives_up {
+            0
+        } else {
+            ONE_SHOT_TRIES
+        };
+        if !context.options.follow && tries > tries_max {
             return Err(DaemonError::failed(error));
         }
         let delay = backoff(tries, longest);
@@ -362,8 +376,8 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
 
 fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-    let target = &context.options.target;
-    let source = &context.source;
+    let options = context.options;
+    let (target, source) = (&options.target, &context.source);
     Ok(Open {
         purpose,
         module: ModuleName(target.module.clone().into_bytes()),
@@ -376,6 +390,12 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
         protects: source.may_protect(),
         sparing: context.options.sparing,
         whole_files: context.options.whole_files,
+        recheck: match options.compare.reads_all() {
+            _ if context.was_compared => Recheck::Nothing,
+            true => Recheck::Contents,
+            false if options.look_again => Recheck::Attributes,
+            false => Recheck::Nothing,
+        },
     })
 }
 

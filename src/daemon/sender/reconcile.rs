@@ -7,12 +7,12 @@ use super::contents::Contents;
 use super::source::Source;
 use crate::daemon::ledger::flags;
 use crate::daemon::receiver::below_sums;
-use crate::engine::compare::{SourceRow, Verdict, compare};
+use crate::engine::compare::{Compare, SourceRow, Verdict, compare};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
 use driftless_protocol::message::{Directories, Opened, Place, Row, ToReceiver, ToSender};
-use driftless_protocol::{Kind, ObjectId, TreeSum};
+use driftless_protocol::{Digest, Kind, ObjectId, TreeSum};
 use std::collections::{HashMap, VecDeque};
 
 /// Directories asked for in one message: enough to keep the line busy, few enough to start early.
@@ -38,8 +38,8 @@ pub struct Extra {
 /// What a comparison found.
 #[derive(Debug, Default)]
 pub struct Reconciled {
-    /// Places whose object gets the source's number, parents first.
-    pub adopt: Vec<(Place, ObjectId)>,
+    /// Places whose object gets the source's number, parents first, and whether its content is assumed.
+    pub adopt: Vec<(Place, ObjectId, bool)>,
     /// What only the receiver has.
     pub extras: Vec<Extra>,
     /// Objects of another kind that stand in the way of the source's.
@@ -110,6 +110,7 @@ pub fn reconcile(
                         t,
                         ours,
                         verdict,
+                        opened.bound,
                         &entries,
                         &by_number,
                         &mut outcome,
@@ -139,6 +140,7 @@ fn note(
     t: &mut Tables<'_>,
     directory: ObjectId,
     verdict: Verdict,
+    is_bound: bool,
     ours: &HashMap<ObjectId, Entry>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
@@ -198,19 +200,25 @@ fn note(
             Ok(())
         };
     };
-    if number != object {
-        outcome.adopt.push((entry.place.clone(), object));
-    }
     let row = theirs.get(&number);
+    let assumed = row.and_then(|row| assumed_content(source.compare, entry, row, is_bound));
+    if number != object {
+        let is_unread = assumed.is_some_and(|digest| digest.is_assumed());
+        outcome.adopt.push((entry.place.clone(), object, is_unread));
+    }
     updated.flags &= !(flags::MOVED | flags::ATTRIBUTES | flags::ON_TARGET | flags::OFFER);
     if attributes {
         updated.flags |= flags::ATTRIBUTES;
     }
-    if !content {
+    if let Some(digest) = assumed.filter(|_| content) {
+        updated.digest = Some(digest);
+        updated.flags &= !flags::STALE;
+        updated.flags |= flags::ON_TARGET;
+    } else if !content {
         updated.flags |= flags::ON_TARGET;
     } else if let Some(row) = row.filter(|row| entry.kind == Kind::File && row.size == entry.size) {
         // Whatever its time says: a file that was only touched costs no content.
-        match row.digest {
+        match row.digest.filter(|digest| !digest.is_assumed()) {
             // Reading our side settles it; nothing is sent if the digest is the receiver's.
             Some(digest) => {
                 updated.digest = Some(digest);
@@ -241,6 +249,26 @@ impl Source {
         let are_files = entry.kind == Kind::File && row.kind == Kind::File;
         (self.sparing.existing && !are_directories && !is_own)
             || (self.sparing.newer && are_files && row.attributes.mtime > entry.attributes.mtime)
+    }
+}
+
+/// The digest that a file's content counts by although this side did not read it: that of the receiver if it knows one, or one
+/// that stands for what nobody read. Only what this mirror knows nothing of is taken on trust: a file that either side
+/// remembers in another state is compared by content.
+fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool) -> Option<Digest> {
+    let times = (ours.attributes.mtime, theirs.attributes.mtime);
+    if ours.kind != Kind::File || !compare.assumes((ours.size, theirs.size), times) {
+        return None;
+    }
+    let never_read = ours.digest.is_none();
+    let is_stranger = theirs.object.is_local() && theirs.digest.is_none();
+    let is_known_here = ours.flags & flags::STALE == 0;
+    match theirs.digest {
+        Some(digest) if never_read => Some(digest),
+        None if is_stranger && (never_read || (is_known_here && !is_bound)) => {
+            Some(Digest::assumed(ours.object, ours.size))
+        }
+        _ => None,
     }
 }
 

@@ -69,7 +69,7 @@ const DURABLE_EVERY: Duration = Duration::from_secs(3);
 /// How often is looked, while the receiver is silent, for what the user wants.
 const SILENT_LOOK: Duration = Duration::from_secs(1);
 /// What the user decided at first contact, or `always` where nothing was in question.
-const DELETES: &str = "deletes";
+pub const DELETES: &str = "deletes";
 const EXTRAS_KEPT: &str = "extras-kept";
 
 /// How a session ended.
@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub is_shortfall_told: bool,
     /// What the present target knows of users and groups.
     pub named: Named,
+    /// The target was compared in this run, so nobody has to look at it anew.
+    pub was_compared: bool,
 }
 
 impl Context<'_> {
@@ -231,8 +233,8 @@ pub struct Session<'a, 'c> {
     bulk: BulkLane,
     page: VecDeque<(u64, Change)>,
     scanned: u64,
-    /// Numbers to be given to what the target has, parents first.
-    adopts: VecDeque<(Place, ObjectId)>,
+    /// Numbers to be given to what the target has, parents first, and whether its content is assumed.
+    adopts: VecDeque<(Place, ObjectId, bool)>,
     removes: VecDeque<Removal>,
     /// Removals of what stands where another object could not be put, by that object: better the old than nothing.
     postponed: Vec<(ObjectId, Removal)>,

@@ -17,6 +17,7 @@ use crate::daemon::receiver::{
     cheap_digest, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes,
 };
 use crate::daemon::{DaemonError, SenderOptions};
+use crate::engine::compare::Compare;
 use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
@@ -73,6 +74,8 @@ pub struct Source {
     pub ledger: Ledger,
     /// What the target holds.
     pub contents: Contents,
+    /// How contents are compared that one side never read.
+    pub compare: Compare,
     /// Lines for the user that have not been shown yet.
     pub warnings: Vec<String>,
     /// Names of which events were told that have not been looked at yet.
@@ -215,6 +218,7 @@ impl Source {
             spans: Arc::new(spans),
             ledger: Ledger::default(),
             contents: Contents::default(),
+            compare: options.compare,
             warnings,
             touched: Touched::default(),
             rules_changed: false,
@@ -995,6 +999,30 @@ impl Source {
         Ok(())
     }
 
+    /// Believes no digest of a file any more: each is read again when its turn comes.
+    pub fn doubt_contents(&mut self) -> Result<(), StoreError> {
+        let catalog = self.catalog.clone();
+        let mut files = Vec::new();
+        catalog.read(|view| {
+            view.for_each(&mut |entry: Entry| {
+                if entry.kind == Kind::File && entry.flags & flags::STALE == 0 {
+                    files.push(entry.object);
+                }
+                Ok(())
+            })
+        })?;
+        catalog.update(true, |t| {
+            for object in files {
+                if let Some(mut entry) = t.get(object)? {
+                    entry.flags |= flags::STALE;
+                    entry.sequence = t.next_sequence()?;
+                    self.put(t, &entry)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The catalogued object that stood elsewhere and now stands here: same inode, and gone from its old name. (Still
     /// at its old name, it is a hard link.)
     fn moved_here(
@@ -1408,7 +1436,7 @@ fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
 }
 
 /// Inode and birth time: they survive a reboot, which device numbers may not.
-fn root_identity(stamp: &Stamp) -> Vec<u8> {
+pub fn root_identity(stamp: &Stamp) -> Vec<u8> {
     let mut identity = stamp.inode.to_be_bytes().to_vec();
     if let Some(birth) = stamp.birth {
         identity.extend_from_slice(&birth.seconds().to_be_bytes());

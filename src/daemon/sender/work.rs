@@ -3,6 +3,7 @@
 use super::owners::OwnerKey;
 use super::source::{Source, stamp_of};
 use crate::daemon::ledger::flags;
+use crate::daemon::verbs;
 use crate::fs::Stamp;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
@@ -97,16 +98,16 @@ impl InFlight {
     /// What was done, for the list of applied changes.
     pub fn verb(&self) -> &'static str {
         match self {
-            InFlight::Make { .. } => "made",
-            InFlight::Attributes { .. } => "changed attributes of",
-            InFlight::Move { .. } => "moved to",
-            InFlight::Link { .. } | InFlight::Content { .. } => "put",
-            InFlight::HardLink { .. } => "linked",
-            InFlight::Withdrawn { .. } => "gave up for now",
-            InFlight::Remove { .. } => "removed",
-            InFlight::Adopt { .. } => "recognised",
-            InFlight::Mark => "marked",
-            InFlight::Owners { .. } => "named",
+            InFlight::Make { .. } => verbs::MADE,
+            InFlight::Attributes { .. } => verbs::CHANGED,
+            InFlight::Move { .. } => verbs::MOVED,
+            InFlight::Link { .. } | InFlight::Content { .. } => verbs::PUT,
+            InFlight::HardLink { .. } => verbs::LINKED,
+            InFlight::Withdrawn { .. } => verbs::GAVE_UP,
+            InFlight::Remove { .. } => verbs::REMOVED,
+            InFlight::Adopt { .. } => verbs::RECOGNISED,
+            InFlight::Mark => verbs::MARKED,
+            InFlight::Owners { .. } => verbs::NAMED,
         }
     }
 }

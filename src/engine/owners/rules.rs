@@ -141,6 +141,12 @@ impl OwnerRules {
         !self.numeric
     }
 
+    /// Whether something is to be given to users or groups that the receiver must have.
+    pub fn demands_names(&self) -> bool {
+        let rules = self.users.iter().chain(&self.groups);
+        rules.into_iter().any(|rule| matches!(rule.to, Called::Given(_)))
+    }
+
     fn of(&self, kind: OwnerKind) -> &[Rule] {
         match kind {
             OwnerKind::User => &self.users,
@@ -290,7 +296,9 @@ mod tests {
             assert_eq!(called, given("web").filter(|_| user), "{text}");
             let called = rules.called(OwnerKind::Group, 0, name("root"));
             assert_eq!(called, given("www").filter(|_| group), "{text}");
+            assert!(rules.demands_names(), "{text}");
         }
+        assert!(!OwnerRules::of_chown("33:34").unwrap().demands_names());
     }
 
     #[test]

@@ -28,8 +28,13 @@ impl Session<'_, '_> {
         }
         let catalog = self.context.source.catalog.clone();
         while self.may_dispatch() {
-            if let Some((place, object)) = self.adopts.pop_front() {
-                self.submit(OpBody::Adopt { place, object }, InFlight::Adopt { object });
+            if let Some((place, object, assumed)) = self.adopts.pop_front() {
+                let body = OpBody::Adopt {
+                    place,
+                    object,
+                    assumed,
+                };
+                self.submit(body, InFlight::Adopt { object });
                 continue;
             }
             if let Some(object) = self.again.pop_front() {

@@ -41,8 +41,9 @@ impl Session<'_, '_> {
             .value(EXTRAS_KEPT)?
             .and_then(|bytes| bytes.try_into().ok());
         self.context.counters.extras_kept = kept.map_or(0, u64::from_be_bytes);
-        if source.rules_changed {
-            tracing::debug!("the rules have changed");
+        let distrusts = self.context.options.compare.reads_all() && !self.context.was_compared;
+        if source.rules_changed || distrusts {
+            tracing::debug!(distrusts, "compared whatever is known");
             self.reconcile(opened)
         } else if equal && !first {
             tracing::debug!("sums are equal");
@@ -91,6 +92,7 @@ impl Session<'_, '_> {
         self.marked = None;
         self.kept_cursor = None;
         self.must_reconcile = false;
+        self.context.was_compared = true;
         Ok(())
     }
 

@@ -77,6 +77,7 @@ impl Session<'_, '_> {
             | ToSender::Ended(_)
             | ToSender::Opened(_)
             | ToSender::Owners(_)
+            | ToSender::SurveyRoot { .. }
             | ToSender::Listing { .. }
             | ToSender::ListingFailed(_) => Ok(()),
         }
@@ -186,7 +187,7 @@ impl Session<'_, '_> {
                 if !settled.contains(&object) {
                     self.again.push_back(object);
                 }
-                if self.was_in_sync {
+                if self.was_in_sync || self.context.observer.wants_all_changes() {
                     let path = self.context.source.path_of(object);
                     self.context.observer.applied(flight.verb(), &path);
                 }
