@@ -338,6 +338,7 @@ fn who_may_verify_or_push_may_look_and_nobody_else() {
         Some(ToSender::SurveyRoot {
             root: Some(_),
             may_set_id,
+            ..
         }) => may_set_id,
         other => panic!("{other:?}"),
     };

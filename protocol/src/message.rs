@@ -428,6 +428,8 @@ pub enum ToSender {
         root: Option<Attributes>,
         /// Whether this peer may give files set-user-ID and set-group-ID bits.
         may_set_id: bool,
+        /// Whether a backup is left beside each file that is removed, and so the directory around it.
+        backs_up_beside: bool,
     },
 }
 

@@ -70,6 +70,11 @@ impl Keeping {
         }
     }
 
+    /// Whether backups stand beside what they are of.
+    pub fn leaves_backups_beside(&self) -> bool {
+        matches!(self.old, OldVersions::Backup(Backup { directory: None, .. }))
+    }
+
     /// Whether a name is one that backups have which stand beside their files.
     pub fn is_backup_name(&self, name: &Name) -> bool {
         let name = name.as_bytes();

@@ -10,6 +10,7 @@ mod follow;
 mod links;
 mod memory;
 mod owners;
+mod sparing;
 mod totals;
 mod xattrs;
 
@@ -312,6 +313,11 @@ impl<'a> Survey<'a> {
             }
             let path = job.path.join(&name);
             let row = theirs.remove(&name);
+            let is_spared = self.spares(kind, &stat, row.as_ref());
+            if is_spared && row.as_ref().is_none_or(|row| row.kind != kind) {
+                self.note(&stat, kind);
+                continue;
+            }
             if let Some(row) = row.as_ref().filter(|row| row.kind != kind)
                 && !self.replace(job, &path, row)?
             {
@@ -319,6 +325,7 @@ impl<'a> Survey<'a> {
             }
             let row = row.filter(|row| row.kind == kind);
             let item = self.item(job, directory, &name, &stat, row.as_ref(), &mut split)?;
+            let item = item.filter(|_| !is_spared);
             self.note(&stat, kind);
             if kind != Kind::Directory {
                 if let Some(item) = item {
@@ -343,7 +350,8 @@ impl<'a> Survey<'a> {
                 }
             }
         }
-        for (name, row) in theirs {
+        // A receiver marks its backups as its own.
+        for (name, row) in theirs.into_iter().filter(|(_, row)| !row.object.is_local()) {
             self.judge_extra(&job.standing, &job.path.join(&name), &name, row.kind)?;
         }
         Ok(inner)

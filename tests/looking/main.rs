@@ -7,6 +7,7 @@ mod support;
 mod appearance;
 mod compare;
 mod dry_run;
+mod keeping;
 mod live;
 mod pairs;
 mod rsync;

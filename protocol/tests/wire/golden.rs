@@ -324,8 +324,9 @@ fn wanting() {
         ToSender::SurveyRoot {
             root: None,
             may_set_id: true,
+            backs_up_beside: false,
         },
-        "0a 00 01 # ToSender::SurveyRoot: missing, may_set_id",
+        "0a 00 01 00 # ToSender::SurveyRoot: missing, may_set_id, backs_up_beside",
     );
     golden(
         ToSender::Held {

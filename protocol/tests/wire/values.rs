@@ -441,8 +441,13 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
             cursor
         })),
         failed(reach),
-        (prop::option::of(attributes(reach)), any::<bool>())
-            .prop_map(|(root, may_set_id)| ToSender::SurveyRoot { root, may_set_id }),
+        (prop::option::of(attributes(reach)), any::<bool>(), any::<bool>()).prop_map(
+            |(root, may_set_id, backs_up_beside)| ToSender::SurveyRoot {
+                root,
+                may_set_id,
+                backs_up_beside
+            }
+        ),
         list(
             run(),
             ENDED_RUNS_MAX,

@@ -64,10 +64,7 @@ impl Keeper {
 
     /// Whether backups stand beside what they are of.
     pub fn leaves_backups_beside(&self) -> bool {
-        matches!(
-            self.policy.old,
-            OldVersions::Backup(Backup { directory: None, .. })
-        )
+        self.policy.leaves_backups_beside()
     }
 
     /// Whether something at this place is not part of any mirror: the directory of backups.

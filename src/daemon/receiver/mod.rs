@@ -497,13 +497,10 @@ impl Shared {
         }
         let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
         let replica = match slots.remove(key) {
-            // Opening a replica walks its tree.
             Some(Slot::Idle(replica)) if recheck == Recheck::Nothing => replica,
-            Some(Slot::Idle(replica)) => {
-                drop(replica);
-                Box::new(open_replica(&self.options, module, &key.1).map_err(unable)?)
-            }
-            Some(Slot::Taken(_)) | None => {
+            other => {
+                // Opening a replica walks its tree, but not while it is open.
+                drop(other);
                 // An idle path above or below this one gives its lock up.
                 slots.retain(|(name, path), _| {
                     *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))

@@ -57,6 +57,7 @@ pub fn serve(
         let _ = link.control().send(ToSender::SurveyRoot {
             root: attributes,
             may_set_id: rights.has(Right::SetId),
+            backs_up_beside: module.keeping.leaves_backups_beside(),
         });
     }
     loop {

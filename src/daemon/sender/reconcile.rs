@@ -173,8 +173,9 @@ fn note(
         return Ok(());
     };
     let mut updated = entry.clone();
-    let differs = content || attributes || present.is_none();
     let row = present.or(replaced).and_then(|number| theirs.get(&number));
+    let assumed = row.and_then(|row| assumed_content(source.compare, entry, row, is_bound));
+    let differs = content || attributes || present.is_none();
     if differs && source.spares(entry, row.copied()) {
         outcome.let_go.extend(
             row.filter(|row| !row.object.is_local())
@@ -200,8 +201,6 @@ fn note(
             Ok(())
         };
     };
-    let row = theirs.get(&number);
-    let assumed = row.and_then(|row| assumed_content(source.compare, entry, row, is_bound));
     if number != object {
         let is_unread = assumed.is_some_and(|digest| digest.is_assumed());
         outcome.adopt.push((entry.place.clone(), object, is_unread));
@@ -257,7 +256,10 @@ impl Source {
 /// remembers in another state is compared by content.
 fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool) -> Option<Digest> {
     let times = (ours.attributes.mtime, theirs.attributes.mtime);
-    if ours.kind != Kind::File || !compare.assumes((ours.size, theirs.size), times) {
+    if ours.kind != Kind::File
+        || theirs.kind != Kind::File
+        || !compare.assumes((ours.size, theirs.size), times)
+    {
         return None;
     }
     let never_read = ours.digest.is_none();

@@ -39,7 +39,7 @@ impl Survey<'_> {
         if judged.stays {
             self.unreadable(
                 path,
-                "the target has a directory here that holds entries which the filter protects",
+                "the target has a directory here that holds entries which stay, because the filter protects them or as backups",
             );
             return Ok(false);
         }
@@ -86,6 +86,11 @@ impl Survey<'_> {
                 match self.far.rows(&path, XattrClasses::NONE, false)? {
                     Ok(rows) => {
                         for row in rows {
+                            if row.object.is_local() {
+                                // A backup stays, and so does the directory around it.
+                                nodes[at].stays = true;
+                                continue;
+                            }
                             let stays = fate_by(&standing, &row.name, row.kind, true) == Fate::Kept;
                             let path = path.join(&row.name);
                             let suspect = self.suspect(Some(at), &standing, path, &row.name, row.kind, stays);
@@ -103,6 +108,13 @@ impl Survey<'_> {
         let mut judged = Judged::default();
         while let Some(node) = nodes.pop() {
             if !node.stays {
+                // Its backup stays in its place.
+                if let Some(above) = node.above
+                    && self.far.backs_up_beside()
+                    && node.kind != Kind::Directory
+                {
+                    nodes[above].stays = true;
+                }
                 judged.items.push(Item {
                     path: node.path.to_bytes(),
                     kind: node.kind,

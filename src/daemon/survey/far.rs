@@ -1,13 +1,14 @@
 //! The other side of a survey: a receiver that is asked, or a directory here that is read.
 
 use super::owners::Known;
+use crate::daemon::keeping::Keeping;
 use crate::daemon::receiver::{Wanted, disk_rows, own_attributes, own_carried};
 use crate::daemon::sender::{ReconcileError, open_link, receive_listing};
 use crate::daemon::{DaemonError, ModuleOptions, SenderOptions};
 use crate::engine::owners::OwnerRules;
 use crate::fs::Directory;
 use crate::net::SenderLink;
-use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Row, ToReceiver, ToSender};
+use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Row, Sparing, ToReceiver, ToSender};
 use driftless_protocol::{Attributes, Carried, CloseCode, RelPath, XattrClasses};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(super) struct Far {
     carried: Carried,
     root: Option<Attributes>,
     grants: Grants,
+    backs_up_beside: bool,
     pub(super) owners: Known,
     /// Questions that were sent, in order, and answers that came before somebody waited for them.
     asked: VecDeque<Question>,
@@ -65,7 +67,7 @@ impl Grants {
 
 pub(super) enum Side {
     Receiver(Box<SenderLink>),
-    Directory(Arc<Directory>),
+    Directory(Arc<Directory>, Keeping),
     Missing,
 }
 
@@ -93,6 +95,7 @@ impl Far {
             carried,
             root,
             grants: Grants::ALL,
+            backs_up_beside: false,
             owners: Known::new(owners),
             asked: VecDeque::new(),
             known: HashSet::new(),
@@ -115,16 +118,23 @@ impl Far {
             carried: can,
             sum: None,
             protects: false,
+            sparing: Sparing::default(),
+            whole_files: false,
             recheck: Recheck::Nothing,
         };
         let (link, opened) =
             open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;
         match link.incoming().recv() {
-            Ok(ToSender::SurveyRoot { root, may_set_id }) => Ok(Far {
+            Ok(ToSender::SurveyRoot {
+                root,
+                may_set_id,
+                backs_up_beside,
+            }) => Ok(Far {
                 grants: Grants {
                     delete: opened.may_delete,
                     set_id: may_set_id,
                 },
+                backs_up_beside,
                 ..Self::new(Side::Receiver(link), opened.carried, root, &options.owners)
             }),
             Ok(_) => Err(DaemonError::failed(format!(
@@ -151,8 +161,11 @@ impl Far {
             ..takes
         });
         let attributes = own_attributes(&root, carried.xattrs).map_err(|error| failed(&error))?;
-        let side = Side::Directory(Arc::new(root));
-        Ok(Self::new(side, carried, Some(attributes), &options.owners))
+        let side = Side::Directory(Arc::new(root), module.keeping.clone());
+        Ok(Far {
+            backs_up_beside: module.keeping.leaves_backups_beside(),
+            ..Self::new(side, carried, Some(attributes), &options.owners)
+        })
     }
 
     /// What both sides can carry.
@@ -163,6 +176,11 @@ impl Far {
     /// What this end may do there.
     pub(super) fn grants(&self) -> Grants {
         self.grants
+    }
+
+    /// Whether a backup is left beside each file that goes.
+    pub(super) fn backs_up_beside(&self) -> bool {
+        self.backs_up_beside
     }
 
     /// Whether there is anything at all.
@@ -189,7 +207,9 @@ impl Far {
         };
         match &self.side {
             Side::Missing => return Ok(Ok(Vec::new())),
-            Side::Directory(root) => return Ok(disk_rows(root, path, Wanted { xattrs, contents })),
+            Side::Directory(root, keeping) => {
+                return Ok(disk_rows(root, path, Wanted { xattrs, contents }, keeping));
+            }
             Side::Receiver(_) => {}
         }
         self.ask(question.clone())?;
