@@ -116,7 +116,7 @@ impl Shelf {
         if !self.batch.as_ref().is_some_and(in_use) {
             // Nobody will flush the one before any more.
             self.sync()?;
-            let shelf = self.root.enter_or_make(&self.name)?;
+            let shelf = self.root.enter_or_make_unnoticed(&self.name)?;
             let (label, directory) = new_batch(&shelf, now)?;
             // The shelf and its root change rarely; what is in a batch is flushed by `sync`.
             let flushed = shelf.sync().and_then(|()| self.root.sync());
@@ -327,6 +327,20 @@ impl Directory {
                 Err(error) if error.kind() == FsErrorKind::Exists => self.open_dir(name),
                 made => made,
             },
+            opened => opened,
+        }
+    }
+
+    /// As [`Directory::enter_or_make`], for what a mirror's own directories do not count: this one keeps its modification time,
+    /// which is the source's.
+    pub fn enter_or_make_unnoticed(&self, name: &Name) -> Result<Directory> {
+        match self.open_dir(name) {
+            Err(error) if error.kind() == FsErrorKind::NotFound => {
+                let before = self.stat_self()?;
+                let made = self.enter_or_make(name)?;
+                self.set_self_mtime(before.attributes.mtime)?;
+                Ok(made)
+            }
             opened => opened,
         }
     }

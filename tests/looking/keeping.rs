@@ -42,6 +42,7 @@ fn what_is_kept_is_announced_as_it_is_done() {
     for (n, options) in [
         &["--backup"][..],
         &["--backup", "--suffix", ".txt"],
+        &["--backup", "--backup-dir", "old"],
         &["--trash", "1d"],
         &["--drift", "keep"],
         &["--inplace"],

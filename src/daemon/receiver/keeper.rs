@@ -163,7 +163,7 @@ impl Keeper {
             None => {
                 let mut to = self.root.clone();
                 for name in &key {
-                    to = Arc::new(to.enter_or_make(name)?);
+                    to = Arc::new(to.enter_or_make_unnoticed(name)?);
                 }
                 if self.backups.len() >= OPEN_MAX {
                     self.sync()?;

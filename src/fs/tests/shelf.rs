@@ -60,6 +60,18 @@ fn what_is_shelved_says_when_it_came_and_where_it_stood() {
 }
 
 #[test]
+fn a_new_shelf_is_no_change_of_the_tree() {
+    let place = Place::new();
+    place.mkdir("d");
+    place.write("d/x", "x");
+    let before = place.dir.stat_self().unwrap().attributes.mtime;
+    let mut shelf = Shelf::new(place.dir.clone(), TRASH);
+    let from = place.dir.open_dir(&name("d")).unwrap();
+    shelf.put(NOW, &from, &name("x"), &path("d/x")).unwrap();
+    assert_eq!(place.dir.stat_self().unwrap().attributes.mtime, before);
+}
+
+#[test]
 fn a_directory_goes_with_its_tree_and_meets_what_went_before_it() {
     let place = Place::new();
     let mut shelf = Shelf::new(place.dir.clone(), TRASH);
