@@ -10,6 +10,7 @@ use super::writing::WritingArgs;
 use super::{CliError, DONE, output};
 use crate::daemon::ReceiverOptions;
 use crate::daemon::home::Home;
+use crate::daemon::notify::{State, notify};
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
 use crate::engine::delta::Engine;
@@ -111,6 +112,8 @@ impl ReceiveArgs {
                 vec![DaemonStatus::Receiver(status)]
             }),
         );
+        // Later no socket can be made to tell it by.
+        notify(State::Ready, &format!("receiving module {module}"));
         if let Err(error) = confine.close() {
             daemon.stop();
             return Err(error);

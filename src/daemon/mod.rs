@@ -12,6 +12,7 @@ pub mod sender;
 pub mod status;
 pub mod survey;
 pub mod verify;
+pub mod watchdog;
 
 pub use options::{
     Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,

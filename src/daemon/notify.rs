@@ -17,6 +17,8 @@ pub enum State {
     Reloading,
     /// The process is about to end.
     Stopping,
+    /// The process does its work, see [`super::watchdog`].
+    Alive,
 }
 
 /// Tells the service manager of this process, if there is one. That it cannot be told is logged, and no more.
@@ -25,7 +27,7 @@ pub fn notify(state: State, status: &str) {
         return;
     };
     if let Err(error) = send(&socket, &message(state, status)) {
-        tracing::warn!("cannot tell the service manager that {status}: {error}");
+        tracing::warn!("cannot tell the service manager {state:?} {status}: {error}");
     }
 }
 
@@ -35,6 +37,8 @@ fn message(state: State, status: &str) -> String {
         // The time tells this reload from one that was asked for after it began.
         State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()),
         State::Stopping => "STOPPING=1".to_owned(),
+        // Says nothing about what the process does, so that what was said of it stays.
+        State::Alive => return "WATCHDOG=1".to_owned(),
     };
     format!("{head}\nSTATUS={}", status.replace('\n', " "))
 }

@@ -18,6 +18,7 @@ use crate::daemon::control::{Controlled, Obeyed, Order};
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
+use crate::daemon::watchdog::Watchdog;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fleet::{Fleet, View};
@@ -26,7 +27,7 @@ use sender::Shared;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often modules that could not be offered are tried again.
@@ -122,18 +123,26 @@ type Errand = (Order, Option<Sender<Obeyed>>);
 /// Carries out orders until the process is asked to stop.
 fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &Path) {
     let stop = session.stop.channel();
+    let watchdog = Watchdog::start(session.handle());
+    let ticks = watchdog.ticks();
+    let mut tend_at = Instant::now() + TEND_EVERY;
     while !session.stop.is_requested() {
+        watchdog.beat();
         let tend = if fleet.is_incomplete() {
-            crossbeam_channel::after(TEND_EVERY)
+            crossbeam_channel::at(tend_at)
         } else {
             crossbeam_channel::never()
         };
         crossbeam_channel::select! {
             recv(stop) -> _ => return,
-            recv(tend) -> _ => fleet.tend(),
+            recv(ticks) -> _ => {}
+            recv(tend) -> _ => {
+                watchdog.during(|| fleet.tend());
+                tend_at = Instant::now() + TEND_EVERY;
+            }
             recv(inbox) -> errand => {
                 let Ok((order, answer)) = errand else { return };
-                let outcome = carry_out(fleet, &order, path);
+                let outcome = watchdog.during(|| carry_out(fleet, &order, path));
                 tell(&order, &outcome);
                 if let Some(answer) = answer {
                     let _ = answer.send(outcome);
