@@ -20,6 +20,7 @@ mod invite;
 mod keeping;
 mod launch;
 mod looking;
+mod manual;
 mod metadata;
 mod mirror;
 mod narrate;
@@ -112,6 +113,9 @@ enum Command {
     Start(orders::StartArgs),
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
+    Completions(manual::CompletionsArgs),
+    #[command(hide = true)]
+    ManPages(manual::ManPagesArgs),
     Bench(Box<bench::BenchArgs>),
     #[command(hide = true)]
     Accounts(accounts::AccountsArgs),
@@ -234,6 +238,8 @@ impl Command {
             Command::Start(args) => args.run(),
             Command::Invite(args) => args.run(),
             Command::Pair(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::ManPages(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Accounts(args) => args.run(),
         }
