@@ -307,6 +307,13 @@ fn a_receiver_confines_itself_with_the_capabilities_of_its_unit() {
     let protections = status["daemons"][0]["protections"].as_array().unwrap();
     assert_eq!(protections.len(), 6, "{status}");
     assert!(protections.iter().all(|one| one["holds"] == true), "{status}");
+    // The process that looks users up is nobody's.
+    let pid = receiver.0.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let children: Vec<_> = children.split_whitespace().collect();
+    assert_eq!(children.len(), 1, "{children:?}");
+    let status = fs::read_to_string(format!("/proc/{}/status", children[0])).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
 }
 
 #[test]

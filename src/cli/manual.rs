@@ -5,7 +5,8 @@
 //! program has the pages that fit it, and a package only runs what it packs.
 
 use super::{Cli, CliError, DONE, output};
-use clap::{Args, Command, CommandFactory};
+use clap::builder::PossibleValue;
+use clap::{Arg, Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -39,7 +40,8 @@ const FILES: &[(&str, &str)] = &[
 /// For bash, as one user: driftless completions bash > ~/.local/share/bash-completion/completions/driftless
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// Which shell
+    /// Which shell: bash, zsh, fish, elvish or powershell
+    #[arg(hide_possible_values = true)]
     shell: Shell,
 }
 
@@ -107,11 +109,31 @@ fn date(epoch: Option<&str>) -> Result<String, CliError> {
 
 /// All pages, each with the name of its file.
 fn pages(date: &str) -> Vec<(String, Vec<u8>)> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = with_values_in_help(Cli::command()).disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
     add_pages(&program, date, true, &mut pages);
     pages
+}
+
+/// With the values that options take in their help: as a list of their own, troff complains of the space around it.
+fn with_values_in_help(command: Command) -> Command {
+    let told = |arg: Arg| {
+        let values = arg.get_possible_values();
+        let values: Vec<_> = values
+            .iter()
+            .filter(|value| !value.is_hide_set())
+            .map(PossibleValue::get_name)
+            .collect();
+        if values.is_empty() || arg.is_hide_possible_values_set() || !arg.get_action().takes_values() {
+            return arg;
+        }
+        let help = arg.get_long_help().or_else(|| arg.get_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        let help = format!("{help} [possible values: {}]", values.join(", "));
+        arg.long_help(help).hide_possible_values(true)
+    };
+    command.mut_args(told).mut_subcommands(with_values_in_help)
 }
 
 fn add_pages(command: &Command, date: &str, is_program: bool, pages: &mut Vec<(String, Vec<u8>)>) {
