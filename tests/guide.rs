@@ -14,7 +14,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
@@ -286,6 +286,94 @@ fn every_page_is_in_the_summary_once() {
     assert_eq!(listed, there);
     let book: toml::Table = read(&project("book.toml")).parse().unwrap();
     assert_eq!(book["book"]["src"].as_str(), Some("docs"));
+}
+
+/// What begins like a command and is none: the name of a line of `bench --delta`.
+const NO_CALLS: [&str; 1] = ["driftless keyed BLAKE3"];
+
+/// The commands of a page that call the program: lines of blocks, and what stands between backticks in the text.
+fn calls(page: &str) -> Vec<String> {
+    let in_blocks = blocks(page);
+    let in_blocks = in_blocks
+        .iter()
+        .flat_map(|block| block.text.lines())
+        .map(|line| line.trim_start_matches("$ "));
+    let text: Vec<_> = page.split("```").step_by(2).collect();
+    let joined = text
+        .iter()
+        .map(|text| text.replace('\n', " "))
+        .collect::<Vec<_>>();
+    let in_text = joined.iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+    let all = in_blocks.map(str::to_owned).chain(in_text.map(str::to_owned));
+    all.filter(|call| call.starts_with("driftless ") && !NO_CALLS.contains(&call.as_str()))
+        .collect()
+}
+
+/// What the program says of a command.
+fn help(words: &[&str]) -> Option<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_driftless"))
+        .args(words)
+        .arg("--help")
+        .output()
+        .unwrap();
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// A part of a line that the shell would take for one command.
+fn first_command(line: &str) -> &str {
+    let end = ["|", "&&", ";", "#", ">", "<"]
+        .iter()
+        .filter_map(|mark| line.find(mark))
+        .min();
+    &line[..end.unwrap_or(line.len())]
+}
+
+#[test]
+fn every_command_and_option_that_is_named_exists() {
+    let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let (mut count, mut faults) = (0, Vec::new());
+    for page in pages() {
+        for call in calls(&read(&page)) {
+            let words: Vec<_> = first_command(&call).split_whitespace().skip(1).collect();
+            let is_name = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            let names: Vec<_> = words
+                .iter()
+                .take_while(is_name)
+                .copied()
+                .filter(|word| !word.starts_with('-'))
+                .collect();
+            // Groups of commands have one more word: `peers add`.
+            let command = match names.as_slice() {
+                [group @ ("peers" | "config" | "trash"), name, ..] => vec![*group, *name],
+                [name, ..] => vec![*name],
+                [] => Vec::new(),
+            };
+            let help = known.entry(command.join(" ")).or_insert_with(|| help(&command));
+            let Some(help) = help else {
+                faults.push(format!("{}: {call:?}: there is no such command", page.display()));
+                continue;
+            };
+            for option in words
+                .iter()
+                .filter(|word| word.starts_with("--") && word.len() > 2)
+            {
+                let option = option.split(['=', '[', ',']).next().unwrap();
+                let option = option.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+                let is_there = help
+                    .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                    .any(|word| word == option);
+                if !is_there {
+                    faults.push(format!("{}: {call:?}: there is no {option}", page.display()));
+                }
+            }
+            count += 1;
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(count >= 150, "only {count} commands were looked at");
 }
 
 /// All text of the sources, without line ends in texts and without what is put in.
