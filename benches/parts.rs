@@ -264,6 +264,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         deletes: Deletes::Ask,
         delete_limit: None,
         approvals: None,
+        requests: None,
         gate: Gate::default(),
         watch: WatchOptions {
             choice: WatchChoice::Poll,

@@ -473,6 +473,7 @@ fn s25_answers_that_nobody_asked_for() {
                 held: None,
             }],
         ),
+        ("confirmed unasked", vec![ToSender::Confirmed { token: u64::MAX }]),
         ("listing failed", vec![ToSender::ListingFailed("no".into())]),
         (
             "listing that does not end",

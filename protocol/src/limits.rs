@@ -42,6 +42,9 @@ pub const CONTROL_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one frame on an op stream, encoded, before compression.
 pub const OP_FRAME_BYTES_MAX: usize = 1 << 20;
 
+/// Confirmations asked for and not answered.
+pub const CONFIRMS_MAX: usize = 1_024;
+
 /// Ops in one frame of an op stream.
 pub const OPS_PER_FRAME_MAX: usize = 4_096;
 

@@ -267,6 +267,19 @@ pub enum ToReceiver {
         /// Whether the contents of files are to be read, for their digests.
         contents: bool,
     },
+    /// Asks for a [`ToSender::Confirmed`] as soon as every op up to a number has arrived with all of its content, or has
+    /// ended.
+    ConfirmReceived {
+        /// What the answer will name.
+        token: u64,
+        /// An op number.
+        through: u64,
+    },
+    /// Asks for a [`ToSender::Confirmed`] when everything that is visible now is on stable storage.
+    ConfirmDurable {
+        /// What the answer will name.
+        token: u64,
+    },
 }
 
 /// One entry of a listing.
@@ -430,6 +443,11 @@ pub enum ToSender {
         may_set_id: bool,
         /// Whether a backup is left beside each file that is removed, and so the directory around it.
         backs_up_beside: bool,
+    },
+    /// Answer to [`ToReceiver::ConfirmReceived`] and [`ToReceiver::ConfirmDurable`].
+    Confirmed {
+        /// As it was asked.
+        token: u64,
     },
 }
 

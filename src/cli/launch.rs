@@ -196,6 +196,7 @@ impl SendArgs {
             deletes,
             delete_limit: self.max_delete.0,
             approvals: None,
+            requests: None,
             gate: Gate::default(),
             watch: WatchOptions {
                 choice,
@@ -309,8 +310,10 @@ impl Session {
     ) -> Result<Summary, DaemonError> {
         let options = &SenderOptions {
             approvals: Some(board.approvals()),
+            requests: Some(board.requests()),
             ..options.clone()
         };
+        board.set_source(&options.source);
         let mut summary = sender::run(options, &self.handle, observer, stop)?;
         if options.follow
             && stop.is_requested()

@@ -7,6 +7,7 @@
 mod accounts;
 mod appearance;
 mod approve;
+mod ask;
 mod bench;
 mod comparing;
 mod config;
@@ -39,6 +40,7 @@ mod text;
 mod timing;
 mod trash;
 mod verify;
+mod wait;
 mod writing;
 
 use crate::daemon::DaemonError;
@@ -73,7 +75,7 @@ Exit status:
   2  usage or configuration
   3  finished, but some entries are in error (each is reported)
   4  the trees differ (verify)
-  5  stopped by --stop-after or --stop-at before all was done
+  5  the time was over: wait, or --stop-after and --stop-at before all was done
 
 Environment:
   DRIFTLESS_HOME  directory of identity, trust and state, in place of the XDG directories (for root: of /etc/driftless,
@@ -99,6 +101,10 @@ enum Command {
     Seed(seed::SeedArgs),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    Wait(wait::WaitArgs),
+    Checkpoint(ask::CheckpointArgs),
+    Explain(ask::ExplainArgs),
+    Rescan(ask::RescanArgs),
     Approve(approve::ApproveArgs),
     Trash(trash::TrashArgs),
     Id(id::IdArgs),
@@ -224,6 +230,10 @@ impl Command {
             Command::Seed(args) => args.run(verbose),
             Command::Verify(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Wait(args) => args.run(),
+            Command::Checkpoint(args) => args.run(),
+            Command::Explain(args) => args.run(),
+            Command::Rescan(args) => args.run(),
             Command::Approve(args) => args.run(),
             Command::Trash(args) => args.run(),
             Command::Id(args) => args.run(),
@@ -329,6 +339,13 @@ mod tests {
             "driftless import-lsyncd /etc/lsyncd.conf.lua",
             "driftless import-lsyncd x.lua -o y.toml --json",
             "driftless reload",
+            "driftless wait --timeout 5m",
+            "driftless wait a/b --mirror www --level applied --targets 2 --timeout 30s --json",
+            "driftless checkpoint",
+            "driftless checkpoint v1 --mirror www --json",
+            "driftless checkpoint v1 --remove",
+            "driftless explain a/b --json",
+            "driftless rescan a/b",
             "driftless pause www",
             "driftless start www",
             "driftless receive dir --drift keep --trash 7d --preallocate",
@@ -353,6 +370,10 @@ mod tests {
             "driftless config",
             "driftless import-lsyncd",
             "driftless pause",
+            "driftless wait",
+            "driftless wait --level soon --timeout 1s",
+            "driftless wait --targets 0 --timeout 1s",
+            "driftless checkpoint --remove",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(matches!(error.exit_code(), 2), "{line}");

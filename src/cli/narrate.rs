@@ -4,6 +4,7 @@ use super::deadline::Deadline;
 use super::output::{self, Printer};
 use super::text;
 use super::{CliError, DONE, FAILED, SOME_FAILED, TIMED_OUT};
+use crate::daemon::barrier::Checkpoint;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard, describe};
 use crate::daemon::{FailedEntry, Observer, Phase, SendCounters, Stop, Summary};
 use serde_json::json;
@@ -119,6 +120,10 @@ impl Observer for Narrator {
 
     fn failed(&self, entries: &[FailedEntry]) {
         self.board.failed(entries);
+    }
+
+    fn checkpoints(&self, checkpoints: &[Checkpoint]) {
+        self.board.checkpoints(checkpoints);
     }
 
     fn phase(&self, phase: &Phase) {

@@ -7,14 +7,21 @@
 //! `{"version":1,"done":"..."}`.
 //!
 //! Who may connect is decided by the directory (mode 0700) and the socket (mode 0600). Even so a client cannot hold
-//! anything up: a connection has two seconds in each direction, a request 4 KiB, and beyond sixteen connections new
-//! ones are dropped. The daemon's own threads never touch a connection.
+//! anything up: a connection has two seconds in each direction, a request 16 KiB, and beyond sixteen connections new
+//! ones are dropped. Those that wait ([`wait()`]) are counted apart, and refused beyond sixty-four. The daemon's own threads never touch a connection.
 //!
 //! A process that was killed leaves its socket behind. Clients remove it when nobody listens on it *and* there is no such
 //! process, since between binding and listening a live one refuses, too.
 
+mod ask;
+mod wait;
+
+pub use ask::{Answer, Ask, Which, ask_senders};
+pub use wait::{Enough, WaitOptions, WaitState, Waited, wait};
+
+use super::barrier::Level;
 use super::home::Home;
-use super::status::{DaemonStatus, STATUS_VERSION, StatusBoard};
+use super::status::{DaemonStatus, STATUS_VERSION, StatusBoard, TargetLabel};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -36,11 +43,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a client waits for the answer. A receiver that opens a large module answers late.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a process waits for the answers of its senders.
+const SENDER_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Connections that stay open at a time: those that wait, and those that listen.
+const STREAMS_MAX: usize = 64;
+
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 16;
 
 /// Bytes of a request.
-const REQUEST_BYTES_MAX: u64 = 4096;
+const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
 /// Bytes of an answer that a client reads.
 const REPLY_BYTES_MAX: u64 = 16 << 20;
@@ -119,6 +132,11 @@ pub trait Controlled: Send + Sync {
     /// The status of all its daemons.
     fn status(&self) -> Vec<DaemonStatus>;
 
+    /// The boards of all senders, through which they can be asked.
+    fn boards(&self) -> Vec<Arc<StatusBoard>> {
+        Vec::new()
+    }
+
     /// Approves so many deletions of a mirror, named by its source or target. `None` if it is not here; otherwise how many
     /// waited, or why that was not right.
     fn approve(&self, _mirror: &str, _deletions: u64) -> Option<Result<u64, String>> {
@@ -135,6 +153,10 @@ impl Controlled for Vec<Arc<StatusBoard>> {
     fn status(&self) -> Vec<DaemonStatus> {
         let status = |board: &Arc<StatusBoard>| DaemonStatus::Sender(Box::new(board.status()));
         self.iter().map(status).collect()
+    }
+
+    fn boards(&self) -> Vec<Arc<StatusBoard>> {
+        self.clone()
     }
 
     fn approve(&self, mirror: &str, deletions: u64) -> Option<Result<u64, String>> {
@@ -162,7 +184,7 @@ pub struct ControlError {
     cause: io::Error,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Request {
     version: u32,
     command: String,
@@ -170,6 +192,14 @@ struct Request {
     mirror: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deletions: Option<u64>,
+    /// An absolute path, its bytes in hexadecimal: not all paths are text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    level: Option<Level>,
+    /// Of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -179,6 +209,18 @@ struct Reply {
     daemons: Option<Vec<DaemonStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     approved: Option<u64>,
+    /// What senders answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answers: Option<Vec<Answer>>,
+    /// Who is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting: Option<Vec<TargetLabel>>,
+    /// Who is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<wait::Told>,
+    /// Who never will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<wait::Told>,
     /// What an order did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     done: Option<String>,
@@ -257,7 +299,7 @@ impl Drop for ControlServer {
 }
 
 fn listen(listener: &UnixListener, daemons: &Arc<dyn Controlled>, stopping: &AtomicBool) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let (open, streams) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     loop {
         let accepted = listener.accept();
         if stopping.load(Ordering::Acquire) {
@@ -276,12 +318,11 @@ fn listen(listener: &UnixListener, daemons: &Arc<dyn Controlled>, stopping: &Ato
         if open.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
             continue;
         }
-        let daemons = daemons.clone();
+        let (daemons, streams) = (daemons.clone(), streams.clone());
         let spawned = std::thread::Builder::new()
             .name("control-answer".to_owned())
             .spawn(move || {
-                let _slot = slot;
-                if let Err(error) = answer(stream, &*daemons) {
+                if let Err(error) = answer(stream, &*daemons, slot, &streams) {
                     tracing::debug!("a control connection broke: {error}");
                 }
             });
@@ -300,7 +341,12 @@ impl Drop for Slot {
     }
 }
 
-fn answer(mut stream: UnixStream, daemons: &dyn Controlled) -> io::Result<()> {
+fn answer(
+    mut stream: UnixStream,
+    daemons: &dyn Controlled,
+    slot: Slot,
+    streams: &Arc<AtomicUsize>,
+) -> io::Result<()> {
     let line = read_line(&stream, PATIENCE, REQUEST_BYTES_MAX)?;
     let error = |text: String| Reply {
         version: STATUS_VERSION,
@@ -316,6 +362,16 @@ fn answer(mut stream: UnixStream, daemons: &dyn Controlled) -> io::Result<()> {
             daemons: Some(daemons.status()),
             ..Reply::default()
         },
+        Ok(request) if request.command == "wait" => {
+            let stays = Slot(streams.clone());
+            drop(slot);
+            if streams.fetch_add(1, Ordering::AcqRel) < STREAMS_MAX {
+                let served = wait::serve(stream, daemons, &request);
+                drop(stays);
+                return served;
+            }
+            error("too many clients wait or listen already; end some, or try again later".to_owned())
+        }
         Ok(Request {
             command,
             mirror: Some(mirror),
@@ -333,9 +389,20 @@ fn answer(mut stream: UnixStream, daemons: &dyn Controlled) -> io::Result<()> {
                 ..error(format!("there is no mirror {mirror:?} here"))
             },
         },
-        Ok(request) => match Order::parse(&request.command, request.mirror.as_deref()) {
-            Some(order) => obeyed(daemons.obey(&order)),
-            None => error(format!("there is no command {:?}", request.command)),
+        Ok(request) => match (
+            Ask::parse(&request),
+            Order::parse(&request.command, request.mirror.as_deref()),
+        ) {
+            (Some(question), _) => match ask::answer_all(daemons, &request, &question) {
+                Ok(answers) => Reply {
+                    version: STATUS_VERSION,
+                    answers: Some(answers),
+                    ..Reply::default()
+                },
+                Err(text) => error(text),
+            },
+            (None, Some(order)) => obeyed(daemons.obey(&order)),
+            (None, None) => error(format!("there is no command {:?}", request.command)),
         },
         Err(cause) => error(format!("not a request: {cause}")),
     };
@@ -430,8 +497,7 @@ pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
     let request = Request {
         version: STATUS_VERSION,
         command: "status".to_owned(),
-        mirror: None,
-        deletions: None,
+        ..Request::default()
     };
     for (pid, path) in sockets(home)? {
         let problem = match ask(&path, &request) {
@@ -463,6 +529,7 @@ pub fn approve(home: &Home, mirror: &str, deletions: u64) -> Result<Result<u64, 
         command: "approve".to_owned(),
         mirror: Some(mirror.to_owned()),
         deletions: Some(deletions),
+        ..Request::default()
     };
     let mut refusal = None;
     for (pid, path) in sockets(home)? {
@@ -491,7 +558,7 @@ pub fn order(home: &Home, order: &Order) -> Result<Vec<Obeyed>, ControlError> {
         version: STATUS_VERSION,
         command: order.name().to_owned(),
         mirror: order.mirror().map(str::to_owned),
-        deletions: None,
+        ..Request::default()
     };
     let mut outcomes = Vec::new();
     for (pid, path) in sockets(home)? {
@@ -568,23 +635,48 @@ fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
 }
 
 fn ask_for(path: &Path, request: &Request, patience: Duration) -> io::Result<Option<Reply>> {
-    let mut stream = match short(path, |short| UnixStream::connect(short)) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
+    let Some(mut stream) = connect(path)? else {
+        return Ok(None);
     };
     let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
     text.push(b'\n');
     write_all(&mut stream, &text, CLIENT_PATIENCE)?;
     let line = read_line(&stream, patience, REPLY_BYTES_MAX)?;
     serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
+}
+
+/// A connection to a process; nothing if nobody listens.
+fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+    match short(path, |short| UnixStream::connect(short)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a line of a stream that stays open, whenever it comes. Nothing at its end.
+fn read_line_of<T: serde::de::DeserializeOwned>(reader: &mut impl BufRead) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    reader.take(REPLY_BYTES_MAX).read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Ok(None);
+    }
+    serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
+}
+
+/// Whether the other end of a connection, which has said all that it has to say, was closed.
+fn is_gone(stream: &UnixStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut waiting = [PollFd::new(stream, PollFlags::RDHUP)];
+    let polled = poll(&mut waiting, Some(&Timespec::default()));
+    polled.is_err() || !waiting[0].revents().is_empty()
 }
 
 /// The process number in the name of a socket.

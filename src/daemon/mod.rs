@@ -1,5 +1,6 @@
 //! The loops that join the layers: receivers, senders, and what tells about them.
 
+pub mod barrier;
 pub mod control;
 pub mod home;
 pub mod keeping;

@@ -114,6 +114,8 @@ pub struct SenderOptions {
     /// Numbers of deletions that somebody approves. Without it, or when it does not follow, a sender that has too many
     /// ends.
     pub approvals: Option<crossbeam_channel::Receiver<u64>>,
+    /// What somebody asks while it runs: barriers, checkpoints, explanations. Without it nobody can ask.
+    pub requests: Option<crossbeam_channel::Receiver<super::barrier::Request>>,
     /// While it is closed, nothing is sent and no connection kept; the tree is watched on.
     pub gate: super::Gate,
     /// What watches the tree.
@@ -296,6 +298,8 @@ pub trait Observer: Send + Sync {
     fn watcher(&self, _name: &str, _degradations: &[String]) {}
     /// The entries that are in error now.
     fn failed(&self, _entries: &[FailedEntry]) {}
+    /// The checkpoints of this target, after one was taken, reached or forgotten.
+    fn checkpoints(&self, _checkpoints: &[super::barrier::Checkpoint]) {}
     /// Something that the user should read: one line.
     fn warning(&self, _text: &str) {}
 }

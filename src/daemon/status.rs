@@ -7,13 +7,17 @@ mod session;
 
 pub use session::{SessionReport, SessionStatus};
 
+use super::barrier::{Checkpoint, REQUESTS_MAX, Request};
 use super::home::Home;
 use super::keeping::KeepingReport;
 use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
 use crossbeam_channel::{Receiver, Sender};
+use driftless_protocol::RelPath;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -154,6 +158,21 @@ pub struct SenderStatus {
     pub last_error: Option<LastError>,
     /// How changes are noticed, once known.
     pub watcher: Option<WatcherStatus>,
+    /// Its checkpoints, the oldest first.
+    #[serde(default)]
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// One mirror and target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TargetLabel {
+    /// What the configuration calls the mirror, if it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+    /// The tree.
+    pub source: String,
+    /// Where to.
+    pub target: String,
 }
 
 /// When the trees were equal.
@@ -202,6 +221,7 @@ pub struct StatusBoard {
     target: String,
     facts: Mutex<Facts>,
     approvals: (Sender<u64>, Receiver<u64>),
+    requests: (Sender<Request>, Receiver<Request>),
 }
 
 #[derive(Debug)]
@@ -215,6 +235,8 @@ struct Facts {
     failed: Vec<FailedStatus>,
     last_error: Option<LastError>,
     watcher: Option<WatcherStatus>,
+    source_path: Option<PathBuf>,
+    checkpoints: Vec<Checkpoint>,
 }
 
 impl StatusBoard {
@@ -241,6 +263,8 @@ impl StatusBoard {
             failed: Vec::new(),
             last_error: None,
             watcher: None,
+            source_path: None,
+            checkpoints: Vec::new(),
         };
         Arc::new(StatusBoard {
             identity,
@@ -250,6 +274,7 @@ impl StatusBoard {
             target,
             facts: Mutex::new(facts),
             approvals: crossbeam_channel::unbounded(),
+            requests: crossbeam_channel::bounded(REQUESTS_MAX),
         })
     }
 
@@ -267,6 +292,42 @@ impl StatusBoard {
     /// Where the sender hears of approvals.
     pub fn approvals(&self) -> Receiver<u64> {
         self.approvals.1.clone()
+    }
+
+    /// Where the sender hears of requests.
+    pub fn requests(&self) -> Receiver<Request> {
+        self.requests.1.clone()
+    }
+
+    /// Asks the sender something; it answers when it runs, and as soon as it is not busy. False if too much waits already.
+    pub fn request(&self, request: Request) -> bool {
+        self.requests.0.try_send(request).is_ok()
+    }
+
+    /// Notes the canonical path of the tree.
+    pub fn set_source(&self, path: &Path) {
+        lock(&self.facts).source_path = Some(path.to_owned());
+    }
+
+    /// The part of the tree that an absolute path means; `None` if it does not lie in the tree.
+    pub fn relative(&self, path: &Path) -> Option<RelPath> {
+        let facts = lock(&self.facts);
+        let root = match &facts.source_path {
+            Some(root) => root.clone(),
+            // Never started: what is written has to do. An escaped path names no file that there is.
+            None => PathBuf::from(&self.source),
+        };
+        let below = path.strip_prefix(&root).ok()?;
+        RelPath::parse(below.as_os_str().as_bytes()).ok()
+    }
+
+    /// Who this is, for lists of targets.
+    pub fn label(&self) -> TargetLabel {
+        TargetLabel {
+            mirror: self.mirror.clone(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+        }
     }
 
     /// Approves deletions that wait. Says how many these are, or why that is not right.
@@ -370,6 +431,7 @@ impl StatusBoard {
             failed: facts.failed.clone(),
             last_error: facts.last_error.clone(),
             watcher: facts.watcher.clone(),
+            checkpoints: facts.checkpoints.clone(),
         }
     }
 }
@@ -381,6 +443,10 @@ impl Observer for StatusBoard {
 
     fn failed(&self, entries: &[FailedEntry]) {
         self.set_failed(entries);
+    }
+
+    fn checkpoints(&self, checkpoints: &[Checkpoint]) {
+        lock(&self.facts).checkpoints = checkpoints.to_vec();
     }
 
     fn phase(&self, phase: &Phase) {

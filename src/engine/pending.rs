@@ -124,6 +124,8 @@ pub struct Pending {
     window: Option<Instant>,
     /// When the first of what is ready now got ready.
     ready_since: Option<Instant>,
+    /// What is ready leaves without waiting for the window.
+    is_expedited: bool,
     next: u64,
 }
 
@@ -155,6 +157,7 @@ impl Pending {
             rescan: false,
             window: None,
             ready_since: None,
+            is_expedited: false,
             next: 0,
         }
     }
@@ -241,6 +244,22 @@ impl Pending {
         self.bound(now);
     }
 
+    /// Has everything that is pending be ready now, whatever it waits for: files under open writers, halves of renames,
+    /// the window that gathers a batch. What is told later waits again.
+    pub fn expedite(&mut self, now: Instant) {
+        self.advance(now);
+        while let Some((_, number)) = self.waiting.pop_first() {
+            self.ready.insert(number);
+            if let Some(slot) = self.slots.get_mut(&number) {
+                slot.state = State::Ready;
+            }
+        }
+        if self.ready_count() > 0 {
+            self.note_ready(now);
+            self.is_expedited = true;
+        }
+    }
+
     /// Takes out everything that may be looked at now.
     pub fn poll_ready(&mut self, now: Instant) -> Ready {
         self.advance(now);
@@ -254,6 +273,7 @@ impl Pending {
             .collect();
         let marks = std::mem::take(&mut self.marks);
         self.ready_since = None;
+        self.is_expedited = false;
         self.window = self.waiting.first().map(|&(due, _)| due);
         Ready {
             names,
@@ -312,6 +332,7 @@ impl Pending {
             self.marks.since = None;
         }
         if self.ready_count() == 0 {
+            self.is_expedited = false;
             self.ready_since = None;
         }
         if self.is_empty() {
@@ -445,7 +466,9 @@ impl Pending {
 
     /// When the present window closes; `None` when there is none to wait for.
     fn closes_at(&self) -> Option<Instant> {
-        let open = self.options.delay > Duration::ZERO && self.ready_count() < self.options.batch_max;
+        let open = self.options.delay > Duration::ZERO
+            && self.ready_count() < self.options.batch_max
+            && !self.is_expedited;
         self.window
             .filter(|_| open)
             .map(|window| later(window, self.options.delay))

@@ -13,7 +13,7 @@ use super::outgoing::Outgoing;
 use super::poll::PollOptions;
 use super::unsupported::remote;
 use super::{Fanotify, Inotify, Poll, Unsupported, WatchError, WatchEvent, Watcher, shown};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::ObjectId;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -251,6 +251,19 @@ impl Watcher for Combined {
 
     fn set_patient(&mut self, is_patient: bool) {
         self.outgoing.set_patient(is_patient);
+    }
+
+    /// The audit is left alone: it looks for what no event tells of, in its own time.
+    fn flush(&mut self, done: Sender<()>) {
+        if let Some(fanotify) = &mut self.fanotify {
+            fanotify.flush(done.clone());
+        }
+        if let Some(inotify) = &mut self.inotify {
+            inotify.flush(done.clone());
+        }
+        if let Some(poll) = &mut self.poll {
+            poll.flush(done);
+        }
     }
 
     /// Directories that are watched and polled count twice.

@@ -38,10 +38,11 @@ pub(super) mod sys;
 #[cfg(test)]
 mod tests;
 
+use super::flush::Wishes;
 use super::outgoing::Outgoing;
 use super::unsupported::{Unsupported, remote};
 use super::{WatchError, WatchEvent, Watcher, shown};
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use directories::{Directories, Refused};
 use driftless_protocol::ObjectId;
 use noise::Noise;
@@ -101,6 +102,7 @@ struct Shared {
     group: OwnedFd,
     /// Readable when the reader is to end.
     stop: OwnedFd,
+    flushes: Wishes,
     /// Whether the kernel tells a rename in one event, as far as is known.
     has_rename: AtomicBool,
     directories: Mutex<Directories>,
@@ -134,6 +136,7 @@ impl Fanotify {
         let shared = Arc::new(Shared {
             group,
             stop,
+            flushes: Wishes::new().map_err(Unsupported::other)?,
             has_rename: AtomicBool::new(true),
             directories: Mutex::default(),
             noise: Mutex::default(),
@@ -270,6 +273,10 @@ impl Watcher for Fanotify {
 
     fn watched(&self) -> usize {
         self.shared.directories().len()
+    }
+
+    fn flush(&mut self, done: Sender<()>) {
+        self.shared.flushes.add(done);
     }
 
     fn events(&self) -> Receiver<WatchEvent> {

@@ -31,10 +31,11 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+use super::flush::Wishes;
 use super::outgoing::Outgoing;
 use super::table::Table;
 use super::{Limit, WatchError, WatchEvent, Watcher, shown};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::ObjectId;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify::{self as sys, CreateFlags, WatchFlags};
@@ -71,6 +72,7 @@ struct Shared {
     inotify: OwnedFd,
     /// Readable when the reader is to end.
     stop: OwnedFd,
+    flushes: Wishes,
     watches: Mutex<Watches>,
 }
 
@@ -134,6 +136,7 @@ impl Inotify {
         let shared = Arc::new(Shared {
             inotify,
             stop,
+            flushes: Wishes::new().map_err(|errno| start(errno.into()))?,
             watches: Mutex::default(),
         });
         let reader = thread::Builder::new()
@@ -194,6 +197,10 @@ impl Watcher for Inotify {
 
     fn watched(&self) -> usize {
         self.shared.watches().table.len()
+    }
+
+    fn flush(&mut self, done: Sender<()>) {
+        self.shared.flushes.add(done);
     }
 
     fn events(&self) -> Receiver<WatchEvent> {

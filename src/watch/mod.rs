@@ -17,6 +17,7 @@
 
 mod combined;
 pub mod fanotify;
+mod flush;
 pub mod inotify;
 mod outgoing;
 pub mod poll;
@@ -35,7 +36,7 @@ pub use unsupported::Unsupported;
 
 pub use crate::engine::pending::WatchEvent;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::ObjectId;
 use driftless_protocol::name::escape;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -64,6 +65,12 @@ pub trait Watcher: Send {
     /// Whether nobody waits for events for now: they may come some tens of milliseconds later then, in larger numbers, which
     /// costs less.
     fn set_patient(&mut self, _is_patient: bool) {}
+
+    /// Drops `done` when every event that the kernel held at the time of the call is in the channel, and looks at what is
+    /// not watched were asked for. A channel whose senders are all dropped so tells that nothing earlier is still to come.
+    fn flush(&mut self, done: Sender<()>) {
+        drop(done);
+    }
 
     /// What is watched less well than it could be, and why; one line each.
     fn degradations(&self) -> Vec<String> {

@@ -7,9 +7,9 @@ mod plan;
 
 pub use plan::{Plan, PollOptions};
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Turn};
 use super::{WatchError, WatchEvent, Watcher};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::ObjectId;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,7 @@ pub struct Poll {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    outgoing: Outgoing,
 }
 
 struct State {
@@ -56,12 +57,13 @@ impl Poll {
                 is_stopped: false,
             }),
             changed: Condvar::new(),
+            outgoing,
         });
         let thread = thread::Builder::new()
             .name("poll".to_owned())
             .spawn({
                 let shared = shared.clone();
-                move || run(&shared, &outgoing)
+                move || run(&shared)
             })
             .map_err(|source| WatchError::Start {
                 name: "polling",
@@ -107,6 +109,15 @@ impl Watcher for Poll {
     fn events(&self) -> Receiver<WatchEvent> {
         self.receiver.clone()
     }
+
+    /// Asks for a look at every directory now. More than the queue holds end in one look at everything.
+    fn flush(&mut self, _done: Sender<()>) {
+        let state = self.shared.state();
+        let mut turn = self.shared.outgoing.turn();
+        for directory in state.plan.directories() {
+            look(&mut turn, directory);
+        }
+    }
 }
 
 impl Drop for Poll {
@@ -126,11 +137,11 @@ impl Shared {
     }
 }
 
-fn run(shared: &Shared, outgoing: &Outgoing) {
+fn run(shared: &Shared) {
     let mut state = shared.state();
     while !state.is_stopped {
         let now = Instant::now();
-        ask(&mut state.plan, now, outgoing);
+        ask(&mut state.plan, now, &shared.outgoing);
         let wait = state.plan.poll_deadline().map(|due| {
             due.saturating_duration_since(now)
                 .max(TICK.min(state.plan.round() / 10))
@@ -153,10 +164,14 @@ fn ask(plan: &mut Plan, now: Instant, outgoing: &Outgoing) {
         let Some(directory) = plan.poll_due(now) else {
             return;
         };
-        // Whether the root is still where it was, no listing shows.
-        if directory == ObjectId::ROOT {
-            turn.send(WatchEvent::Gone { directory });
-        }
-        turn.send(WatchEvent::Listing { directory });
+        look(&mut turn, directory);
     }
+}
+
+fn look(turn: &mut Turn<'_>, directory: ObjectId) {
+    // Whether the root is still where it was, no listing shows.
+    if directory == ObjectId::ROOT {
+        turn.send(WatchEvent::Gone { directory });
+    }
+    turn.send(WatchEvent::Listing { directory });
 }

@@ -184,6 +184,7 @@ impl Pair {
             deletes: self.deletes,
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),
+            requests: None,
             gate: Gate::default(),
             watch: self.watch.clone(),
             pending: self.pending.clone(),

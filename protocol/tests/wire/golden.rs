@@ -248,6 +248,25 @@ fn progress() {
          fd ff*8      # number",
     );
     golden(
+        ToReceiver::ConfirmReceived {
+            token: 7,
+            through: 300,
+        },
+        "06           # ToReceiver::ConfirmReceived
+         07           # token
+         fb 2c 01     # through: 300",
+    );
+    golden(
+        ToReceiver::ConfirmDurable { token: 7 },
+        "07           # ToReceiver::ConfirmDurable
+         07           # token",
+    );
+    golden(
+        ToSender::Confirmed { token: 7 },
+        "0b           # ToSender::Confirmed
+         07           # token",
+    );
+    golden(
         ToSender::Progress(Progress {
             applied: 300,
             durable: 2,

@@ -123,7 +123,7 @@ fn s08_malformed_values_are_refused() {
     }
     refused::<ToReceiver>(&[
         "",
-        "05 00",               // no such variant
+        "08 00",               // no such variant
         "04 01 02 07 02 09",   // no such kind of owner
         "04 01 00 07 03 09",   // nobody is called like that
         "fb 03 00",            // a variant by a long number, without its field
@@ -136,7 +136,7 @@ fn s08_malformed_values_are_refused() {
         "00 00 00*6 01 00*31", // a sum that is cut off
     ]);
     refused::<ToSender>(&[
-        "0a 01",
+        "0c 01",
         "03 01 02",
         "05 01 01 02",
         "06 01 0a 00 00",

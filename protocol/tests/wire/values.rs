@@ -264,6 +264,8 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
                 contents,
             }
         }),
+        (number(), number()).prop_map(|(token, through)| ToReceiver::ConfirmReceived { token, through }),
+        number().prop_map(|token| ToReceiver::ConfirmDurable { token }),
     ]
     .boxed()
 }
@@ -474,6 +476,7 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
                 number,
                 spans: HeldSpans(spans)
             }),
+        number().prop_map(|token| ToSender::Confirmed { token }),
     ]
     .boxed()
 }

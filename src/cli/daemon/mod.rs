@@ -17,7 +17,7 @@ use super::{CliError, output};
 use crate::daemon::control::{Controlled, Obeyed, Order};
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
-use crate::daemon::status::{DaemonStatus, STATUS_VERSION};
+use crate::daemon::status::{DaemonStatus, STATUS_VERSION, StatusBoard};
 use crate::daemon::watchdog::Watchdog;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -200,6 +200,10 @@ struct Desk {
 impl Controlled for Desk {
     fn status(&self) -> Vec<DaemonStatus> {
         self.view.status()
+    }
+
+    fn boards(&self) -> Vec<Arc<StatusBoard>> {
+        self.view.boards()
     }
 
     fn approve(&self, mirror: &str, deletions: u64) -> Option<Result<u64, String>> {

@@ -1,6 +1,7 @@
 //! The receiver daemon: modules behind one QUIC endpoint.
 
 mod apply;
+mod confirms;
 mod displaced;
 mod guests;
 mod incoming;

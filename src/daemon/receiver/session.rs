@@ -6,6 +6,7 @@
 //! told.
 
 use super::apply::StagedFile;
+use super::confirms::Confirms;
 use super::listing;
 use super::replica::{ApplyError, Replica};
 use super::rights;
@@ -99,6 +100,7 @@ pub struct Session<'a> {
     incarnation: u128,
     rights: Rights,
     order: OpOrder,
+    confirms: Confirms,
     pending: HashMap<u64, Pending>,
     offers: VecDeque<u64>,
     /// Offered files that were asked for and are not complete.
@@ -176,6 +178,7 @@ impl<'a> Session<'a> {
                 incarnation,
                 rights,
                 order: OpOrder::default(),
+                confirms: Confirms::default(),
                 pending: HashMap::new(),
                 offers: VecDeque::new(),
                 asked: HashSet::new(),
@@ -270,6 +273,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.tell_progress();
+            self.confirm_received();
             self.flush_if_wanted()?;
             if ended {
                 return Ok(());
@@ -300,6 +304,7 @@ impl<'a> Session<'a> {
                 OpMessage::Op(op) => {
                     self.hold(&op)?;
                     self.count_owners(&op.body)?;
+                    self.confirms.note_op(&op);
                     self.order
                         .handle_op(op)
                         .map_err(|fault| SessionError::Violation(fault.to_string()))?;
@@ -319,6 +324,7 @@ impl<'a> Session<'a> {
                         self.asked.remove(&number);
                         self.staging.wanted.withdraw(number);
                         self.offers.retain(|&offer| offer != number);
+                        self.confirms.note_complete(number);
                         self.order.handle_ended(number);
                     }
                 }
@@ -392,6 +398,25 @@ impl<'a> Session<'a> {
                 self.flush_wanted = self.flush_wanted.max(number);
                 self.flush_if_wanted()
             }
+            ToReceiver::ConfirmReceived { token, through } => match self.confirms.ask(token, through) {
+                true => Ok(()),
+                false => Err(SessionError::Limit(
+                    "too many confirmations are asked for".to_owned(),
+                )),
+            },
+            ToReceiver::ConfirmDurable { token } => {
+                // Told first, so that the sender has heard of every op that the flush is about.
+                self.tell_progress();
+                self.reach_durable()?;
+                let _ = self.link.control().send(ToSender::Confirmed { token });
+                Ok(())
+            }
+        }
+    }
+
+    fn confirm_received(&mut self) {
+        for token in self.confirms.poll() {
+            let _ = self.link.control().send(ToSender::Confirmed { token });
         }
     }
 
@@ -702,6 +727,7 @@ impl<'a> Session<'a> {
             Done::Staged(number, file) => {
                 self.release(number);
                 self.finish_job(number);
+                self.confirms.note_complete(number);
                 if self.pending.contains_key(&number) {
                     self.batch_bytes += file.size;
                     self.batch.push((number, file));
@@ -821,6 +847,7 @@ impl<'a> Session<'a> {
             self.status.count_applied();
         }
         self.release(number);
+        self.confirms.note_complete(number);
         self.order.handle_ended(number);
     }
 

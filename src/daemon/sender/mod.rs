@@ -1,9 +1,11 @@
 //! The sender: watches and scans a source, connects, and keeps a target like it.
 
+mod barriers;
 mod contents;
 mod owners;
 mod reader;
 mod reconcile;
+mod requests;
 mod session;
 mod source;
 mod spans;
@@ -17,6 +19,7 @@ pub use session::DELETES;
 pub use source::{Fate, Source, Standing, TreeFiles, fate_by, root_identity};
 pub use watching::{Changed, watch};
 
+use self::barriers::Barriers;
 use super::ledger::flags;
 use super::status::unix_now;
 use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
@@ -110,6 +113,7 @@ pub fn run(
         is_shortfall_told: false,
         named: Named::default(),
         was_compared: false,
+        barriers: Barriers::new(options.requests.clone()),
     };
     context.counters.entries = context
         .source
@@ -122,6 +126,7 @@ pub fn run(
     tell_warnings(&mut context);
     tell_watching(&mut context);
     context.tell_failed();
+    requests::resume_checkpoints(&mut context)?;
     let ended = connect_and_serve(&mut context, runtime)?;
     let mut summary = Summary {
         counters: context.counters,
@@ -223,6 +228,7 @@ fn connect_and_serve(
                 was_connected = true;
                 let began = Instant::now();
                 let ended = Session::run(context, &link, &opened);
+                context.barriers.handle_disconnected();
                 remember_path(context, &link);
                 let statistics = link.statistics();
                 context.counters.wire_bytes_sent += statistics.bytes_sent;
@@ -503,6 +509,7 @@ fn wait_patiently<T>(
             }
             if !is_gathering {
                 select.recv(&context.events);
+                context.barriers.register(&mut select);
             }
             let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
         }
@@ -529,6 +536,7 @@ fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
         select.recv(&context.events);
         select.recv(&stop);
         select.recv(&changed);
+        context.barriers.register(&mut select);
         match context.deadline() {
             Some(due) => drop(select.ready_timeout(due.saturating_duration_since(Instant::now()))),
             None => drop(select.ready()),
@@ -538,6 +546,9 @@ fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
 
 /// Takes what the watcher reported.
 fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
+    requests::take_requests(context)?;
+    // Asked before events are taken: what was in the channel by then is taken below.
+    let flushed = context.barriers.flushed();
     loop {
         match context.events.try_recv() {
             Ok(event) => {
@@ -545,7 +556,10 @@ fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
                 context.source.touched.note(&event);
                 context.pending.handle_event(now, &event);
             }
-            Err(TryRecvError::Empty) => return Ok(()),
+            Err(TryRecvError::Empty) => {
+                context.barriers.handle_flushed(&flushed);
+                return Ok(());
+            }
             Err(TryRecvError::Disconnected) => {
                 return Err(DaemonError::failed(format!(
                     "{} is no longer watched: the thread that reads the kernel's events has ended (this is a defect, \
@@ -560,10 +574,17 @@ fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
 /// Takes what the watcher reported and looks where it points.
 fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonError> {
     note_events(context, now)?;
+    let is_waited_for = context.barriers.is_looking();
+    if is_waited_for {
+        context.pending.expedite(now);
+    }
     let ready = context.pending.poll_ready(now);
     // Those of an earlier call: their renames have been sent by now.
     let renamed = std::mem::take(&mut context.source.renamed);
     if ready.is_empty() && renamed.is_empty() {
+        if is_waited_for && context.is_calm() {
+            context.barriers.handle_looked();
+        }
         return Ok(());
     }
     // A root that another directory was renamed over is only said to have other attributes.
@@ -595,6 +616,9 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     }
     if context.is_calm() {
         context.source.touched.looked_at_all();
+        if is_waited_for {
+            context.barriers.handle_looked();
+        }
     }
     tell_watching(context);
     tell_warnings(context);

@@ -385,6 +385,7 @@ pub fn listing_from(mut next: impl FnMut() -> Option<ToSender>) -> Result<Vec<Ro
             | ToSender::Need { .. }
             | ToSender::Signature { .. }
             | ToSender::Held { .. }
+            | ToSender::Confirmed { .. }
             | ToSender::Failed { .. } => {}
             ToSender::ListingFailed(text) => return Err(ReconcileError::Unlisted(text.to_string())),
             _ => return Err(ReconcileError::Violation),

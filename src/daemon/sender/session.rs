@@ -5,6 +5,7 @@
 //! flight; what changes meanwhile waits in its one slot of the journal.
 
 mod assumed;
+mod barriers;
 mod content;
 mod deletions;
 mod dispatch;
@@ -15,8 +16,10 @@ mod outcome;
 mod sparing;
 mod window;
 
+pub use barriers::{is_below, resolve};
 pub use extras::RULES;
 
+use super::barriers::Barriers;
 use super::owners::Named;
 use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_files};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile, withhold};
@@ -135,6 +138,8 @@ pub struct Context<'a> {
     pub named: Named,
     /// The target was compared in this run, so nobody has to look at it anew.
     pub was_compared: bool,
+    /// Who waits for a point in time.
+    pub barriers: Barriers,
 }
 
 impl Context<'_> {
@@ -412,6 +417,7 @@ impl<'a, 'c> Session<'a, 'c> {
             if let Some(error) = self.lost.take() {
                 return Err(Ended::Lost(error));
             }
+            self.serve_barriers()?;
             if self.must_reconcile && self.window.is_empty() && self.is_done_reading() {
                 if self.reconciles >= RECONCILES_MAX {
                     let text = format!(
@@ -494,9 +500,13 @@ impl<'a, 'c> Session<'a, 'c> {
         if let Some(approvals) = &self.context.options.approvals {
             select.recv(approvals);
         }
+        self.context.barriers.register(&mut select);
         let now = Instant::now();
         let mut deadline = self.context.deadline();
         if let Some(due) = self.reconcile_due {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
+        if let Some(due) = self.context.barriers.deadline() {
             deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
         }
         if let Some((due, _)) = self.delayed.first() {

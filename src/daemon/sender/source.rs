@@ -27,7 +27,7 @@ use crate::watch::{WatchError, WatchEvent, Watcher};
 use acl_owners::AclOwners;
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_protocol::message::{Place, Sparing};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath, XattrClasses};
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -245,6 +245,28 @@ impl Source {
     /// Where the watcher's events come out.
     pub fn events(&self) -> Receiver<WatchEvent> {
         self.watcher().events()
+    }
+
+    /// Drops `done` when everything that was told up to now is in the channel of events.
+    pub fn flush_events(&self, done: crossbeam_channel::Sender<()>) {
+        self.watcher().flush(done);
+    }
+
+    /// What stands at a path in the tree now, whatever the catalog says.
+    pub fn stat_at(&self, path: &RelPath) -> Option<Stat> {
+        let Some((name, above)) = path.names().split_last() else {
+            return self.root.stat_self().ok();
+        };
+        let mut handle = self.root.clone();
+        for name in above {
+            handle = Arc::new(handle.open_dir(name).ok()?);
+        }
+        handle.stat(name).ok().flatten()
+    }
+
+    /// Whether anything stands at a path in the tree now.
+    pub fn is_there(&self, path: &RelPath) -> bool {
+        self.stat_at(path).is_some()
     }
 
     /// Which back end watches, and what it does less well than it could.

@@ -1,5 +1,6 @@
 //! A source that is watched for its own sake: nothing is sent, and who asked hears in which directories something changed.
 
+use super::barriers::Barriers;
 use super::owners::Named;
 use super::session::Context;
 use super::source::Source;
@@ -59,6 +60,7 @@ pub fn watch(
         is_shortfall_told: false,
         named: Named::default(),
         was_compared: false,
+        barriers: Barriers::default(),
     };
     tell_warnings(&mut context);
     tell_watching(&mut context);

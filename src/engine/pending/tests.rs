@@ -376,3 +376,31 @@ fn directories_themselves() {
     assert_eq!(ready.gone, marked(&[13, 12]));
     assert!(pending.is_empty() && pending.oldest().is_none());
 }
+
+#[test]
+fn what_is_expedited_leaves_at_once_and_what_comes_later_waits_again() {
+    let start = Instant::now();
+    let mut pending = Pending::new(PendingOptions {
+        delay: Duration::from_secs(60),
+        settle: Duration::from_secs(60),
+        max_delay: Duration::from_secs(60),
+        ..PendingOptions::default()
+    });
+    pending.handle_event(start, &at("written", Modified));
+    pending.handle_event(start, &at("closed", Closed));
+    pending.handle_event(start, &at("gone", Vanished));
+    assert!(pending.poll_ready(start).is_empty());
+    pending.expedite(start);
+    let left: BTreeSet<_> = pending.poll_ready(start).names.into_iter().collect();
+    assert_eq!(left, names(&["written", "closed", "gone"]).into_iter().collect());
+    pending.handle_event(start, &at("later", Closed));
+    assert!(pending.poll_ready(start).is_empty() && pending.poll_deadline() > Some(start));
+    // Nothing is hurried by a wish that came when nothing was pending.
+    let mut idle = Pending::new(PendingOptions {
+        delay: Duration::from_secs(60),
+        ..PendingOptions::default()
+    });
+    idle.expedite(start);
+    idle.handle_event(start, &at("later", Closed));
+    assert!(idle.poll_ready(start).is_empty());
+}

@@ -1,6 +1,7 @@
 //! The thread that reads events, and what it makes of them.
 
 use super::super::WatchEvent;
+use super::super::flush::Flushes;
 use super::super::outgoing::{Outgoing, Turn};
 use super::Shared;
 use super::directories::{Directories, Key};
@@ -41,7 +42,9 @@ const GATHER: Timespec = Timespec {
 pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noisy_events: u32) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut counts = Counts::new(noisy_events);
+    let mut flushes = Flushes::new(&shared.flushes);
     loop {
+        flushes.take(|| queued(shared));
         let waited = match rustix::io::read(&shared.group, &mut buffer) {
             Ok(length) => {
                 let mut batch = Batch {
@@ -56,6 +59,7 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
                 let (foreign, ours) = (batch.foreign, batch.ours);
                 drop(batch);
                 shared.foreign.fetch_add(foreign, Ordering::Relaxed);
+                flushes.note_read(foreign + ours);
                 let wait = match outgoing.patience() {
                     Some(patience) => Timespec::try_from(patience).unwrap_or(GATHER),
                     None if ours == 0 => GATHER,
@@ -63,7 +67,10 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
                 };
                 pause(shared, &wait)
             }
-            Err(Errno::AGAIN) => wait_for_events(shared),
+            Err(Errno::AGAIN) => {
+                flushes.note_empty();
+                wait_for_events(shared)
+            }
             Err(Errno::INTR) => Ok(false),
             Err(errno) => Err(errno),
         };
@@ -80,15 +87,27 @@ fn wait_for_events(shared: &Shared) -> Result<bool, Errno> {
     let mut waiting = [
         PollFd::new(&shared.stop, PollFlags::IN),
         PollFd::new(&shared.group, PollFlags::IN),
+        PollFd::new(&shared.flushes, PollFlags::IN),
     ];
     poll(&mut waiting, None)?;
     Ok(!waiting[0].revents().is_empty())
 }
 
-/// Waits for a time, or for the wish to stop. Whether it was that.
+/// Waits for a time, or for the wish to stop, or until somebody waits for what is queued. Whether it was to stop.
 fn pause(shared: &Shared, time: &Timespec) -> Result<bool, Errno> {
-    let mut waiting = [PollFd::new(&shared.stop, PollFlags::IN)];
-    Ok(poll(&mut waiting, Some(time))? > 0)
+    let mut waiting = [
+        PollFd::new(&shared.stop, PollFlags::IN),
+        PollFd::new(&shared.flushes, PollFlags::IN),
+    ];
+    poll(&mut waiting, Some(time))?;
+    Ok(!waiting[0].revents().is_empty())
+}
+
+/// How many events the kernel holds. It tells the length of their fixed parts, and no other.
+fn queued(shared: &Shared) -> Option<u64> {
+    const FIXED_BYTES: u64 = size_of::<libc::fanotify_event_metadata>() as u64;
+    let bytes = rustix::io::ioctl_fionread(&shared.group).ok()?;
+    Some(bytes.div_ceil(FIXED_BYTES))
 }
 
 /// One buffer of events, on its way out.

@@ -1,6 +1,7 @@
 //! The thread that reads events, and what it makes of them.
 
 use super::super::WatchEvent;
+use super::super::flush::Flushes;
 use super::super::outgoing::Outgoing;
 use super::{Shared, Watches};
 use crate::engine::pending::Hint;
@@ -25,10 +26,12 @@ type Leaving = VecDeque<(u32, (ObjectId, Name))>;
 pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
     let mut leaving = Leaving::new();
+    let mut flushes = Flushes::new(&shared.flushes);
     loop {
         let mut waiting = [
             PollFd::new(&shared.inotify, PollFlags::IN),
             PollFd::new(&shared.stop, PollFlags::IN),
+            PollFd::new(&shared.flushes, PollFlags::IN),
         ];
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -37,30 +40,39 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
         if !waiting[1].revents().is_empty() {
             return;
         }
+        flushes.take(|| rustix::io::ioctl_fionread(&shared.inotify).ok());
         match read_buffer(shared, &mut buffer, &mut leaving, outgoing) {
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(bytes) => flushes.note_read(bytes),
+            Err(Errno::AGAIN) => flushes.note_empty(),
+            Err(Errno::INTR) => {}
             Err(_) => return outgoing.close(),
         }
         if let Some(patience) = outgoing.patience().and_then(|time| Timespec::try_from(time).ok()) {
-            let _ = poll(&mut [PollFd::new(&shared.stop, PollFlags::IN)], Some(&patience));
+            let mut waiting = [
+                PollFd::new(&shared.stop, PollFlags::IN),
+                PollFd::new(&shared.flushes, PollFlags::IN),
+            ];
+            let _ = poll(&mut waiting, Some(&patience));
         }
     }
 }
 
-/// Reads once, and passes on what came.
+/// Reads once, and passes on what came. Says how many bytes that was.
 fn read_buffer(
     shared: &Shared,
     buffer: &mut [MaybeUninit<u8>],
     leaving: &mut Leaving,
     outgoing: &Outgoing,
-) -> Result<(), Errno> {
+) -> Result<u64, Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
     let mut event = events.next()?;
     let mut watches = shared.watches();
     let mut turn = outgoing.turn();
+    let mut bytes = 0;
     loop {
+        bytes += length(&event);
         if may_have_moved_the_root(&event, &watches) {
             let directory = ObjectId::ROOT;
             turn.send(WatchEvent::Gone { directory });
@@ -69,10 +81,17 @@ fn read_buffer(
             turn.send(event);
         }
         if events.is_buffer_empty() {
-            return Ok(());
+            return Ok(bytes);
         }
         event = events.next()?;
     }
+}
+
+/// How long an event is in the kernel's queue: names are padded to the size of the fixed part.
+fn length(event: &Event<'_>) -> u64 {
+    const FIXED_BYTES: u64 = 16;
+    let name = event.file_name().map_or(0, |name| name.count_bytes() as u64 + 1);
+    FIXED_BYTES + name.next_multiple_of(FIXED_BYTES)
 }
 
 /// A directory left, or was put in the place of another, where the root stands.

@@ -72,6 +72,11 @@ impl Plan {
         self.turns.len()
     }
 
+    /// All of them, the next first.
+    pub fn directories(&self) -> impl Iterator<Item = ObjectId> {
+        self.turns.values().copied()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()

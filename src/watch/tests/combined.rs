@@ -187,3 +187,47 @@ fn an_audit_lists_what_is_watched_and_is_no_shortfall() {
     watcher.unwatch(ObjectId(5));
     assert_eq!(watcher.watched(), 0);
 }
+
+/// What was done before a flush is in the channel when the flush is over, though nobody waits for events.
+#[test]
+fn a_flush_leaves_nothing_earlier_in_the_kernel() {
+    for choice in [WatchChoice::Auto, WatchChoice::Inotify, WatchChoice::Poll] {
+        let directory = tempfile::tempdir().unwrap();
+        let slow = WatchOptions {
+            poll: PollOptions {
+                interval: Duration::from_secs(3_600),
+                directories_per_second: 1_000,
+            },
+            ..options(choice)
+        };
+        let mut watcher = open(&slow, File::open(directory.path()).unwrap().as_fd()).unwrap();
+        watch(&mut watcher, 1, directory.path());
+        watch(&mut watcher, 2, directory.path());
+        watcher.set_patient(true);
+        let events = watcher.events();
+        for round in 0..50 {
+            // More than fits into one read, now and then.
+            let files = if round % 10 == 0 { 4_000 } else { 3 };
+            (0..files).for_each(|file| {
+                let path = directory.path().join(format!("{round}-{file}"));
+                File::create(path).unwrap();
+            });
+            let (done, flushed) = crossbeam_channel::bounded::<()>(0);
+            watcher.flush(done);
+            assert!(
+                flushed
+                    .recv_timeout(LONG)
+                    .is_err_and(|error| error.is_disconnected())
+            );
+            let told: Vec<_> = events.try_iter().collect();
+            let last = Name::new(format!("{round}-{}", files - 1).into_bytes()).unwrap();
+            let is_covered = told.iter().any(|event| match event {
+                WatchEvent::At { name, .. } => *name == last,
+                WatchEvent::Listing { .. } => choice == WatchChoice::Poll,
+                WatchEvent::Overflow => true,
+                _ => false,
+            });
+            assert!(is_covered, "{choice:?}, round {round}: {} events", told.len());
+        }
+    }
+}

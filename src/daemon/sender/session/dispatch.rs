@@ -201,7 +201,7 @@ impl Session<'_, '_> {
         let Some(large) = self.context.options.large_files.filter(|_| self.was_in_sync) else {
             return false;
         };
-        if entry.size < large.bytes {
+        if entry.size < large.bytes || self.context.barriers.wants(entry.object) {
             return false;
         }
         let now = Instant::now();
@@ -280,6 +280,9 @@ impl Session<'_, '_> {
         self.groups.note_carrier(&body, &flight);
         let mut op = self.window.issue(body, xattrs, flight);
         op.barrier |= waits_for_owners;
+        if let Some(sent) = self.window.get_mut(op.number) {
+            self.context.barriers.handle_sent(op.number, &sent.flight);
+        }
         let weight = op.held_bytes();
         self.send(OpMessage::Op(op), weight + 128);
     }
@@ -335,6 +338,7 @@ impl Session<'_, '_> {
     pub(super) fn withdraw(&mut self, number: u64, object: ObjectId) {
         if self.window.withdraw(number, object) {
             self.spans_held.remove(&number);
+            self.context.barriers.handle_given_up(object);
             tracing::debug!(
                 number,
                 object = object.0,

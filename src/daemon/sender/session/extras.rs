@@ -95,6 +95,8 @@ impl Session<'_, '_> {
             }
         }
         self.removes.extend(judged);
+        // Whatever comes in beside the listings is passed over.
+        self.context.barriers.ask_again();
         let outcome = self.judge(tops)?;
         self.removes.extend(outcome.removals);
         Ok(true)

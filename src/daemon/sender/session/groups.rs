@@ -49,6 +49,11 @@ impl Groups {
         }
     }
 
+    /// The names that wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &ObjectId> {
+        self.waiting.values().flatten()
+    }
+
     /// Whether no name waits for another.
     pub(super) fn is_calm(&self) -> bool {
         self.waiting.is_empty()

@@ -70,6 +70,7 @@ impl Session<'_, '_> {
         self.context.observer.phase(&Phase::Comparing);
         self.reconciles += 1;
         self.reconciles_ever += 1;
+        self.context.barriers.ask_again();
         let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {
             ReconcileError::Store(error) => Ended::from(error),
             error => Ended::Lost(error.to_string()),

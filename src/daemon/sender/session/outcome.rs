@@ -73,6 +73,10 @@ impl Session<'_, '_> {
                 text,
                 held,
             } => self.handle_failed(number, kind, &text.to_string(), held),
+            ToSender::Confirmed { token } => {
+                self.context.barriers.handle_confirmed(token);
+                Ok(())
+            }
             ToSender::Progress(_)
             | ToSender::Ended(_)
             | ToSender::Opened(_)
@@ -182,6 +186,7 @@ impl Session<'_, '_> {
                 if let InFlight::Owners { told } = flight {
                     self.context.named.acknowledge(told);
                 }
+                self.context.barriers.handle_applied(flight);
                 let Some(object) = flight.object() else { continue };
                 self.free(object);
                 if !settled.contains(&object) {
@@ -265,6 +270,7 @@ impl Session<'_, '_> {
         if kind == FailureKind::Withheld {
             return self.handle_withheld(&flight, object);
         }
+        self.context.barriers.handle_given_up(object);
         self.free(object);
         let tries = self.tries.entry(object).or_insert(0);
         *tries += 1;

@@ -195,6 +195,35 @@ impl Window {
             .collect()
     }
 
+    /// The objects that are being removed, and from where.
+    pub fn removals(&self) -> impl Iterator<Item = (ObjectId, &Place)> {
+        self.ops.values().filter_map(|sent| match &sent.flight {
+            InFlight::Remove { object, place } => Some((*object, place)),
+            _ => None,
+        })
+    }
+
+    /// The last of the ops that remove these; 0 for none.
+    pub fn last_removal(&self, objects: &HashMap<ObjectId, Place>) -> u64 {
+        let removes = |sent: &Sent| matches!(&sent.flight, InFlight::Remove { object, .. } if objects.contains_key(object));
+        let last = self.ops.iter().rev().find(|(_, sent)| removes(sent));
+        last.map_or(0, |(&number, _)| number)
+    }
+
+    /// The op that puts the content of an object as it was under this number of the journal, or later.
+    pub fn content_of(&self, object: ObjectId, since: u64) -> Option<u64> {
+        let is_wanted = |sent: &Sent| match &sent.flight {
+            InFlight::Content {
+                object: own,
+                sequence,
+                ..
+            } => *own == object && *sequence >= since,
+            _ => false,
+        };
+        let found = self.ops.iter().find(|(_, sent)| is_wanted(sent));
+        found.map(|(&number, _)| number)
+    }
+
     /// Whether an op that puts this directory in place is on its way.
     pub fn is_being_placed(&self, object: ObjectId) -> bool {
         self.placed.contains_key(&object)

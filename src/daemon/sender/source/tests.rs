@@ -43,6 +43,7 @@ impl Bench {
             deletes: Deletes::Ask,
             delete_limit: None,
             approvals: None,
+            requests: None,
             gate: crate::daemon::Gate::default(),
             watch: WatchOptions {
                 choice: WatchChoice::Poll,

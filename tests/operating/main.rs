@@ -1,0 +1,5 @@
+//! What somebody who operates driftless asks of it, through the real daemons: whether changes have arrived, how far it is
+//! behind, what happened.
+
+mod site;
+mod wait;
