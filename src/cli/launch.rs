@@ -313,7 +313,7 @@ impl Session {
             requests: Some(board.requests()),
             ..options.clone()
         };
-        board.set_source(&options.source);
+        board.set_options(options);
         let mut summary = sender::run(options, &self.handle, observer, stop)?;
         if options.follow
             && stop.is_requested()

@@ -32,6 +32,7 @@ mod pair;
 mod peers;
 mod priority;
 mod receive;
+mod reporting;
 mod seed;
 mod send;
 mod status;

@@ -6,7 +6,7 @@ use super::text;
 use super::{CliError, DONE, FAILED, SOME_FAILED, TIMED_OUT};
 use crate::daemon::barrier::Checkpoint;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard, describe};
-use crate::daemon::{FailedEntry, Observer, Phase, SendCounters, Stop, Summary};
+use crate::daemon::{Backlog, FailedEntry, Observer, Phase, SendCounters, Stop, Summary};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,6 +120,10 @@ impl Observer for Narrator {
 
     fn failed(&self, entries: &[FailedEntry]) {
         self.board.failed(entries);
+    }
+
+    fn backlog(&self, backlog: &Backlog) {
+        self.board.backlog(backlog);
     }
 
     fn checkpoints(&self, checkpoints: &[Checkpoint]) {

@@ -6,7 +6,8 @@ use crate::daemon::control::{Answers, ask_all};
 use crate::daemon::home::Home;
 use crate::daemon::keeping::KeepingReport;
 use crate::daemon::status::{
-    DaemonStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport, unix_now,
+    Behind, DaemonStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport,
+    unix_now,
 };
 use clap::Args;
 use serde_json::json;
@@ -46,6 +47,15 @@ impl StatusArgs {
         }
         Ok(DONE)
     }
+}
+
+/// The status of several daemons, with the time of day.
+pub(super) fn described_all(daemons: &[DaemonStatus]) -> String {
+    let now = unix_now();
+    let time = jiff::Timestamp::from_second(i64::try_from(now).unwrap_or(0)).unwrap_or_default();
+    let mut text = format!("driftless status at {time}\n\n");
+    daemons.iter().for_each(|daemon| text += &describe(daemon, now));
+    text
 }
 
 fn describe(daemon: &DaemonStatus, now: u64) -> String {
@@ -179,17 +189,7 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         format!("identity {identity}"),
         phase_line(sender, now),
     ];
-    if sender.behind.ops > 0 {
-        let oldest = sender
-            .behind
-            .oldest_ms
-            .map(|ms| format!(", the oldest for {}", span(Duration::from_millis(ms))));
-        lines.push(format!(
-            "behind by {}{}",
-            count(sender.behind.ops, "change", "changes"),
-            oldest.unwrap_or_default()
-        ));
-    }
+    lines.extend(behind_lines(&sender.behind));
     lines.push(format!(
         "{}, {} sent, {} of content; wire: {} out, {} back",
         count(counter("entries"), "entry", "entries"),
@@ -220,11 +220,37 @@ fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
             .iter()
             .map(|entry| format!("  {}  {}", entry.path, entry.error)),
     );
+    lines.extend(
+        sender
+            .protections
+            .iter()
+            .filter_map(|guard| guard.reason.as_ref())
+            .map(|reason| format!("guard given up: {reason}")),
+    );
     if let Some(error) = &sender.last_error
         && sender.reason.as_ref() != Some(&error.text)
     {
         lines.push(format!("last error ({}): {}", ago(error.at, now), error.text));
     }
+    lines
+}
+
+fn behind_lines(behind: &Behind) -> Vec<String> {
+    let Some(oldest) = behind.oldest_ms else {
+        return Vec::new();
+    };
+    let oldest = span(Duration::from_millis(oldest));
+    let mut lines = vec![match behind.entries {
+        0 => format!("behind by up to {oldest}"),
+        entries => format!(
+            "behind by {} and {}, {} of content to go, {} on their way",
+            oldest,
+            count(entries, "entry", "entries"),
+            bytes(behind.bytes),
+            grouped(behind.in_flight)
+        ),
+    }];
+    lines.extend(behind.sending.iter().map(|path| format!("  sending {path}")));
     lines
 }
 
@@ -252,7 +278,7 @@ fn phase_line(sender: &SenderStatus, now: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::status::{ModuleStatus, SessionStatus, StatusBoard};
-    use crate::daemon::{Observer, Phase, SendCounters};
+    use crate::daemon::{Backlog, Observer, Phase, SendCounters};
 
     #[test]
     fn people_can_read_it() {
@@ -280,13 +306,21 @@ mod tests {
             ops_total: 3,
             ..SendCounters::default()
         });
+        board.backlog(&Backlog {
+            oldest: Some(std::time::Instant::now()),
+            entries: 3,
+            bytes: 2_000_000,
+            in_flight: 1,
+            sending: vec!["big".to_owned()],
+        });
         board.phase(&Phase::Waiting {
             error: "no answer".to_owned(),
             seconds: 1,
         });
         let text = describe(&DaemonStatus::Sender(Box::new(board.status())), unix_now());
         assert!(
-            text.contains("): no answer") && text.contains("behind by 3 changes"),
+            text.contains("): no answer")
+                && text.contains(" and 3 entries, 2.0 MB of content to go, 1 on their way\n  "),
             "{text}"
         );
 

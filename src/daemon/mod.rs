@@ -16,7 +16,7 @@ pub mod verify;
 pub mod watchdog;
 
 pub use options::{
-    Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
+    Backlog, Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
     SenderOptions, Silent, Summary, TargetOptions, verbs,
 };
 

@@ -280,12 +280,34 @@ pub mod verbs {
     }
 }
 
+/// How far a target is behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// When the oldest change was made that has not arrived, as far as that was heard of; none if all have.
+    pub oldest: Option<std::time::Instant>,
+    /// Entries that have to be put or removed, or that nobody has looked at since something happened to them.
+    pub entries: u64,
+    /// Content that has to be read for them, in bytes, as far as known.
+    pub bytes: u64,
+    /// Ops that were sent and have not ended.
+    pub in_flight: u64,
+    /// The large files among these, escaped, the first [`Backlog::SENDING_MAX`].
+    pub sending: Vec<String>,
+}
+
+impl Backlog {
+    /// Files that are named.
+    pub const SENDING_MAX: usize = 16;
+}
+
 /// Who wants to know. Called from the sender's thread: must not block.
 pub trait Observer: Send + Sync {
     /// The sender entered a phase.
     fn phase(&self, _phase: &Phase) {}
     /// Counters changed; called at most some ten times a second.
     fn counters(&self, _counters: &SendCounters) {}
+    /// How far the target is behind; called at most some twice a second.
+    fn backlog(&self, _backlog: &Backlog) {}
     /// A change was applied on the target: a verb and an escaped path.
     fn applied(&self, _verb: &'static str, _path: &str) {}
     /// Whether changes are to be told before the trees were first in sync, too: of a whole tree that takes time.

@@ -10,7 +10,7 @@ pub use session::{SessionReport, SessionStatus};
 use super::barrier::{Checkpoint, REQUESTS_MAX, Request};
 use super::home::Home;
 use super::keeping::KeepingReport;
-use super::{FailedEntry, Observer, Phase, SendCounters, Summary};
+use super::{Backlog, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary};
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::RelPath;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ pub struct ReceiverStatus {
     pub protections: Vec<ProtectionStatus>,
 }
 
-/// One of the measures by which a process confines itself.
+/// One of the measures by which a process confines itself, or that guard a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtectionStatus {
     /// Its name.
@@ -161,6 +161,9 @@ pub struct SenderStatus {
     /// Its checkpoints, the oldest first.
     #[serde(default)]
     pub checkpoints: Vec<Checkpoint>,
+    /// What keeps the target from harm, and what of it was given up.
+    #[serde(default)]
+    pub protections: Vec<ProtectionStatus>,
 }
 
 /// One mirror and target.
@@ -185,12 +188,25 @@ pub struct InSyncAt {
 }
 
 /// How far a target is behind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
     /// Ops that have no outcome yet.
     pub ops: u64,
-    /// How long there have been any, in milliseconds: the age of the oldest is at most that.
+    /// How long ago the oldest change was made that is not on the target, in milliseconds; none if all are. Before both trees
+    /// were first found equal, nobody knows: then it is how long the sender has tried.
     pub oldest_ms: Option<u64>,
+    /// Entries that have to be put, removed or looked at.
+    #[serde(default)]
+    pub entries: u64,
+    /// Content that has to be read for them, in bytes, as far as known.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Ops on their way.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Large files on their way, the first sixteen.
+    #[serde(default)]
+    pub sending: Vec<String>,
 }
 
 /// An entry in error.
@@ -231,7 +247,9 @@ struct Facts {
     phase_since: u64,
     in_sync_at: Option<InSyncAt>,
     counters: SendCounters,
-    behind_since: Option<Instant>,
+    started: Instant,
+    backlog: Backlog,
+    protections: Vec<ProtectionStatus>,
     failed: Vec<FailedStatus>,
     last_error: Option<LastError>,
     watcher: Option<WatcherStatus>,
@@ -259,7 +277,9 @@ impl StatusBoard {
             phase_since: unix_now(),
             in_sync_at: None,
             counters: SendCounters::default(),
-            behind_since: None,
+            started: Instant::now(),
+            backlog: Backlog::default(),
+            protections: Vec::new(),
             failed: Vec::new(),
             last_error: None,
             watcher: None,
@@ -304,9 +324,11 @@ impl StatusBoard {
         self.requests.0.try_send(request).is_ok()
     }
 
-    /// Notes the canonical path of the tree.
-    pub fn set_source(&self, path: &Path) {
-        lock(&self.facts).source_path = Some(path.to_owned());
+    /// Notes what a sender was told: where the tree is, and what guards the target.
+    pub fn set_options(&self, options: &SenderOptions) {
+        let mut facts = lock(&self.facts);
+        facts.source_path = Some(options.source.clone());
+        facts.protections = guards(options);
     }
 
     /// The part of the tree that an absolute path means; `None` if it does not lie in the tree.
@@ -408,9 +430,12 @@ impl StatusBoard {
             None => ("starting", None),
             Some(phase) => describe(phase),
         };
-        let oldest = facts
-            .behind_since
-            .map(|since| since.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+        let was_compared = facts.in_sync_at.is_some();
+        let oldest = match facts.backlog.oldest {
+            None if !was_compared => Some(facts.started),
+            oldest => oldest,
+        };
+        let oldest = oldest.map(|since| since.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
         SenderStatus {
             pid: std::process::id(),
             identity: self.identity.clone(),
@@ -426,12 +451,17 @@ impl StatusBoard {
             behind: Behind {
                 ops: pending(&facts.counters),
                 oldest_ms: oldest,
+                entries: facts.backlog.entries,
+                bytes: facts.backlog.bytes,
+                in_flight: facts.backlog.in_flight,
+                sending: facts.backlog.sending.clone(),
             },
             counters: named(&facts.counters),
             failed: facts.failed.clone(),
             last_error: facts.last_error.clone(),
             watcher: facts.watcher.clone(),
             checkpoints: facts.checkpoints.clone(),
+            protections: facts.protections.clone(),
         }
     }
 }
@@ -456,7 +486,7 @@ impl Observer for StatusBoard {
                 sequence: *sequence,
                 at: unix_now(),
             });
-            facts.behind_since = None;
+            facts.backlog = Backlog::default();
         }
         if let Phase::Waiting { error, .. } | Phase::Halted { error } | Phase::Held { text: error, .. } =
             phase
@@ -470,17 +500,39 @@ impl Observer for StatusBoard {
     }
 
     fn counters(&self, counters: &SendCounters) {
-        let mut facts = lock(&self.facts);
-        facts.counters = *counters;
-        match pending(counters) {
-            0 => facts.behind_since = None,
-            _ => _ = facts.behind_since.get_or_insert_with(Instant::now),
-        }
+        lock(&self.facts).counters = *counters;
+    }
+
+    fn backlog(&self, backlog: &Backlog) {
+        lock(&self.facts).backlog = backlog.clone();
     }
 
     fn warning(&self, text: &str) {
         lock(&self.facts).last_error = Some(LastError::now(text));
     }
+}
+
+/// What keeps a target from harm.
+fn guards(options: &SenderOptions) -> Vec<ProtectionStatus> {
+    let guard = |name: &str, given_up: Option<String>| ProtectionStatus {
+        name: name.to_owned(),
+        holds: given_up.is_none(),
+        reason: given_up,
+    };
+    let root = options
+        .accept_root
+        .then(|| "--accept-root lets another or an empty source through".to_owned());
+    let first = (options.deletes == Deletes::Always)
+        .then(|| "--delete always removes what only the target has, also on first contact".to_owned());
+    let many = match options.delete_limit {
+        Some(_) => None,
+        None => Some("--max-delete none lets any number of deletions through".to_owned()),
+    };
+    vec![
+        guard("source-root", root),
+        guard("first-contact", first),
+        guard("max-delete", many),
+    ]
 }
 
 /// The name of a phase, and the reason if it has one.

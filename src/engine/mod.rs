@@ -1,6 +1,7 @@
 //! Pure decisions: no file, no socket, no clock, no thread. Time and bytes are arguments.
 #![forbid(unsafe_code)]
 
+pub mod ages;
 pub mod compare;
 pub mod delta;
 pub mod filter;

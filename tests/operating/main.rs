@@ -2,4 +2,5 @@
 //! behind, what happened.
 
 mod site;
+mod status;
 mod wait;

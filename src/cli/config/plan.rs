@@ -11,6 +11,7 @@ use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
 use crate::cli::receive::EndpointArgs;
+use crate::cli::reporting::ReportingArgs;
 use crate::cli::target::{check_module, is_target};
 use crate::cli::text::escaped;
 use crate::cli::writing::WritingArgs;
@@ -22,7 +23,13 @@ use std::path::{Path, PathBuf};
 const DROP_INS: &str = "mirrors.d";
 
 /// Keys of options that name files; a daemon has no standard input and no directory of its own.
-const FILE_KEYS: [&str; 4] = ["exclude-from", "include-from", "files-from", "pid-file"];
+const FILE_KEYS: [&str; 5] = [
+    "exclude-from",
+    "include-from",
+    "files-from",
+    "pid-file",
+    "status-file",
+];
 
 /// What can be said of a mirror.
 #[derive(Debug, Clone, Default, Args)]
@@ -50,6 +57,8 @@ pub(in crate::cli) struct ProcessOptions {
     /// Write the number of the process into FILE, and hold a lock on it
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) reporting: ReportingArgs,
 }
 
 /// All that can be said in `[settings]`.
@@ -61,6 +70,8 @@ struct Settings {
     endpoint: EndpointArgs,
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    reporting: ReportingArgs,
 }
 
 /// A source and its targets.

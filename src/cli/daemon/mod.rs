@@ -8,11 +8,13 @@ mod fleet;
 mod hub;
 mod pid_file;
 mod sender;
+mod status_file;
 
 use super::config::{FileArg, complain, load};
 use super::launch::Session;
 use super::narrate::{Detail, Style};
 use super::output::Printer;
+use super::reporting::ReportingArgs;
 use super::{CliError, output};
 use crate::daemon::control::{Controlled, Obeyed, Order};
 use crate::daemon::home::Home;
@@ -25,6 +27,7 @@ use fleet::{Fleet, View};
 use pid_file::PidFile;
 use sender::Shared;
 use serde_json::json;
+use status_file::StatusFile;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +50,8 @@ pub(super) struct DaemonArgs {
     /// Write the number of the process into FILE, and hold a lock on it [default: pid-file of the configuration, or none]
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    #[command(flatten)]
+    reporting: ReportingArgs,
     /// Print JSON, one event per line
     #[arg(long)]
     json: bool,
@@ -79,11 +84,13 @@ impl DaemonArgs {
             printer: Arc::new(Printer::start(None)),
             style: self.style(verbose),
         };
-        let mut fleet = Fleet::start(shared, configuration, view);
+        let reporting = self.reporting.or(&configuration.process.reporting);
+        let mut fleet = Fleet::start(shared, configuration, view.clone());
+        let status_file = start_status_file(&reporting, &view);
         self.tell_ready(&session, &fleet);
         serve(&session, &mut fleet, &inbox, &path);
         notify(State::Stopping, "stopping");
-        drop(control);
+        drop((control, status_file));
         Ok(fleet.stop())
     }
 
@@ -115,6 +122,14 @@ impl DaemonArgs {
         }
         notify(State::Ready, &summary);
     }
+}
+
+/// Begins with the status file, if one is wanted. The rest goes on without it.
+fn start_status_file(reporting: &ReportingArgs, view: &Arc<View>) -> Option<StatusFile> {
+    let (path, interval) = reporting.status_file()?;
+    StatusFile::start(path, interval, view.clone())
+        .map_err(|error| output::note(&format!("no status file is written: {error}")))
+        .ok()
 }
 
 /// An order, and where the answer goes; nowhere for a signal.

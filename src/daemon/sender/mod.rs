@@ -22,7 +22,8 @@ pub use watching::{Changed, watch};
 use self::barriers::Barriers;
 use super::ledger::flags;
 use super::status::unix_now;
-use super::{DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
+use super::{Backlog, DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
+use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
@@ -36,7 +37,7 @@ use driftless_protocol::message::{
 use driftless_protocol::version::ALPN_MIRROR;
 use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
 use owners::{Named, messages};
-use session::{Context, Ended, Session, failed_entries};
+use session::{Context, Ended, Session, failed_entries, tell_backlog_apart};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ pub fn run(
     stop: &Stop,
 ) -> Result<Summary, DaemonError> {
     crate::fs::raise_descriptor_limit();
+    let began = Instant::now();
     let mut source = Source::open(options)?;
     let events = source.events();
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
@@ -114,7 +116,10 @@ pub fn run(
         named: Named::default(),
         was_compared: false,
         barriers: Barriers::new(options.requests.clone()),
+        ages: Ages::default(),
+        backlog: (Backlog::default(), started_at),
     };
+    context.ages.handle_grown(started_at, began);
     context.counters.entries = context
         .source
         .catalog
@@ -229,6 +234,7 @@ fn connect_and_serve(
                 let began = Instant::now();
                 let ended = Session::run(context, &link, &opened);
                 context.barriers.handle_disconnected();
+                context.ages.forget_waiting();
                 remember_path(context, &link);
                 let statistics = link.statistics();
                 context.counters.wire_bytes_sent += statistics.bytes_sent;
@@ -487,6 +493,7 @@ fn wait_patiently<T>(
     deadline: Instant,
 ) -> Result<bool, DaemonError> {
     let stop = context.stop.channel();
+    let mut told = None;
     loop {
         if context.stop.is_requested() {
             return Ok(false);
@@ -496,6 +503,7 @@ fn wait_patiently<T>(
             return Ok(true);
         }
         note_events(context, now)?;
+        tell_backlog_apart(context, &mut told);
         // Woken by the first event, and not by those that come right after it.
         for is_gathering in [false, true] {
             let end = match is_gathering {
@@ -519,7 +527,7 @@ fn wait_patiently<T>(
 /// Waits while the mirror is paused, and meanwhile keeps the catalog along with the tree. False when asked to stop.
 fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
     let (stop, mut changed) = (context.stop.channel(), context.options.gate.channel());
-    let mut is_told = false;
+    let (mut is_told, mut told) = (false, None);
     loop {
         context.options.gate.renew(&mut changed);
         if context.stop.is_requested() {
@@ -532,6 +540,7 @@ fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
             context.observer.phase(&Phase::Paused);
         }
         take_events(context, Instant::now())?;
+        tell_backlog_apart(context, &mut told);
         let mut select = crossbeam_channel::Select::new();
         select.recv(&context.events);
         select.recv(&stop);
@@ -578,6 +587,7 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     if is_waited_for {
         context.pending.expedite(now);
     }
+    let heard = context.pending.oldest().unwrap_or(now);
     let ready = context.pending.poll_ready(now);
     // Those of an earlier call: their renames have been sent by now.
     let renamed = std::mem::take(&mut context.source.renamed);
@@ -614,6 +624,12 @@ fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     if !renamed.is_empty() {
         context.source.look_below(renamed)?;
     }
+    let last = context
+        .source
+        .catalog
+        .read(|view| view.last_sequence())
+        .map_err(|error| DaemonError::failed(error.to_string()))?;
+    context.ages.handle_grown(last, heard);
     if context.is_calm() {
         context.source.touched.looked_at_all();
         if is_waited_for {

@@ -5,6 +5,7 @@
 //! flight; what changes meanwhile waits in its one slot of the journal.
 
 mod assumed;
+mod backlog;
 mod barriers;
 mod content;
 mod deletions;
@@ -16,6 +17,7 @@ mod outcome;
 mod sparing;
 mod window;
 
+pub use backlog::tell_backlog_apart;
 pub use barriers::{is_below, resolve};
 pub use extras::RULES;
 
@@ -27,7 +29,10 @@ use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::ledger::flags;
 use crate::daemon::memory::Spent;
-use crate::daemon::{DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop};
+use crate::daemon::{
+    Backlog, DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop,
+};
+use crate::engine::ages::Ages;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::fs::{Directory, FileType, Stamp, Stat, descriptors_for};
@@ -68,6 +73,8 @@ const RECONCILE_PAUSE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
 const CLOCK_TICK: Duration = Duration::from_millis(12);
+/// How often counters are told.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 /// How often is looked, while the receiver is silent, for what the user wants.
 const SILENT_LOOK: Duration = Duration::from_secs(1);
@@ -140,6 +147,10 @@ pub struct Context<'a> {
     pub was_compared: bool,
     /// Who waits for a point in time.
     pub barriers: Barriers,
+    /// How long changes wait.
+    pub ages: Ages,
+    /// What was last told of how far the target is behind, and the number of the journal then.
+    pub backlog: (Backlog, u64),
 }
 
 impl Context<'_> {
@@ -285,6 +296,11 @@ pub struct Session<'a, 'c> {
     was_in_sync: bool,
     spent: Spent,
     last_report: Instant,
+    /// Something happened since that was not told.
+    is_report_due: bool,
+    last_backlog: Instant,
+    /// When the oldest removal that waits was heard of.
+    removals_since: Option<Instant>,
     last_durable: Instant,
     /// Why this connection can't go on.
     lost: Option<String>,
@@ -368,6 +384,9 @@ impl<'a, 'c> Session<'a, 'c> {
                 was_in_sync: false,
                 spent: Spent::default(),
                 last_report: Instant::now(),
+                is_report_due: false,
+                last_backlog: Instant::now(),
+                removals_since: None,
                 last_durable: Instant::now(),
                 lost: None,
             };
@@ -450,6 +469,7 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.was_in_sync = true;
                     self.context.was_ever_in_sync = true;
                     self.reconciles = 0;
+                    self.context.ages.handle_all_done();
                     self.report(true);
                     self.spent.rest(self.context.counters.content_bytes);
                     self.context.observer.phase(&Phase::InSync { sequence });
@@ -504,6 +524,10 @@ impl<'a, 'c> Session<'a, 'c> {
         let now = Instant::now();
         let mut deadline = self.context.deadline();
         if let Some(due) = self.reconcile_due {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
+        if self.is_report_due {
+            let due = self.last_report + REPORT_EVERY;
             deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
         }
         if let Some(due) = self.context.barriers.deadline() {
@@ -735,8 +759,10 @@ impl<'a, 'c> Session<'a, 'c> {
     }
 
     fn report(&mut self, now: bool) {
-        if now || self.last_report.elapsed() >= Duration::from_millis(100) {
+        self.is_report_due = !now && self.last_report.elapsed() < REPORT_EVERY;
+        if !self.is_report_due {
             self.last_report = Instant::now();
+            self.tell_backlog(now);
             let statistics = self.link.statistics();
             self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
             self.context.counters.withheld = self.context.source.ledger.withheld();

@@ -6,7 +6,8 @@ use super::session::Context;
 use super::source::Source;
 use super::{note_rules, take_events, tell_warnings, tell_watching};
 use crate::daemon::ledger::flags;
-use crate::daemon::{DaemonError, Observer, SendCounters, SenderOptions, Stop};
+use crate::daemon::{Backlog, DaemonError, Observer, SendCounters, SenderOptions, Stop};
+use crate::engine::ages::Ages;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::store::{CatalogRead, Change, StoreError};
@@ -61,6 +62,8 @@ pub fn watch(
         named: Named::default(),
         was_compared: false,
         barriers: Barriers::default(),
+        ages: Ages::default(),
+        backlog: (Backlog::default(), seen),
     };
     tell_warnings(&mut context);
     tell_watching(&mut context);

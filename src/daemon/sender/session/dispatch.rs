@@ -66,6 +66,8 @@ impl Session<'_, '_> {
                     entries,
                 } => {
                     let is_spared = self.spares(sequence)?;
+                    let heard = self.context.ages.since(sequence);
+                    self.removals_since = self.removals_since.into_iter().chain(heard).min();
                     self.removes.push_back(Removal {
                         object,
                         place,
@@ -119,6 +121,11 @@ impl Session<'_, '_> {
         let next = self.next_of(&entry, retry);
         if entry.attributes.link_group != ObjectId(0) && self.start_as_link(&entry, &next)? {
             return Ok(());
+        }
+        if !matches!(next, Next::Nothing) {
+            self.context
+                .ages
+                .handle_waiting(object, entry.sequence, Instant::now());
         }
         let digest_against = match next {
             Next::Nothing => return Ok(()),

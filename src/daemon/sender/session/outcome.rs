@@ -182,6 +182,9 @@ impl Session<'_, '_> {
                 .filter(|done| done.is_settled)
                 .map(|done| done.object)
                 .collect();
+            for object in &settled {
+                self.context.ages.handle_done(*object);
+            }
             for flight in &ended {
                 if let InFlight::Owners { told } = flight {
                     self.context.named.acknowledge(told);
@@ -342,6 +345,7 @@ impl Session<'_, '_> {
             self.context.observer.warning(&format!("{path}: {text}"));
         }
         self.context.failed.insert(object, failed);
+        self.context.ages.handle_done(object);
         self.context.counters.failed = self.context.failed.len() as u64;
         self.context.tell_failed();
         // Some find out whether there is space again; when there is, the others follow at once.
