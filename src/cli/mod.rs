@@ -14,6 +14,7 @@ mod config;
 mod confinement;
 mod daemon;
 mod deadline;
+mod events;
 mod filtering;
 mod id;
 mod import_lsyncd;
@@ -106,6 +107,7 @@ enum Command {
     Checkpoint(ask::CheckpointArgs),
     Explain(ask::ExplainArgs),
     Rescan(ask::RescanArgs),
+    Events(events::EventsArgs),
     Approve(approve::ApproveArgs),
     Trash(trash::TrashArgs),
     Id(id::IdArgs),
@@ -235,6 +237,7 @@ impl Command {
             Command::Checkpoint(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Rescan(args) => args.run(),
+            Command::Events(args) => args.run(),
             Command::Approve(args) => args.run(),
             Command::Trash(args) => args.run(),
             Command::Id(args) => args.run(),
@@ -347,6 +350,7 @@ mod tests {
             "driftless checkpoint v1 --remove",
             "driftless explain a/b --json",
             "driftless rescan a/b",
+            "driftless events --mirror www",
             "driftless pause www",
             "driftless start www",
             "driftless receive dir --drift keep --trash 7d --preallocate",

@@ -5,6 +5,7 @@ use super::output::{self, Printer};
 use super::text;
 use super::{CliError, DONE, FAILED, SOME_FAILED, TIMED_OUT};
 use crate::daemon::barrier::Checkpoint;
+use crate::daemon::events::AppliedChange;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard, describe};
 use crate::daemon::{Backlog, FailedEntry, Observer, Phase, SendCounters, Stop, Summary};
 use serde_json::json;
@@ -120,6 +121,14 @@ impl Observer for Narrator {
 
     fn failed(&self, entries: &[FailedEntry]) {
         self.board.failed(entries);
+    }
+
+    fn batch(&self, applied: u64, changes: &[AppliedChange]) {
+        self.board.batch(applied, changes);
+    }
+
+    fn drift(&self) {
+        self.board.drift();
     }
 
     fn backlog(&self, backlog: &Backlog) {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What one change counts for in the bar, as if it were bytes: a round through both file systems.
 const WORK_PER_OP: u64 = 16 << 10;
+
+/// Nobody reads standard output any more.
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
@@ -59,15 +62,21 @@ pub(super) fn plain_note(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Whether nobody reads standard output any more, as far as a write has found out.
+pub(super) fn is_closed() -> bool {
+    IS_CLOSED.load(Ordering::Relaxed)
+}
+
 /// What went wrong with standard output, other than that nobody reads it any more.
 pub(super) fn failure() -> Option<io::Error> {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn note_failure(written: io::Result<()>) {
-    if let Err(error) = written
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
+    let Err(error) = written else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        IS_CLOSED.store(true, Ordering::Relaxed);
+    } else {
         FAILURE
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,8 +1,13 @@
-//! How a daemon reports by itself: a status file.
+//! How a daemon reports by itself: a status file, metrics.
 
+use super::output;
 use super::text::parse_span;
+use crate::daemon::control::Controlled;
+use crate::daemon::metrics::MetricsServer;
 use clap::Args;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the status file is written.
@@ -17,6 +22,17 @@ pub(super) struct ReportingArgs {
     /// How often [default: 10s]
     #[arg(long, value_name = "TIME", requires = "status_file", value_parser = parse_interval)]
     status_interval: Option<Duration>,
+    /// Serve metrics for Prometheus at http://IP:PORT/metrics, to anybody who reaches it; a port alone is on the loopback device
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_metrics)]
+    metrics: Option<SocketAddr>,
+}
+
+fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = port.map(loopback).ok().or_else(|| text.parse().ok());
+    address
+        .ok_or_else(|| format!("{text:?} is not an address: write IP:PORT, or a port, as in 127.0.0.1:9464"))
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -33,6 +49,25 @@ impl ReportingArgs {
         ReportingArgs {
             status_interval: own.status_interval.or(other.status_interval),
             status_file: own.status_file.or(other.status_file),
+            metrics: own.metrics.or(other.metrics),
+        }
+    }
+
+    /// Serves metrics if that is wanted. Where it cannot be done, one line says why, and the rest goes on.
+    pub(super) fn serve_metrics(&self, daemons: Arc<dyn Controlled>) -> Option<MetricsServer> {
+        let address = self.metrics?;
+        match MetricsServer::start(address, daemons) {
+            Ok(server) => {
+                tracing::info!("metrics are at http://{}/metrics", server.address());
+                Some(server)
+            }
+            Err(error) => {
+                output::note(&format!(
+                    "no metrics are served at {address}: {error} (all else goes on; choose another address with --metrics or \
+                     the key metrics)"
+                ));
+                None
+            }
         }
     }
 

@@ -8,15 +8,17 @@
 //!
 //! Who may connect is decided by the directory (mode 0700) and the socket (mode 0600). Even so a client cannot hold
 //! anything up: a connection has two seconds in each direction, a request 16 KiB, and beyond sixteen connections new
-//! ones are dropped. Those that wait ([`wait()`]) are counted apart, and refused beyond sixty-four. The daemon's own threads never touch a connection.
+//! ones are dropped. Those that wait ([`wait()`]) or listen ([`listen()`]) are counted apart, and refused beyond sixty-four. The daemon's own threads never touch a connection.
 //!
 //! A process that was killed leaves its socket behind. Clients remove it when nobody listens on it *and* there is no such
 //! process, since between binding and listening a live one refuses, too.
 
 mod ask;
+mod listen;
 mod wait;
 
 pub use ask::{Answer, Ask, Which, ask_senders};
+pub use listen::listen;
 pub use wait::{Enough, WaitOptions, WaitState, Waited, wait};
 
 use super::barrier::Level;
@@ -267,7 +269,7 @@ impl ControlServer {
             .name("control".to_owned())
             .spawn({
                 let stopping = stopping.clone();
-                move || listen(&listener, &daemons, &stopping)
+                move || accept(&listener, &daemons, &stopping)
             })
             .map_err(failed("start a thread for"))?;
         let listener = UnixStream::from(OwnedFd::from(handle));
@@ -298,7 +300,7 @@ impl Drop for ControlServer {
     }
 }
 
-fn listen(listener: &UnixListener, daemons: &Arc<dyn Controlled>, stopping: &AtomicBool) {
+fn accept(listener: &UnixListener, daemons: &Arc<dyn Controlled>, stopping: &AtomicBool) {
     let (open, streams) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     loop {
         let accepted = listener.accept();
@@ -362,11 +364,14 @@ fn answer(
             daemons: Some(daemons.status()),
             ..Reply::default()
         },
-        Ok(request) if request.command == "wait" => {
+        Ok(request) if matches!(request.command.as_str(), "wait" | "events") => {
             let stays = Slot(streams.clone());
             drop(slot);
             if streams.fetch_add(1, Ordering::AcqRel) < STREAMS_MAX {
-                let served = wait::serve(stream, daemons, &request);
+                let served = match request.command.as_str() {
+                    "wait" => wait::serve(stream, daemons, &request),
+                    _ => listen::serve(stream, &request),
+                };
                 drop(stays);
                 return served;
             }

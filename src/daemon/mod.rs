@@ -2,10 +2,12 @@
 
 pub mod barrier;
 pub mod control;
+pub mod events;
 pub mod home;
 pub mod keeping;
 pub mod ledger;
 mod memory;
+pub mod metrics;
 pub mod notify;
 mod options;
 pub mod receiver;

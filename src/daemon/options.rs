@@ -1,5 +1,6 @@
 //! What the daemons are told to do, and how they tell what they did.
 
+use super::events::AppliedChange;
 use super::keeping::Keeping;
 use crate::engine::compare::Compare;
 use crate::engine::delta::Engine;
@@ -314,6 +315,11 @@ pub trait Observer: Send + Sync {
     fn wants_all_changes(&self) -> bool {
         false
     }
+    /// So many ops ended with success since the last call. The changes are named once the trees were equal, or if they are
+    /// wanted.
+    fn batch(&self, _applied: u64, _changes: &[AppliedChange]) {}
+    /// Trees that were equal differ, though every change was acknowledged.
+    fn drift(&self) {}
     /// The whole tree is looked at again: events were lost, or directories cannot be watched.
     fn rescan(&self) {}
     /// Which back end watches the source, and what it cannot see.

@@ -8,6 +8,7 @@ mod session;
 pub use session::{SessionReport, SessionStatus};
 
 use super::barrier::{Checkpoint, REQUESTS_MAX, Request};
+use super::events::{self, AppliedChange, BATCH_NAMED_MAX, What};
 use super::home::Home;
 use super::keeping::KeepingReport;
 use super::{Backlog, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary};
@@ -146,6 +147,12 @@ pub struct SenderStatus {
     pub phase_since: u64,
     /// Why it waits or is halted.
     pub reason: Option<String>,
+    /// How many deletions wait for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// Whether it has a connection.
+    #[serde(default)]
+    pub connected: bool,
     /// Where both trees were last known to be equal and durable.
     pub in_sync_at: Option<InSyncAt>,
     /// How far the target is behind; both numbers are lower bounds while the source is scanned.
@@ -391,7 +398,56 @@ impl StatusBoard {
             path: entry.path.clone(),
             error: entry.error.clone(),
         });
-        lock(&self.facts).failed = listed.collect();
+        let listed: Vec<_> = listed.collect();
+        let before = std::mem::replace(&mut lock(&self.facts).failed, listed.clone());
+        if !events::is_anybody_listening() {
+            return;
+        }
+        for FailedStatus { path, error } in listed.iter().filter(|entry| !before.contains(entry)) {
+            self.publish(What::Error {
+                path: path.clone(),
+                error: error.clone(),
+            });
+        }
+        let is_gone = |entry: &&FailedStatus| failed.iter().all(|other| other.path != entry.path);
+        for entry in before.iter().filter(is_gone) {
+            let path = entry.path.clone();
+            self.publish(What::Recovered { path });
+        }
+    }
+
+    fn publish(&self, what: What) {
+        if events::is_anybody_listening() {
+            events::publish(Some(&self.label()), what);
+        }
+    }
+
+    /// Tells listeners what a phase means for them.
+    fn publish_phase(&self, before: Option<&Phase>, now: &Phase) {
+        let (name, reason) = describe(now);
+        let reason = reason.map(str::to_owned);
+        let was = before.map(|phase| describe(phase).0);
+        if was != Some(name) {
+            self.publish(What::Phase {
+                phase: name.to_owned(),
+                reason: reason.clone(),
+            });
+        }
+        match (before.is_some_and(is_connected), is_connected(now)) {
+            (false, true) => self.publish(What::Connected),
+            (true, false) => self.publish(What::Disconnected { reason }),
+            _ => {}
+        }
+        match now {
+            Phase::InSync { sequence } => self.publish(What::InSync { sequence: *sequence }),
+            _ if was == Some("in-sync") => self.publish(What::OutOfSync),
+            _ => {}
+        }
+        if let Phase::Held { deletions, .. } = now {
+            self.publish(What::Held {
+                deletions: *deletions,
+            });
+        }
     }
 
     /// The sender ended.
@@ -400,6 +456,9 @@ impl StatusBoard {
             self.set_failed(&summary.failed);
             self.counters(&summary.counters);
         }
+        self.publish(What::Ended {
+            error: outcome.err().map(str::to_owned),
+        });
         let mut facts = lock(&self.facts);
         facts.ended = true;
         facts.phase_since = unix_now();
@@ -447,6 +506,11 @@ impl StatusBoard {
             phase: phase.to_owned(),
             phase_since: facts.phase_since,
             reason: reason.map(str::to_owned),
+            held: match &facts.phase {
+                Some(Phase::Held { deletions, .. }) if !facts.ended => Some(*deletions),
+                _ => None,
+            },
+            connected: !facts.ended && facts.phase.as_ref().is_some_and(is_connected),
             in_sync_at: facts.in_sync_at,
             behind: Behind {
                 ops: pending(&facts.counters),
@@ -476,10 +540,29 @@ impl Observer for StatusBoard {
     }
 
     fn checkpoints(&self, checkpoints: &[Checkpoint]) {
-        lock(&self.facts).checkpoints = checkpoints.to_vec();
+        let before = std::mem::replace(&mut lock(&self.facts).checkpoints, checkpoints.to_vec());
+        for checkpoint in checkpoints.iter().filter(|known| known.completed.is_some()) {
+            let was_open = |old: &Checkpoint| old.name == checkpoint.name && old.completed.is_none();
+            if before.iter().any(was_open) {
+                self.publish(What::Checkpoint(checkpoint.clone()));
+            }
+        }
+    }
+
+    fn batch(&self, applied: u64, changes: &[AppliedChange]) {
+        let changes = changes.iter().take(BATCH_NAMED_MAX).cloned().collect();
+        self.publish(What::Batch { applied, changes });
+    }
+
+    fn drift(&self) {
+        self.publish(What::Drift);
     }
 
     fn phase(&self, phase: &Phase) {
+        if events::is_anybody_listening() {
+            let before = lock(&self.facts).phase.clone();
+            self.publish_phase(before.as_ref(), phase);
+        }
         let mut facts = lock(&self.facts);
         if let Phase::InSync { sequence } = phase {
             facts.in_sync_at = Some(InSyncAt {
@@ -508,7 +591,22 @@ impl Observer for StatusBoard {
     }
 
     fn warning(&self, text: &str) {
+        self.publish(What::Warning {
+            text: text.to_owned(),
+        });
         lock(&self.facts).last_error = Some(LastError::now(text));
+    }
+}
+
+/// Whether a sender in this phase has a connection.
+fn is_connected(phase: &Phase) -> bool {
+    match phase {
+        Phase::Comparing | Phase::Sending | Phase::InSync { .. } | Phase::Held { .. } => true,
+        Phase::Scanning
+        | Phase::Connecting
+        | Phase::Waiting { .. }
+        | Phase::Paused
+        | Phase::Halted { .. } => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What somebody who operates driftless asks of it, through the real daemons: whether changes have arrived, how far it is
 //! behind, what happened.
 
+mod events;
 mod site;
 mod status;
 mod wait;

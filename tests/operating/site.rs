@@ -216,10 +216,15 @@ impl Daemon {
 
     /// The next event like this.
     #[track_caller]
-    #[expect(dead_code, reason = "for the events")]
     pub fn event(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
         let line = self.wait(|line| serde_json::from_str::<Value>(line).is_ok_and(|event| is_it(&event)));
         serde_json::from_str(&line).unwrap()
+    }
+
+    /// Everything that it has said so far.
+    pub fn said_now(&mut self) -> Vec<String> {
+        self.said.extend(self.lines.try_iter());
+        self.said.clone()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

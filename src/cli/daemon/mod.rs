@@ -78,19 +78,21 @@ impl DaemonArgs {
             view: view.clone(),
             orders,
         };
-        let control = session.control("daemon", Arc::new(desk));
+        let desk = Arc::new(desk);
+        let control = session.control("daemon", desk.clone());
+        let reporting = self.reporting.or(&configuration.process.reporting);
+        let metrics = reporting.serve_metrics(desk);
         let shared = Shared {
             session: session.clone(),
             printer: Arc::new(Printer::start(None)),
             style: self.style(verbose),
         };
-        let reporting = self.reporting.or(&configuration.process.reporting);
         let mut fleet = Fleet::start(shared, configuration, view.clone());
         let status_file = start_status_file(&reporting, &view);
         self.tell_ready(&session, &fleet);
         serve(&session, &mut fleet, &inbox, &path);
         notify(State::Stopping, "stopping");
-        drop((control, status_file));
+        drop((control, metrics, status_file));
         Ok(fleet.stop())
     }
 

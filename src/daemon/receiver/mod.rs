@@ -25,6 +25,7 @@ pub use owners::resolve as resolve_owner;
 pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 pub use staging::digest_of;
 
+use super::events::{self, What};
 use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
@@ -360,6 +361,15 @@ impl Shared {
             link: link.handle(),
         };
         let mut replica = self.take(&key, &module, tenant, open.recheck)?;
+        let told = || (module.name.clone(), peer.to_string());
+        let (name, fingerprint) = told();
+        events::publish(
+            None,
+            What::SenderConnected {
+                module: name,
+                peer: fingerprint,
+            },
+        );
         let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
@@ -388,6 +398,14 @@ impl Shared {
             self.put_back(key, &module, replica);
         }
         self.released.notify_all();
+        let (name, fingerprint) = told();
+        events::publish(
+            None,
+            What::SenderDisconnected {
+                module: name,
+                peer: fingerprint,
+            },
+        );
         if outcome.is_ok() {
             tracing::info!(%peer, module = %module.name, "the connection ended");
         }

@@ -608,6 +608,9 @@ impl<'a, 'c> Session<'a, 'c> {
         if !self.context.failed.is_empty() && self.reconciles_ever > 0 {
             return Ok(Some(cursor.sequence));
         }
+        if self.was_in_sync {
+            self.context.observer.drift();
+        }
         tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
         if ledger.unknown() > 0 && tracing::enabled!(tracing::Level::DEBUG) {
             self.context.source.catalog.read(|view| {

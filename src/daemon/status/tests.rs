@@ -130,6 +130,8 @@ fn the_json_keeps_its_shape_and_readers_ignore_what_is_new() {
         keys,
         [
             "behind",
+            "checkpoints",
+            "connected",
             "counters",
             "failed",
             "home",
@@ -139,6 +141,7 @@ fn the_json_keeps_its_shape_and_readers_ignore_what_is_new() {
             "phase",
             "phase_since",
             "pid",
+            "protections",
             "reason",
             "role",
             "since",

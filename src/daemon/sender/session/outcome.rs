@@ -1,6 +1,7 @@
 //! What the receiver says: contents it needs, ops that ended, ops that failed.
 
 use super::*;
+use crate::daemon::events::AppliedChange;
 use work::Acknowledged;
 
 /// How long until an entry is tried again that found no space on the target.
@@ -195,11 +196,8 @@ impl Session<'_, '_> {
                 if !settled.contains(&object) {
                     self.again.push_back(object);
                 }
-                if self.was_in_sync || self.context.observer.wants_all_changes() {
-                    let path = self.context.source.path_of(object);
-                    self.context.observer.applied(flight.verb(), &path);
-                }
             }
+            self.tell_applied(&ended)?;
             for Acknowledged { object, .. } in cleared {
                 self.tries.remove(&object);
                 self.whole.remove(&object);
@@ -220,6 +218,56 @@ impl Session<'_, '_> {
                     self.context.tell_failed();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Names what is visible on the target now.
+    fn tell_applied(&self, ended: &[InFlight]) -> Result<(), StoreError> {
+        let is_change = |flight: &InFlight| {
+            !matches!(
+                flight,
+                InFlight::Withdrawn { .. }
+                    | InFlight::Adopt { .. }
+                    | InFlight::Owners { .. }
+                    | InFlight::Mark
+            )
+        };
+        let applied = ended.iter().filter(|flight| is_change(flight)).count() as u64;
+        let mut changes = Vec::new();
+        if self.was_in_sync || self.context.observer.wants_all_changes() {
+            let source = &self.context.source;
+            for flight in ended {
+                let (path, bytes) = match (flight, flight.object()) {
+                    (InFlight::Content { object, .. }, _) => {
+                        let entry = source.catalog.read(|view| view.get(*object))?;
+                        (source.path_of(*object), entry.map(|entry| entry.size))
+                    }
+                    (InFlight::Remove { place, .. }, _) => {
+                        let path = match place.directory {
+                            ObjectId::ROOT => place.name.to_string(),
+                            directory => format!("{}/{}", source.path_of(directory), place.name),
+                        };
+                        (path, None)
+                    }
+                    (_, Some(object)) => (source.path_of(object), None),
+                    (_, None) => continue,
+                };
+                let verb = flight.verb();
+                if flight.object().is_some() {
+                    self.context.observer.applied(verb, &path);
+                }
+                if is_change(flight) {
+                    changes.push(AppliedChange {
+                        verb: verb.to_owned(),
+                        path,
+                        bytes,
+                    });
+                }
+            }
+        }
+        if applied > 0 {
+            self.context.observer.batch(applied, &changes);
         }
         Ok(())
     }
