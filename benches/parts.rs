@@ -265,6 +265,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         delete_limit: None,
         approvals: None,
         requests: None,
+        audit: false,
         gate: Gate::default(),
         watch: WatchOptions {
             choice: WatchChoice::Poll,

@@ -73,6 +73,9 @@ pub(super) struct SendArgs {
         hide_possible_values = true
     )]
     watch: WatchHow,
+    /// Log every change that is visible on a target: what was done, to which path, and how large its content is
+    #[arg(long)]
+    audit: bool,
     #[command(flatten)]
     comparing: ComparingArgs,
     #[command(flatten)]
@@ -197,6 +200,7 @@ impl SendArgs {
             delete_limit: self.max_delete.0,
             approvals: None,
             requests: None,
+            audit: self.audit,
             gate: Gate::default(),
             watch: WatchOptions {
                 choice,

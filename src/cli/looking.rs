@@ -5,11 +5,14 @@ use super::narrate::{Detail, Narrator, Style};
 use super::output::{self, Printer};
 use super::text::{self, escaped};
 use super::{CliError, DONE, SOME_FAILED};
+use crate::daemon::barrier::Checkpoint;
+use crate::daemon::events::AppliedChange;
 use crate::daemon::home::Home;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::survey::{self, FarEnd, Kinds, SurveyReport, Totals};
 use crate::daemon::{
-    DaemonError, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary, TargetOptions, verbs,
+    Backlog, DaemonError, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary, TargetOptions,
+    verbs,
 };
 use crate::engine::itemize::{Change, Item};
 use clap::Args;
@@ -418,6 +421,22 @@ impl Observer for ItemTeller {
 
     fn failed(&self, entries: &[FailedEntry]) {
         self.narrator.failed(entries);
+    }
+
+    fn backlog(&self, backlog: &Backlog) {
+        self.narrator.backlog(backlog);
+    }
+
+    fn batch(&self, applied: u64, changes: &[AppliedChange]) {
+        self.narrator.batch(applied, changes);
+    }
+
+    fn drift(&self) {
+        self.narrator.drift();
+    }
+
+    fn checkpoints(&self, checkpoints: &[Checkpoint]) {
+        self.narrator.checkpoints(checkpoints);
     }
 
     fn warning(&self, text: &str) {

@@ -16,11 +16,13 @@ mod daemon;
 mod deadline;
 mod events;
 mod filtering;
+mod hooks;
 mod id;
 mod import_lsyncd;
 mod invite;
 mod keeping;
 mod launch;
+mod logging;
 mod looking;
 mod manual;
 mod metadata;
@@ -48,9 +50,7 @@ mod writing;
 use crate::daemon::DaemonError;
 use clap::{ArgAction, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// 0: done, in sync and durable.
 const DONE: u8 = 0;
@@ -91,6 +91,9 @@ struct Cli {
     /// Say more; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// The form of the log on standard error [default: journal if it leads there, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    log_format: Option<logging::LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -278,35 +281,7 @@ fn start_logging(cli: &Cli) {
         2 => "info,driftless=debug",
         _ => "debug,driftless=trace",
     };
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
-            output::note(&format!("RUST_LOG is ignored: {error}"));
-            EnvFilter::new(ours)
-        }),
-        _ => EnvFilter::new(ours),
-    };
-    // Fails only if there is a logger already, which then is the one to use.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Quiet(std::io::stderr()))
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .try_init();
-}
-
-/// Standard error that may be closed.
-struct Quiet(std::io::Stderr);
-
-impl Write for Quiet {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = self.0.write_all(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        let _ = self.0.flush();
-        Ok(())
-    }
+    logging::start(ours, cli.log_format);
 }
 
 #[cfg(test)]
@@ -351,6 +326,7 @@ mod tests {
             "driftless explain a/b --json",
             "driftless rescan a/b",
             "driftless events --mirror www",
+            "driftless daemon --log-format json",
             "driftless pause www",
             "driftless start www",
             "driftless receive dir --drift keep --trash 7d --preallocate",

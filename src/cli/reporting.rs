@@ -3,6 +3,7 @@
 use super::output;
 use super::text::parse_span;
 use crate::daemon::control::Controlled;
+use crate::daemon::hooks::Slots;
 use crate::daemon::metrics::MetricsServer;
 use clap::Args;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 /// How often the status file is written.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many hooks run at once if nothing is said.
+const HOOKS_AT_ONCE: usize = 4;
 
 /// Where a daemon reports to.
 #[derive(Debug, Clone, Default, Args)]
@@ -25,6 +29,9 @@ pub(super) struct ReportingArgs {
     /// Serve metrics for Prometheus at http://IP:PORT/metrics, to anybody who reaches it; a port alone is on the loopback device
     #[arg(long, value_name = "IP:PORT", value_parser = parse_metrics)]
     metrics: Option<SocketAddr>,
+    /// How many hooks may run at once [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    hooks_at_once: Option<u16>,
 }
 
 fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
@@ -50,7 +57,13 @@ impl ReportingArgs {
             status_interval: own.status_interval.or(other.status_interval),
             status_file: own.status_file.or(other.status_file),
             metrics: own.metrics.or(other.metrics),
+            hooks_at_once: own.hooks_at_once.or(other.hooks_at_once),
         }
+    }
+
+    /// The places of hooks that run.
+    pub(super) fn slots(&self) -> Arc<Slots> {
+        Slots::new(self.hooks_at_once.map_or(HOOKS_AT_ONCE, usize::from))
     }
 
     /// Serves metrics if that is wanted. Where it cannot be done, one line says why, and the rest goes on.

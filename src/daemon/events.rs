@@ -113,6 +113,15 @@ pub enum What {
         /// Its fingerprint.
         peer: String,
     },
+    /// What was applied in a module here is durable.
+    ModuleDurable {
+        /// The module.
+        module: String,
+        /// The sender's fingerprint.
+        peer: String,
+        /// How many ops, since this was last told.
+        applied: u64,
+    },
     /// A sender that was let in is gone.
     SenderDisconnected {
         /// The module.

@@ -4,6 +4,7 @@ pub mod barrier;
 pub mod control;
 pub mod events;
 pub mod home;
+pub mod hooks;
 pub mod keeping;
 pub mod ledger;
 mod memory;

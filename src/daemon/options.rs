@@ -117,6 +117,8 @@ pub struct SenderOptions {
     pub approvals: Option<crossbeam_channel::Receiver<u64>>,
     /// What somebody asks while it runs: barriers, checkpoints, explanations. Without it nobody can ask.
     pub requests: Option<crossbeam_channel::Receiver<super::barrier::Request>>,
+    /// Whether every change that is visible on the target is a line of the log.
+    pub audit: bool,
     /// While it is closed, nothing is sent and no connection kept; the tree is watched on.
     pub gate: super::Gate,
     /// What watches the tree.
@@ -318,6 +320,11 @@ pub trait Observer: Send + Sync {
     /// So many ops ended with success since the last call. The changes are named once the trees were equal, or if they are
     /// wanted.
     fn batch(&self, _applied: u64, _changes: &[AppliedChange]) {}
+    /// Changes are about to leave for the first time since the trees were equal, or since the connection was made. They leave
+    /// when the channel disconnects; at once without one.
+    fn before_batch(&self) -> Option<crossbeam_channel::Receiver<()>> {
+        None
+    }
     /// Trees that were equal differ, though every change was acknowledged.
     fn drift(&self) {}
     /// The whole tree is looked at again: events were lost, or directories cannot be watched.

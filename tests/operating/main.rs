@@ -2,6 +2,8 @@
 //! behind, what happened.
 
 mod events;
+mod hooks;
+mod logs;
 mod site;
 mod status;
 mod wait;

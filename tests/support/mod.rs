@@ -185,6 +185,7 @@ impl Pair {
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),
             requests: None,
+            audit: false,
             gate: Gate::default(),
             watch: self.watch.clone(),
             pending: self.pending.clone(),

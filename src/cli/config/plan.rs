@@ -6,6 +6,7 @@ use super::relations;
 use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
 use crate::cli::deadline::DeadlineArgs;
+use crate::cli::hooks::HookOptions;
 use crate::cli::launch::{PortArg, SendArgs};
 use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
@@ -81,8 +82,18 @@ pub(in crate::cli) struct Mirror {
     pub(in crate::cli) source: PathBuf,
     pub(in crate::cli) targets: Vec<OsString>,
     pub(in crate::cli) options: MirrorOptions,
+    /// What runs when something happens to it.
+    pub(in crate::cli) hooks: Vec<PlannedHook>,
     pub(super) place: Place,
     /// What was said of it and inherited, its own first.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A program that runs when something happens.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct PlannedHook {
+    pub(in crate::cli) options: HookOptions,
+    pub(super) place: Place,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -103,6 +114,7 @@ pub(in crate::cli) struct Configuration {
     pub(in crate::cli) endpoint: EndpointOptions,
     pub(in crate::cli) mirrors: Vec<Mirror>,
     pub(in crate::cli) modules: Vec<Module>,
+    pub(in crate::cli) hooks: Vec<PlannedHook>,
     pub(super) settings: Vec<Entry>,
 }
 
@@ -120,7 +132,23 @@ impl Mirror {
     pub(in crate::cli) fn is_like(&self, other: &Mirror) -> bool {
         let but = &["targets"];
         options_said(&self.entries, but) == options_said(&other.entries, but)
+            && are_alike(&self.hooks, &other.hooks)
     }
+}
+
+/// Whether hooks mean the same as others.
+fn are_alike(these: &[PlannedHook], others: &[PlannedHook]) -> bool {
+    let said = |hooks: &[PlannedHook]| -> Vec<Vec<(String, Value)>> {
+        let of = |hook: &PlannedHook| {
+            let said = options_said(&hook.entries, &["mirrors", "modules"]);
+            let owned = said
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.clone()));
+            owned.collect()
+        };
+        hooks.iter().map(of).collect()
+    };
+    said(these) == said(others)
 }
 
 impl Module {
@@ -139,6 +167,22 @@ impl Configuration {
     /// Whether the process of another is the same.
     pub(in crate::cli) fn has_process_of(&self, other: &Configuration) -> bool {
         self.said::<ProcessOptions>() == other.said::<ProcessOptions>()
+    }
+
+    /// Whether the hooks of its modules are those of another.
+    pub(in crate::cli) fn has_module_hooks_of(&self, other: &Configuration) -> bool {
+        let said = |configuration: &Configuration| -> Vec<Vec<(String, Value)>> {
+            let hooks = configuration
+                .hooks
+                .iter()
+                .filter(|hook| !hook.options.modules.is_empty());
+            let of = |hook: &PlannedHook| {
+                let said = options_said(&hook.entries, &[]).into_iter();
+                said.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+            };
+            hooks.map(of).collect()
+        };
+        said(self) == said(other)
     }
 
     fn said<A: Args>(&self) -> Vec<(&str, &Value)> {
@@ -163,6 +207,7 @@ pub(in crate::cli) fn load(path: &Path) -> Result<Configuration, Vec<Fault>> {
         let more = read(&drop_in, true, &mut faults);
         document.mirrors.extend(more.mirrors);
         document.modules.extend(more.modules);
+        document.hooks.extend(more.hooks);
     }
     planned(document, faults)
 }
@@ -230,6 +275,7 @@ struct Vocabulary {
     mirror: Vec<(String, Shape)>,
     module: Vec<(String, Shape)>,
     process: Vec<(String, Shape)>,
+    hook: Vec<(String, Shape)>,
 }
 
 impl Vocabulary {
@@ -242,6 +288,7 @@ impl Vocabulary {
             mirror,
             module: schema::keys::<WritingArgs>(),
             process,
+            hook: schema::keys::<HookOptions>(),
         }
     }
 }
@@ -261,13 +308,21 @@ impl Planner<'_> {
             None => (Vec::new(), None),
         };
         let mirrors = document.mirrors.into_iter();
-        let mirrors: Vec<_> = mirrors
+        let mut mirrors: Vec<_> = mirrors
             .filter_map(|table| self.mirror(table, &settings, &words))
             .collect();
         let modules = document.modules.into_iter();
         let modules: Vec<_> = modules
             .filter_map(|table| self.module(table, &settings, &words))
             .collect();
+        let hooks = document.hooks.into_iter();
+        let hooks: Vec<_> = hooks.filter_map(|table| self.hook(table, &words)).collect();
+        for mirror in &mut mirrors {
+            let own = hooks
+                .iter()
+                .filter(|hook| hook.options.is_for_mirror(&mirror.name));
+            mirror.hooks = own.cloned().collect();
+        }
         if !self.faults.is_empty() {
             return None;
         }
@@ -284,6 +339,7 @@ impl Planner<'_> {
             endpoint,
             mirrors,
             modules,
+            hooks,
             settings,
         })
     }
@@ -308,8 +364,23 @@ impl Planner<'_> {
             source: source?,
             targets: targets?,
             options: options?,
+            hooks: Vec::new(),
             place: table.place,
             entries,
+        })
+    }
+
+    fn hook(&mut self, table: Table, words: &Vocabulary) -> Option<PlannedHook> {
+        self.check::<HookOptions>(&table, &words.hook, &[], words);
+        if !table.entries.iter().any(|entry| entry.key == "command") {
+            let text = "there is no command here (add command = [\"/path/of/a/program\", \"argument\"])";
+            self.faults.push(Fault::at(&table.place, text.to_owned()));
+        }
+        let options = self.options::<HookOptions>(&table.entries, &table.place)?;
+        Some(PlannedHook {
+            options,
+            place: table.place,
+            entries: table.entries,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::plan::{Configuration, Mirror};
 use super::read::{Entry, Fault, Place};
+use crate::cli::hooks::When;
 use crate::cli::target::{DEFAULT_PORT, Target, is_target};
 use crate::cli::text::escaped;
 use driftless_protocol::RelPath;
@@ -67,6 +68,7 @@ impl Spot {
 pub(super) fn check(configuration: &Configuration, faults: &mut Vec<Fault>) {
     names(configuration, faults);
     nested_modules(configuration, faults);
+    hooks(configuration, faults);
     let writers: Vec<Writer<'_>> = configuration.mirrors.iter().flat_map(writers).collect();
     for (at, writer) in writers.iter().enumerate() {
         if let Some(other) = writers[..at].iter().find(|other| other.to.overlaps(&writer.to)) {
@@ -76,6 +78,25 @@ pub(super) fn check(configuration: &Configuration, faults: &mut Vec<Fault>) {
         into_module(writer, configuration, faults);
     }
     loops(configuration, &writers, faults);
+}
+
+/// Hooks are for mirrors and modules that there are, and those of modules know how much was done, not what.
+fn hooks(configuration: &Configuration, faults: &mut Vec<Fault>) {
+    for hook in &configuration.hooks {
+        let mut fault = |text: String| faults.push(Fault::at(&hook.place, text));
+        let options = &hook.options;
+        let has_mirror = |name: &String| configuration.mirrors.iter().any(|mirror| mirror.name == *name);
+        let has_module = |name: &String| configuration.modules.iter().any(|module| module.name == *name);
+        for name in options.mirrors.iter().filter(|name| !has_mirror(name)) {
+            fault(format!("mirrors: there is no mirror called {name:?}"));
+        }
+        for name in options.modules.iter().filter(|name| !has_module(name)) {
+            fault(format!("modules: there is no module called {name:?}"));
+        }
+        if !options.modules.is_empty() && (options.on != When::AfterBatch || !options.paths.is_empty()) {
+            fault("a hook of modules runs after-batch only, and for all paths (make one for mirrors of the rest)".to_owned());
+        }
+    }
 }
 
 fn names(configuration: &Configuration, faults: &mut Vec<Fault>) {

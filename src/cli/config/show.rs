@@ -3,6 +3,7 @@
 use super::plan::{Configuration, EndpointOptions, MirrorOptions, ProcessOptions};
 use super::read::{Entry, Place, Value};
 use super::schema;
+use crate::cli::hooks::HookOptions;
 use crate::cli::writing::WritingArgs;
 use serde_json::{Map, json};
 
@@ -35,7 +36,17 @@ fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
         place: Some(&module.place),
         values: with_defaults(&module.entries, &module_defaults),
     });
-    std::iter::once(settings).chain(mirrors).chain(modules).collect()
+    let hook_defaults = schema::defaults::<HookOptions>();
+    let hooks = configuration.hooks.iter().map(|hook| Shown {
+        heading: "[[hook]]",
+        place: Some(&hook.place),
+        values: with_defaults(&hook.entries, &hook_defaults),
+    });
+    std::iter::once(settings)
+        .chain(mirrors)
+        .chain(modules)
+        .chain(hooks)
+        .collect()
 }
 
 fn with_defaults(entries: &[Entry], defaults: &[(String, Value)]) -> Vec<(String, Value, Option<Place>)> {
@@ -114,6 +125,7 @@ pub(super) fn json(configuration: &Configuration) -> serde_json::Value {
         "settings": of("[settings]").pop(),
         "mirrors": of("[[mirror]]"),
         "modules": of("[[module]]"),
+        "hooks": of("[[hook]]"),
     })
 }
 

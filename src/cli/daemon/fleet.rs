@@ -8,6 +8,7 @@ use crate::cli::text::count;
 use crate::cli::{CliError, DONE};
 use crate::daemon::Gate;
 use crate::daemon::control::Obeyed;
+use crate::daemon::hooks::ModuleHook;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
 use crate::net::LinkOptions;
 use std::net::SocketAddr;
@@ -70,6 +71,7 @@ pub(super) struct Fleet {
     configuration: Configuration,
     mirrors: Vec<Running>,
     hub: Hub,
+    module_hooks: Vec<ModuleHook>,
     view: Arc<View>,
 }
 
@@ -82,6 +84,7 @@ impl Fleet {
             configuration: Configuration::default(),
             mirrors: Vec::new(),
             hub,
+            module_hooks: Vec::new(),
             view,
         };
         fleet.change_to(configuration);
@@ -108,7 +111,7 @@ impl Fleet {
         let restart = if new.has_process_of(&self.configuration) {
             ""
         } else {
-            "; nice, ionice, pid-file, status-file and metrics take effect when the daemon is started again"
+            "; nice, ionice, pid-file, status-file, metrics and hooks-at-once take effect when the daemon is started again"
         };
         let changes = self.change_to(new);
         Obeyed::Done(format!("{changes}{restart}"))
@@ -152,6 +155,9 @@ impl Fleet {
             started: 0,
         };
         Sender::stop_all(gone);
+        if !new.has_module_hooks_of(&self.configuration) {
+            self.module_hooks = start_module_hooks(&new, &self.shared);
+        }
         let can_stay = new.has_endpoint_of(&self.configuration);
         self.configuration = new;
         for (mirror, rules) in wanted {
@@ -254,7 +260,9 @@ impl Fleet {
     }
 
     /// Stops everything. Gives the exit status: that of the worst sender that was not stopped or paused by an order.
-    pub(super) fn stop(self) -> u8 {
+    pub(super) fn stop(mut self) -> u8 {
+        // What is durable in a module when it stops is told to nobody any more.
+        self.module_hooks.clear();
         let mut senders = Vec::new();
         let mut counts = Vec::new();
         for running in self.mirrors {
@@ -322,6 +330,25 @@ impl Running {
         self.senders = senders;
         started
     }
+}
+
+/// The hooks of modules. A hook of several has a thread for each.
+fn start_module_hooks(configuration: &Configuration, shared: &Shared) -> Vec<ModuleHook> {
+    let mut started = Vec::new();
+    for hook in &configuration.hooks {
+        for module in &hook.options.modules {
+            let (printer, name) = (shared.printer.clone(), module.clone());
+            let complain: Arc<dyn Fn(&str) + Send + Sync> =
+                Arc::new(move |text| printer.note(format!("module {name}: {text}")));
+            started.push(ModuleHook::start(
+                &hook.options.hook(),
+                module,
+                &shared.slots,
+                &complain,
+            ));
+        }
+    }
+    started
 }
 
 /// What the filter of a mirror means.

@@ -5,6 +5,7 @@
 //! keeps trying; nothing that happens to one is seen by the others.
 
 mod fleet;
+mod hooked;
 mod hub;
 mod pid_file;
 mod sender;
@@ -86,6 +87,7 @@ impl DaemonArgs {
             session: session.clone(),
             printer: Arc::new(Printer::start(None)),
             style: self.style(verbose),
+            slots: reporting.slots(),
         };
         let mut fleet = Fleet::start(shared, configuration, view.clone());
         let status_file = start_status_file(&reporting, &view);

@@ -1,5 +1,6 @@
 //! One mirror to one target, in the daemon: kept going, whatever happens to it.
 
+use super::hooked::Hooked;
 use crate::cli::config::Mirror;
 use crate::cli::launch::{Destination, End, LocalEnd, Session, destination, existing_directory};
 use crate::cli::mirror::locate;
@@ -7,6 +8,7 @@ use crate::cli::narrate::{Narrator, Stopped, Style, conclude_named};
 use crate::cli::output::{self, Printer};
 use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
+use crate::daemon::hooks::{SenderHooks, Slots};
 use crate::daemon::status::StatusBoard;
 use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary};
 use crate::net::LinkOptions;
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     pub(super) session: Arc<Session>,
     pub(super) printer: Arc<Printer>,
     pub(super) style: Style,
+    /// For hooks that run.
+    pub(super) slots: Arc<Slots>,
 }
 
 /// A running sender.
@@ -214,7 +218,7 @@ impl Work {
     }
 
     fn send(&self, options: &SenderOptions) -> Result<Summary, Failure> {
-        let observer: Arc<dyn Observer> = self.narrator.clone();
+        let observer = self.observer();
         let session = &self.shared.session;
         session
             .send_until(options, observer, &self.board, &self.stop)
@@ -222,6 +226,18 @@ impl Work {
                 error: session.explain(CliError::from(error)),
                 has_run: true,
             })
+    }
+
+    /// Who is told: the narrator, and the hooks of the mirror if it has any.
+    fn observer(&self) -> Arc<dyn Observer> {
+        let hooks: Vec<_> = self.mirror.hooks.iter().map(|hook| hook.options.hook()).collect();
+        if hooks.is_empty() {
+            return self.narrator.clone();
+        }
+        let narrator = self.narrator.clone();
+        let complain: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(move |text| narrator.warning(text));
+        let hooks = SenderHooks::start(&hooks, &self.board.label(), &self.shared.slots, &complain);
+        Arc::new(Hooked::new(self.narrator.clone(), hooks))
     }
 
     fn end(&self, outcome: Result<Summary, Failure>, began: Instant) -> u8 {

@@ -44,6 +44,7 @@ fn everything() -> Vec<DaemonStatus> {
         name: "m".to_owned(),
         path: "/m".to_owned(),
         sessions,
+        keeping: crate::daemon::keeping::KeepingReport::default(),
     }];
     let home = Home::at("/h");
     let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:1".parse().unwrap(), modules);

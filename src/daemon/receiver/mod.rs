@@ -350,7 +350,7 @@ impl Shared {
             return verify::serve(link, &module, rights, open);
         }
         let key = (module.name.clone(), open.path.clone());
-        let status = Arc::new(SessionStatus::default());
+        let status = Arc::new(SessionStatus::named(module.name.clone(), peer.to_string()));
         let source = open.source.to_string();
         let tenant = Tenant {
             peer,

@@ -961,6 +961,7 @@ impl<'a> Session<'a> {
         self.replica.commit_durably(self.cursor)?;
         (self.durable, self.flushed) = (prefix, ended);
         self.tell_progress();
+        self.status.tell_durable();
         Ok(())
     }
 

@@ -304,6 +304,10 @@ pub struct Session<'a, 'c> {
     last_durable: Instant,
     /// Why this connection can't go on.
     lost: Option<String>,
+    /// Nothing left yet since the trees were equal, or since the beginning.
+    is_first_to_leave: bool,
+    /// Who has to end before changes may leave.
+    before: Option<Receiver<()>>,
 }
 
 impl<'a, 'c> Session<'a, 'c> {
@@ -389,6 +393,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 removals_since: None,
                 last_durable: Instant::now(),
                 lost: None,
+                is_first_to_leave: true,
+                before: None,
             };
             session.window.awaits_removals = session.context.source.may_protect();
             session.retry_failed_later();
@@ -467,6 +473,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 if !self.in_sync {
                     self.in_sync = true;
                     self.was_in_sync = true;
+                    self.is_first_to_leave = true;
                     self.context.was_ever_in_sync = true;
                     self.reconciles = 0;
                     self.context.ages.handle_all_done();
@@ -521,6 +528,9 @@ impl<'a, 'c> Session<'a, 'c> {
             select.recv(approvals);
         }
         self.context.barriers.register(&mut select);
+        if let Some(before) = &self.before {
+            select.recv(before);
+        }
         let now = Instant::now();
         let mut deadline = self.context.deadline();
         if let Some(due) = self.reconcile_due {

@@ -1,6 +1,7 @@
 //! One connected sender, as the receiver counts it.
 
 use super::{LastError, lock, unix_now};
+use crate::daemon::events::{self, What};
 use driftless_protocol::message::Progress;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
@@ -48,6 +49,10 @@ pub struct SessionStatus {
     /// One more than the number, 0 for none.
     sequence: AtomicU64,
     last_error: Mutex<Option<LastError>>,
+    /// Of [`SessionStatus::applied`], how many were told to be durable.
+    told_durable: AtomicU64,
+    /// The module, and the fingerprint of the sender.
+    of: Option<(String, String)>,
 }
 
 impl Default for SessionStatus {
@@ -62,11 +67,37 @@ impl Default for SessionStatus {
             durable_to: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
             last_error: Mutex::default(),
+            told_durable: AtomicU64::new(0),
+            of: None,
         }
     }
 }
 
 impl SessionStatus {
+    /// The counters of a session in a module.
+    pub fn named(module: String, peer: String) -> SessionStatus {
+        SessionStatus {
+            of: Some((module, peer)),
+            ..SessionStatus::default()
+        }
+    }
+
+    /// Everything that was applied is on stable storage: tells listeners, if that is news.
+    pub fn tell_durable(&self) {
+        let applied = self.applied.load(Ordering::Relaxed);
+        let told = self.told_durable.swap(applied, Ordering::Relaxed);
+        if let Some((module, peer)) = self.of.as_ref().filter(|_| applied > told) {
+            events::publish(
+                None,
+                What::ModuleDurable {
+                    module: module.clone(),
+                    peer: peer.clone(),
+                    applied: applied - told,
+                },
+            );
+        }
+    }
+
     /// An op was applied.
     pub fn count_applied(&self) {
         self.applied.fetch_add(1, Ordering::Relaxed);

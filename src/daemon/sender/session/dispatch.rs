@@ -15,15 +15,33 @@ impl Session<'_, '_> {
     }
 
     pub(super) fn may_dispatch(&self) -> bool {
-        self.reading < self.reads_max
+        self.before.is_none()
+            && self.reading < self.reads_max
             && self.window.len() < IN_FLIGHT_MAX
             && self.window.inline_bytes() < INLINE_IN_FLIGHT_BYTES_MAX / 2
             && self.pump_bytes.load(Ordering::Acquire) < PUMP_BYTES_MAX
     }
 
+    /// Whether changes have to wait for something that runs before they leave.
+    fn waits_before_batch(&mut self) -> Result<bool, StoreError> {
+        if let Some(before) = &self.before {
+            if before.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                return Ok(true);
+            }
+            self.before = None;
+        }
+        let is_about_to_leave =
+            self.is_first_to_leave && (!self.again.is_empty() || !self.page.is_empty() || self.has_more()?);
+        if is_about_to_leave {
+            self.is_first_to_leave = false;
+            self.before = self.context.observer.before_batch();
+        }
+        Ok(self.before.is_some())
+    }
+
     /// Takes the journal in order, as far as the windows allow.
     pub(super) fn dispatch(&mut self) -> Result<(), Ended> {
-        if self.must_reconcile {
+        if self.must_reconcile || self.waits_before_batch()? {
             return Ok(());
         }
         let catalog = self.context.source.catalog.clone();

@@ -235,7 +235,9 @@ impl Session<'_, '_> {
         };
         let applied = ended.iter().filter(|flight| is_change(flight)).count() as u64;
         let mut changes = Vec::new();
-        if self.was_in_sync || self.context.observer.wants_all_changes() {
+        let is_audited = self.context.options.audit;
+        let is_told = self.was_in_sync || self.context.observer.wants_all_changes();
+        if is_told || is_audited {
             let source = &self.context.source;
             for flight in ended {
                 let (path, bytes) = match (flight, flight.object()) {
@@ -254,8 +256,12 @@ impl Session<'_, '_> {
                     (_, None) => continue,
                 };
                 let verb = flight.verb();
-                if flight.object().is_some() {
+                if is_told && flight.object().is_some() {
                     self.context.observer.applied(verb, &path);
+                }
+                if is_audited && is_change(flight) {
+                    let (from, to) = (source.path.display(), self.target());
+                    tracing::info!(target: "driftless::audit", source = %from, target = to, op = verb, path, bytes, "applied");
                 }
                 if is_change(flight) {
                     changes.push(AppliedChange {

@@ -44,6 +44,7 @@ impl Bench {
             delete_limit: None,
             approvals: None,
             requests: None,
+            audit: false,
             gate: crate::daemon::Gate::default(),
             watch: WatchOptions {
                 choice: WatchChoice::Poll,
