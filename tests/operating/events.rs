@@ -198,7 +198,7 @@ fn a_port_that_is_taken_is_one_line_and_the_rest_goes_on() {
             "driftless: no metrics are served at {address}: Address already in use"
         ))
     });
-    daemon.wait(|line| line.starts_with("running 1 mirror"));
+    daemon.hear(|line| line.starts_with("running 1 mirror"));
     site.run("wait --timeout 60s", 0);
     assert_eq!(site.read("dst/file").as_deref(), Some("1"));
     site.configure("[settings]\nmetrics = 'everywhere'\n");

@@ -214,6 +214,14 @@ impl Daemon {
         }
     }
 
+    /// A line like this, also if it was passed by: the two streams are not in step.
+    #[track_caller]
+    pub fn hear(&mut self, is_it: impl Fn(&str) -> bool) {
+        if !self.said.iter().any(|line| is_it(line)) {
+            self.wait(is_it);
+        }
+    }
+
     /// The next event like this.
     #[track_caller]
     pub fn event(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
