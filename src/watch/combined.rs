@@ -49,6 +49,8 @@ pub struct WatchOptions {
 /// Several back ends as one: the best for each directory.
 pub struct Combined {
     options: WatchOptions,
+    /// That the root is on.
+    device: u64,
     fanotify: Option<Fanotify>,
     /// Started when it is needed, like the next.
     inotify: Option<Inotify>,
@@ -72,6 +74,8 @@ pub fn open(options: &WatchOptions, root: BorrowedFd<'_>) -> Result<Combined, Wa
     let (outgoing, receiver) = Outgoing::new(options.fanotify.queue_events);
     let mut combined = Combined {
         options: options.clone(),
+        // If it cannot be told, the watcher shares with others of which it cannot be told either, and does no harm.
+        device: rustix::fs::fstat(root).map_or(0, |stat| stat.st_dev),
         fanotify: None,
         inotify: None,
         poll: None,
@@ -115,20 +119,19 @@ pub fn open(options: &WatchOptions, root: BorrowedFd<'_>) -> Result<Combined, Wa
 
 impl Combined {
     fn start_fanotify(&self, root: BorrowedFd<'_>) -> Result<Fanotify, Unsupported> {
-        let fanotify = Fanotify::start_into(
+        Fanotify::join(
             &self.options.fanotify,
+            root,
             self.outgoing.clone(),
             self.receiver.clone(),
-        )?;
-        fanotify.try_file_system(root)?;
-        Ok(fanotify)
+        )
     }
 
     fn inotify(&mut self) -> Result<&mut Inotify, WatchError> {
         match &mut self.inotify {
             Some(inotify) => Ok(inotify),
             missing => {
-                let started = Inotify::start_into(self.outgoing.clone(), self.receiver.clone())?;
+                let started = Inotify::join(self.device, self.outgoing.clone(), self.receiver.clone())?;
                 Ok(missing.insert(started))
             }
         }

@@ -1,7 +1,8 @@
 //! fanotify: one mark for a whole file system, and no watch for each directory.
 //!
-//! One notification group, one mark for each file system that the tree reaches, and one thread that reads events and does
-//! nothing else. An event names the directory by its file handle, so all that a watched directory costs is a place
+//! One notification group, one mark for each file system that its trees reach, and one thread that reads events and does
+//! nothing else. All trees of a process whose roots are on one file system share them ([`Fanotify::join`]): each event is
+//! read once, however many mirrors there are. What the kernel lost is lost to all of them. An event names the directory by its file handle, so all that a watched directory costs is a place
 //! in a map; the kernel keeps nothing for it. The price is that everything on the file system is told, also
 //! what happens far from the tree: such *foreign* events are found by one look into that map, and directories where
 //! there are too many of them are silenced (`noise`).
@@ -39,7 +40,9 @@ pub(super) mod sys;
 mod tests;
 
 use super::flush::Wishes;
-use super::outgoing::Outgoing;
+use super::outgoing::{Audience, Outgoing};
+use super::roster::Roster;
+use super::table::Member;
 use super::unsupported::{Unsupported, remote};
 use super::{WatchError, WatchEvent, Watcher, shown};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -92,12 +95,23 @@ impl Default for FanotifyOptions {
 
 /// A watcher on fanotify. See the [module](self).
 pub struct Fanotify {
-    shared: Arc<Shared>,
+    group: Arc<Group>,
+    /// Who this is among those that share the group.
+    member: Member,
     receiver: Receiver<WatchEvent>,
+}
+
+/// A notification group and its threads, which end with the last watcher that uses it.
+struct Group {
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads and their owner all use. Whoever takes both locks takes `noise` first.
+/// The groups that watchers of this process share, by the file system of their trees' roots.
+static GROUPS: Roster<[u8; 8], Group> = Roster::new();
+
+/// What the threads and their owners all use. Whoever takes several locks takes them in this order: `noise`, `directories`,
+/// `audience`.
 struct Shared {
     group: OwnedFd,
     /// Readable when the reader is to end.
@@ -105,8 +119,9 @@ struct Shared {
     flushes: Wishes,
     /// Whether the kernel tells a rename in one event, as far as is known.
     has_rename: AtomicBool,
-    directories: Mutex<Directories>,
     noise: Mutex<Noise>,
+    directories: Mutex<Directories>,
+    audience: Mutex<Audience>,
     foreign: AtomicU64,
 }
 
@@ -116,54 +131,37 @@ impl Fanotify {
         Fanotify::start_with(&FanotifyOptions::default())
     }
 
-    /// Starts watching nothing.
+    /// Starts watching nothing, with a group of its own.
     pub fn start_with(options: &FanotifyOptions) -> Result<Fanotify, Unsupported> {
         let (outgoing, receiver) = Outgoing::new(options.queue_events);
-        Fanotify::start_into(options, outgoing, receiver)
+        check_capabilities()?;
+        let group = Arc::new(Group::start(options)?);
+        Ok(Fanotify::enter(group, outgoing, receiver))
     }
 
-    /// Starts watching nothing, and tells what happens through a queue that others may use as well.
-    pub(super) fn start_into(
+    /// Starts watching nothing of the tree whose root is given, with the group of that file system, and tells what happens
+    /// through a queue that others may use as well. Options for the group are those of whoever came first.
+    pub(super) fn join(
         options: &FanotifyOptions,
+        root: BorrowedFd<'_>,
         outgoing: Outgoing,
         receiver: Receiver<WatchEvent>,
     ) -> Result<Fanotify, Unsupported> {
         check_capabilities()?;
-        let flags =
-            libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_DFID_NAME;
-        let group = sys::init(flags).map_err(Unsupported::from_init)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Unsupported::other)?;
-        let shared = Arc::new(Shared {
-            group,
-            stop,
-            flushes: Wishes::new().map_err(Unsupported::other)?,
-            has_rename: AtomicBool::new(true),
-            directories: Mutex::default(),
-            noise: Mutex::default(),
-            foreign: AtomicU64::new(0),
-        });
-        let (noisy_sender, noisy) = bounded(NOISY_WAITING);
-        let mut fanotify = Fanotify {
-            shared: shared.clone(),
-            receiver,
-            threads: Vec::new(),
-        };
-        let noisy_events = options.noisy_events.max(1);
-        fanotify.spawn("fanotify", {
-            let shared = shared.clone();
-            move || reader::run(&shared, &outgoing, &noisy_sender, noisy_events)
-        })?;
-        fanotify.spawn("fanotify-noise", move || noise::run(&shared, &noisy))?;
+        let file_system = sys::file_system(root).map_err(Unsupported::from_mark)?;
+        let group = GROUPS.find_or_make(file_system.id, || Group::start(options))?;
+        let fanotify = Fanotify::enter(group, outgoing, receiver);
+        fanotify.try_file_system(root)?;
         Ok(fanotify)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Unsupported> {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Unsupported::Other {
-            errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
-        })?;
-        self.threads.push(thread);
-        Ok(())
+    fn enter(group: Arc<Group>, outgoing: Outgoing, receiver: Receiver<WatchEvent>) -> Fanotify {
+        let member = group.shared.audience().join(outgoing);
+        Fanotify {
+            group,
+            member,
+            receiver,
+        }
     }
 
     /// Whether the file system that a directory is on can be watched. If it can, it is from now on.
@@ -178,23 +176,24 @@ impl Fanotify {
 
     /// How many events had nothing to do with any watched directory.
     pub fn foreign(&self) -> u64 {
-        self.shared.foreign.load(Ordering::Relaxed)
+        self.group.shared.foreign.load(Ordering::Relaxed)
     }
 
     /// Marks the file system that a directory is on. Does nothing if it is marked.
     fn mark(&self, directory: BorrowedFd<'_>) -> Result<(), Unsupported> {
+        let shared = &self.group.shared;
         let mark = |mask| {
             let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM | libc::FAN_MARK_ONLYDIR;
-            sys::mark(&self.shared.group, flags, mask, directory)
+            sys::mark(&shared.group, flags, mask, directory)
         };
         let mut marked = Err(Errno::INVAL);
-        if self.shared.has_rename.load(Ordering::Relaxed) {
+        if shared.has_rename.load(Ordering::Relaxed) {
             marked = mark(MASK);
         }
         if marked == Err(Errno::INVAL) {
             marked = mark(MASK_BEFORE_RENAME);
             if marked.is_ok() {
-                self.shared.has_rename.store(false, Ordering::Relaxed);
+                shared.has_rename.store(false, Ordering::Relaxed);
             }
         }
         marked.map_err(Unsupported::from_mark)
@@ -208,8 +207,9 @@ impl Fanotify {
         let device = rustix::fs::fstat(handle).map_err(Unsupported::other)?.st_dev;
         let above = (directory == ObjectId::ROOT).then(|| above(handle)).flatten();
         // From here on nobody silences it; then its events are ours; then there are events.
-        let mut noise = self.shared.noise();
-        noise.watched(&self.shared.group, handle);
+        let shared = &self.group.shared;
+        let mut noise = shared.noise();
+        noise.watched(&shared.group, handle);
         let id = file_system.id;
         let inserted = sys::with_handle(handle, |kind, bytes| {
             let handle = HandleRef {
@@ -217,7 +217,9 @@ impl Fanotify {
                 kind,
                 bytes,
             };
-            self.shared.directories().insert(&handle, device, directory)
+            shared
+                .directories()
+                .insert(self.member, &handle, device, directory)
         });
         match inserted.map_err(Unsupported::from_handle)? {
             Ok(()) => {}
@@ -225,7 +227,7 @@ impl Fanotify {
             Err(Refused::SameId) => return Err(Unsupported::SharedId),
         }
         if let Err(error) = self.mark(handle) {
-            self.shared.directories().remove(directory);
+            shared.directories().remove(self.member, directory);
             return Err(error);
         }
         if directory == ObjectId::ROOT {
@@ -238,7 +240,7 @@ impl Fanotify {
     /// Notes which directory the root stands in. When that cannot be found out, the root is never said to be gone.
     fn set_above(&self, above: Option<&OwnedFd>) {
         let Some(above) = above else {
-            return self.shared.directories().set_above_root(None);
+            return self.group.shared.directories().set_above_root(self.member, None);
         };
         let Ok(file_system) = sys::file_system(above.as_fd()) else {
             return;
@@ -249,7 +251,8 @@ impl Fanotify {
                 kind,
                 bytes,
             };
-            self.shared.directories().set_above_root(Some(&handle));
+            let mut directories = self.group.shared.directories();
+            directories.set_above_root(self.member, Some(&handle));
         });
     }
 }
@@ -264,7 +267,7 @@ impl Watcher for Fanotify {
     }
 
     fn unwatch(&mut self, directory: ObjectId) {
-        self.shared.directories().remove(directory);
+        self.group.shared.directories().remove(self.member, directory);
     }
 
     fn name(&self) -> &'static str {
@@ -272,11 +275,11 @@ impl Watcher for Fanotify {
     }
 
     fn watched(&self) -> usize {
-        self.shared.directories().len()
+        self.group.shared.directories().len(self.member)
     }
 
     fn flush(&mut self, done: Sender<()>) {
-        self.shared.flushes.add(done);
+        self.group.shared.flushes.add(done);
     }
 
     fn events(&self) -> Receiver<WatchEvent> {
@@ -285,6 +288,54 @@ impl Watcher for Fanotify {
 }
 
 impl Drop for Fanotify {
+    fn drop(&mut self) {
+        let shared = &self.group.shared;
+        shared.directories().remove_member(self.member);
+        shared.audience().leave(self.member);
+    }
+}
+
+impl Group {
+    fn start(options: &FanotifyOptions) -> Result<Group, Unsupported> {
+        let flags =
+            libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_DFID_NAME;
+        let group = sys::init(flags).map_err(Unsupported::from_init)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Unsupported::other)?;
+        let shared = Arc::new(Shared {
+            group,
+            stop,
+            flushes: Wishes::new().map_err(Unsupported::other)?,
+            has_rename: AtomicBool::new(true),
+            noise: Mutex::default(),
+            directories: Mutex::default(),
+            audience: Mutex::default(),
+            foreign: AtomicU64::new(0),
+        });
+        let (noisy_sender, noisy) = bounded(NOISY_WAITING);
+        let mut group = Group {
+            shared: shared.clone(),
+            threads: Vec::new(),
+        };
+        let noisy_events = options.noisy_events.max(1);
+        group.spawn("fanotify", {
+            let shared = shared.clone();
+            move || reader::run(&shared, &noisy_sender, noisy_events)
+        })?;
+        group.spawn("fanotify-noise", move || noise::run(&shared, &noisy))?;
+        Ok(group)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Unsupported> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| Unsupported::Other {
+            errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Group {
     fn drop(&mut self) {
         // Adding 1 to a fresh counter cannot fail; were it to, waiting for the reader would take for ever. The other
         // thread ends with the reader.
@@ -300,6 +351,10 @@ impl Shared {
     fn directories(&self) -> MutexGuard<'_, Directories> {
         // Nothing between two changes of the maps can panic, so they agree even if another thread did.
         self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn audience(&self) -> MutexGuard<'_, Audience> {
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn noise(&self) -> MutexGuard<'_, Noise> {

@@ -1,6 +1,7 @@
 //! inotify: one watch for each directory, no privilege needed.
 //!
-//! One descriptor, and one thread that reads it and does nothing else. Watches are set on `/proc/self/fd/N`, so a
+//! One descriptor, and one thread that reads it and does nothing else; trees of a process whose roots are on one device
+//! share both, because a user has 128 instances, and watches of one directory are one. Watches are set on `/proc/self/fd/N`, so a
 //! directory is watched by the handle that the walk opened, and not by a path that may lead elsewhere by now.
 //!
 //! What inotify does not say, and the core has to know:
@@ -32,15 +33,16 @@ mod reader;
 mod tests;
 
 use super::flush::Wishes;
-use super::outgoing::Outgoing;
-use super::table::Table;
+use super::outgoing::{Audience, Outgoing};
+use super::roster::Roster;
+use super::table::{Member, Table};
 use super::{Limit, WatchError, WatchEvent, Watcher, shown};
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::ObjectId;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify::{self as sys, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -62,27 +64,42 @@ impl Default for InotifyOptions {
 
 /// A watcher on inotify. See the [module](self).
 pub struct Inotify {
-    shared: Arc<Shared>,
+    instance: Arc<Instance>,
+    /// Who this is among those that share the instance.
+    member: Member,
     receiver: Receiver<WatchEvent>,
+}
+
+/// An instance and its reader, which ends with the last watcher that uses it.
+struct Instance {
+    shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
 }
 
-/// What the reader and its owner both use.
+/// The instances that watchers of this process share, by the device of their trees' roots.
+static INSTANCES: Roster<u64, Instance> = Roster::new();
+
+/// What the reader and its owners all use. Whoever takes several locks takes them in this order: `changing`, `watches`,
+/// `audience`.
 struct Shared {
     inotify: OwnedFd,
     /// Readable when the reader is to end.
     stop: OwnedFd,
     flushes: Wishes,
+    /// Held while a watch is added and noted, or forgotten and removed: the kernel has one for all who watch a directory,
+    /// and it must not be removed for one while another believes to have it.
+    changing: Mutex<()>,
     watches: Mutex<Watches>,
+    audience: Mutex<Audience>,
 }
 
 /// Which watch is which directory.
 #[derive(Default)]
 struct Watches {
     table: Table<i32>,
-    /// The watch of the directory that the root stands in. A tree can lead back into that one by a bind mount; then it
+    /// The watches of the directories that roots stand in. A tree can lead back into that one by a bind mount; then it
     /// is the same watch.
-    above_root: Option<i32>,
+    above_roots: HashMap<Member, i32>,
     /// While a watch is being added, the watches that ended meanwhile: perhaps the one being added.
     ended: Option<HashSet<i32>>,
 }
@@ -93,33 +110,53 @@ impl Inotify {
         Inotify::start_with(&InotifyOptions::default())
     }
 
-    /// Starts watching nothing.
+    /// Starts watching nothing, with an instance of its own.
     pub fn start_with(options: &InotifyOptions) -> Result<Inotify, WatchError> {
         let (outgoing, receiver) = Outgoing::new(options.queue_events);
-        Inotify::start_into(outgoing, receiver)
+        Ok(Inotify::enter(Arc::new(Instance::start()?), outgoing, receiver))
+    }
+
+    /// Starts watching nothing of a tree whose root is on the device `device`, with the instance of that device, and tells
+    /// what happens through a queue that others may use as well.
+    pub(super) fn join(
+        device: u64,
+        outgoing: Outgoing,
+        receiver: Receiver<WatchEvent>,
+    ) -> Result<Inotify, WatchError> {
+        let instance = INSTANCES.find_or_make(device, Instance::start)?;
+        Ok(Inotify::enter(instance, outgoing, receiver))
+    }
+
+    fn enter(instance: Arc<Instance>, outgoing: Outgoing, receiver: Receiver<WatchEvent>) -> Inotify {
+        let member = instance.shared.audience().join(outgoing);
+        Inotify {
+            instance,
+            member,
+            receiver,
+        }
     }
 
     /// Watches the directory that the root stands in. Without permission to read it, a removed root is noticed only
     /// when something else has the root looked at.
     fn watch_above(&self, root: &str) {
+        let shared = &self.instance.shared;
         let mask = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
-        // Added to what is watched there if the tree reaches that directory, too.
+        // Added to what is watched there if a tree reaches that directory, too.
         let mask = mask | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
-        let added = sys::add_watch(&self.shared.inotify, format!("{root}/.."), mask).ok();
-        let mut watches = self.shared.watches();
-        let former = std::mem::replace(&mut watches.above_root, added);
-        let former = former.filter(|former| added != Some(*former) && watches.table.get(former).is_none());
+        let added = sys::add_watch(&shared.inotify, format!("{root}/.."), mask).ok();
+        let mut watches = shared.watches();
+        let former = match added {
+            Some(added) => watches.above_roots.insert(self.member, added),
+            None => watches.above_roots.remove(&self.member),
+        };
+        let unused = former.filter(|&former| watches.is_unused(former));
         drop(watches);
-        if let Some(former) = former {
-            let _ = sys::remove_watch(&self.shared.inotify, former);
-        }
+        shared.remove_watches(unused);
     }
+}
 
-    /// Starts watching nothing, and tells what happens through a queue that others may use as well.
-    pub(super) fn start_into(
-        outgoing: Outgoing,
-        receiver: Receiver<WatchEvent>,
-    ) -> Result<Inotify, WatchError> {
+impl Instance {
+    fn start() -> Result<Instance, WatchError> {
         let start = |source: io::Error| WatchError::Start {
             name: "inotify",
             source,
@@ -137,18 +174,19 @@ impl Inotify {
             inotify,
             stop,
             flushes: Wishes::new().map_err(|errno| start(errno.into()))?,
+            changing: Mutex::default(),
             watches: Mutex::default(),
+            audience: Mutex::default(),
         });
         let reader = thread::Builder::new()
             .name("inotify".to_owned())
             .spawn({
                 let shared = shared.clone();
-                move || reader::run(&shared, &outgoing)
+                move || reader::run(&shared)
             })
             .map_err(start)?;
-        Ok(Inotify {
+        Ok(Instance {
             shared,
-            receiver,
             reader: Some(reader),
         })
     }
@@ -156,24 +194,24 @@ impl Inotify {
 
 impl Watcher for Inotify {
     fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
+        let (shared, member) = (&self.instance.shared, self.member);
         let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        // The lock is not held meanwhile: the reader waits for nobody, and on a network file system this may take
+        let _changing = shared.changing();
+        // The reader's lock is not held meanwhile: the reader waits for nobody, and on a network file system this may take
         // long. So the reader may meet events of a watch that is not in the map yet; they are before our return,
         // and the listing that follows it will see what they say. Only the end of a watch must be remembered.
-        self.shared.watches().ended = Some(HashSet::new());
-        let added = sys::add_watch(&self.shared.inotify, &*link, mask());
-        let mut watches = self.shared.watches();
+        shared.watches().ended = Some(HashSet::new());
+        let added = sys::add_watch(&shared.inotify, &*link, mask());
+        let mut watches = shared.watches();
         let ended = watches.ended.take().unwrap_or_default();
         let descriptor = added.map_err(|errno| failed(errno, handle))?;
         if ended.contains(&descriptor) {
             return Err(WatchError::Removed { path: shown(handle) });
         }
-        let former = watches.table.insert(descriptor, directory);
-        let former = former.filter(|&former| watches.above_root != Some(former));
+        let former = watches.table.insert(member, descriptor, directory);
+        let unused = former.filter(|&former| watches.is_unused(former));
         drop(watches);
-        if let Some(former) = former {
-            let _ = sys::remove_watch(&self.shared.inotify, former);
-        }
+        shared.remove_watches(unused);
         if directory == ObjectId::ROOT {
             self.watch_above(&link);
         }
@@ -181,14 +219,13 @@ impl Watcher for Inotify {
     }
 
     fn unwatch(&mut self, directory: ObjectId) {
-        let mut watches = self.shared.watches();
-        let removed = watches.table.remove(directory);
-        let removed = removed.filter(|&descriptor| watches.above_root != Some(descriptor));
+        let shared = &self.instance.shared;
+        let _changing = shared.changing();
+        let mut watches = shared.watches();
+        let removed = watches.table.remove(self.member, directory);
+        let unused = removed.filter(|&descriptor| watches.is_unused(descriptor));
         drop(watches);
-        if let Some(descriptor) = removed {
-            // Fails when the kernel has ended the watch already, and we have not read so yet.
-            let _ = sys::remove_watch(&self.shared.inotify, descriptor);
-        }
+        shared.remove_watches(unused);
     }
 
     fn name(&self) -> &'static str {
@@ -196,11 +233,11 @@ impl Watcher for Inotify {
     }
 
     fn watched(&self) -> usize {
-        self.shared.watches().table.len()
+        self.instance.shared.watches().table.len(self.member)
     }
 
     fn flush(&mut self, done: Sender<()>) {
-        self.shared.flushes.add(done);
+        self.instance.shared.flushes.add(done);
     }
 
     fn events(&self) -> Receiver<WatchEvent> {
@@ -209,6 +246,24 @@ impl Watcher for Inotify {
 }
 
 impl Drop for Inotify {
+    fn drop(&mut self) {
+        let shared = &self.instance.shared;
+        let _changing = shared.changing();
+        let mut watches = shared.watches();
+        let above = watches.above_roots.remove(&self.member);
+        let mut unused: HashSet<_> = watches.table.remove_member(self.member).into_iter().collect();
+        unused.extend(above);
+        unused.retain(|&descriptor| watches.is_unused(descriptor));
+        drop(watches);
+        // The last one takes the whole instance along, which is quicker.
+        if Arc::strong_count(&self.instance) > 1 {
+            shared.remove_watches(unused);
+        }
+        shared.audience().leave(self.member);
+    }
+}
+
+impl Drop for Instance {
     fn drop(&mut self) {
         // Adding 1 to a fresh counter cannot fail; were it to, waiting for the reader would take for ever.
         let told = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
@@ -219,17 +274,38 @@ impl Drop for Inotify {
 }
 
 impl Shared {
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn watches(&self) -> MutexGuard<'_, Watches> {
         // Nothing between two changes of the maps can panic, so they agree even if another thread did.
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn audience(&self) -> MutexGuard<'_, Audience> {
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up watches. The caller holds `changing`.
+    fn remove_watches(&self, descriptors: impl IntoIterator<Item = i32>) {
+        for descriptor in descriptors {
+            // Fails when the kernel has ended the watch already, and we have not read so yet.
+            let _ = sys::remove_watch(&self.inotify, descriptor);
+        }
+    }
 }
 
 impl Watches {
+    /// Whether nobody has any use of a watch.
+    fn is_unused(&self, descriptor: i32) -> bool {
+        self.table.get(&descriptor).is_empty() && !self.above_roots.values().any(|&above| above == descriptor)
+    }
+
     /// Notes that the kernel ended a watch.
     fn end(&mut self, descriptor: i32) {
         self.table.remove_key(&descriptor);
-        self.above_root = self.above_root.filter(|&above| above != descriptor);
+        self.above_roots.retain(|_, above| *above != descriptor);
         if let Some(ended) = &mut self.ended {
             ended.insert(descriptor);
         }

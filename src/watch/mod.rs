@@ -21,6 +21,7 @@ mod flush;
 pub mod inotify;
 mod outgoing;
 pub mod poll;
+mod roster;
 pub mod scripted;
 mod table;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The bounded queue between reader threads, which must never wait, and whoever takes the events.
 
 use super::WatchEvent;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use super::table::Member;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,10 +23,13 @@ pub(super) struct Outgoing {
 
 /// The queue itself, while somebody has it to themselves.
 ///
-/// The channel has one place more than ordinary events may fill, so an overflow never waits for room: it stands in
-/// the queue where the first loss happened. While it stands there unread, further losses need no other: the rescan
+/// There is one place more than ordinary events may fill, so an overflow always finds room: it stands in the queue
+/// where the first loss happened. While it stands there unread, further losses need no other: the rescan
 /// that it asks for begins after it was read, and so after those events happened. Whether it is unread is known
 /// without asking, because the queue is in order: it is, while the queue holds more than what was sent after it.
+///
+/// The channel itself knows no bound: one that does would take memory for all its places from the start, four megabytes for
+/// a tree where nothing happens.
 pub(super) struct Queue {
     sender: Sender<WatchEvent>,
     capacity: usize,
@@ -70,6 +75,54 @@ impl Outgoing {
     }
 }
 
+/// The queues of all trees that share a reader.
+#[derive(Default)]
+pub(super) struct Audience {
+    queues: HashMap<Member, Outgoing>,
+    /// Who comes next. Numbers are not used again, so that nobody gets the events of who left.
+    next: u32,
+}
+
+impl Audience {
+    /// Takes in one more.
+    pub(super) fn join(&mut self, queue: Outgoing) -> Member {
+        let member = Member(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.queues.insert(member, queue);
+        member
+    }
+
+    /// Lets one go.
+    pub(super) fn leave(&mut self, member: Member) {
+        self.queues.remove(&member);
+    }
+
+    /// Tells one of them. Never waits.
+    pub(super) fn tell(&self, member: Member, event: WatchEvent) {
+        if let Some(queue) = self.queues.get(&member) {
+            queue.turn().send(event);
+        }
+    }
+
+    /// Tells all that events were lost.
+    pub(super) fn tell_of_loss(&self) {
+        for queue in self.queues.values() {
+            queue.turn().send(WatchEvent::Overflow);
+        }
+    }
+
+    /// Tells all that events were lost and that no more will come.
+    pub(super) fn close(&self) {
+        self.queues.values().for_each(Outgoing::close);
+    }
+
+    /// How long events are to gather before the next are read: while anybody waits for them, not at all.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let is_patient = |queue: &Outgoing| queue.patience().is_some();
+        self.queues.values().all(is_patient).then_some(PATIENCE)
+    }
+}
+
 impl Turn<'_> {
     /// Sends an event, or tells that it was lost. Never waits.
     pub(super) fn send(&mut self, event: WatchEvent) {
@@ -88,7 +141,7 @@ impl Turn<'_> {
 impl Queue {
     fn new(capacity: usize) -> (Queue, Receiver<WatchEvent>) {
         let capacity = capacity.max(1);
-        let (sender, receiver) = bounded(capacity + 1);
+        let (sender, receiver) = unbounded();
         let queue = Queue {
             sender,
             capacity,
@@ -102,8 +155,8 @@ impl Queue {
         if event == WatchEvent::Overflow || self.sender.len() >= self.capacity {
             self.overflow();
         } else {
-            // There is room, since nobody else sends. A failure means that nobody will ever take it.
-            let _ = self.sender.try_send(event);
+            // Nobody else sends. A failure means that nobody will ever take it.
+            let _ = self.sender.send(event);
             self.after_overflow = self.after_overflow.map(|sent| sent.saturating_add(1));
         }
     }
@@ -114,7 +167,7 @@ impl Queue {
         if self.after_overflow.is_some_and(|sent| self.sender.len() > sent) {
             return;
         }
-        let _ = self.sender.try_send(WatchEvent::Overflow);
+        let _ = self.sender.send(WatchEvent::Overflow);
         self.after_overflow = Some(0);
     }
 }

@@ -1,8 +1,9 @@
 //! Which directory of which file system has which number.
 
-use super::super::table::Table;
+use super::super::table::{Member, Table};
 use super::records::HandleRef;
 use driftless_protocol::ObjectId;
+use std::collections::HashMap;
 
 /// How many file systems one watcher looks at.
 pub(super) const FILE_SYSTEMS_MAX: usize = 64;
@@ -10,13 +11,13 @@ pub(super) const FILE_SYSTEMS_MAX: usize = 64;
 /// Handles up to this length are kept in place; those of ext4 have 8 bytes, of xfs and tmpfs 12, of btrfs 20.
 const INLINE_BYTES: usize = 20;
 
-/// The watched directories by their handles.
+/// The watched directories by their handles, for all trees that share a group.
 #[derive(Debug, Default)]
 pub(super) struct Directories {
     table: Table<Key>,
     file_systems: Vec<FileSystem>,
-    /// The directory that the root of the tree stands in. What is renamed or removed there may be the root.
-    above_root: Option<Key>,
+    /// The directories that the roots of trees stand in. What is renamed or removed there may be the root.
+    above_roots: HashMap<Member, Key>,
 }
 
 #[derive(Debug)]
@@ -67,53 +68,65 @@ impl Directories {
         Some(Key::new(index as u8, handle))
     }
 
-    /// The number of a watched directory.
-    pub(super) fn get(&self, key: &Key) -> Option<ObjectId> {
+    /// Who watches a directory, under which number.
+    pub(super) fn get(&self, key: &Key) -> &[(Member, ObjectId)] {
         self.table.get(key)
     }
 
-    /// Whether the root of the tree stands in this directory.
-    pub(super) fn is_above_root(&self, key: &Key) -> bool {
-        self.above_root.as_ref() == Some(key)
+    /// The trees whose roots stand in this directory.
+    pub(super) fn roots_in<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = Member> + 'a {
+        let above = self.above_roots.iter().filter(move |(_, above)| *above == key);
+        above.map(|(member, _)| *member)
     }
 
     /// Notes a directory that is on the device `device`.
     pub(super) fn insert(
         &mut self,
+        member: Member,
         handle: &HandleRef<'_>,
         device: u64,
         directory: ObjectId,
     ) -> Result<(), Refused> {
         let index = self.file_system(handle.file_system, device)?;
         let key = Key::new(index, handle);
-        if self.table.get(&key).is_none() {
+        if self.table.get(&key).is_empty() {
             self.file_systems[usize::from(index)].directories += 1;
         }
-        if let Some(former) = self.table.insert(key, directory) {
+        if let Some(former) = self.table.insert(member, key, directory) {
             self.count_down(&former);
         }
         Ok(())
     }
 
     /// Notes the directory that the root stands in, unless it is on a file system of which nothing is watched.
-    pub(super) fn set_above_root(&mut self, handle: Option<&HandleRef<'_>>) {
-        self.above_root = handle.and_then(|handle| self.key(handle));
+    pub(super) fn set_above_root(&mut self, member: Member, handle: Option<&HandleRef<'_>>) {
+        match handle.and_then(|handle| self.key(handle)) {
+            Some(key) => _ = self.above_roots.insert(member, key),
+            None => _ = self.above_roots.remove(&member),
+        }
     }
 
-    /// Forgets a directory. Whether there was one.
-    pub(super) fn remove(&mut self, directory: ObjectId) -> bool {
+    /// Forgets a directory of a tree.
+    pub(super) fn remove(&mut self, member: Member, directory: ObjectId) {
         if directory == ObjectId::ROOT {
-            self.above_root = None;
+            self.above_roots.remove(&member);
         }
-        let removed = self.table.remove(directory);
-        if let Some(key) = &removed {
-            self.count_down(key);
+        if let Some(key) = self.table.remove(member, directory) {
+            self.count_down(&key);
         }
-        removed.is_some()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
+    /// Forgets a tree.
+    pub(super) fn remove_member(&mut self, member: Member) {
+        self.above_roots.remove(&member);
+        for key in self.table.remove_member(member) {
+            self.count_down(&key);
+        }
+    }
+
+    /// How many directories of a tree are watched.
+    pub(super) fn len(&self, member: Member) -> usize {
+        self.table.len(member)
     }
 
     /// The place of a file system, which takes that of one without directories when all are taken.
@@ -196,6 +209,8 @@ impl Key {
 mod tests {
     use super::*;
 
+    const TREE: Member = Member(3);
+
     fn handle(file_system: u8, bytes: &[u8]) -> HandleRef<'_> {
         HandleRef {
             file_system: [file_system; 8],
@@ -211,20 +226,20 @@ mod tests {
         for length in 0..=128 {
             let object = ObjectId(1 + length as u64);
             directories
-                .insert(&handle(1, &bytes[..length]), 9, object)
+                .insert(TREE, &handle(1, &bytes[..length]), 9, object)
                 .unwrap();
             let other = HandleRef {
                 kind: 0x1_0081,
                 ..handle(1, &bytes[..length])
             };
             directories
-                .insert(&other, 9, ObjectId(1_000 + length as u64))
+                .insert(TREE, &other, 9, ObjectId(1_000 + length as u64))
                 .unwrap();
         }
-        assert_eq!(directories.len(), 258);
+        assert_eq!(directories.len(TREE), 258);
         for length in 0..=128 {
             let key = directories.key(&handle(1, &bytes[..length])).unwrap();
-            assert_eq!(directories.get(&key), Some(ObjectId(1 + length as u64)));
+            assert_eq!(directories.get(&key), [(TREE, ObjectId(1 + length as u64))]);
             assert_eq!(key.handle(), (0x81, &bytes[..length]));
         }
         assert_eq!(size_of::<Key>(), 24);
@@ -236,6 +251,7 @@ mod tests {
         for number in 0..FILE_SYSTEMS_MAX as u8 {
             directories
                 .insert(
+                    TREE,
                     &handle(number, b"a"),
                     u64::from(number),
                     ObjectId(u64::from(number)),
@@ -244,26 +260,56 @@ mod tests {
         }
         let late = handle(200, b"a");
         assert_eq!(
-            directories.insert(&late, 200, ObjectId(200)),
+            directories.insert(TREE, &late, 200, ObjectId(200)),
             Err(Refused::TooMany)
         );
         assert_eq!(directories.key(&late), None);
-        assert!(directories.remove(ObjectId(7)) && !directories.remove(ObjectId(7)));
-        directories.insert(&late, 200, ObjectId(200)).unwrap();
+        directories.remove(TREE, ObjectId(7));
+        directories.remove(TREE, ObjectId(7));
+        directories.insert(TREE, &late, 200, ObjectId(200)).unwrap();
         let key = directories.key(&late).unwrap();
-        assert_eq!(directories.get(&key), Some(ObjectId(200)));
+        assert_eq!(directories.get(&key), [(TREE, ObjectId(200))]);
         assert_eq!(directories.key(&handle(7, b"a")), None);
     }
 
     #[test]
     fn two_file_systems_with_one_id_are_refused() {
         let mut directories = Directories::default();
-        directories.insert(&handle(1, b"a"), 10, ObjectId(2)).unwrap();
+        directories
+            .insert(TREE, &handle(1, b"a"), 10, ObjectId(2))
+            .unwrap();
         let copy = handle(1, b"b");
-        assert_eq!(directories.insert(&copy, 11, ObjectId(3)), Err(Refused::SameId));
+        assert_eq!(
+            directories.insert(TREE, &copy, 11, ObjectId(3)),
+            Err(Refused::SameId)
+        );
         // A number that moves to another directory leaves the former, and nothing is left of its file system.
-        directories.insert(&handle(2, b"a"), 12, ObjectId(2)).unwrap();
-        directories.insert(&copy, 11, ObjectId(3)).unwrap();
-        assert_eq!(directories.len(), 2);
+        directories
+            .insert(TREE, &handle(2, b"a"), 12, ObjectId(2))
+            .unwrap();
+        directories.insert(TREE, &copy, 11, ObjectId(3)).unwrap();
+        assert_eq!(directories.len(TREE), 2);
+    }
+    #[test]
+    fn trees_share_directories_and_leave_them_one_by_one() {
+        let (mut directories, other) = (Directories::default(), Member(4));
+        let (inner, outer) = (handle(1, b"in"), handle(1, b"out"));
+        directories.insert(TREE, &inner, 9, ObjectId(2)).unwrap();
+        directories.insert(other, &inner, 9, ObjectId::ROOT).unwrap();
+        directories.insert(other, &outer, 9, ObjectId(2)).unwrap();
+        directories.set_above_root(other, Some(&outer));
+        let [key, above] = [inner, outer].map(|handle| directories.key(&handle).unwrap());
+        assert_eq!(
+            directories.get(&key),
+            [(TREE, ObjectId(2)), (other, ObjectId::ROOT)]
+        );
+        assert!(directories.roots_in(&above).eq([other]) && directories.roots_in(&key).next().is_none());
+        directories.remove_member(other);
+        assert!(directories.roots_in(&above).next().is_none() && directories.get(&above).is_empty());
+        assert_eq!(directories.get(&key), [(TREE, ObjectId(2))]);
+        directories.remove_member(TREE);
+        // Nothing is watched there any more, so another file system may have its place.
+        let again = handle(1, b"in");
+        directories.insert(other, &again, 10, ObjectId(2)).unwrap();
     }
 }

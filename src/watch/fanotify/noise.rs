@@ -112,7 +112,7 @@ impl Noise {
 
     fn silence(&mut self, shared: &Shared, key: Key) {
         // Under this lock nobody begins to watch it.
-        if self.is_unsupported || shared.directories().get(&key).is_some() {
+        if self.is_unsupported || !shared.directories().get(&key).is_empty() {
             return;
         }
         // RACE: it may have been removed meanwhile.
@@ -181,6 +181,7 @@ pub(super) fn run(shared: &Shared, noisy: &Receiver<Key>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::table::Member;
     use super::super::directories::Directories;
     use super::*;
     use driftless_protocol::ObjectId;
@@ -193,7 +194,7 @@ mod tests {
             kind: 1,
             bytes: &bytes,
         };
-        directories.insert(&handle, 1, ObjectId(2)).unwrap();
+        directories.insert(Member(0), &handle, 1, ObjectId(2)).unwrap();
         directories.key(&handle).unwrap()
     }
 

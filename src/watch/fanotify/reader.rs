@@ -2,7 +2,8 @@
 
 use super::super::WatchEvent;
 use super::super::flush::Flushes;
-use super::super::outgoing::{Outgoing, Turn};
+use super::super::outgoing::Audience;
+use super::super::table::Member;
 use super::Shared;
 use super::directories::{Directories, Key};
 use super::noise::{Counts, IGNORED};
@@ -39,7 +40,7 @@ const GATHER: Timespec = Timespec {
 };
 
 /// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected in the latter case.
-pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noisy_events: u32) {
+pub(super) fn run(shared: &Shared, noisy: &Sender<Key>, noisy_events: u32) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut counts = Counts::new(noisy_events);
     let mut flushes = Flushes::new(&shared.flushes);
@@ -47,9 +48,10 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
         flushes.take(|| queued(shared));
         let waited = match rustix::io::read(&shared.group, &mut buffer) {
             Ok(length) => {
+                let (directories, audience) = (shared.directories(), shared.audience());
                 let mut batch = Batch {
-                    directories: &shared.directories(),
-                    turn: outgoing.turn(),
+                    directories: &directories,
+                    audience: &audience,
                     counts: &mut counts,
                     noisy,
                     foreign: 0,
@@ -57,10 +59,11 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
                 };
                 batch.take(&buffer[..length]);
                 let (foreign, ours) = (batch.foreign, batch.ours);
-                drop(batch);
+                let patience = audience.patience();
+                drop((audience, directories));
                 shared.foreign.fetch_add(foreign, Ordering::Relaxed);
                 flushes.note_read(foreign + ours);
-                let wait = match outgoing.patience() {
+                let wait = match patience {
                     Some(patience) => Timespec::try_from(patience).unwrap_or(GATHER),
                     None if ours == 0 => GATHER,
                     None => Timespec::default(),
@@ -77,7 +80,7 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing, noisy: &Sender<Key>, noi
         match waited {
             Ok(false) | Err(Errno::INTR) => {}
             Ok(true) => return,
-            Err(_) => return outgoing.close(),
+            Err(_) => return shared.audience().close(),
         }
     }
 }
@@ -113,7 +116,7 @@ fn queued(shared: &Shared) -> Option<u64> {
 /// One buffer of events, on its way out.
 struct Batch<'a> {
     directories: &'a Directories,
-    turn: Turn<'a>,
+    audience: &'a Audience,
     counts: &'a mut Counts,
     noisy: &'a Sender<Key>,
     foreign: u64,
@@ -128,7 +131,7 @@ impl Batch<'_> {
                 // The kernel's queue was full; or what it says is not understood, and so as good as lost.
                 Ok(_) | Err(_) => {
                     self.ours += 1;
-                    self.turn.send(WatchEvent::Overflow);
+                    self.audience.tell_of_loss();
                 }
             }
         }
@@ -142,41 +145,50 @@ impl Batch<'_> {
         ];
         let is_directory = event.mask & libc::FAN_ONDIR != 0;
         let mut is_foreign = true;
-        // Where something was, if it was in a watched directory and the kernel says where it is since.
-        let mut left = None;
+        // Where something was, in each tree that watches that directory, if the kernel says where it is since.
+        let mut left: Vec<(Member, (ObjectId, Name))> = Vec::new();
         for (place, mask) in sides {
             let Some(place) = place else { continue };
             let Some(key) = self.directories.key(&place.directory) else {
                 continue;
             };
-            match self.directories.get(&key) {
-                Some(directory) => {
-                    is_foreign = false;
-                    let from = left.take();
-                    if mask == libc::FAN_MOVED_FROM && event.to.is_some() {
-                        left = Name::new(place.name).ok().map(|name| (directory, name));
-                    }
-                    match from.zip(Name::new(place.name).ok()) {
-                        Some((from, name)) => self.turn.send(WatchEvent::Renamed {
+            let watchers = self.directories.get(&key);
+            is_foreign &= watchers.is_empty();
+            for &(member, directory) in watchers {
+                let from = left.iter().position(|(who, _)| *who == member);
+                let from = from.map(|at| left.swap_remove(at).1);
+                if mask == libc::FAN_MOVED_FROM && event.to.is_some() {
+                    left.extend(Name::new(place.name).ok().map(|name| (member, (directory, name))));
+                }
+                match from.zip(Name::new(place.name).ok()) {
+                    Some((from, name)) => {
+                        let to = (directory, name);
+                        let renamed = WatchEvent::Renamed {
                             from,
-                            to: (directory, name),
+                            to,
                             is_directory,
-                        }),
-                        None => self.tell(directory, &place, mask, is_directory),
+                        };
+                        self.audience.tell(member, renamed);
+                    }
+                    None => self.tell(member, directory, &place, mask, is_directory),
+                }
+            }
+            if is_directory && event.mask & LEAVES != 0 {
+                for member in self.directories.roots_in(&key) {
+                    if watchers.iter().all(|(watcher, _)| *watcher != member) {
+                        is_foreign = false;
+                        let directory = ObjectId::ROOT;
+                        self.audience.tell(member, WatchEvent::Gone { directory });
                     }
                 }
-                None if is_directory && event.mask & LEAVES != 0 && self.directories.is_above_root(&key) => {
-                    is_foreign = false;
-                    let directory = ObjectId::ROOT;
-                    self.turn.send(WatchEvent::Gone { directory });
-                }
-                None if mask & IGNORED != 0 && !is_directory => {
-                    if let Some(key) = self.counts.note(key) {
-                        // Full when the other thread is behind: there will be a next window.
-                        let _ = self.noisy.try_send(key);
-                    }
-                }
-                None => {}
+            }
+            if watchers.is_empty()
+                && mask & IGNORED != 0
+                && !is_directory
+                && let Some(key) = self.counts.note(key)
+            {
+                // Full when the other thread is behind: there will be a next window.
+                let _ = self.noisy.try_send(key);
             }
         }
         if is_foreign {
@@ -187,23 +199,24 @@ impl Batch<'_> {
     }
 
     /// Says what happened at a place in a watched directory.
-    fn tell(&mut self, directory: ObjectId, place: &Place<'_>, mask: u64, is_directory: bool) {
+    fn tell(&self, member: Member, directory: ObjectId, place: &Place<'_>, mask: u64, is_directory: bool) {
         if matches!(place.name, b"." | b"") {
             // To set nothing but the time of change is a modification, also of a directory.
             if mask & (libc::FAN_ATTRIB | libc::FAN_MODIFY) != 0 {
-                self.turn.send(WatchEvent::Itself { directory });
+                self.audience.tell(member, WatchEvent::Itself { directory });
             }
             return;
         }
         // A name that can't be a `Name` can't be mirrored either.
         let Ok(name) = Name::new(place.name) else { return };
         for (_, hint) in HINTS.into_iter().filter(|(bits, _)| mask & bits != 0) {
-            self.turn.send(WatchEvent::At {
+            let event = WatchEvent::At {
                 directory,
                 name: name.clone(),
                 hint,
                 is_directory,
-            });
+            };
+            self.audience.tell(member, event);
         }
     }
 }

@@ -12,7 +12,7 @@ const ROOT: ObjectId = ObjectId::ROOT;
 impl Fanotify {
     /// From the first mark on, renames are told in two events, as they are before Linux 5.17.
     pub(in crate::watch) fn pretend_without_renames(&self) {
-        self.shared.has_rename.store(false, Ordering::Relaxed);
+        self.group.shared.has_rename.store(false, Ordering::Relaxed);
     }
 }
 
@@ -26,7 +26,7 @@ fn options() -> FanotifyOptions {
 /// A bench, and what its watcher shares with its threads.
 fn bench() -> Option<(Bench, Arc<Shared>)> {
     let (watcher, directory) = fanotify(&options())?;
-    let shared = watcher.shared.clone();
+    let shared = watcher.group.shared.clone();
     Some((Bench::new(watcher, directory), shared))
 }
 
@@ -152,6 +152,66 @@ fn an_overflow_of_the_kernel_is_told() {
     while bench.next() != last {}
 }
 
+/// Trees on one file system have one group and one reader; each is told of its own, and of what they have in common.
+#[test]
+fn trees_on_one_file_system_share_a_group() {
+    let Some((_, directory)) = fanotify(&options()) else {
+        return;
+    };
+    let join = |path: &std::path::Path| {
+        let (outgoing, events) = Outgoing::new(100);
+        let root = File::open(path).unwrap();
+        let mut watcher = Fanotify::join(&options(), root.as_fd(), outgoing, events.clone()).unwrap();
+        watcher.watch(ROOT, root.as_fd()).unwrap();
+        (watcher, events)
+    };
+    let created = |name: &[u8], directory| WatchEvent::At {
+        directory,
+        name: super::super::tests::name(name),
+        hint: Hint::Created,
+        is_directory: false,
+    };
+    let [outer, inner] = ["outer", "outer/inner"].map(|below| directory.path().join(below));
+    fs::create_dir_all(&inner).unwrap();
+    let (mut first, of_first) = join(&outer);
+    let (second, of_second) = join(&inner);
+    assert!(Arc::ptr_eq(&first.group, &second.group));
+    let handle = File::open(&inner).unwrap();
+    first.watch(ObjectId(2), handle.as_fd()).unwrap();
+    symlink("x", inner.join("both")).unwrap();
+    assert_eq!(of_first.recv_timeout(LONG), Ok(created(b"both", ObjectId(2))));
+    assert_eq!(of_second.recv_timeout(LONG), Ok(created(b"both", ROOT)));
+    // Between two directories of one tree it is a rename; to the other one, something came.
+    fs::rename(inner.join("both"), outer.join("one")).unwrap();
+    let place = |directory, text: &[u8]| (directory, name(text));
+    let is_rename = |event: &WatchEvent| {
+        matches!(event, WatchEvent::Renamed { from, to, .. }
+            if (from, to) == (&place(ObjectId(2), b"both"), &place(ROOT, b"one")))
+    };
+    while !is_rename(&of_first.recv_timeout(LONG).unwrap()) {}
+    assert!(matches!(
+        of_second.recv_timeout(LONG),
+        Ok(WatchEvent::At {
+            hint: Hint::Vanished,
+            ..
+        })
+    ));
+    // The root of the inner tree stands in the outer one, which is told itself.
+    fs::rename(&inner, outer.join("elsewhere")).unwrap();
+    let gone = WatchEvent::Gone { directory: ROOT };
+    assert_eq!(of_second.recv_timeout(LONG).as_ref(), Ok(&gone));
+    // Who leaves takes nothing along.
+    drop(first);
+    symlink("x", outer.join("elsewhere/late")).unwrap();
+    // That something left is said for both sides of a rename.
+    let mut told = of_second.recv_timeout(LONG).unwrap();
+    while told == gone {
+        told = of_second.recv_timeout(LONG).unwrap();
+    }
+    assert_eq!(told, created(b"late", ROOT));
+    assert_eq!(second.watched(), 1);
+}
+
 /// Our own queue is never longer than asked, and what did not fit is told.
 #[test]
 fn a_full_queue_overflows() {
@@ -205,7 +265,7 @@ fn what_it_costs() {
     }) else {
         return;
     };
-    let shared = watcher.shared.clone();
+    let shared = watcher.group.shared.clone();
     let mut bench = Bench::new(watcher, directory);
     // Foreign events, spread over directories like those of a compiler at work.
     for number in 0..20 {
@@ -255,10 +315,12 @@ fn what_it_costs() {
             kind: 1,
             bytes: &number.to_ne_bytes(),
         };
-        directories.insert(&handle, 1, ObjectId(number + 2)).unwrap();
+        directories
+            .insert(Member(0), &handle, 1, ObjectId(number + 2))
+            .unwrap();
     }
     let each = (resident_bytes() - before) / 1_000_000;
-    println!("{} directories: {each} bytes each", directories.len());
+    println!("{} directories: {each} bytes each", directories.len(Member(0)));
 }
 
 /// Nanoseconds of processor that this process's thread of this name has used.

@@ -2,7 +2,7 @@
 
 use super::super::WatchEvent;
 use super::super::flush::Flushes;
-use super::super::outgoing::Outgoing;
+use super::super::table::Member;
 use super::{Shared, Watches};
 use crate::engine::pending::Hint;
 use driftless_protocol::{Name, ObjectId};
@@ -17,13 +17,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Of how many things that left a directory is remembered which, until it is told where they came. The kernel tells both
 /// in one breath, but others may speak between.
-const LEAVING_MAX: usize = 16;
+const LEAVING_MAX: usize = 64;
 
-/// What left a watched directory last: the cookie that its arrival will have, and its place.
-type Leaving = VecDeque<(u32, (ObjectId, Name))>;
+/// What left a watched directory last: the cookie that its arrival will have, who watches, and its place.
+type Leaving = VecDeque<(u32, Member, (ObjectId, Name))>;
 
 /// Reads until told to stop, or until the kernel gives no more events. The channel is disconnected afterwards.
-pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
+pub(super) fn run(shared: &Shared) {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
     let mut leaving = Leaving::new();
     let mut flushes = Flushes::new(&shared.flushes);
@@ -35,19 +35,20 @@ pub(super) fn run(shared: &Shared, outgoing: &Outgoing) {
         ];
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return outgoing.close(),
+            Err(_) => return shared.audience().close(),
         }
         if !waiting[1].revents().is_empty() {
             return;
         }
         flushes.take(|| rustix::io::ioctl_fionread(&shared.inotify).ok());
-        match read_buffer(shared, &mut buffer, &mut leaving, outgoing) {
+        match read_buffer(shared, &mut buffer, &mut leaving) {
             Ok(bytes) => flushes.note_read(bytes),
             Err(Errno::AGAIN) => flushes.note_empty(),
             Err(Errno::INTR) => {}
-            Err(_) => return outgoing.close(),
+            Err(_) => return shared.audience().close(),
         }
-        if let Some(patience) = outgoing.patience().and_then(|time| Timespec::try_from(time).ok()) {
+        let patience = shared.audience().patience();
+        if let Some(patience) = patience.and_then(|time| Timespec::try_from(time).ok()) {
             let mut waiting = [
                 PollFd::new(&shared.stop, PollFlags::IN),
                 PollFd::new(&shared.flushes, PollFlags::IN),
@@ -62,23 +63,32 @@ fn read_buffer(
     shared: &Shared,
     buffer: &mut [MaybeUninit<u8>],
     leaving: &mut Leaving,
-    outgoing: &Outgoing,
 ) -> Result<u64, Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
     let mut event = events.next()?;
     let mut watches = shared.watches();
-    let mut turn = outgoing.turn();
+    let audience = shared.audience();
     let mut bytes = 0;
     loop {
         bytes += length(&event);
-        if may_have_moved_the_root(&event, &watches) {
+        for member in roots_that_may_have_moved(&event, &watches) {
             let directory = ObjectId::ROOT;
-            turn.send(WatchEvent::Gone { directory });
+            audience.tell(member, WatchEvent::Gone { directory });
         }
-        if let Some(event) = translate(&event, &mut watches, leaving) {
-            turn.send(event);
+        let happened = event.events();
+        if happened.contains(ReadFlags::QUEUE_OVERFLOW) {
+            audience.tell_of_loss();
+        } else if happened.contains(ReadFlags::IGNORED) {
+            // `Gone` was said by the event before this one, unless the watch was given up by us.
+            watches.end(event.wd());
+        } else {
+            for &(member, directory) in watches.table.get(&event.wd()) {
+                if let Some(event) = translate(&event, member, directory, leaving) {
+                    audience.tell(member, event);
+                }
+            }
         }
         if events.is_buffer_empty() {
             return Ok(bytes);
@@ -94,39 +104,43 @@ fn length(event: &Event<'_>) -> u64 {
     FIXED_BYTES + name.next_multiple_of(FIXED_BYTES)
 }
 
-/// A directory left, or was put in the place of another, where the root stands.
-fn may_have_moved_the_root(event: &Event<'_>, watches: &Watches) -> bool {
+/// The trees whose root may be what left, or was put in the place of another directory, where it stands.
+fn roots_that_may_have_moved<'a>(
+    event: &Event<'_>,
+    watches: &'a Watches,
+) -> impl Iterator<Item = Member> + use<'a> {
     const LEAVES: ReadFlags = ReadFlags::DELETE
         .union(ReadFlags::MOVED_FROM)
         .union(ReadFlags::MOVED_TO);
-    let happened = event.events();
-    watches.above_root == Some(event.wd())
-        && happened.contains(ReadFlags::ISDIR)
-        && happened.intersects(LEAVES)
+    let (happened, descriptor) = (event.events(), event.wd());
+    let is_told = happened.contains(ReadFlags::ISDIR) && happened.intersects(LEAVES);
+    let above = watches.above_roots.iter();
+    above
+        .filter(move |(_, above)| is_told && **above == descriptor)
+        .map(|(member, _)| *member)
 }
 
-fn translate(event: &Event<'_>, watches: &mut Watches, leaving: &mut Leaving) -> Option<WatchEvent> {
+/// What an event means to one who watches the directory under this number.
+fn translate(
+    event: &Event<'_>,
+    member: Member,
+    directory: ObjectId,
+    leaving: &mut Leaving,
+) -> Option<WatchEvent> {
     let happened = event.events();
-    if happened.contains(ReadFlags::QUEUE_OVERFLOW) {
-        return Some(WatchEvent::Overflow);
-    }
-    if happened.contains(ReadFlags::IGNORED) {
-        // `Gone` was said by the event before this one, unless the watch was given up by us.
-        watches.end(event.wd());
-        return None;
-    }
-    let directory = watches.table.get(&event.wd())?;
     match event.file_name() {
         // A name that can't be a `Name` (longer than 255 bytes) can't be mirrored either.
         Some(name) => {
             let place = (directory, Name::new(name.to_bytes()).ok()?);
             if happened.contains(ReadFlags::MOVED_FROM) {
                 leaving.truncate(LEAVING_MAX - 1);
-                leaving.push_front((event.cookie(), place.clone()));
+                leaving.push_front((event.cookie(), member, place.clone()));
             }
-            let left = leaving.iter().position(|(cookie, _)| *cookie == event.cookie());
+            let left = leaving
+                .iter()
+                .position(|(cookie, who, _)| (*cookie, *who) == (event.cookie(), member));
             if happened.contains(ReadFlags::MOVED_TO)
-                && let Some((_, from)) = left.and_then(|at| leaving.remove(at))
+                && let Some((_, _, from)) = left.and_then(|at| leaving.remove(at))
             {
                 return Some(WatchEvent::Renamed {
                     from,

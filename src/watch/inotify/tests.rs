@@ -370,7 +370,7 @@ fn an_overflow_of_the_kernel_is_told() {
     File::create(bench.path("b")).unwrap();
     bench.expect(&[file("a", Hint::Created), file("a", Hint::Closed)]);
     bench.expect(&[file("b", Hint::Created), file("b", Hint::Closed)]);
-    let held = bench.watcher.shared.watches();
+    let held = bench.watcher.instance.shared.watches();
     // The reader takes one buffer before it is held up. Equal events in a row are one, so two files take turns.
     for _ in 0..limit / 2 + 4_096 {
         for name in ["a", "b"] {
@@ -446,7 +446,55 @@ fn a_watch_that_ends_while_it_is_added_leaves_nothing() {
     };
     watches.end(5);
     assert!(watches.ended.unwrap().contains(&5));
-    assert_eq!(watches.table.len(), 0);
+    assert!(watches.table.get(&5).is_empty());
+}
+
+/// Trees on one device have one instance; a directory of both keeps its watch until both have left it.
+#[test]
+fn trees_on_one_device_share_an_instance() {
+    let directory = tempfile::tempdir().unwrap();
+    let handle = File::open(directory.path()).unwrap();
+    let device = rustix::fs::fstat(&handle).unwrap().st_dev;
+    let mut trees: Vec<_> = (0..3)
+        .map(|_| {
+            let (outgoing, events) = Outgoing::new(100);
+            let mut watcher = Inotify::join(device, outgoing, events.clone()).unwrap();
+            watcher.watch(ROOT, handle.as_fd()).unwrap();
+            (watcher, events)
+        })
+        .collect();
+    assert!(Arc::ptr_eq(&trees[0].0.instance, &trees[1].0.instance));
+    drop(trees.remove(0));
+    trees[0].0.unwatch(ROOT);
+    assert_eq!((trees[0].0.watched(), trees[1].0.watched()), (0, 1));
+    symlink("x", directory.path().join("a")).unwrap();
+    let told = trees[1].1.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(
+            told,
+            WatchEvent::At {
+                hint: Hint::Created,
+                ..
+            }
+        ),
+        "{told:?}"
+    );
+    assert!(trees[0].1.is_empty());
+    // Nor does one that leaves without having watched it.
+    let (left, watch) = (trees.remove(0), trees.remove(0));
+    drop(left);
+    symlink("x", directory.path().join("b")).unwrap();
+    let told = watch.1.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(
+            told,
+            WatchEvent::At {
+                hint: Hint::Created,
+                ..
+            }
+        ),
+        "{told:?}"
+    );
 }
 
 #[test]
