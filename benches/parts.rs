@@ -8,7 +8,7 @@
 
 use driftless::daemon::home::Home;
 use driftless::daemon::sender::Source;
-use driftless::daemon::{Deletes, Gate, SenderOptions, TargetOptions, WatchChoice, WatchOptions};
+use driftless::daemon::{Deletes, Gate, SenderOptions, TargetOptions, Turns, WatchChoice, WatchOptions};
 use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
@@ -267,6 +267,8 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         requests: None,
         audit: false,
         gate: Gate::default(),
+        walks: Turns::default(),
+        transfers: Turns::default(),
         watch: WatchOptions {
             choice: WatchChoice::Poll,
             ..WatchOptions::default()

@@ -16,12 +16,12 @@ use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
     DaemonError, Deletes, Gate, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
-    WatchChoice, WatchOptions, sender,
+    Turns, WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::{DeleteLimit, DeleteLimitError};
-use crate::net::{Compression, LinkOptions, Shortcut};
+use crate::net::{Compression, LinkOptions, Shortcut, Sockets};
 use clap::{Args, ValueEnum};
 use driftless_certs::{Fingerprint, Identity, TrustStore};
 use driftless_protocol::RelPath;
@@ -202,6 +202,8 @@ impl SendArgs {
             requests: None,
             audit: self.audit,
             gate: Gate::default(),
+            walks: Turns::default(),
+            transfers: Turns::default(),
             watch: WatchOptions {
                 choice,
                 audit: self.timing.audit(),
@@ -224,7 +226,10 @@ impl SendArgs {
                 missing: self.existing,
                 newer: self.update,
             },
-            link: end.link.clone(),
+            link: LinkOptions {
+                sockets: Some(session.sockets.clone()),
+                ..end.link.clone()
+            },
         }
     }
 }
@@ -254,6 +259,8 @@ pub(super) struct Session {
     pub(super) home: Home,
     pub(super) identity: Identity,
     pub(super) stop: Stop,
+    /// For all connections to targets.
+    pub(super) sockets: Sockets,
     runtime: Option<Runtime>,
     handle: Handle,
 }
@@ -277,6 +284,7 @@ impl Session {
             home,
             identity,
             stop,
+            sockets: Sockets::default(),
             runtime: Some(runtime),
             handle,
         })

@@ -312,7 +312,7 @@ mod tests {
             "driftless invite --module m --expires 10m --address nas:1 --address nas:2",
             "driftless pair code",
             "driftless daemon",
-            "driftless daemon --config /etc/x.toml --pid-file /run/x.pid --json -v",
+            "driftless daemon --config /etc/x.toml --pid-file /run/x.pid --max-transfers 4 --json -v",
             "driftless config check",
             "driftless config show --config x.toml --json",
             "driftless import-lsyncd /etc/lsyncd.conf.lua",

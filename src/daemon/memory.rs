@@ -23,6 +23,22 @@ impl Spent {
     }
 }
 
+/// Gives back what connections that came to rest have freed.
+#[derive(Debug, Default)]
+pub struct Rested {
+    rests: u64,
+}
+
+impl Rested {
+    /// Called every few seconds: does nothing if no connection came to rest since the last call.
+    pub fn tend(&mut self) {
+        let rests = crate::net::rests();
+        if std::mem::replace(&mut self.rests, rests) != rests {
+            crate::fs::give_memory_back();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 pub mod barrier;
 pub mod control;
+mod crew;
 pub mod events;
 pub mod home;
 pub mod hooks;
@@ -15,13 +16,17 @@ pub mod receiver;
 pub mod sender;
 pub mod status;
 pub mod survey;
+mod turns;
 pub mod verify;
 pub mod watchdog;
 
+pub use memory::Rested;
 pub use options::{
     Backlog, Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
     SenderOptions, Silent, Summary, TargetOptions, verbs,
 };
+
+pub use turns::{Turn, Turns};
 
 pub use crate::watch::{WatchChoice, WatchOptions};
 
@@ -61,10 +66,20 @@ pub struct Gate {
     inner: Arc<std::sync::Mutex<GateInner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct GateInner {
     is_closed: bool,
-    wakers: Vec<crossbeam_channel::Sender<()>>,
+    /// Replaced at each change, which everybody who waits for the next one sees.
+    change: (crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>),
+}
+
+impl Default for GateInner {
+    fn default() -> GateInner {
+        GateInner {
+            is_closed: false,
+            change: crossbeam_channel::bounded(0),
+        }
+    }
 }
 
 impl Gate {
@@ -73,7 +88,7 @@ impl Gate {
         let mut inner = self.lock();
         let is_change = std::mem::replace(&mut inner.is_closed, is_closed) != is_closed;
         if is_change {
-            inner.wakers.clear();
+            inner.change = crossbeam_channel::bounded(0);
         }
         is_change
     }
@@ -83,11 +98,10 @@ impl Gate {
         self.lock().is_closed
     }
 
-    /// A channel that disconnects when the gate is next opened or closed, to be waited on beside others.
+    /// A channel that disconnects when the gate is next opened or closed, to be waited on beside others. Who asks for it
+    /// again and again leaves nothing behind.
     pub fn channel(&self) -> crossbeam_channel::Receiver<()> {
-        let (sender, receiver) = crossbeam_channel::bounded(0);
-        self.lock().wakers.push(sender);
-        receiver
+        self.lock().change.1.clone()
     }
 
     /// Replaces a channel that has told of a change, and would otherwise tell of it for ever.
@@ -105,20 +119,33 @@ impl Gate {
 }
 
 /// A wish to stop, shared between threads.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Stop {
     requested: Arc<AtomicBool>,
-    wakers: Arc<std::sync::Mutex<Vec<crossbeam_channel::Sender<()>>>>,
+    /// Taken when stopping is asked, which everybody who waits for `gone` sees.
+    open: Arc<std::sync::Mutex<Option<crossbeam_channel::Sender<()>>>>,
+    gone: crossbeam_channel::Receiver<()>,
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        let (open, gone) = crossbeam_channel::bounded(0);
+        Stop {
+            requested: Arc::default(),
+            open: Arc::new(std::sync::Mutex::new(Some(open))),
+            gone,
+        }
+    }
 }
 
 impl Stop {
     /// Asks to stop, once and for all.
     pub fn request(&self) {
         self.requested.store(true, Ordering::Release);
-        self.wakers
+        self.open
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clear();
+            .take();
     }
 
     /// Whether that was asked.
@@ -126,17 +153,10 @@ impl Stop {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// A channel that disconnects when stopping is asked, to be waited on beside others.
+    /// A channel that disconnects when stopping is asked, to be waited on beside others. All have the same one, so that who
+    /// asks for it again and again leaves nothing behind.
     pub fn channel(&self) -> crossbeam_channel::Receiver<()> {
-        let (sender, receiver) = crossbeam_channel::bounded(0);
-        let mut wakers = self
-            .wakers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !self.is_requested() {
-            wakers.push(sender);
-        }
-        receiver
+        self.gone.clone()
     }
 }
 
@@ -155,7 +175,17 @@ mod tests {
         assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
         gate.renew(&mut channel);
         assert_eq!(channel.try_recv(), Err(TryRecvError::Empty));
-        gate.renew(&mut channel);
-        assert_eq!(gate.lock().wakers.len(), 1);
+    }
+
+    #[test]
+    fn a_stop_is_told_to_all_who_asked_before_and_after() {
+        let stop = Stop::default();
+        let before = stop.channel();
+        assert_eq!(before.try_recv(), Err(TryRecvError::Empty));
+        stop.clone().request();
+        assert!(stop.is_requested());
+        for channel in [before, stop.channel()] {
+            assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
+        }
     }
 }

@@ -121,6 +121,11 @@ pub struct SenderOptions {
     pub audit: bool,
     /// While it is closed, nothing is sent and no connection kept; the tree is watched on.
     pub gate: super::Gate,
+    /// Turns at walking the tree, where many mirrors start at once.
+    pub walks: super::Turns,
+    /// Turns at bringing the target in sync: from connecting to the first moment at which it is, or to the end of the
+    /// connection. What changes after that moment leaves at once.
+    pub transfers: super::Turns,
     /// What watches the tree.
     pub watch: WatchOptions,
     /// How changes settle and gather before they leave.

@@ -57,7 +57,7 @@ pub use holes::Holes;
 pub use inplace::InPlace;
 pub use list::Listing;
 pub use lock::{LockError, LockRelation, TreeLock};
-pub use memory::give_memory_back;
+pub use memory::{give_memory_back, limit_heaps};
 pub use meta::{Applied, Metadata};
 pub use priority::{IoPriority, set_io_priority, set_niceness};
 pub use private::{displaced_from, displaced_name, is_private_name, private_name};

@@ -19,11 +19,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 /// Connections at a time of peers that were let in.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 2_048;
 /// Connections for pairing at a time: whoever has a key may open one, so they take no place of those that are let in.
 const PAIRINGS_MAX: usize = 16;
-/// Connections at a time of one identity.
-const CONNECTIONS_PER_PEER_MAX: usize = 8;
+/// Connections at a time of one identity: each of its mirrors has one.
+const CONNECTIONS_PER_PEER_MAX: usize = 1_024;
+/// So many of them may have as much under way as the streams' windows allow; each further one has [`FURTHER_WINDOW_BYTES`].
+const WIDE_CONNECTIONS_PER_PEER: usize = 4;
+/// What a peer may send over a further connection before somebody reads, so that one with very many cannot have this end hold
+/// 45 MB for each.
+const FURTHER_WINDOW_BYTES: u32 = 1 << 20;
 /// How long a taken port is tried again.
 const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a peer may send before it is known whether it is allowed here: its hello and its first message fit several times.
@@ -182,20 +187,23 @@ impl Connected {
         self.mirroring.values().sum::<usize>() >= CONNECTIONS_MAX
     }
 
-    /// Counts one more, if it may come in.
-    fn enter(&mut self, peer: Fingerprint, alpn: Alpn) -> bool {
+    /// Counts one more, if it may come in, and tells how many of its kind the peer has now.
+    fn enter(&mut self, peer: Fingerprint, alpn: Alpn) -> Option<usize> {
         match alpn {
-            Alpn::Pair if self.pairing < PAIRINGS_MAX => self.pairing += 1,
-            Alpn::Mirror if !self.is_full() => {
-                let count = self.mirroring.get(&peer).copied().unwrap_or(0);
-                if count >= CONNECTIONS_PER_PEER_MAX {
-                    return false;
-                }
-                self.mirroring.insert(peer, count + 1);
+            Alpn::Pair if self.pairing < PAIRINGS_MAX => {
+                self.pairing += 1;
+                Some(1)
             }
-            Alpn::Pair | Alpn::Mirror => return false,
+            Alpn::Mirror if !self.is_full() => {
+                let count = self.mirroring.get(&peer).map_or(1, |count| count + 1);
+                if count > CONNECTIONS_PER_PEER_MAX {
+                    return None;
+                }
+                self.mirroring.insert(peer, count);
+                Some(count)
+            }
+            Alpn::Pair | Alpn::Mirror => None,
         }
-        true
     }
 
     fn leave(&mut self, peer: Fingerprint, alpn: Alpn) {
@@ -215,6 +223,8 @@ struct Seat {
     connected: Arc<Mutex<Connected>>,
     peer: Fingerprint,
     alpn: Alpn,
+    /// How much the peer may send over the connection before somebody reads.
+    window: u32,
 }
 
 impl Drop for Seat {
@@ -272,7 +282,7 @@ impl Door {
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
         if alpn == Alpn::Mirror {
-            connection.set_receive_window(CONNECTION_WINDOW_BYTES.into());
+            connection.set_receive_window(seat.window.into());
             connection.set_max_concurrent_uni_streams((OP_STREAMS + BULK_STREAMS).into());
         }
         let greeted = tokio::time::timeout(deadline, greet(&connection)).await;
@@ -317,10 +327,16 @@ impl Door {
 
     fn seat(&self, peer: Fingerprint, alpn: Alpn) -> Option<Seat> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        connected.enter(peer, alpn).then(|| Seat {
+        let count = connected.enter(peer, alpn)?;
+        let window = match count <= WIDE_CONNECTIONS_PER_PEER {
+            true => CONNECTION_WINDOW_BYTES,
+            false => FURTHER_WINDOW_BYTES,
+        };
+        Some(Seat {
             connected: self.connected.clone(),
             peer,
             alpn,
+            window,
         })
     }
 }

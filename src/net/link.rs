@@ -2,9 +2,13 @@
 
 use super::compression::{Compression, Queue, Steering};
 use super::congestion::{PathMemory, Permit, memory_of};
-use super::packed::{Pieces, UnpackError, pack, pieces, read_pieces, unpack, write_pieces};
+use super::packed::{
+    Packer, Pieces, UnpackError, pieces, read_pieces, unpack, unpack_now_and_then, write_pieces,
+};
+use super::shift::Outlet;
 use super::shortcut::{Room, Side};
 use super::silence::{self, Silence};
+use super::sockets::any;
 use super::transport::{
     BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint,
     escaped, no_answer, transport,
@@ -32,7 +36,8 @@ const PRIORITY_OPS: i32 = 1;
 const PRIORITY_BULK: i32 = 0;
 /// Content bytes that one frame of an op stream gathers; the rest of a frame's limit is for names and numbers.
 const FRAME_CONTENT_BYTES: usize = 256 << 10;
-pub(super) const CONTROL_QUEUE: usize = 1_024;
+/// Places are allocated from the start, some 150 bytes each.
+const CONTROL_QUEUE: usize = 64;
 pub(super) const OP_QUEUE: usize = 64;
 const BULK_QUEUE: usize = 8;
 /// Frames of ops, and of ranges, that have arrived and that nobody has taken yet.
@@ -159,17 +164,17 @@ impl Shared {
         runtime: &tokio::runtime::Handle,
         send: quinn::SendStream,
         compression: Compression,
-    ) -> std::io::Result<Sender<Out>> {
-        let (outgoing, waiting) = bounded::<Out>(CONTROL_QUEUE);
+    ) -> Outlet<Out> {
         let (packed, to_write) = pieces();
         runtime.spawn(write_pieces(send, to_write));
-        let shared = self.clone();
-        thread("control-out", move || {
-            if let Err(error) = pack(&waiting, &packed, compression, &[], |message, _| message) {
-                shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
-            }
-        })?;
-        Ok(outgoing)
+        let stream = Packer::new(packed, compression, &[]);
+        Outlet::new(
+            "control-out",
+            CONTROL_QUEUE,
+            vec![stream],
+            self.clone(),
+            |stream, waiting| stream.pack(waiting, |message, _| message),
+        )
     }
 
     /// Starts the peer's direction of the control stream.
@@ -177,14 +182,17 @@ impl Shared {
         &self,
         runtime: &tokio::runtime::Handle,
         receive: quinn::RecvStream,
-    ) -> std::io::Result<Receiver<In>> {
+    ) -> Receiver<In> {
         let (messages, incoming) = bounded::<In>(CONTROL_QUEUE);
-        let (to_read, mut read) = pieces();
-        let reading = self.clone();
+        let (to_read, read) = pieces();
+        let (reading, unpacking) = (self.clone(), self.clone());
         runtime.spawn(async move { reading.read(receive, to_read).await });
-        let shared = self.clone();
-        thread("control-in", move || shared.unpack_all(&mut read, &messages))?;
-        Ok(incoming)
+        runtime.spawn(async move {
+            if let Err(error) = unpack_now_and_then(read, messages).await {
+                unpacking.refuse(&error);
+            }
+        });
+        incoming
     }
 
     async fn read(&self, stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
@@ -229,15 +237,7 @@ fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
 }
 
 /// Hands ops to the op streams.
-#[derive(Debug, Clone)]
-pub struct OpSender(pub(super) Sender<OpMessage>);
-
-impl OpSender {
-    /// Waits for room.
-    pub fn send(&self, message: OpMessage) -> Result<(), Ended> {
-        self.0.send(message).map_err(|_| Ended)
-    }
-}
+pub type OpSender = Outlet<OpMessage>;
 
 /// A range that has arrived.
 #[derive(Debug)]
@@ -319,7 +319,7 @@ impl BulkSender {
 #[derive(Debug)]
 pub struct SenderLink {
     pub(super) shared: Shared,
-    pub(super) control: Sender<ToReceiver>,
+    pub(super) control: Outlet<ToReceiver>,
     pub(super) incoming: Receiver<ToSender>,
     pub(super) ops: OpSender,
     pub(super) bulk: BulkSender,
@@ -351,7 +351,7 @@ impl SenderLink {
                     let (control, silence) = (link.control.clone(), link.silence.clone());
                     runtime.spawn(silence::watch(watched, permit, 0, silence, move || {
                         // Asks for what is promised already: it has to be acknowledged, and means nothing.
-                        let _ = control.try_send(ToReceiver::Flush { number: 0 });
+                        let _ = control.offer(ToReceiver::Flush { number: 0 });
                     }));
                     return Ok(link);
                 }
@@ -371,21 +371,18 @@ impl SenderLink {
         address: SocketAddr,
         options: &LinkOptions,
     ) -> Result<SenderLink, ConnectError> {
-        let failed = |error: std::io::Error| ConnectError::Failed(error.to_string());
         let (send, mut receive) = runtime
             .block_on(say_hello(&connection))
             .map_err(|error| connect_error(&error, address, options))?;
         let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared
-            .send_control(runtime, send, options.compression)
-            .map_err(failed)?;
+        let control = shared.send_control(runtime, send, options.compression);
         // A connection that is gone by now says why when the hello is waited for.
         for message in first {
             let _ = control.send(message);
         }
         let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
-        let incoming = shared.receive_control(runtime, receive).map_err(failed)?;
-        let (ops, bulk) = Self::start(runtime, &connection, &shared, options).map_err(failed)?;
+        let incoming = shared.receive_control(runtime, receive);
+        let (ops, bulk) = Self::start(runtime, &connection, &shared, options);
         Ok(SenderLink {
             shared,
             control,
@@ -404,19 +401,20 @@ impl SenderLink {
         connection: &quinn::Connection,
         shared: &Shared,
         options: &LinkOptions,
-    ) -> std::io::Result<(OpSender, BulkSender)> {
+    ) -> (OpSender, BulkSender) {
         let compression = options.compression;
-        let (ops, waiting) = bounded(OP_QUEUE);
-        for _ in 0..OP_STREAMS {
+        let streams = (0..OP_STREAMS).map(|_| {
             let (packed, to_write) = pieces();
             runtime.spawn(write_new_stream(connection.clone(), PRIORITY_OPS, to_write));
-            let (waiting, shared) = (waiting.clone(), shared.clone());
-            thread("ops-out", move || {
-                if let Err(error) = pack(&waiting, &packed, compression, &[OP_STREAM], collect_ops) {
-                    shared.close(CloseCode::Violation, &format!("cannot encode: {error}"));
-                }
-            })?;
-        }
+            Packer::new(packed, compression, &[OP_STREAM])
+        });
+        let ops = Outlet::new(
+            "ops-out",
+            OP_QUEUE,
+            streams.collect(),
+            shared.clone(),
+            |stream, waiting| stream.pack(waiting, collect_ops),
+        );
         let (bulk, frames) = mpsc::channel(BULK_QUEUE);
         let frames = Arc::new(tokio::sync::Mutex::new(frames));
         for _ in 0..BULK_STREAMS {
@@ -426,11 +424,11 @@ impl SenderLink {
             way: BulkWay::Network(bulk),
             steering: Arc::new(Steering::new(compression)),
         };
-        Ok((OpSender(ops), bulk))
+        (ops, bulk)
     }
 
     /// Messages to the receiver.
-    pub fn control(&self) -> &Sender<ToReceiver> {
+    pub fn control(&self) -> &Outlet<ToReceiver> {
         &self.control
     }
 
@@ -532,19 +530,24 @@ async fn dial(
     options: &LinkOptions,
 ) -> Result<(quinn::Endpoint, quinn::Connection, Arc<Permit>), ConnectError> {
     let failed = |error: &dyn fmt::Display| ConnectError::Failed(error.to_string());
-    let any: SocketAddr = if address.is_ipv6() {
-        ([0u16; 8], 0).into()
-    } else {
-        ([0u8; 4], 0).into()
+    let shared = options.sockets.as_ref().filter(|_| options.limiter.is_none());
+    let endpoint = match shared {
+        Some(sockets) => sockets.endpoint_for(address),
+        None => endpoint(any(address), None, None, options.limiter.clone()),
     };
-    let endpoint = endpoint(any, None, None, options.limiter.clone()).map_err(|error| failed(&error))?;
+    let endpoint = endpoint.map_err(|error| failed(&error))?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let permit = Arc::<Permit>::default();
     config.transport_config(transport(options, 0, 0, CONNECTION_WINDOW_BYTES, permit.clone()));
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| {
+            if let Some(sockets) = shared {
+                sockets.forget(address);
+            }
+            failed(&error)
+        })?;
     match tokio::time::timeout(options.connect_timeout, connecting).await {
         Ok(Ok(connection)) => Ok((endpoint, connection, permit)),
         Ok(Err(error)) => Err(connect_error(&error, address, options)),
@@ -617,12 +620,21 @@ pub(super) async fn dial_and_greet(
     Ok((endpoint, connection, send, receive))
 }
 
-async fn write_new_stream(connection: quinn::Connection, priority: i32, pieces: Pieces) {
-    let Ok(stream) = connection.open_uni().await else {
+/// Opens a stream when there is something to write, and writes it.
+async fn write_new_stream(connection: quinn::Connection, priority: i32, mut pieces: Pieces) {
+    let first = tokio::select! {
+        first = pieces.recv() => first,
+        // Else whoever packs would never hear of it.
+        _ = connection.closed() => None,
+    };
+    let Some(first) = first else { return };
+    let Ok(mut stream) = connection.open_uni().await else {
         return;
     };
     let _ = stream.set_priority(priority);
-    write_pieces(stream, pieces).await;
+    if stream.write_chunk(first.into()).await.is_ok() {
+        write_pieces(stream, pieces).await;
+    }
 }
 
 /// Opens a bulk stream with the first frame it gets, and writes frames for as long as there are any.
@@ -657,7 +669,7 @@ async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mute
 pub struct ReceiverLink {
     pub(super) shared: Shared,
     pub(super) peer: Fingerprint,
-    pub(super) control: Sender<ToSender>,
+    pub(super) control: Outlet<ToSender>,
     pub(super) incoming: Receiver<ToReceiver>,
     pub(super) ops: Receiver<OpFrame>,
     pub(super) bulk: Receiver<Range>,
@@ -674,8 +686,8 @@ impl ReceiverLink {
         permit: Arc<Permit>,
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared.send_control(runtime, send, options.compression)?;
-        let incoming = shared.receive_control(runtime, receive)?;
+        let control = shared.send_control(runtime, send, options.compression);
+        let incoming = shared.receive_control(runtime, receive);
         let asking = control.clone();
         runtime.spawn(silence::watch(
             connection.clone(),
@@ -684,7 +696,7 @@ impl ReceiverLink {
             Arc::default(),
             move || {
                 // Says nothing, but has to be acknowledged.
-                let _ = asking.try_send(ToSender::Ended(Runs::default()));
+                let _ = asking.offer(ToSender::Ended(Runs::default()));
             },
         ));
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
@@ -734,7 +746,7 @@ impl ReceiverLink {
     }
 
     /// Messages to the sender.
-    pub fn control(&self) -> &Sender<ToSender> {
+    pub fn control(&self) -> &Outlet<ToSender> {
         &self.control
     }
 
@@ -781,7 +793,7 @@ impl ReceiverLink {
 #[derive(Debug, Clone)]
 pub struct LinkHandle {
     shared: Shared,
-    control: Sender<ToSender>,
+    control: Outlet<ToSender>,
 }
 
 impl LinkHandle {
@@ -797,7 +809,7 @@ impl LinkHandle {
         };
         let before = connection.stats();
         // Says nothing, but has to be acknowledged.
-        if self.control.try_send(ToSender::Ended(Runs::default())).is_err() {
+        if self.control.offer(ToSender::Ended(Runs::default())).is_err() {
             return false;
         }
         let deadline = Instant::now() + patience.max(4 * before.path.rtt);

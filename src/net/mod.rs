@@ -14,8 +14,10 @@ mod limit;
 mod link;
 mod packed;
 mod pair;
+mod shift;
 mod shortcut;
 mod silence;
+mod sockets;
 mod transport;
 
 pub use compression::Compression;
@@ -25,8 +27,10 @@ pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{
     BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, Range, ReceiverLink, SenderLink,
 };
-pub use packed::{UnpackError, Unpacker};
+pub use packed::{UnpackError, Unpacker, rests};
 pub use pair::{PairLink, pair};
+pub use shift::Outlet;
 pub use shortcut::Shortcut;
 pub use silence::Silence;
+pub use sockets::Sockets;
 pub use transport::{ConnectError, LinkOptions, resolve};

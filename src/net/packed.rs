@@ -4,10 +4,12 @@
 //! the bytes. Each end stops when the channel on its other side closes.
 
 use super::compression::{Compression, Queue, Steering};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use driftless_protocol::codec::{self, CodecFault, FrameReader, Message};
 use driftless_protocol::limits::COMPRESSION_WINDOW_LOG_MAX;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
@@ -18,6 +20,8 @@ const PIECES: usize = 4;
 /// What is compressed at one level at least, since a change of level forgets what could be referred to.
 const LEVEL_BYTES_MIN: usize = 4 << 20;
 const PIECE_BYTES: usize = 64 << 10;
+/// How long there is nothing to say before a stream rests. What comes later cannot refer to what was before.
+const REST: Duration = Duration::from_secs(2);
 
 /// Bytes on their way to or from a tokio task.
 pub type Pieces = mpsc::Receiver<Vec<u8>>;
@@ -27,52 +31,117 @@ pub fn pieces() -> (mpsc::Sender<Vec<u8>>, Pieces) {
     mpsc::channel(PIECES)
 }
 
-/// Compresses messages until there are no more, or the stream is gone. `collect` turns one message and whatever else
-/// is waiting into one frame's message.
-pub fn pack<T, M: Message>(
-    waiting: &Receiver<T>,
-    stream: &mpsc::Sender<Vec<u8>>,
+/// How often a stream of this process came to rest, and its memory was freed.
+static RESTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a stream of this process came to rest since it began: a change tells that megabytes were freed, which the
+/// allocator may keep.
+pub fn rests() -> u64 {
+    RESTS.load(Ordering::Relaxed)
+}
+
+/// How a run of [`Packer::pack`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Nobody will send anything more, or the stream is gone.
+    Ended,
+    /// There was nothing to send for a while.
+    Idle,
+}
+
+/// Compresses messages for a stream.
+///
+/// What compresses has a megabyte of tables, and is made anew after a rest: most streams of a process with hundreds of
+/// mirrors have nothing to say.
+#[derive(Debug)]
+pub struct Packer {
+    stream: mpsc::Sender<Vec<u8>>,
     compression: Compression,
-    prefix: &[u8],
-    mut collect: impl FnMut(T, &Receiver<T>) -> M,
-) -> std::io::Result<()> {
-    if !prefix.is_empty() && stream.blocking_send(prefix.to_vec()).is_err() {
-        return Ok(());
+    /// Said first; empty once it was.
+    prefix: Vec<u8>,
+}
+
+impl Packer {
+    /// For a stream that begins with `prefix`. Nothing is sent before there is a message.
+    pub fn new(stream: mpsc::Sender<Vec<u8>>, compression: Compression, prefix: &[u8]) -> Packer {
+        Packer {
+            stream,
+            compression,
+            prefix: prefix.to_vec(),
+        }
     }
-    let steering = Steering::new(compression);
-    let mut level = steering.framing_level();
-    let mut encoder = encoder(Vec::new(), level)?;
-    let mut at_this_level = 0;
-    while let Ok(first) = waiting.recv() {
-        let mut next = Some(first);
-        // Everything that waits goes into one flush, within a piece's bytes.
-        while let Some(item) = next.take() {
-            let frame = codec::encode_frame(&collect(item, waiting))
-                .map_err(|fault| std::io::Error::new(std::io::ErrorKind::InvalidData, fault))?;
-            encoder.write_all(&frame)?;
-            at_this_level += frame.len();
-            if encoder.get_ref().len() < PIECE_BYTES {
-                next = waiting.try_recv().ok();
+
+    /// Compresses messages until there is none for a while. `collect` turns one message and whatever else is waiting into
+    /// one frame's message.
+    pub fn pack<T, M: Message>(
+        &mut self,
+        waiting: &Receiver<T>,
+        collect: impl FnMut(T, &Receiver<T>) -> M,
+    ) -> std::io::Result<Pause> {
+        match waiting.recv_timeout(REST) {
+            Ok(first) => self.pack_after(first, waiting, collect),
+            Err(RecvTimeoutError::Timeout) => Ok(Pause::Idle),
+            Err(RecvTimeoutError::Disconnected) => Ok(Pause::Ended),
+        }
+    }
+
+    fn pack_after<T, M: Message>(
+        &mut self,
+        first: T,
+        waiting: &Receiver<T>,
+        mut collect: impl FnMut(T, &Receiver<T>) -> M,
+    ) -> std::io::Result<Pause> {
+        let prefix = std::mem::take(&mut self.prefix);
+        if !prefix.is_empty() && self.stream.blocking_send(prefix).is_err() {
+            return Ok(Pause::Ended);
+        }
+        let steering = Steering::new(self.compression);
+        let mut level = steering.framing_level();
+        let mut encoder = encoder(Vec::new(), level)?;
+        let mut at_this_level = 0;
+        let mut first = Some(first);
+        while let Some(item) = first.take() {
+            let mut next = Some(item);
+            // Everything that waits goes into one flush, within a piece's bytes.
+            while let Some(item) = next.take() {
+                let frame = codec::encode_frame(&collect(item, waiting))
+                    .map_err(|fault| std::io::Error::new(std::io::ErrorKind::InvalidData, fault))?;
+                encoder.write_all(&frame)?;
+                at_this_level += frame.len();
+                if encoder.get_ref().len() < PIECE_BYTES {
+                    next = waiting.try_recv().ok();
+                }
+            }
+            encoder.flush()?;
+            // A lone message tells nothing: only what has more behind it can be too slow.
+            if !waiting.is_empty() {
+                steering.observe(Queue::of(self.stream.capacity(), self.stream.max_capacity()));
+            }
+            let wanted = steering.framing_level();
+            if wanted != level && at_this_level >= LEVEL_BYTES_MIN {
+                // zstd takes a new level with a new frame only, which knows nothing of what was before.
+                (level, at_this_level) = (wanted, 0);
+                let ended = encoder.finish()?;
+                encoder = self::encoder(ended, level)?;
+            }
+            let packed = std::mem::take(encoder.get_mut());
+            if self.stream.blocking_send(packed).is_err() {
+                return Ok(Pause::Ended);
+            }
+            match waiting.recv_timeout(REST) {
+                Ok(message) => first = Some(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(Pause::Ended),
             }
         }
-        encoder.flush()?;
-        // A lone message tells nothing: only what has more behind it can be too slow.
-        if !waiting.is_empty() {
-            steering.observe(Queue::of(stream.capacity(), stream.max_capacity()));
-        }
-        let wanted = steering.framing_level();
-        if wanted != level && at_this_level >= LEVEL_BYTES_MIN {
-            // zstd takes a new level with a new frame only, which knows nothing of what was before.
-            (level, at_this_level) = (wanted, 0);
-            let ended = encoder.finish()?;
-            encoder = self::encoder(ended, level)?;
-        }
-        let packed = std::mem::take(encoder.get_mut());
-        if stream.blocking_send(packed).is_err() {
-            return Ok(());
-        }
+        // The end of the frame lets the other side forget its window, too.
+        let rest = encoder.finish()?;
+        RESTS.fetch_add(1, Ordering::Relaxed);
+        Ok(match self.stream.blocking_send(rest) {
+            Ok(()) => Pause::Idle,
+            Err(_) => Pause::Ended,
+        })
     }
-    Ok(())
 }
 
 fn encoder(into: Vec<u8>, level: i32) -> std::io::Result<zstd::stream::write::Encoder<'static, Vec<u8>>> {
@@ -106,24 +175,60 @@ pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(
     unpacker.finish()
 }
 
+/// The same for a stream that mostly rests: there is a thread only while there is something to inflate, or while nobody takes
+/// the messages.
+pub async fn unpack_now_and_then<M: Message + Send + 'static>(
+    mut pieces: Pieces,
+    messages: Sender<M>,
+) -> Result<(), UnpackError> {
+    let mut unpacker = Unpacker::new()?;
+    while let Some(piece) = pieces.recv().await {
+        let messages = messages.clone();
+        let pushing = tokio::task::spawn_blocking(move || {
+            let is_taken = unpacker.push(&piece, &mut |message| messages.send(message).is_ok());
+            (unpacker, is_taken)
+        });
+        let is_taken;
+        // Fails when the runtime ends, or after a defect in the decoder, which then ends the link as well.
+        (unpacker, is_taken) = pushing.await.map_err(|_| UnpackError::Cut)?;
+        if !is_taken? {
+            return Ok(());
+        }
+    }
+    unpacker.finish()
+}
+
 /// Turns the bytes of a packed stream into messages; in memory that the window and one frame bound, whatever comes.
 pub struct Unpacker {
-    decoder: Decoder<'static>,
+    /// None at the beginning of a zstd frame: what was before cannot be referred to.
+    inflater: Option<Inflater>,
     frames: FrameReader,
+}
+
+struct Inflater {
+    decoder: Decoder<'static>,
     inflated: Vec<u8>,
+}
+
+impl Inflater {
+    fn new() -> Result<Inflater, UnpackError> {
+        let mut decoder = Decoder::new().map_err(UnpackError::Zstd)?;
+        decoder
+            .set_parameter(DParameter::WindowLogMax(COMPRESSION_WINDOW_LOG_MAX))
+            .map_err(UnpackError::Zstd)?;
+        Ok(Inflater {
+            decoder,
+            inflated: vec![0; PIECE_BYTES],
+        })
+    }
 }
 
 impl Unpacker {
     /// At the beginning of a stream.
     pub fn new() -> Result<Unpacker, UnpackError> {
-        let mut decoder = Decoder::new().map_err(UnpackError::Zstd)?;
-        decoder
-            .set_parameter(DParameter::WindowLogMax(COMPRESSION_WINDOW_LOG_MAX))
-            .map_err(UnpackError::Zstd)?;
         Ok(Unpacker {
-            decoder,
+            inflater: None,
             frames: FrameReader::default(),
-            inflated: vec![0; PIECE_BYTES],
         })
     }
 
@@ -133,19 +238,32 @@ impl Unpacker {
         piece: &[u8],
         take: &mut impl FnMut(M) -> bool,
     ) -> Result<bool, UnpackError> {
+        if piece.is_empty() {
+            return Ok(true);
+        }
+        let inflater = match &mut self.inflater {
+            Some(inflater) => inflater,
+            none => none.insert(Inflater::new()?),
+        };
         let mut input = InBuffer::around(piece);
         loop {
-            let mut output = OutBuffer::around(&mut self.inflated[..]);
-            self.decoder
+            let mut output = OutBuffer::around(&mut inflater.inflated[..]);
+            let wanted = inflater
+                .decoder
                 .run(&mut input, &mut output)
                 .map_err(UnpackError::Zstd)?;
             let made = output.pos();
             // Frame by frame, so that a bomb meets the frame limit before it has grown.
-            self.frames.push(&self.inflated[..made]);
+            self.frames.push(&inflater.inflated[..made]);
             while let Some(message) = self.frames.next::<M>()? {
                 if !take(message) {
                     return Ok(false);
                 }
+            }
+            if input.pos() == piece.len() && wanted == 0 {
+                self.inflater = None;
+                RESTS.fetch_add(1, Ordering::Relaxed);
+                return Ok(true);
             }
             if input.pos() == piece.len() && made < PIECE_BYTES {
                 return Ok(true);

@@ -6,9 +6,10 @@
 use super::compression::{Compression, Steering};
 use super::endpoint::Accepted;
 use super::link::{
-    BulkSender, BulkWay, CONTROL_QUEUE, Ended, Line, LinkEnd, OP_QUEUE, OpSender, RECEIVED_FRAMES, Range,
-    ReceiverLink, SenderLink, Shared, collect_ops, thread,
+    BulkSender, BulkWay, Ended, Line, LinkEnd, OP_QUEUE, RECEIVED_FRAMES, Range, ReceiverLink, SenderLink,
+    Shared, collect_ops, thread,
 };
+use super::shift::Outlet;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
@@ -96,6 +97,8 @@ pub(super) struct Room {
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 }
 
+/// Messages under way in each direction and half: no window of a network adds to them.
+const CONTROL_QUEUE: usize = 1_024;
 /// Buffers that are kept for the next ranges: as many as can be under way.
 const SPARE_MAX: usize = 2 * RECEIVED_FRAMES;
 
@@ -185,9 +188,9 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
     let shared = |side| Shared::new(Line::Here(room.clone(), side));
     let sender_link = SenderLink {
         shared: shared(Side::Sender),
-        control: to_receiver,
+        control: Outlet::to(to_receiver),
         incoming: from_receiver,
-        ops: OpSender(ops),
+        ops: Outlet::to(ops),
         bulk: BulkSender {
             way: BulkWay::Here(room.clone()),
             steering: Arc::new(Steering::new(Compression::Off)),
@@ -199,7 +202,7 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
     let receiver_link = ReceiverLink {
         shared: shared(Side::Receiver),
         peer: sender,
-        control: to_sender,
+        control: Outlet::to(to_sender),
         incoming: from_sender,
         ops: frames,
         bulk: ranges,

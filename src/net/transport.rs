@@ -4,6 +4,7 @@ use super::compression::Compression;
 use super::congestion::{Congestion, PathMemory, Permit};
 use super::limit::{LimitedSocket, Limiter};
 use super::shortcut::Shortcut;
+use super::sockets::Sockets;
 use driftless_protocol::CloseCode;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
@@ -48,6 +49,8 @@ pub struct LinkOptions {
     pub remembered: Option<PathMemory>,
     /// What may leave in a second, together with all others that hold the same.
     pub limiter: Option<Arc<Limiter>>,
+    /// Sockets to connect by, if there are some to be shared; a link with a limiter has one of its own.
+    pub sockets: Option<Sockets>,
     /// The way to the other end, if that is in this process; nothing else here counts then.
     pub shortcut: Option<Shortcut>,
 }
@@ -63,6 +66,7 @@ impl Default for LinkOptions {
             congestion: Congestion::default(),
             remembered: None,
             limiter: None,
+            sockets: None,
             shortcut: None,
         }
     }

@@ -16,7 +16,7 @@ use driftless::daemon::keeping::Keeping;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
     DaemonError, Deletes, Gate, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions,
-    Silent, Stop, Summary, TargetOptions, WatchOptions, sender,
+    Silent, Stop, Summary, TargetOptions, Turns, WatchOptions, sender,
 };
 use driftless::engine::compare::Compare;
 use driftless::engine::delta::Engine;
@@ -187,6 +187,8 @@ impl Pair {
             requests: None,
             audit: false,
             gate: Gate::default(),
+            walks: Turns::default(),
+            transfers: Turns::default(),
             watch: self.watch.clone(),
             pending: self.pending.clone(),
             large_files: self.large_files,

@@ -60,6 +60,9 @@ pub(in crate::cli) struct ProcessOptions {
     pub(in crate::cli) pid_file: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) reporting: ReportingArgs,
+    /// How many mirrors may be brought in sync at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(in crate::cli) max_transfers: Option<u16>,
 }
 
 /// All that can be said in `[settings]`.
@@ -73,6 +76,8 @@ struct Settings {
     pid_file: Option<PathBuf>,
     #[command(flatten)]
     reporting: ReportingArgs,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    max_transfers: Option<u16>,
 }
 
 /// A source and its targets.

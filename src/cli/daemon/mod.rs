@@ -22,6 +22,8 @@ use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION, StatusBoard};
 use crate::daemon::watchdog::Watchdog;
+use crate::daemon::{Rested, Turns};
+use crate::fs::limit_heaps;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fleet::{Fleet, View};
@@ -36,6 +38,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often modules that could not be offered are tried again.
 const TEND_EVERY: Duration = Duration::from_secs(5);
+
+/// Heaps of the allocator. With one for each of many threads, what one mirror has freed is of no use to the next.
+const HEAPS: u16 = 4;
+
+/// How often it is looked whether memory can be given back.
+const REST_EVERY: Duration = Duration::from_secs(10);
 
 /// Orders that wait. Who gives them waits for the answer, so there are few.
 const ORDERS_MAX: usize = 16;
@@ -53,6 +61,10 @@ pub(super) struct DaemonArgs {
     pid_file: Option<PathBuf>,
     #[command(flatten)]
     reporting: ReportingArgs,
+    /// How many mirrors may be brought in sync at a time, each of them until it is; what changes later leaves at once [default:
+    /// max-transfers of the configuration, or any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    max_transfers: Option<u16>,
     /// Print JSON, one event per line
     #[arg(long)]
     json: bool,
@@ -67,9 +79,12 @@ impl DaemonArgs {
             Err(faults) => return Ok(complain(&faults)),
         };
         let process = &configuration.process;
+        limit_heaps(HEAPS);
         process.priority.apply()?;
         let pid_file = self.pid_file.as_deref().or(process.pid_file.as_deref());
         let _pid_file = pid_file.map(PidFile::create).transpose()?;
+        let transfers = self.max_transfers.or(process.max_transfers);
+        let transfers = transfers.map_or_else(Turns::default, |number| Turns::at_most(number.into()));
         let session = Arc::new(Session::open()?);
         let (orders, inbox) = bounded(ORDERS_MAX);
         reload_on_hangup(&session, orders.clone())
@@ -88,6 +103,8 @@ impl DaemonArgs {
             printer: Arc::new(Printer::start(None)),
             style: self.style(verbose),
             slots: reporting.slots(),
+            walks: Turns::at_most(std::thread::available_parallelism().map_or(2, |n| n.get().max(2))),
+            transfers,
         };
         let mut fleet = Fleet::start(shared, configuration, view.clone());
         let status_file = start_status_file(&reporting, &view);
@@ -145,6 +162,7 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
     let watchdog = Watchdog::start(session.handle());
     let ticks = watchdog.ticks();
     let mut tend_at = Instant::now() + TEND_EVERY;
+    let (rest, mut rested) = (crossbeam_channel::tick(REST_EVERY), Rested::default());
     while !session.stop.is_requested() {
         watchdog.beat();
         let tend = if fleet.is_incomplete() {
@@ -159,6 +177,7 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
                 watchdog.during(|| fleet.tend());
                 tend_at = Instant::now() + TEND_EVERY;
             }
+            recv(rest) -> _ => rested.tend(),
             recv(inbox) -> errand => {
                 let Ok((order, answer)) = errand else { return };
                 let outcome = watchdog.during(|| carry_out(fleet, &order, path));

@@ -10,7 +10,7 @@ use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
 use crate::daemon::hooks::{SenderHooks, Slots};
 use crate::daemon::status::StatusBoard;
-use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary};
+use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary, Turns};
 use crate::net::LinkOptions;
 use std::ffi::OsString;
 use std::path::Path;
@@ -33,6 +33,10 @@ pub(super) struct Shared {
     pub(super) style: Style,
     /// For hooks that run.
     pub(super) slots: Arc<Slots>,
+    /// At walking trees.
+    pub(super) walks: Turns,
+    /// At bringing targets in sync.
+    pub(super) transfers: Turns,
 }
 
 /// A running sender.
@@ -192,6 +196,8 @@ impl Work {
         let place = destination(&self.target, mirror.port_for(&self.target), &session.home);
         let options = |end: End<'_>| SenderOptions {
             gate: self.gate.clone(),
+            walks: self.shared.walks.clone(),
+            transfers: self.shared.transfers.clone(),
             ..mirror.options.send.options(session, end, &source, &filter, true)
         };
         match place.map_err(Failure::early)? {

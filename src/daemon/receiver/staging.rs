@@ -10,7 +10,7 @@ use super::spans;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
 use crate::fs::{Directory, Metadata, Staged};
-use crate::net::Range;
+use crate::net::{Outlet, Range};
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE_PART_BYTES_MAX};
@@ -131,7 +131,7 @@ pub struct Staging {
     /// Work on whole files of any size: a queue of its own, so that small changes never wait behind it.
     pub file_jobs: Sender<Job>,
     /// To the sender.
-    pub control: Sender<ToSender>,
+    pub control: Outlet<ToSender>,
     /// What is carried, and whose things are here.
     pub terms: Terms,
     /// Who makes signatures.

@@ -60,6 +60,9 @@ pub fn run(
 ) -> Result<Summary, DaemonError> {
     crate::fs::raise_descriptor_limit();
     let began = Instant::now();
+    let Some(walk) = options.walks.take(stop) else {
+        return Ok(Summary::default());
+    };
     let mut source = Source::open(options)?;
     let events = source.events();
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
@@ -75,6 +78,7 @@ pub fn run(
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
     let found = source.scan()?;
+    drop(walk);
     if options.compare.reads_all() {
         source.doubt_contents().map_err(|error| failed(&error))?;
     }
@@ -118,6 +122,7 @@ pub fn run(
         barriers: Barriers::new(options.requests.clone()),
         ages: Ages::default(),
         backlog: (Backlog::default(), started_at),
+        turn: None,
     };
     context.ages.handle_grown(started_at, began);
     context.counters.entries = context
@@ -222,7 +227,7 @@ fn connect_and_serve(
     let mut tries = 0;
     let mut was_connected = false;
     loop {
-        if !wait_open(context)? {
+        if !wait_open(context)? || !wait_turn(context)? {
             return Ok(Ended::Stopped(None));
         }
         context.observer.phase(&Phase::Connecting);
@@ -251,6 +256,7 @@ fn connect_and_serve(
                     }
                     Ended::Lost(error) => error,
                     Ended::Paused => {
+                        context.turn = None;
                         tries = 0;
                         continue;
                     }
@@ -273,6 +279,7 @@ fn connect_and_serve(
                 error
             }
         };
+        context.turn = None;
         tries += 1;
         let tries_max = if context.options.gives_up {
             0
@@ -520,6 +527,26 @@ fn wait_patiently<T>(
                 context.barriers.register(&mut select);
             }
             let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// Waits for a turn at bringing the target in sync, and meanwhile keeps in mind where something changes. False when asked to
+/// stop.
+fn wait_turn(context: &mut Context<'_>) -> Result<bool, DaemonError> {
+    let transfers = context.options.transfers.clone();
+    let mut is_told = false;
+    loop {
+        context.turn = transfers.try_take();
+        let Some(free) = transfers.free().filter(|_| context.turn.is_none()) else {
+            return Ok(true);
+        };
+        if !std::mem::replace(&mut is_told, true) {
+            let error = "as many mirrors as max-transfers allows are being brought in sync".to_owned();
+            context.observer.phase(&Phase::Waiting { error, seconds: 0 });
+        }
+        if !wait_following(context, Some(free), Instant::now() + Duration::from_secs(3_600))? {
+            return Ok(false);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::spans::{self, Compared, SPANNED_BYTES};
 use super::work::DELTA_BYTES_MIN;
-use crate::daemon::Stop;
 use crate::engine::delta::{
     Index, Matcher, Patch, PatchCollector, PeerSignature, RangeDelta, Signature, SignatureBuilder,
     SignatureOptions, TargetMatcher,
@@ -13,7 +12,7 @@ use crate::engine::zeros::{ZEROS, is_zero};
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use driftless_protocol::limits::{
     INLINE_CONTENT_BYTES_MAX, RANGE_BYTES_MAX, SIGNATURE_BYTES_MAX, SPAN_BYTES,
 };
@@ -120,32 +119,20 @@ impl ReadDone {
     }
 }
 
-/// Works until the job channel closes.
-pub fn read_files(
-    jobs: &Receiver<ReadJob>,
-    done: &Sender<ReadDone>,
-    bulk: &BulkSender,
-    memory: &Memory,
-    stop: &Stop,
-) {
-    for job in jobs {
-        if stop.is_requested() {
-            return;
-        }
-        let result = match job {
-            ReadJob::Whole(file) => whole(file, done),
-            ReadJob::Digest { file, basis } => digest(file, basis, memory, done),
-            ReadJob::Stream {
-                number,
-                file,
-                signature,
-                held,
-            } => stream(number, file, signature, &held, bulk, memory, done),
-        };
-        if done.send(result).is_err() {
-            return;
-        }
-    }
+/// Does a job.
+pub fn read_file(job: ReadJob, done: &Sender<ReadDone>, bulk: &BulkSender, memory: &Memory) {
+    let result = match job {
+        ReadJob::Whole(file) => whole(file, done),
+        ReadJob::Digest { file, basis } => digest(file, basis, memory, done),
+        ReadJob::Stream {
+            number,
+            file,
+            signature,
+            held,
+        } => stream(number, file, signature, &held, bulk, memory, done),
+    };
+    // Nobody takes it when the session has ended.
+    let _ = done.send(result);
 }
 
 /// Opens a file, and finds out whether its times will tell of what is written to it.

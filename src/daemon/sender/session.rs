@@ -1,6 +1,6 @@
 //! One connection to a target: from the opening to "in sync", and then along with every change.
 //!
-//! The session thread owns the source's catalog and decides; reader threads open files; a pump thread hands ops to the
+//! The session thread owns the source's catalog and decides; reader threads open files; a pump hands ops to the
 //! link, so that a slow receiver never keeps this thread from taking acknowledgements. An object has at most one op in
 //! flight; what changes meanwhile waits in its one slot of the journal.
 
@@ -23,14 +23,15 @@ pub use extras::RULES;
 
 use super::barriers::Barriers;
 use super::owners::Named;
-use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_files};
+use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_file};
 use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile, withhold};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
+use crate::daemon::crew::Crew;
 use crate::daemon::ledger::flags;
 use crate::daemon::memory::Spent;
 use crate::daemon::{
-    Backlog, DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop,
+    Backlog, DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop, Turn,
 };
 use crate::engine::ages::Ages;
 use crate::engine::fuse::DeleteFuse;
@@ -39,7 +40,7 @@ use crate::fs::{Directory, FileType, Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
 use assumed::Assumed;
-use crossbeam_channel::{Receiver, Select, Sender, unbounded};
+use crossbeam_channel::{Receiver, Select, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Run, SealOp,
@@ -151,6 +152,8 @@ pub struct Context<'a> {
     pub ages: Ages,
     /// What was last told of how far the target is behind, and the number of the journal then.
     pub backlog: (Backlog, u64),
+    /// The turn at bringing the target in sync, until it is.
+    pub turn: Option<Turn>,
 }
 
 impl Context<'_> {
@@ -232,10 +235,10 @@ impl BulkLane {
 pub struct Session<'a, 'c> {
     context: &'a mut Context<'c>,
     link: &'a SenderLink,
-    pump: Sender<(OpMessage, usize)>,
+    pump: Crew<(OpMessage, usize)>,
     pump_bytes: Arc<AtomicUsize>,
-    jobs: Sender<ReadJob>,
-    streams: Sender<ReadJob>,
+    jobs: Crew<ReadJob>,
+    streams: Crew<ReadJob>,
     done: Receiver<ReadDone>,
     window: Window,
     /// Objects that are being read, or have an op in the window.
@@ -313,102 +316,95 @@ pub struct Session<'a, 'c> {
 impl<'a, 'c> Session<'a, 'c> {
     /// Works until in sync (without `follow`), stopped, or cut off.
     pub fn run(context: &'a mut Context<'c>, link: &'a SenderLink, opened: &Opened) -> Ended {
-        let (pump, pump_queue) = unbounded::<(OpMessage, usize)>();
-        let (jobs, job_queue) = unbounded();
-        let (streams, stream_queue) = unbounded();
         let (done, done_queue) = unbounded();
         let pump_bytes = Arc::new(AtomicUsize::new(0));
         let halt = Stop::default();
-        std::thread::scope(|scope| {
-            let ops = link.ops();
-            let pumped = pump_bytes.clone();
-            scope.spawn(move || {
-                for (message, bytes) in pump_queue {
-                    if ops.send(message).is_err() {
-                        return;
-                    }
-                    pumped.fetch_sub(bytes, Ordering::AcqRel);
-                }
-            });
-            for queue in [&job_queue; READER_THREADS]
-                .into_iter()
-                .chain([&stream_queue; STREAM_THREADS])
-            {
-                let (queue, done, bulk, halt) = (queue.clone(), done.clone(), link.bulk(), halt.clone());
-                let memory = Memory {
-                    signatures: context.source.signatures.clone(),
-                    spans: context.source.spans.clone(),
-                };
-                scope.spawn(move || read_files(&queue, &done, &bulk, &memory, &halt));
+        let (ops, pumped) = (link.ops(), pump_bytes.clone());
+        let pump = Crew::new("pump", 1, move |(message, bytes)| {
+            if ops.send(message).is_ok() {
+                pumped.fetch_sub(bytes, Ordering::AcqRel);
             }
-            let mut session = Session {
-                context,
-                link,
-                pump,
-                pump_bytes,
-                jobs,
-                streams,
-                done: done_queue,
-                window: Window::default(),
-                busy: HashSet::new(),
-                deferred: BTreeSet::new(),
-                groups: Groups::default(),
-                again: VecDeque::new(),
-                bulk: BulkLane::default(),
-                page: VecDeque::new(),
-                scanned: 0,
-                adopts: VecDeque::new(),
-                removes: VecDeque::new(),
-                postponed: Vec::new(),
-                held: HashSet::new(),
-                blocked: HashSet::new(),
-                stuck: HashSet::new(),
-                reading: 0,
-                reads_max: descriptors_for(16, READS_MAX),
-                offers_max: descriptors_for(16, OFFERS_MAX),
-                digesting: HashSet::new(),
-                signatures: HashMap::new(),
-                spans_held: HashMap::new(),
-                tries: HashMap::new(),
-                whole: HashSet::new(),
-                uncopied: HashSet::new(),
-                assumed: Assumed::default(),
-                delayed: BTreeSet::new(),
-                space_retried: None,
-                large_due: HashMap::new(),
-                marked: None,
-                cursor: None,
-                kept_cursor: None,
-                must_reconcile: false,
-                reconcile_due: None,
-                reconciles: 0,
-                reconciles_ever: 0,
-                may_delete: opened.may_delete,
-                in_sync: false,
-                was_in_sync: false,
-                spent: Spent::default(),
-                last_report: Instant::now(),
-                is_report_due: false,
-                last_backlog: Instant::now(),
-                removals_since: None,
-                last_durable: Instant::now(),
-                lost: None,
-                is_first_to_leave: true,
-                before: None,
+        });
+        let readers = |name, threads| {
+            let (done, bulk, halt) = (done.clone(), link.bulk(), halt.clone());
+            let memory = Memory {
+                signatures: context.source.signatures.clone(),
+                spans: context.source.spans.clone(),
             };
-            session.window.awaits_removals = session.context.source.may_protect();
-            session.retry_failed_later();
-            // What an earlier connection sent and never heard of again is found anew.
-            session.context.counters.ops_total = session.context.counters.ops_done;
-            let ended = session
-                .begin(opened)
-                .and_then(|()| session.serve(opened))
-                .unwrap_or_else(|ended| ended);
-            halt.request();
-            session.report(true);
-            link.close(driftless_protocol::CloseCode::Done, "");
-            ended
-        })
+            Crew::new(name, threads, move |job| {
+                if !halt.is_requested() {
+                    read_file(job, &done, &bulk, &memory);
+                }
+            })
+        };
+        let (jobs, streams) = (readers("read", READER_THREADS), readers("stream", STREAM_THREADS));
+        let mut session = Session {
+            context,
+            link,
+            pump,
+            pump_bytes,
+            jobs,
+            streams,
+            done: done_queue,
+            window: Window::default(),
+            busy: HashSet::new(),
+            deferred: BTreeSet::new(),
+            groups: Groups::default(),
+            again: VecDeque::new(),
+            bulk: BulkLane::default(),
+            page: VecDeque::new(),
+            scanned: 0,
+            adopts: VecDeque::new(),
+            removes: VecDeque::new(),
+            postponed: Vec::new(),
+            held: HashSet::new(),
+            blocked: HashSet::new(),
+            stuck: HashSet::new(),
+            reading: 0,
+            reads_max: descriptors_for(16, READS_MAX),
+            offers_max: descriptors_for(16, OFFERS_MAX),
+            digesting: HashSet::new(),
+            signatures: HashMap::new(),
+            spans_held: HashMap::new(),
+            tries: HashMap::new(),
+            whole: HashSet::new(),
+            uncopied: HashSet::new(),
+            assumed: Assumed::default(),
+            delayed: BTreeSet::new(),
+            space_retried: None,
+            large_due: HashMap::new(),
+            marked: None,
+            cursor: None,
+            kept_cursor: None,
+            must_reconcile: false,
+            reconcile_due: None,
+            reconciles: 0,
+            reconciles_ever: 0,
+            may_delete: opened.may_delete,
+            in_sync: false,
+            was_in_sync: false,
+            spent: Spent::default(),
+            last_report: Instant::now(),
+            is_report_due: false,
+            last_backlog: Instant::now(),
+            removals_since: None,
+            last_durable: Instant::now(),
+            lost: None,
+            is_first_to_leave: true,
+            before: None,
+        };
+        session.window.awaits_removals = session.context.source.may_protect();
+        session.retry_failed_later();
+        // What an earlier connection sent and never heard of again is found anew.
+        session.context.counters.ops_total = session.context.counters.ops_done;
+        let ended = session
+            .begin(opened)
+            .and_then(|()| session.serve(opened))
+            .unwrap_or_else(|ended| ended);
+        halt.request();
+        session.report(true);
+        link.close(driftless_protocol::CloseCode::Done, "");
+        ended
     }
 
     fn target(&self) -> &'a str
@@ -474,6 +470,7 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.in_sync = true;
                     self.was_in_sync = true;
                     self.is_first_to_leave = true;
+                    self.context.turn = None;
                     self.context.was_ever_in_sync = true;
                     self.reconciles = 0;
                     self.context.ages.handle_all_done();

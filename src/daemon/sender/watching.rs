@@ -64,6 +64,7 @@ pub fn watch(
         barriers: Barriers::default(),
         ages: Ages::default(),
         backlog: (Backlog::default(), seen),
+        turn: None,
     };
     tell_warnings(&mut context);
     tell_watching(&mut context);

@@ -60,6 +60,8 @@ impl Session<'_, '_> {
             ))));
         }
         self.context.held = Some(waiting);
+        // Somebody's answer may take days, and nobody else waits for it.
+        self.context.turn = None;
         self.context.observer.phase(&Phase::Held {
             deletions: waiting,
             text: format!(

@@ -203,10 +203,10 @@ impl Session<'_, '_> {
             // A large file is read where it keeps no small one waiting.
             if entry.size > SMALL_BYTES_MAX {
                 self.digesting.insert(object);
-                let _ = self.streams.send(job);
+                self.streams.submit(job);
             } else {
                 self.reading += 1;
-                let _ = self.jobs.send(job);
+                self.jobs.submit(job);
             }
         }
         Ok(())
@@ -391,7 +391,7 @@ impl Session<'_, '_> {
 
     pub(super) fn send(&self, message: OpMessage, bytes: usize) {
         self.pump_bytes.fetch_add(bytes, Ordering::AcqRel);
-        let _ = self.pump.send((message, bytes));
+        self.pump.submit((message, bytes));
     }
 }
 

@@ -110,7 +110,7 @@ impl Session<'_, '_> {
         let signature = signature.filter(|_| !self.goes_whole(object));
         match self.file_ref(object)? {
             Some(file) => {
-                let _ = self.streams.send(ReadJob::Stream {
+                self.streams.submit(ReadJob::Stream {
                     number,
                     file,
                     signature,

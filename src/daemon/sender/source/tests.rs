@@ -46,6 +46,8 @@ impl Bench {
             requests: None,
             audit: false,
             gate: crate::daemon::Gate::default(),
+            walks: crate::daemon::Turns::default(),
+            transfers: crate::daemon::Turns::default(),
             watch: WatchOptions {
                 choice: WatchChoice::Poll,
                 ..WatchOptions::default()
