@@ -269,6 +269,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         gate: Gate::default(),
         walks: Turns::default(),
         transfers: Turns::default(),
+        readings: None,
         watch: WatchOptions {
             choice: WatchChoice::Poll,
             ..WatchOptions::default()

@@ -13,6 +13,7 @@ use super::{CliError, output};
 use crate::daemon::control::{ControlServer, Controlled};
 use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::sender::Readings;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
     DaemonError, Deletes, Gate, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
@@ -204,6 +205,7 @@ impl SendArgs {
             gate: Gate::default(),
             walks: Turns::default(),
             transfers: Turns::default(),
+            readings: None,
             watch: WatchOptions {
                 choice,
                 audit: self.timing.audit(),
@@ -261,6 +263,8 @@ pub(super) struct Session {
     pub(super) stop: Stop,
     /// For all connections to targets.
     pub(super) sockets: Sockets,
+    /// For all mirrors with several targets.
+    pub(super) readings: Readings,
     runtime: Option<Runtime>,
     handle: Handle,
 }
@@ -285,6 +289,7 @@ impl Session {
             identity,
             stop,
             sockets: Sockets::default(),
+            readings: Readings::default(),
             runtime: Some(runtime),
             handle,
         })

@@ -82,7 +82,10 @@ impl SendCommandArgs {
                         target,
                         link: &link,
                     };
-                    let options = self.send.options(&session, end, &source, &filter, true);
+                    let options = SenderOptions {
+                        readings: (targets.len() > 1).then(|| session.readings.clone()),
+                        ..self.send.options(&session, end, &source, &filter, true)
+                    };
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
                     let session = &session;

@@ -126,6 +126,8 @@ pub struct SenderOptions {
     /// Turns at bringing the target in sync: from connecting to the first moment at which it is, or to the end of the
     /// connection. What changes after that moment leaves at once.
     pub transfers: super::Turns,
+    /// What the targets of one tree read together; none for the only one.
+    pub readings: Option<super::sender::Readings>,
     /// What watches the tree.
     pub watch: WatchOptions,
     /// How changes settle and gather before they leave.

@@ -189,6 +189,7 @@ impl Pair {
             gate: Gate::default(),
             walks: Turns::default(),
             transfers: Turns::default(),
+            readings: None,
             watch: self.watch.clone(),
             pending: self.pending.clone(),
             large_files: self.large_files,

@@ -177,7 +177,10 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
                 watchdog.during(|| fleet.tend());
                 tend_at = Instant::now() + TEND_EVERY;
             }
-            recv(rest) -> _ => rested.tend(),
+            recv(rest) -> _ => {
+                session.readings.tend();
+                rested.tend();
+            }
             recv(inbox) -> errand => {
                 let Ok((order, answer)) = errand else { return };
                 let outcome = watchdog.during(|| carry_out(fleet, &order, path));

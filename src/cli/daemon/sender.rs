@@ -198,6 +198,7 @@ impl Work {
             gate: self.gate.clone(),
             walks: self.shared.walks.clone(),
             transfers: self.shared.transfers.clone(),
+            readings: (mirror.targets.len() > 1).then(|| session.readings.clone()),
             ..mirror.options.send.options(session, end, &source, &filter, true)
         };
         match place.map_err(Failure::early)? {

@@ -4,6 +4,7 @@ mod barriers;
 mod contents;
 mod owners;
 mod reader;
+mod readings;
 mod reconcile;
 mod requests;
 mod session;
@@ -14,6 +15,7 @@ mod watching;
 mod work;
 
 pub use owners::{OwnerKey, keys as owner_keys, messages as owner_messages, rows as owner_rows};
+pub use readings::Readings;
 pub use reconcile::{ReconcileError, listing_from, receive_listing};
 pub use session::DELETES;
 pub use source::{Fate, Source, Standing, TreeFiles, fate_by, root_identity};

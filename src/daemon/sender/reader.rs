@@ -1,5 +1,7 @@
 //! Reading contents: small files whole, large ones as a run of ranges. Runs on plain threads beside the session.
 
+use super::readings::{Purpose, Reader, Reading, Readings, Turn, Wanted};
+use super::session::{CLOCK_TICK, is_within_tick};
 use super::spans::{self, Compared, SPANNED_BYTES};
 use super::work::DELTA_BYTES_MIN;
 use crate::engine::delta::{
@@ -9,7 +11,7 @@ use crate::engine::delta::{
 use crate::engine::rangesum::subtree;
 use crate::engine::spans::SpansBuilder;
 use crate::engine::zeros::{ZEROS, is_zero};
-use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stat};
+use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stamp, Stat};
 use crate::net::BulkSender;
 use crate::store::Signatures;
 use crossbeam_channel::Sender;
@@ -46,6 +48,10 @@ pub struct FileRef {
     pub hides: bool,
     /// It only grows: what the target holds of it is not read. Cleared if it was read all the same.
     pub only_grows: bool,
+    /// What the catalog knows of it.
+    pub stamp: Option<Stamp>,
+    /// It was read within a tick of its last change, by another target: it has to be read again.
+    pub is_young: bool,
 }
 
 /// What is remembered of contents that the target holds.
@@ -55,6 +61,8 @@ pub struct Memory {
     pub signatures: Arc<Signatures>,
     /// By content, see [`spans`].
     pub spans: Arc<Signatures>,
+    /// What other targets of the tree read, if there are any.
+    pub readings: Option<Readings>,
 }
 
 /// Something to read.
@@ -87,8 +95,8 @@ pub enum ReadJob {
 pub enum ReadDone {
     /// The times of a file that is being read will (false) or may not (true) tell of all that is written to it.
     Hides(ObjectId, bool),
-    /// A small file's content.
-    Whole(FileRef, Vec<u8>, Stat),
+    /// A small file's content, and its digest.
+    Whole(FileRef, Vec<u8>, Digest, Stat),
     /// A file's digest, and what changed since its basis, if that is known and little.
     Digest(FileRef, Digest, Stat, Option<(Digest, Patch)>),
     /// The file is too large to travel inside an op.
@@ -122,7 +130,7 @@ impl ReadDone {
 /// Does a job.
 pub fn read_file(job: ReadJob, done: &Sender<ReadDone>, bulk: &BulkSender, memory: &Memory) {
     let result = match job {
-        ReadJob::Whole(file) => whole(file, done),
+        ReadJob::Whole(file) => whole(file, memory, done),
         ReadJob::Digest { file, basis } => digest(file, basis, memory, done),
         ReadJob::Stream {
             number,
@@ -135,29 +143,130 @@ pub fn read_file(job: ReadJob, done: &Sender<ReadDone>, bulk: &BulkSender, memor
     let _ = done.send(result);
 }
 
-/// Opens a file, and finds out whether its times will tell of what is written to it.
-fn open(file: &FileRef, done: &Sender<ReadDone>) -> Result<StableRead, FsError> {
+/// Opens a file, and finds out whether its times will tell of what is written to it. Notes what has changed in that.
+fn open(file: &mut FileRef, done: &Sender<ReadDone>) -> Result<StableRead, FsError> {
     let read = StableRead::open(&file.directory, &file.name)?;
     let hides = !read.will_tell(file.hides);
     if hides != file.hides {
+        file.hides = hides;
         // Nobody to tell: nobody reads the result either.
         let _ = done.send(ReadDone::Hides(file.object, hides));
     }
     Ok(read)
 }
 
-fn whole(file: FileRef, done: &Sender<ReadDone>) -> ReadDone {
-    match open(&file, done).and_then(|read| read.read_whole(INLINE_CONTENT_BYTES_MAX)) {
-        Ok(ReadOutcome::Content(bytes, stat)) => ReadDone::Whole(file, bytes, stat),
+/// What another target of the tree has read of a file; or the duty to read it for them, too. Neither if there is no other, or if
+/// the file has to be read anew in any case.
+fn shared(file: &FileRef, purpose: Purpose, memory: &Memory) -> Option<Turn> {
+    let (readings, stamp) = (memory.readings.as_ref()?, file.stamp?);
+    let is_told = !file.hides && !file.only_grows;
+    is_told.then(|| readings.find(Wanted { stamp, purpose }))
+}
+
+/// Keeps what was read for everybody else who knows the file by the same stamp.
+fn keep(reader: Option<Reader>, file: &FileRef, stat: &Stat, reading: impl FnOnce() -> Reading) {
+    if let Some(reader) = reader
+        && !file.hides
+        && file.stamp == Some(stat.stamp)
+    {
+        reader.keep(
+            Arc::new(reading()),
+            is_within_tick(&stat.stamp).then_some(CLOCK_TICK),
+        );
+    }
+}
+
+fn whole(mut file: FileRef, memory: &Memory, done: &Sender<ReadDone>) -> ReadDone {
+    let reader = match shared(&file, Purpose::Whole, memory) {
+        Some(Turn::Found(reading, is_young)) => match &*reading {
+            Reading::Whole(bytes, digest, stat) => {
+                file.is_young = is_young;
+                return ReadDone::Whole(file, bytes.clone(), *digest, *stat);
+            }
+            Reading::Digest { .. } => None,
+        },
+        Some(Turn::Read(reader)) => Some(reader),
+        None => None,
+    };
+    match open(&mut file, done).and_then(|read| read.read_whole(INLINE_CONTENT_BYTES_MAX)) {
+        Ok(ReadOutcome::Content(bytes, stat)) => {
+            let digest = Digest::of(&bytes);
+            keep(reader, &file, &stat, || {
+                Reading::Whole(bytes.clone(), digest, stat)
+            });
+            ReadDone::Whole(file, bytes, digest, stat)
+        }
         Ok(ReadOutcome::TooLarge(stat)) => ReadDone::TooLarge(file, stat),
         Ok(ReadOutcome::Moved) => ReadDone::Moved(file),
         Err(error) => unreadable(file.object, &error),
     }
 }
 
-/// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
+/// The digest of a file and what changed in it, found by this target or by another one.
 fn digest(mut file: FileRef, basis: Option<Digest>, memory: &Memory, done: &Sender<ReadDone>) -> ReadDone {
-    let read = match open(&file, done) {
+    let reader = match shared(&file, Purpose::Digest(basis), memory) {
+        Some(Turn::Found(reading, is_young)) => match &*reading {
+            Reading::Digest {
+                digest,
+                stat,
+                patch,
+                signature,
+                spans,
+            } => {
+                take_over(
+                    memory,
+                    file.object,
+                    digest,
+                    signature.as_deref(),
+                    spans.as_deref(),
+                    basis,
+                );
+                file.is_young = is_young;
+                return ReadDone::Digest(file, *digest, *stat, patch.clone());
+            }
+            Reading::Whole(..) => None,
+        },
+        Some(Turn::Read(reader)) => Some(reader),
+        None => None,
+    };
+    let found = find_digest(file, basis, memory, done);
+    if let ReadDone::Digest(file, digest, stat, patch) = &found {
+        keep(reader, file, stat, || Reading::Digest {
+            digest: *digest,
+            stat: *stat,
+            patch: patch.clone(),
+            signature: memory.signatures.get(file.object, digest),
+            spans: spans::export(&memory.spans, digest),
+        });
+    }
+    found
+}
+
+/// Remembers of a content what another target remembers of it.
+fn take_over(
+    memory: &Memory,
+    object: ObjectId,
+    digest: &Digest,
+    signature: Option<&[u8]>,
+    spans: Option<&[u8]>,
+    basis: Option<Digest>,
+) {
+    if let Some(Err(error)) = signature.map(|signature| memory.signatures.put(object, digest, signature)) {
+        tracing::debug!("cannot keep a signature: {error}");
+    }
+    if let Some(spans) = spans {
+        spans::import(&memory.spans, digest, spans, basis.as_ref());
+    }
+}
+
+/// Reads a file once: its digest, its signature for the next time, and what changed since the last time.
+fn find_digest(
+    mut file: FileRef,
+    basis: Option<Digest>,
+    memory: &Memory,
+    done: &Sender<ReadDone>,
+) -> ReadDone {
+    let read = match open(&mut file, done) {
         Ok(read) => read,
         Err(error) => return unreadable(file.object, &error),
     };
@@ -268,15 +377,16 @@ fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
 /// Reads a file once: digest, delta and ranges come from the same bytes.
 fn stream(
     number: u64,
-    file: FileRef,
+    mut file: FileRef,
     signature: Option<Vec<u8>>,
     held: &HashMap<u64, [u8; 32]>,
     bulk: &BulkSender,
     memory: &Memory,
     done: &Sender<ReadDone>,
 ) -> ReadDone {
-    let abandoned = |error: Option<String>| ReadDone::Abandoned(number, file.object, error);
-    let mut read = match open(&file, done) {
+    let object = file.object;
+    let abandoned = |error: Option<String>| ReadDone::Abandoned(number, object, error);
+    let mut read = match open(&mut file, done) {
         Ok(read) => read,
         Err(error) if matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Substituted) => {
             return abandoned(None);

@@ -73,7 +73,7 @@ const RECONCILES_MAX: u32 = 5;
 const RECONCILE_PAUSE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
-const CLOCK_TICK: Duration = Duration::from_millis(12);
+pub const CLOCK_TICK: Duration = Duration::from_millis(12);
 /// How often counters are told.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
@@ -330,6 +330,7 @@ impl<'a, 'c> Session<'a, 'c> {
             let memory = Memory {
                 signatures: context.source.signatures.clone(),
                 spans: context.source.spans.clone(),
+                readings: context.options.readings.clone(),
             };
             Crew::new(name, threads, move |job| {
                 if !halt.is_requested() {
@@ -791,7 +792,7 @@ fn is_no_older(read: &Stamp, known: &Stamp) -> bool {
 }
 
 /// Whether a file changed so lately that another write could carry the same time stamps.
-fn is_within_tick(stamp: &Stamp) -> bool {
+pub fn is_within_tick(stamp: &Stamp) -> bool {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_nanos() as i128);

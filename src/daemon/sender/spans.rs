@@ -49,6 +49,21 @@ pub fn remember(cache: &Signatures, content: &Digest, spans: &Spans, instead_of:
     }
 }
 
+/// What is remembered of a content, to be taken over by another cache.
+pub fn export(cache: &Signatures, content: &Digest) -> Option<Vec<u8>> {
+    cache.get(key(content), content)
+}
+
+/// Takes over what another cache remembers of a content, instead of what is remembered of another content.
+pub fn import(cache: &Signatures, content: &Digest, spans: &[u8], instead_of: Option<&Digest>) {
+    if let Some(old) = instead_of.filter(|old| *old != content) {
+        cache.remove(key(old));
+    }
+    if let Err(error) = cache.put(key(content), content, spans) {
+        tracing::debug!("cannot keep the sums of a file: {error}");
+    }
+}
+
 /// Contents are remembered by what they are: two files that hold the same share what is known of it.
 fn key(content: &Digest) -> ObjectId {
     let (first, _) = content.0.split_first_chunk().expect("a digest has 32 bytes");

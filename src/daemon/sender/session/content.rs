@@ -41,8 +41,7 @@ impl Session<'_, '_> {
         }
         match done {
             ReadDone::Hides(object, hides) => self.note_hidden(object, hides),
-            ReadDone::Whole(file, bytes, stat) => {
-                let digest = Digest::of(&bytes);
+            ReadDone::Whole(file, bytes, digest, stat) => {
                 self.context.counters.content_bytes += bytes.len() as u64;
                 self.send_content(&file, digest, stat, Form::Bytes(bytes))
             }
@@ -176,7 +175,7 @@ impl Session<'_, '_> {
         // Read within a tick of its last change, it stays stale and is read once more.
         // And so does one of which only the end was read.
         let is_whole = !self.assumed.is_assumed(object);
-        let stamp = Some(stat.stamp).filter(|stamp| is_whole && !is_within_tick(stamp));
+        let stamp = Some(stat.stamp).filter(|stamp| is_whole && !file.is_young && !is_within_tick(stamp));
         let flight = InFlight::Content {
             object,
             sequence: file.sequence,

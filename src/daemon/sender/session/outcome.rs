@@ -443,5 +443,7 @@ fn file_ref(entry: &Entry, directory: Arc<Directory>, only_grows: bool) -> FileR
         sequence: entry.sequence,
         hides: entry.flags & flags::HIDES != 0,
         only_grows,
+        stamp: stamp_of(entry),
+        is_young: false,
     }
 }

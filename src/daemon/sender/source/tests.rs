@@ -48,6 +48,7 @@ impl Bench {
             gate: crate::daemon::Gate::default(),
             walks: crate::daemon::Turns::default(),
             transfers: crate::daemon::Turns::default(),
+            readings: None,
             watch: WatchOptions {
                 choice: WatchChoice::Poll,
                 ..WatchOptions::default()

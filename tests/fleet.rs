@@ -1,0 +1,398 @@
+//! Many mirrors in one daemon, and many targets of one mirror, through the real program: what they cost, and that none of
+//! them waits for another.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Homes and trees below one directory.
+struct Site(TempDir);
+
+impl Site {
+    fn new() -> Site {
+        Site(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn make(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn command(&self, home: &str, arguments: &[&str]) -> Command {
+        let path = self.make(home);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
+        command
+            .args(arguments)
+            .env("DRIFTLESS_HOME", path)
+            .env_remove("RUST_LOG")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ask(&self, home: &str, arguments: &[&str]) -> String {
+        let output = self.command(home, arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn identity(&self, home: &str) -> String {
+        let text = self.ask(home, &["id"]);
+        text.split_whitespace().last().unwrap().to_owned()
+    }
+
+    /// A receiver's home with modules, each in a directory of its name; gives the address of a target in it.
+    fn receiver(&self, home: &str, sender: &str, modules: &[String]) -> impl Fn(&str) -> String + use<> {
+        let port = UdpSocket::bind(("127.0.0.1", 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let allowed = self.identity(sender);
+        let mut text = format!("[settings]\nlisten = '127.0.0.1:{port}'\nallow = '{allowed}'\n");
+        for module in modules {
+            let path = self.make(format!("{home}-{module}"));
+            text += &format!("[[module]]\nname = '{module}'\npath = '{}'\n", path.display());
+        }
+        let own = self.identity(home);
+        fs::write(self.path(home).join("driftless.toml"), text).unwrap();
+        move |module| format!("driftless://{own}@127.0.0.1:{port}/{module}")
+    }
+
+    fn mirror(&self, name: &str, source: &str, targets: &[String]) -> String {
+        let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
+        format!(
+            "[[mirror]]\nname = '{name}'\nsource = '{}'\ntargets = [{}]\ndelete = 'always'\n",
+            self.path(source).display(),
+            targets.join(", ")
+        )
+    }
+
+    fn start(&self, home: &str) -> Daemon<'_> {
+        let log = File::create(self.path(format!("{home}.log"))).unwrap();
+        let mut command = self.command(home, &["daemon", "--json"]);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        Daemon {
+            child: command.spawn().unwrap(),
+            site: self,
+            home: home.to_owned(),
+        }
+    }
+}
+
+/// A running daemon.
+struct Daemon<'a> {
+    child: Child,
+    site: &'a Site,
+    home: String,
+}
+
+impl Daemon<'_> {
+    fn status(&self) -> Vec<Value> {
+        let text = self.site.ask(&self.home, &["status", "--json"]);
+        let status: Value = serde_json::from_str(&text).unwrap_or_default();
+        status["daemons"].as_array().cloned().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&[Value]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if holds(&status) {
+                return;
+            }
+            let log = || fs::read_to_string(self.site.path(format!("{}.log", self.home))).unwrap();
+            assert!(
+                Instant::now() < deadline,
+                "still not: {what}: {status:#?}\n{}",
+                log()
+            );
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
+    #[track_caller]
+    fn until_in_sync(&self, senders: usize) {
+        self.until("all are in sync", |status| {
+            let in_sync = status.iter().filter(|sender| sender["phase"] == "in-sync");
+            in_sync.count() == senders
+        });
+    }
+
+    #[track_caller]
+    fn until_offered(&self, modules: usize) {
+        self.until("all modules are offered", |status| {
+            let offered = status.iter().filter_map(|daemon| daemon["modules"].as_array());
+            offered.map(Vec::len).sum::<usize>() == modules
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        let text = self.proc("statm");
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64
+    }
+
+    /// Processor time that all its threads have used.
+    fn cpu(&self) -> Duration {
+        let text = self.proc("stat");
+        let (_, fields) = text.rsplit_once(')').unwrap();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+    }
+
+    fn marks(&self) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
+        let texts = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+        texts
+            .map(|text| {
+                let marks = text
+                    .lines()
+                    .filter(|line| line.starts_with("fanotify ") && line.contains("sdev:"));
+                marks.count()
+            })
+            .sum()
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+fn holds(path: &Path, content: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|found| found == content)
+}
+
+/// A number from the environment, for runs that measure more than tests have time for.
+fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap())
+}
+
+/// `DRIFTLESS_TEST_MIRRORS=500 cargo test --test fleet mirrors_at_rest -- --nocapture` prints the figures for 500.
+#[test]
+fn mirrors_at_rest_cost_little_memory_no_threads_and_one_mark() {
+    let mirrors = number("DRIFTLESS_TEST_MIRRORS", 60);
+    let site = Site::new();
+    let names: Vec<_> = (0..mirrors).map(|number| format!("m{number}")).collect();
+    let target = site.receiver("receiver", "sender", &names);
+    let mut text = "[settings]\nmax-transfers = 16\n".to_owned();
+    for name in &names {
+        let source = site.make(format!("src-{name}/below"));
+        for number in 0..5 {
+            fs::write(
+                source.join(number.to_string()),
+                format!("{name} {number}\n").repeat(20),
+            )
+            .unwrap();
+        }
+        text += &site.mirror(name, &format!("src-{name}"), &[target(name)]);
+    }
+    fs::write(site.path("sender/driftless.toml"), text).unwrap();
+    let receiver = site.start("receiver");
+    receiver.until_offered(mirrors);
+    let sender = site.start("sender");
+    sender.until_in_sync(mirrors);
+
+    // A mirror takes some 200 KB of stacks more where nothing is optimised.
+    let each = if cfg!(debug_assertions) {
+        720 << 10
+    } else {
+        400 << 10
+    };
+    let bar = (36 << 20) + mirrors as u64 * each;
+    until("memory is given back", || sender.resident_bytes() < bar);
+    let before = sender.cpu();
+    std::thread::park_timeout(Duration::from_secs(5));
+    let idle = sender.cpu() - before;
+    let threads = fs::read_dir(format!("/proc/{}/task", sender.child.id()))
+        .unwrap()
+        .count();
+    println!(
+        "{mirrors} mirrors: {} MB, {threads} threads, {idle:?} of processor in 5 s, {} marks",
+        sender.resident_bytes() >> 20,
+        sender.marks(),
+    );
+    assert!(threads <= 2 * mirrors + 16, "{threads} threads");
+    assert!(
+        idle < Duration::from_secs(2),
+        "{idle:?} of processor in 5 s at rest"
+    );
+    // Where it may use fanotify at all.
+    assert!(sender.marks() <= 1, "{} marks", sender.marks());
+
+    // Each is told of its own tree, and of no other.
+    for name in [&names[0], &names[mirrors / 2], &names[mirrors - 1]] {
+        fs::write(site.path(format!("src-{name}/below/new")), name).unwrap();
+        until("a change arrives", || {
+            holds(&site.path(format!("receiver-{name}/below/new")), name)
+        });
+        assert!(!site.path("receiver-m1/below/new").exists());
+    }
+}
+
+#[test]
+fn a_target_that_stands_still_costs_the_others_nothing() {
+    let site = Site::new();
+    let targets: Vec<_> = ["one", "two"]
+        .iter()
+        .map(|home| site.receiver(home, "sender", &["m".to_owned()])("m"))
+        .collect();
+    site.make("src");
+    let text = site.mirror("m", "src", &targets);
+    fs::write(site.path("sender/driftless.toml"), text).unwrap();
+    let (one, two) = (site.start("one"), site.start("two"));
+    one.until_offered(1);
+    two.until_offered(1);
+    let sender = site.start("sender");
+    sender.until_in_sync(2);
+
+    // Some small files and a large one, and how long they take to the first target.
+    let round = |number: usize| {
+        let began = Instant::now();
+        fs::write(site.path("src/large"), vec![number as u8; 4 << 20]).unwrap();
+        for file in 0..100 {
+            fs::write(site.path(format!("src/{file}")), format!("{number} {file}")).unwrap();
+        }
+        until("the first target has it", || {
+            (0..100).all(|file| holds(&site.path(format!("one-m/{file}")), &format!("{number} {file}")))
+                && fs::read(site.path("one-m/large"))
+                    .is_ok_and(|large| large.len() == 4 << 20 && large[17] == number as u8)
+        });
+        began.elapsed()
+    };
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let together = median((1..6).map(round).collect());
+    two.signal(Signal::STOP);
+    let alone = median((6..11).map(round).collect());
+    println!("a round with both targets {together:?}, with one of them stopped {alone:?}");
+    assert!(
+        alone < together * 3 + Duration::from_millis(500),
+        "{together:?} {alone:?}"
+    );
+    sender.until("the first is in sync, the second is not", |status| {
+        let phase = |home: &str| {
+            let own = targets[usize::from(home == "two")].as_str();
+            let found = status.iter().find(|sender| sender["target"] == own);
+            found.map(|sender| sender["phase"].clone())
+        };
+        phase("one").is_some_and(|phase| phase == "in-sync")
+            && phase("two").is_some_and(|phase| phase != "in-sync")
+    });
+    assert!(!holds(&site.path("two-m/7"), "10 7"));
+    two.signal(Signal::CONT);
+    until("the second has caught up", || {
+        (0..100).all(|file| holds(&site.path(format!("two-m/{file}")), &format!("10 {file}")))
+    });
+    sender.until_in_sync(2);
+}
+
+/// `DRIFTLESS_TEST_TARGETS=50 cargo test --test fleet fifty -- --nocapture` is what runs here anyway.
+#[test]
+fn fifty_targets_are_kept_alike_and_one_that_joins_late_is_too() {
+    const FILES: usize = 200;
+    let targets = number("DRIFTLESS_TEST_TARGETS", 50);
+    let site = Site::new();
+    let names: Vec<_> = (0..=targets).map(|number| format!("t{number}")).collect();
+    let target = site.receiver("receiver", "sender", &names);
+    let source = site.make("src");
+    for number in 0..FILES {
+        fs::write(source.join(number.to_string()), number.to_string().repeat(500)).unwrap();
+    }
+    let receiver = site.start("receiver");
+    receiver.until_offered(names.len());
+    let configure = |first: usize, count: usize| {
+        let chosen: Vec<_> = names[first..first + count]
+            .iter()
+            .map(|name| target(name))
+            .collect();
+        fs::write(
+            site.path("sender/driftless.toml"),
+            site.mirror("m", "src", &chosen),
+        )
+        .unwrap();
+    };
+    let equal = |name: &str, content: &str| {
+        (0..FILES).all(|number| {
+            let wanted = match content {
+                "" => number.to_string().repeat(500),
+                content => format!("{content}{number}").repeat(500),
+            };
+            holds(&site.path(format!("receiver-{name}/{number}")), &wanted)
+        })
+    };
+    configure(0, targets);
+    let sender = site.start("sender");
+    sender.until_in_sync(targets);
+    let seed = sender.cpu();
+    assert!(names[..targets].iter().all(|name| equal(name, "")));
+    let before = sender.cpu();
+    for number in 0..FILES {
+        fs::write(source.join(number.to_string()), format!("x{number}").repeat(500)).unwrap();
+    }
+    until("all targets have the change", || {
+        names[..targets].iter().all(|name| equal(name, "x"))
+    });
+    let change = sender.cpu() - before;
+    println!(
+        "{targets} targets, {FILES} files: {:?} of the sender's processor a target to seed, {:?} for a change of all",
+        seed / targets as u32,
+        change / targets as u32
+    );
+
+    // One more, while the others go on.
+    let before = sender.status();
+    configure(0, targets + 1);
+    site.ask("sender", &["reload"]);
+    sender.until_in_sync(targets + 1);
+    assert!(equal(&names[targets], "x"));
+    let done = |status: &[Value], name: &str| {
+        let own = target(name);
+        let found = status.iter().find(|sender| sender["target"] == own.as_str());
+        found.map(|sender| sender["counters"]["files_sent"].clone())
+    };
+    let after = sender.status();
+    for name in &names[..targets] {
+        assert_eq!(
+            done(&before, name),
+            done(&after, name),
+            "{name} was sent something"
+        );
+    }
+}
