@@ -13,7 +13,6 @@ use super::{CliError, output};
 use crate::daemon::control::{ControlServer, Controlled};
 use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
-use crate::daemon::sender::Readings;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
     DaemonError, Deletes, Gate, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
@@ -263,8 +262,6 @@ pub(super) struct Session {
     pub(super) stop: Stop,
     /// For all connections to targets.
     pub(super) sockets: Sockets,
-    /// For all mirrors with several targets.
-    pub(super) readings: Readings,
     runtime: Option<Runtime>,
     handle: Handle,
 }
@@ -289,7 +286,6 @@ impl Session {
             identity,
             stop,
             sockets: Sockets::default(),
-            readings: Readings::default(),
             runtime: Some(runtime),
             handle,
         })

@@ -7,6 +7,7 @@ use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
 use super::output::Printer;
 use super::text::escaped;
 use super::{CliError, DONE, FAILED, USAGE, output};
+use crate::daemon::sender::Readings;
 use crate::daemon::status::StatusBoard;
 use crate::daemon::survey::FarEnd;
 use crate::daemon::{Observer, SenderOptions, TargetOptions};
@@ -71,6 +72,7 @@ impl SendCommandArgs {
             })
             .collect();
         let control = session.control("sender", Arc::new(boards.clone()));
+        let readings = Readings::default();
         let printer = Arc::new(Printer::start(None));
         let statuses: Vec<u8> = std::thread::scope(|scope| {
             let senders: Vec<_> = targets
@@ -83,7 +85,7 @@ impl SendCommandArgs {
                         link: &link,
                     };
                     let options = SenderOptions {
-                        readings: (targets.len() > 1).then(|| session.readings.clone()),
+                        readings: (targets.len() > 1).then(|| readings.clone()),
                         ..self.send.options(&session, end, &source, &filter, true)
                     };
                     let narrator =

@@ -1,7 +1,7 @@
 //! All that a daemon runs, and how it becomes what another configuration says: what is as it was is not touched.
 
 use super::hub::{Hub, StatusSource};
-use super::sender::{Sender, Shared};
+use super::sender::{Common, Sender, Shared};
 use crate::cli::config::{Configuration, Fault, Mirror};
 use crate::cli::send::worst;
 use crate::cli::text::count;
@@ -9,8 +9,8 @@ use crate::cli::{CliError, DONE};
 use crate::daemon::Gate;
 use crate::daemon::control::Obeyed;
 use crate::daemon::hooks::ModuleHook;
+use crate::daemon::sender::Readings;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
-use crate::net::LinkOptions;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,11 +56,9 @@ impl View {
 /// A mirror, with a sender for each target.
 struct Running {
     mirror: Arc<Mirror>,
-    /// All targets share its limit.
-    link: LinkOptions,
+    common: Common,
     /// What its filter means; none if files of rules could not be read.
     rules: Option<[u8; 32]>,
-    gate: Gate,
     is_stopped: bool,
     senders: Vec<Sender>,
 }
@@ -132,7 +130,7 @@ impl Fleet {
             if running.is_stopped {
                 stopped.push(name.clone());
             }
-            if running.gate.is_closed() {
+            if running.common.gate.is_closed() {
                 paused.push(name.clone());
             }
             let same = wanted.iter().find(|(mirror, rules)| {
@@ -164,14 +162,17 @@ impl Fleet {
             let at = kept.iter().position(|running| running.mirror.name == mirror.name);
             let running = at.map(|at| kept.swap_remove(at));
             let mut running = running.unwrap_or_else(|| Running {
-                link: mirror.options.send.link(),
+                common: Common {
+                    link: mirror.options.send.link(),
+                    gate: Gate::default(),
+                    readings: Readings::default(),
+                },
                 rules,
-                gate: Gate::default(),
                 is_stopped: stopped.contains(&mirror.name),
                 senders: Vec::new(),
                 mirror: mirror.clone(),
             });
-            running.gate.set_closed(paused.contains(&mirror.name));
+            running.common.gate.set_closed(paused.contains(&mirror.name));
             if !running.is_stopped {
                 tally.started += running.start(&self.shared);
             }
@@ -189,6 +190,13 @@ impl Fleet {
         self.publish();
     }
 
+    /// Forgets what is kept for a while only.
+    pub(super) fn forget_old(&self) {
+        for running in &self.mirrors {
+            running.common.readings.tend();
+        }
+    }
+
     pub(super) fn is_incomplete(&self) -> bool {
         self.hub.is_incomplete()
     }
@@ -202,7 +210,7 @@ impl Fleet {
                 "the mirror {name} is stopped (run `driftless start {name}`)"
             ));
         }
-        let is_change = running.gate.set_closed(is_paused);
+        let is_change = running.common.gate.set_closed(is_paused);
         let state = match (is_paused, is_change) {
             (true, true) => "is paused: its tree is watched, and nothing is sent",
             (true, false) => "is paused already",
@@ -243,7 +251,7 @@ impl Fleet {
         };
         let was_stopped = std::mem::replace(&mut running.is_stopped, false);
         if was_stopped {
-            running.gate.set_closed(false);
+            running.common.gate.set_closed(false);
         }
         let is_idle = |sender: &Sender| was_stopped || sender.is_idle();
         let (idle, busy) = std::mem::take(&mut running.senders)
@@ -266,7 +274,7 @@ impl Fleet {
         let mut senders = Vec::new();
         let mut counts = Vec::new();
         for running in self.mirrors {
-            let is_meant = !running.is_stopped && !running.gate.is_closed();
+            let is_meant = !running.is_stopped && !running.common.gate.is_closed();
             counts.extend(running.senders.iter().map(|_| is_meant));
             senders.extend(running.senders);
         }
@@ -322,7 +330,7 @@ impl Running {
             senders.push(present.map_or_else(
                 || {
                     started += 1;
-                    Sender::start(shared, &mirror, target, &self.link, &self.gate)
+                    Sender::start(shared, &mirror, target, &self.common)
                 },
                 |at| self.senders.swap_remove(at),
             ));

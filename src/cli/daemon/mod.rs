@@ -178,7 +178,7 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
                 tend_at = Instant::now() + TEND_EVERY;
             }
             recv(rest) -> _ => {
-                session.readings.tend();
+                fleet.forget_old();
                 rested.tend();
             }
             recv(inbox) -> errand => {

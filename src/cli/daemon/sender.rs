@@ -9,6 +9,7 @@ use crate::cli::output::{self, Printer};
 use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
 use crate::daemon::hooks::{SenderHooks, Slots};
+use crate::daemon::sender::Readings;
 use crate::daemon::status::StatusBoard;
 use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary, Turns};
 use crate::net::LinkOptions;
@@ -39,6 +40,16 @@ pub(super) struct Shared {
     pub(super) transfers: Turns,
 }
 
+/// What the targets of a mirror have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    /// All share its limit.
+    pub(super) link: LinkOptions,
+    pub(super) gate: Gate,
+    /// What they read together.
+    pub(super) readings: Readings,
+}
+
 /// A running sender.
 pub(super) struct Sender {
     pub(super) target: OsString,
@@ -49,13 +60,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Starts one on a thread of its own.
-    pub(super) fn start(
-        shared: &Shared,
-        mirror: &Arc<Mirror>,
-        target: &OsString,
-        link: &LinkOptions,
-        gate: &Gate,
-    ) -> Sender {
+    pub(super) fn start(shared: &Shared, mirror: &Arc<Mirror>, target: &OsString, common: &Common) -> Sender {
         let session = &shared.session;
         let board = StatusBoard::named(
             Some(mirror.name.clone()),
@@ -75,8 +80,7 @@ impl Sender {
             shared: shared.clone(),
             mirror: mirror.clone(),
             target: target.clone(),
-            link: link.clone(),
-            gate: gate.clone(),
+            common: common.clone(),
             stop: stop.clone(),
             board: board.clone(),
         };
@@ -131,8 +135,7 @@ struct Work {
     shared: Shared,
     mirror: Arc<Mirror>,
     target: OsString,
-    link: LinkOptions,
-    gate: Gate,
+    common: Common,
     stop: Stop,
     board: Arc<StatusBoard>,
     narrator: Arc<Narrator>,
@@ -195,16 +198,16 @@ impl Work {
         let filter = mirror.options.send.filter(&source).map_err(Failure::early)?;
         let place = destination(&self.target, mirror.port_for(&self.target), &session.home);
         let options = |end: End<'_>| SenderOptions {
-            gate: self.gate.clone(),
+            gate: self.common.gate.clone(),
             walks: self.shared.walks.clone(),
             transfers: self.shared.transfers.clone(),
-            readings: (mirror.targets.len() > 1).then(|| session.readings.clone()),
+            readings: (mirror.targets.len() > 1).then(|| self.common.readings.clone()),
             ..mirror.options.send.options(session, end, &source, &filter, true)
         };
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
                 let path = self.directory(&source, &path).map_err(Failure::early)?;
-                let local = LocalEnd::start(session, &path, &self.link, &mirror.options.writing)
+                let local = LocalEnd::start(session, &path, &self.common.link, &mirror.options.writing)
                     .map_err(Failure::early)?;
                 let outcome = self.send(&options(local.end()));
                 local.stop();
@@ -213,7 +216,7 @@ impl Work {
             Destination::Target(target) => self.send(&options(End {
                 identity: &session.identity,
                 target: &target,
-                link: &self.link,
+                link: &self.common.link,
             })),
         }
     }
