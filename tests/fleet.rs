@@ -109,7 +109,7 @@ impl Daemon<'_> {
     }
 
     #[track_caller]
-    fn until(&self, what: &str, holds: impl Fn(&[Value]) -> bool) {
+    fn until(&self, what: &str, mut holds: impl FnMut(&[Value]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
@@ -395,4 +395,50 @@ fn fifty_targets_are_kept_alike_and_one_that_joins_late_is_too() {
             "{name} was sent something"
         );
     }
+}
+
+/// A module is the source of a further mirror; one that closes the circle is refused, by name, and changes nothing.
+#[test]
+fn a_module_is_mirrored_on_and_a_circle_is_refused() {
+    let site = Site::new();
+    let names = ["m".to_owned()];
+    let [to_b, to_c] = [("b", "a"), ("c", "b")].map(|(to, from)| site.receiver(to, from, &names));
+    let to_a = site.receiver("a", "c", &names);
+    // The module of A is its source, too.
+    let source = "a-m";
+    let add = |home: &str, source: &str, target: &str| {
+        let file = site.path(home).join("driftless.toml");
+        let text = fs::read_to_string(&file).unwrap() + &site.mirror("on", source, &[target.to_owned()]);
+        fs::write(file, text).unwrap();
+    };
+    add("a", source, &to_b("m"));
+    add("b", "b-m", &to_c("m"));
+    fs::write(site.path(source).join("file"), "one").unwrap();
+    let in_sync = |status: &[Value]| {
+        let mut senders = status.iter().filter(|daemon| daemon["mirror"] == "on");
+        senders.all(|sender| sender["phase"] == "in-sync")
+    };
+    let daemons = ["a", "b", "c"].map(|home| site.start(home));
+    let at_the_end = site.path("c-m/file");
+    until("the file is at the end", || holds(&at_the_end, "one"));
+    fs::write(site.path(source).join("file"), "two").unwrap();
+    until("the change is at the end", || holds(&at_the_end, "two"));
+    let [a, b, c] = &daemons;
+    a.until("A is in sync", in_sync);
+    b.until("B is in sync", in_sync);
+
+    add("c", "c-m", &to_a("m"));
+    site.ask("c", &["reload"]);
+    // Who was connected before does not know yet that there is a circle; it becomes known with what goes round.
+    let mut round = 0;
+    c.until("C is refused", |status| {
+        round += 1;
+        fs::write(site.path(source).join("round"), round.to_string()).unwrap();
+        let senders = status.iter().filter(|daemon| daemon["mirror"] == "on");
+        let mut reasons = senders.filter_map(|sender| sender["reason"].as_str());
+        reasons.any(|reason| reason.contains("a circle of mirrors") && reason.contains("a-m"))
+    });
+    fs::write(site.path(source).join("file"), "three").unwrap();
+    until("changes go on", || holds(&at_the_end, "three"));
+    assert!(holds(&site.path(source).join("file"), "three"));
 }

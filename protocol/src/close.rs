@@ -23,6 +23,8 @@ pub enum CloseCode {
     Unable = 7,
     /// The pairing code is wrong, spent or expired.
     Pairing = 8,
+    /// What would be written comes from the place where it would be written to.
+    Circle = 9,
 }
 
 impl CloseCode {
@@ -42,6 +44,7 @@ impl CloseCode {
             6 => CloseCode::Busy,
             7 => CloseCode::Unable,
             8 => CloseCode::Pairing,
+            9 => CloseCode::Circle,
             _ => CloseCode::Violation,
         }
     }
@@ -71,6 +74,7 @@ mod tests {
             CloseCode::Busy,
             CloseCode::Unable,
             CloseCode::Pairing,
+            CloseCode::Circle,
         ];
         for (number, code) in codes.into_iter().enumerate() {
             assert_eq!(code.number() as usize, number);

@@ -92,6 +92,9 @@ pub const OPS_IN_FLIGHT_MAX: usize = 65_536;
 /// Runs of op numbers in one `Ended` message.
 pub const ENDED_RUNS_MAX: usize = 512;
 
+/// Trees that the source of a mirror is a copy of, one from the other, in an [`Open`](crate::message::Open).
+pub const RELAYS_MAX: usize = 16;
+
 /// Bytes of content inside ops in flight: what a receiver has to hold in memory. A sender stays below half of it.
 pub const INLINE_IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 

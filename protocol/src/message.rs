@@ -103,6 +103,10 @@ bounded! {
     HeldSpans, HeldSpan, HELD_SPANS_MAX
 }
 bounded! {
+    /// Where the content of a source comes from, in any order.
+    Relays, Relay, RELAYS_MAX
+}
+bounded! {
     /// Op numbers, as runs in rising order that neither touch nor overlap.
     Runs, Run, ENDED_RUNS_MAX
 }
@@ -206,6 +210,8 @@ pub struct Open {
     pub whole_files: bool,
     /// What the receiver is to look at anew.
     pub recheck: Recheck,
+    /// The trees that the source is itself a copy of, if it is one.
+    pub upstream: Relays,
 }
 
 /// What a sender wants left as it is on the receiver, whatever the source has. The op fails with
@@ -218,6 +224,15 @@ pub struct Sparing {
     pub missing: bool,
     /// Regular files that were modified later than the file that is to take their place.
     pub newer: bool,
+}
+
+/// A tree, and the identity of the sender that reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct Relay {
+    /// The fingerprint.
+    pub peer: [u8; 32],
+    /// What the sender calls its source.
+    pub source: Text,
 }
 
 /// Answer to [`Open`]. A refusal is a close code instead.

@@ -253,6 +253,13 @@ impl Home {
         )
     }
 
+    /// The states of all module paths.
+    pub fn module_dirs(&self) -> Vec<PathBuf> {
+        let modules = self.state.join(STATE_DIR).join("modules");
+        let found = std::fs::read_dir(modules).into_iter().flatten();
+        found.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
     /// Where it is, in one word for messages.
     pub fn location(&self) -> &Path {
         &self.config

@@ -17,6 +17,7 @@ pub mod sender;
 pub mod status;
 pub mod survey;
 mod turns;
+mod upstream;
 pub mod verify;
 pub mod watchdog;
 

@@ -11,7 +11,7 @@ use crate::engine::filter::{Filter, Role};
 use crate::engine::owners::acl_owners;
 use crate::fs::{Directory, FsError, Stat};
 use crate::net::SenderLink;
-use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Row, Sparing, ToReceiver};
+use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Relays, Row, Sparing, ToReceiver};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath, Xattrs};
 use owners::Owners;
 use serde::Serialize;
@@ -69,6 +69,7 @@ pub fn run(
         sparing: Sparing::default(),
         whole_files: false,
         recheck: Recheck::Nothing,
+        upstream: Relays::default(),
     };
     let (link, opened) =
         open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;

@@ -8,7 +8,7 @@ use driftless_protocol::Xattrs;
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
     BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, Recheck,
-    SealOp, ToReceiver, ToSender,
+    Relays, SealOp, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
 use driftless_protocol::{Carried, CloseCode, RelPath};
@@ -138,6 +138,7 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         sparing: Default::default(),
         whole_files: false,
         recheck: Recheck::Nothing,
+        upstream: Relays::default(),
     }
 }
 

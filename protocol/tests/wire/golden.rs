@@ -100,6 +100,10 @@ fn opening() {
             },
             whole_files: true,
             recheck: Recheck::Contents,
+            upstream: Relays(vec![Relay {
+                peer: [0xbb; 32],
+                source: "/a".into(),
+            }]),
         }),
         "00                                                   # ToReceiver::Open
          00                                                   # purpose: Mirror
@@ -113,7 +117,8 @@ fn opening() {
          01                                                   # protects
          01 00 01                                             # sparing: existing, newer
          01                                                   # whole_files
-         02                                                   # recheck: Contents",
+         02                                                   # recheck: Contents
+         01 bb*32 02 2f 61                                    # upstream: one, /a",
     );
     golden(
         ToReceiver::Open(Open {
@@ -129,11 +134,12 @@ fn opening() {
             sparing: Sparing::default(),
             whole_files: false,
             recheck: Recheck::Nothing,
+            upstream: Relays::default(),
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
          00*5              # carried, sum, protects
-         00*5              # sparing, whole_files, recheck",
+         00*6              # sparing, whole_files, recheck, upstream",
     );
     golden(
         ToSender::Opened(Opened {

@@ -170,6 +170,7 @@ fn s01_odd_names_in_listings_and_paths_are_refused() {
                 sparing: Default::default(),
                 whole_files: false,
                 recheck: Recheck::Nothing,
+                upstream: Relays::default(),
             });
             let survey = ToReceiver::Survey {
                 path: path.clone(),

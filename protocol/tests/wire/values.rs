@@ -174,6 +174,13 @@ fn text(reach: Reach) -> BoxedStrategy<Text> {
     bytes(TEXT_BYTES_MAX, reach).prop_map(Text).boxed()
 }
 
+fn relays(reach: Reach) -> BoxedStrategy<Relays> {
+    let relay = (any::<[u8; 32]>(), text(reach)).prop_map(|(peer, source)| Relay { peer, source });
+    prop::collection::vec(relay, 0..=RELAYS_MAX)
+        .prop_map(Relays)
+        .boxed()
+}
+
 fn module(reach: Reach) -> BoxedStrategy<ModuleName> {
     bytes(MODULE_NAME_BYTES_MAX, reach).prop_map(ModuleName).boxed()
 }
@@ -213,7 +220,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         text(reach),
         carried(),
         prop::option::of(tree_sum()),
-        (any::<bool>(), recheck),
+        (any::<bool>(), recheck, relays(reach)),
         any::<[bool; 4]>(),
     )
         .prop_map(
@@ -225,7 +232,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 source,
                 carried,
                 sum,
-                (protects, recheck),
+                (protects, recheck, upstream),
                 sparing,
             )| Open {
                 purpose,
@@ -244,6 +251,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 },
                 whole_files: sparing[3],
                 recheck,
+                upstream,
             },
         )
         .boxed()

@@ -28,6 +28,7 @@ pub use staging::digest_of;
 use super::events::{self, What};
 use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
+use super::upstream;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{Accepted, Alpn, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
@@ -37,7 +38,7 @@ use driftless_certs::{
 };
 use driftless_protocol::limits::OWNERS_TOTAL_MAX;
 use driftless_protocol::message::{
-    ModuleName, Open, Opened, PairReply, Purpose, Recheck, ToReceiver, ToSender,
+    ModuleName, Open, Opened, PairReply, Purpose, Recheck, Relay, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
 use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
@@ -49,6 +50,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -349,6 +351,21 @@ impl Shared {
         if open.purpose != Purpose::Mirror {
             return verify::serve(link, &module, rights, open);
         }
+        let place = place_of(&module, &open.path);
+        let mut relays = open.upstream.0.clone();
+        relays.push(Relay {
+            peer: *peer.as_bytes(),
+            source: open.source.clone(),
+        });
+        let own = self.options.identity.fingerprint();
+        if let Some(source) = upstream::circle(&own, &place, &relays) {
+            let text = format!(
+                "a circle of mirrors: what would come to {} comes from {source} on the same machine; end the mirror of \
+                 one of them",
+                place.display()
+            );
+            return Err((CloseCode::Circle, text));
+        }
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::named(module.name.clone(), peer.to_string()));
         let source = open.source.to_string();
@@ -370,6 +387,11 @@ impl Shared {
                 peer: fingerprint,
             },
         );
+        let state = self.options.home.module_dir(&module.name, &open.path);
+        let incoming = upstream::Incoming::begin(state, &place, &relays);
+        if let Err(error) = &incoming {
+            tracing::warn!("cannot write down where {} comes from: {error}", place.display());
+        }
         let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
@@ -741,9 +763,9 @@ fn open_replica(
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
     let root = walk_path(root, path, true)?;
-    let mut place = module.path.clone();
-    place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
+    let place = place_of(module, path);
     let home = options.home.module_dir(&module.name, path);
+    upstream::forget(&home);
     let keeping = (&module.keeping, kept.clone());
     let (mut replica, report) =
         Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
@@ -752,6 +774,13 @@ fn open_replica(
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)
+}
+
+/// Where a module path is.
+fn place_of(module: &ModuleOptions, path: &RelPath) -> PathBuf {
+    let mut place = module.path.clone();
+    place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
+    place
 }
 
 /// Looks for the directories of a path below the module's root, following no link, and makes them if that is wanted.

@@ -24,6 +24,7 @@ pub use watching::{Changed, watch};
 use self::barriers::Barriers;
 use super::ledger::flags;
 use super::status::unix_now;
+use super::upstream;
 use super::{Backlog, DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
 use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
@@ -34,7 +35,7 @@ use crate::store::{CatalogRead, Entry, StoreError};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
 use driftless_protocol::message::{
-    ModuleName, Open, Opened, Purpose, Recheck, Sparing, ToReceiver, ToSender,
+    ModuleName, Open, Opened, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
 };
 use driftless_protocol::version::ALPN_MIRROR;
 use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
@@ -125,6 +126,7 @@ pub fn run(
         ages: Ages::default(),
         backlog: (Backlog::default(), started_at),
         turn: None,
+        upstream: Relays::default(),
     };
     context.ages.handle_grown(started_at, began);
     context.counters.entries = context
@@ -355,6 +357,7 @@ pub struct Unopened {
 fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
     let mut options = context.options.clone();
     options.link.remembered = remembered_path(context);
+    context.upstream = upstream::of_source(&options.home, &context.source.path);
     let open = opening(context, Purpose::Mirror)?;
     let source = &context.source;
     let owners = source.ledger.owners().iter().chain(source.acl_owners.iter());
@@ -417,6 +420,7 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
             false if options.look_again => Recheck::Attributes,
             false => Recheck::Nothing,
         },
+        upstream: context.upstream.clone(),
     })
 }
 

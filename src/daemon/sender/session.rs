@@ -30,6 +30,7 @@ use super::work::{self, InFlight, Next};
 use crate::daemon::crew::Crew;
 use crate::daemon::ledger::flags;
 use crate::daemon::memory::Spent;
+use crate::daemon::upstream;
 use crate::daemon::{
     Backlog, DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop, Turn,
 };
@@ -43,8 +44,8 @@ use assumed::Assumed;
 use crossbeam_channel::{Receiver, Select, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
-    Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Run, SealOp,
-    Sparing, ToSender,
+    Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Relays, Run,
+    SealOp, Sparing, ToSender,
 };
 use driftless_protocol::{Digest, Kind, ObjectId, Xattrs};
 use groups::Groups;
@@ -76,6 +77,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(30);
 pub const CLOCK_TICK: Duration = Duration::from_millis(12);
 /// How often counters are told.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked at most whether others feed the source than before.
+const LOOK_UPSTREAM: Duration = Duration::from_secs(1);
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 /// How often is looked, while the receiver is silent, for what the user wants.
 const SILENT_LOOK: Duration = Duration::from_secs(1);
@@ -154,6 +157,8 @@ pub struct Context<'a> {
     pub backlog: (Backlog, u64),
     /// The turn at bringing the target in sync, until it is.
     pub turn: Option<Turn>,
+    /// Which trees the target was told that the source is a copy of.
+    pub upstream: Relays,
 }
 
 impl Context<'_> {
@@ -305,6 +310,8 @@ pub struct Session<'a, 'c> {
     /// When the oldest removal that waits was heard of.
     removals_since: Option<Instant>,
     last_durable: Instant,
+    /// When it was last looked who feeds the source.
+    last_fed: Instant,
     /// Why this connection can't go on.
     lost: Option<String>,
     /// Nothing left yet since the trees were equal, or since the beginning.
@@ -390,6 +397,7 @@ impl<'a, 'c> Session<'a, 'c> {
             last_backlog: Instant::now(),
             removals_since: None,
             last_durable: Instant::now(),
+            last_fed: Instant::now(),
             lost: None,
             is_first_to_leave: true,
             before: None,
@@ -478,6 +486,11 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.report(true);
                     self.spent.rest(self.context.counters.content_bytes);
                     self.context.observer.phase(&Phase::InSync { sequence });
+                    if self.context.options.follow && self.is_fed_by_others() {
+                        return Ok(Ended::Lost(
+                            "the source is fed by other trees than it was".to_owned(),
+                        ));
+                    }
                 }
                 self.context.held = None;
                 if !self.context.options.follow {
@@ -489,6 +502,16 @@ impl<'a, 'c> Session<'a, 'c> {
             self.report(false);
             self.wait(&stop, &gate);
         }
+    }
+
+    /// Whether the source is a copy of other trees than the target was told.
+    fn is_fed_by_others(&mut self) -> bool {
+        if self.last_fed.elapsed() < LOOK_UPSTREAM {
+            return false;
+        }
+        self.last_fed = Instant::now();
+        let (home, source) = (&self.context.options.home, &self.context.source.path);
+        upstream::of_source(home, source) != self.context.upstream
     }
 
     fn is_done_reading(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::engine::ages::Ages;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::store::{CatalogRead, Change, StoreError};
+use driftless_protocol::message::Relays;
 use driftless_protocol::{Kind, ObjectId, RelPath};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub fn watch(
         ages: Ages::default(),
         backlog: (Backlog::default(), seen),
         turn: None,
+        upstream: Relays::default(),
     };
     tell_warnings(&mut context);
     tell_watching(&mut context);

@@ -8,7 +8,9 @@ use crate::daemon::{DaemonError, ModuleOptions, SenderOptions};
 use crate::engine::owners::OwnerRules;
 use crate::fs::Directory;
 use crate::net::SenderLink;
-use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Row, Sparing, ToReceiver, ToSender};
+use driftless_protocol::message::{
+    ModuleName, Open, Purpose, Recheck, Relays, Row, Sparing, ToReceiver, ToSender,
+};
 use driftless_protocol::{Attributes, Carried, CloseCode, RelPath, XattrClasses};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -121,6 +123,7 @@ impl Far {
             sparing: Sparing::default(),
             whole_files: false,
             recheck: Recheck::Nothing,
+            upstream: Relays::default(),
         };
         let (link, opened) =
             open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;

@@ -1,0 +1,188 @@
+//! Where the content of a tree comes from, so that mirrors that feed each other in a circle are noticed.
+//!
+//! A module may be the source of a further mirror. Its sender says from which trees the module's content comes, and a receiver
+//! that finds a tree of its own among them, which overlaps the place that would be written to, refuses: an old state would come
+//! back over a new one. What comes in is written down beside the state of the module path while its sender is connected, and
+//! for [`GRACE`] after that, in which it may come back; later, the direction of a mirror may be turned round.
+//!
+//! Who connects last closes the circle, but those before it were connected when there was none. So a sender that has brought its
+//! target in sync looks whether its source is fed by others than it said, and if so connects again: what it says then goes round
+//! with the first changes, until it comes to whom it speaks of.
+
+use super::home::Home;
+use super::status::unix_now;
+use driftless_certs::Fingerprint;
+use driftless_protocol::limits::RELAYS_MAX;
+use driftless_protocol::message::{Relay, Relays, Text};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Its name in the directory of the module path's state.
+const FILE: &str = "upstream.json";
+/// In seconds: longer than a sender waits before it connects again.
+const GRACE: u64 = 60;
+
+/// What comes into a module path.
+#[derive(Debug, Serialize, Deserialize)]
+struct Inflow {
+    /// The place that is written to.
+    path: String,
+    /// When its sender was last connected, in seconds since 1970; none while it is.
+    ended: Option<u64>,
+    /// Trees and the identities that read them.
+    relays: Vec<Station>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Station {
+    peer: String,
+    source: String,
+}
+
+/// Where the content of a source comes from, as far as it comes through modules of this home. What cannot be read is no reason
+/// not to mirror.
+pub fn of_source(home: &Home, source: &Path) -> Relays {
+    let mut found = Relays::default();
+    for directory in home.module_dirs() {
+        let Some(inflow) = read(&directory) else { continue };
+        let is_over = inflow.ended.is_some_and(|ended| ended + GRACE < unix_now());
+        if is_over || !overlap(Path::new(&inflow.path), source) {
+            continue;
+        }
+        for station in inflow.relays {
+            if let Ok(peer) = station.peer.parse::<Fingerprint>() {
+                found.0.push(Relay {
+                    peer: *peer.as_bytes(),
+                    source: station.source.as_str().into(),
+                });
+            }
+        }
+    }
+    // In an order of which a change means something.
+    let key = |relay: &Relay| (relay.peer, relay.source.0.clone());
+    found.0.sort_by_key(key);
+    found.0.dedup();
+    found.0.truncate(RELAYS_MAX);
+    found
+}
+
+/// The tree of this receiver that `place` would be fed from, if there is one among what a sender says of its source.
+pub fn circle<'a>(own: &Fingerprint, place: &Path, relays: &'a [Relay]) -> Option<&'a Text> {
+    let closes = |relay: &&Relay| {
+        let source = String::from_utf8_lossy(&relay.source.0);
+        relay.peer == *own.as_bytes() && overlap(Path::new(&*source), place)
+    };
+    relays.iter().find(closes).map(|relay| &relay.source)
+}
+
+/// A connection that writes to a module path, until dropped.
+#[derive(Debug)]
+pub struct Incoming {
+    directory: PathBuf,
+    inflow: Inflow,
+}
+
+impl Incoming {
+    /// Writes down what comes to `place`, whose state is in `directory`.
+    pub fn begin(directory: PathBuf, place: &Path, relays: &[Relay]) -> io::Result<Incoming> {
+        let station = |relay: &Relay| Station {
+            peer: Fingerprint::from_bytes(relay.peer).to_string(),
+            source: String::from_utf8_lossy(&relay.source.0).into_owned(),
+        };
+        let incoming = Incoming {
+            directory,
+            inflow: Inflow {
+                path: place.display().to_string(),
+                ended: None,
+                relays: relays.iter().map(station).collect(),
+            },
+        };
+        incoming.write()?;
+        Ok(incoming)
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let text = serde_json::to_vec(&self.inflow)?;
+        let aside = self.directory.join(format!("{FILE}.new"));
+        fs::write(&aside, text)?;
+        fs::rename(aside, self.directory.join(FILE))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.inflow.ended = Some(unix_now());
+        if let Err(error) = self.write() {
+            tracing::debug!("cannot write down that a connection has ended: {error}");
+        }
+    }
+}
+
+/// Nobody can be connected to a module path that is only being opened: forgets what a process that was killed left behind.
+pub fn forget(directory: &Path) {
+    let _ = fs::remove_file(directory.join(FILE));
+}
+
+fn read(directory: &Path) -> Option<Inflow> {
+    let text = fs::read(directory.join(FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay(peer: u8, source: &str) -> Relay {
+        Relay {
+            peer: [peer; 32],
+            source: source.into(),
+        }
+    }
+
+    #[test]
+    fn a_circle_is_one_of_the_own_trees_that_overlaps() {
+        let own = Fingerprint::from_bytes([7; 32]);
+        let found = |relays: &[Relay]| circle(&own, Path::new("/srv/a"), relays).map(ToString::to_string);
+        assert_eq!(
+            found(&[relay(7, "/srv/b"), relay(8, "/srv/a"), relay(7, "/srv/ab")]),
+            None
+        );
+        for source in ["/srv/a", "/srv", "/srv/a/below"] {
+            assert_eq!(
+                found(&[relay(8, "/x"), relay(7, source)]).as_deref(),
+                Some(source)
+            );
+        }
+    }
+
+    #[test]
+    fn what_comes_in_is_known_while_it_does_and_for_a_while_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let of = |name: &str| home.module_dir(name, &driftless_protocol::RelPath::root());
+        for name in ["one", "two"] {
+            fs::create_dir_all(of(name)).unwrap();
+        }
+        let known = |source: &str| of_source(&home, Path::new(source)).0;
+        assert_eq!(known("/m/one"), []);
+        let relays = [relay(1, "/first"), relay(2, "/second")];
+        let incoming = Incoming::begin(of("one"), Path::new("/m/one"), &relays).unwrap();
+        let other = Incoming::begin(of("two"), Path::new("/m/two"), &relays[..1]).unwrap();
+        assert_eq!(known("/m/one/below"), relays);
+        assert_eq!((known("/m").len(), known("/n").len()), (3, 0));
+        drop((incoming, other));
+        assert_eq!(known("/m/one"), relays);
+        let mut inflow = read(&of("one")).unwrap();
+        inflow.ended = inflow.ended.map(|ended| ended - GRACE - 1);
+        fs::write(of("one").join(FILE), serde_json::to_vec(&inflow).unwrap()).unwrap();
+        assert_eq!(known("/m/one"), []);
+        forget(&of("two"));
+        assert_eq!(known("/m/two"), []);
+    }
+}
