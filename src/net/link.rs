@@ -188,7 +188,8 @@ impl Shared {
         let (reading, unpacking) = (self.clone(), self.clone());
         runtime.spawn(async move { reading.read(receive, to_read).await });
         runtime.spawn(async move {
-            if let Err(error) = unpack_now_and_then(read, messages).await {
+            // `messages` lives on: whoever takes them must not see their end before it is said why.
+            if let Err(error) = unpack_now_and_then(read, &messages).await {
                 unpacking.refuse(&error);
             }
         });

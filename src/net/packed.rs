@@ -179,7 +179,7 @@ pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(
 /// the messages.
 pub async fn unpack_now_and_then<M: Message + Send + 'static>(
     mut pieces: Pieces,
-    messages: Sender<M>,
+    messages: &Sender<M>,
 ) -> Result<(), UnpackError> {
     let mut unpacker = Unpacker::new()?;
     while let Some(piece) = pieces.recv().await {
