@@ -231,7 +231,7 @@ impl Fanotify {
             return Err(error);
         }
         if directory == ObjectId::ROOT {
-            noise.set_root(handle, id);
+            noise.set_root(self.member, handle, id);
             self.set_above(above.as_ref());
         }
         Ok(())
@@ -290,6 +290,7 @@ impl Watcher for Fanotify {
 impl Drop for Fanotify {
     fn drop(&mut self) {
         let shared = &self.group.shared;
+        shared.noise().forget_root(self.member);
         shared.directories().remove_member(self.member);
         shared.audience().leave(self.member);
     }

@@ -13,6 +13,7 @@
 //! The marks are evictable: they hold no inode in memory, and are gone when the kernel drops it. The directory then is
 //! noisy again, and is silenced again.
 
+use super::super::table::Member;
 use super::directories::Key;
 use super::records::HandleRef;
 use super::{Shared, sys};
@@ -77,9 +78,9 @@ impl Counts {
 /// The directories that were silenced.
 #[derive(Debug, Default)]
 pub(super) struct Noise {
-    /// The root of the tree and the id of its file system. Directories of other file systems are never silenced: what
+    /// The roots of the trees and the ids of their file systems. Directories of other file systems are never silenced: what
     /// opens them would keep their file system from being unmounted.
-    root: Option<(OwnedFd, [u8; 8])>,
+    roots: HashMap<Member, (OwnedFd, [u8; 8])>,
     silent: HashSet<Key>,
     /// The same, oldest first.
     order: VecDeque<Key>,
@@ -90,9 +91,16 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    /// Opens the way to the file system of the root.
-    pub(super) fn set_root(&mut self, root: BorrowedFd<'_>, file_system: [u8; 8]) {
-        self.root = root.try_clone_to_owned().ok().map(|fd| (fd, file_system));
+    /// Opens the way to the file system of a tree's root.
+    pub(super) fn set_root(&mut self, member: Member, root: BorrowedFd<'_>, file_system: [u8; 8]) {
+        if let Ok(root) = root.try_clone_to_owned() {
+            self.roots.insert(member, (root, file_system));
+        }
+    }
+
+    /// Closes it: the mount that it leads through is not kept busy for the sake of other trees.
+    pub(super) fn forget_root(&mut self, member: Member) {
+        self.roots.remove(&member);
     }
 
     /// Makes sure that everything in a directory is told. The caller notes the directory as watched before it gives up
@@ -150,7 +158,7 @@ impl Noise {
     }
 
     fn open(&self, shared: &Shared, key: &Key) -> Option<OwnedFd> {
-        let (root, file_system) = self.root.as_ref()?;
+        let (root, file_system) = self.roots.values().next()?;
         let (kind, bytes) = key.handle();
         let handle = HandleRef {
             file_system: *file_system,
@@ -181,7 +189,6 @@ pub(super) fn run(shared: &Shared, noisy: &Receiver<Key>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::table::Member;
     use super::super::directories::Directories;
     use super::*;
     use driftless_protocol::ObjectId;
