@@ -185,12 +185,25 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "still not: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// All files below a directory.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
 }
 
 fn holds(path: &Path, content: &str) -> bool {
@@ -427,13 +440,20 @@ fn a_module_is_mirrored_on_and_a_circle_is_refused() {
     a.until("A is in sync", in_sync);
     b.until("B is in sync", in_sync);
 
-    add("c", "c-m", &to_a("m"));
-    site.ask("c", &["reload"]);
-    // Who was connected before does not know yet that there is a circle; it becomes known with what goes round.
+    // B was connected to C before it knew of A; C is told with the changes that come.
+    let first = site.identity("a");
     let mut round = 0;
-    c.until("C is refused", |status| {
+    until("C knows where its content comes from", || {
         round += 1;
         fs::write(site.path(source).join("round"), round.to_string()).unwrap();
+        std::thread::park_timeout(Duration::from_millis(100));
+        let states = walk(&site.path("c"));
+        let mut inflows = states.iter().filter(|path| path.ends_with("upstream.json"));
+        inflows.any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&first)))
+    });
+    add("c", "c-m", &to_a("m"));
+    site.ask("c", &["reload"]);
+    c.until("C is refused", |status| {
         let senders = status.iter().filter(|daemon| daemon["mirror"] == "on");
         let mut reasons = senders.filter_map(|sender| sender["reason"].as_str());
         reasons.any(|reason| reason.contains("a circle of mirrors") && reason.contains("a-m"))

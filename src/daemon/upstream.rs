@@ -5,9 +5,10 @@
 //! back over a new one. What comes in is written down beside the state of the module path while its sender is connected, and
 //! for [`GRACE`] after that, in which it may come back; later, the direction of a mirror may be turned round.
 //!
-//! Who connects last closes the circle, but those before it were connected when there was none. So a sender that has brought its
-//! target in sync looks whether its source is fed by others than it said, and if so connects again: what it says then goes round
-//! with the first changes, until it comes to whom it speaks of.
+//! A sender may be connected before anybody feeds its source. So when it has brought its target in sync it looks whether its
+//! source is fed by others than it said, and if so connects again: what it says then goes on with the changes themselves, and is
+//! known everywhere by the time that somebody closes a circle. Where all of a circle start at the same moment, whoever first hears
+//! of itself refuses.
 
 use super::home::Home;
 use super::status::unix_now;
