@@ -308,8 +308,10 @@ mod tests {
         take(&readings, 2).keep(reading(3), Some(Duration::ZERO));
         let reader = take(&readings, 2);
         // What was kept before is forgotten in its time, and nobody's reading with it.
-        readings.0.state().drop_old(Instant::now() + 2 * KEPT_FOR);
-        assert_eq!((readings.0.state().slots.len(), readings.0.state().bytes), (1, 0));
+        let mut state = readings.0.state();
+        state.drop_old(Instant::now() + 2 * KEPT_FOR);
+        assert_eq!((state.slots.len(), state.bytes), (1, 0));
+        drop(state);
         reader.keep(reading(3), None);
         assert!(matches!(readings.find(wanted(2)), Turn::Found(_, false)));
     }
