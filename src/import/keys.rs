@@ -50,12 +50,9 @@ pub(super) const SETTINGS: [(&str, Fate); 13] = [
     ("pidfile", Carried("`pid-file`")),
     (
         "statusFile",
-        Replaced("`driftless status`, for programs `driftless status --json`"),
+        Carried("`status-file`, which has driftless's own text"),
     ),
-    (
-        "statusInterval",
-        Dropped("the status is asked for, and always of now"),
-    ),
+    ("statusInterval", Carried("`status-interval`")),
 ];
 
 /// Keys of `sync`.

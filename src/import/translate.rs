@@ -241,7 +241,20 @@ fn carry_setting(key: &str, value: &Value, to: &'static str, finding: &mut Findi
     finding.text = String::new();
     let setting = match (key, value) {
         ("pidfile", Value::Text(path)) if path.starts_with('/') => Some(("pid-file", path.clone())),
-        ("pidfile", _) => {
+        ("statusFile", Value::Text(path)) if path.starts_with('/') => Some(("status-file", path.clone())),
+        // It comes after the file, in the order of names.
+        ("statusInterval", Value::Number(seconds))
+            if import.settings.iter().any(|(key, _)| key == "status-file") =>
+        {
+            let seconds = seconds.round().clamp(1.0, 86_400.0);
+            Some(("status-interval", format!("{seconds}s")))
+        }
+        ("statusInterval", _) => {
+            finding.outcome = Outcome::Dropped;
+            finding.text = "there is no status file".to_owned();
+            None
+        }
+        ("pidfile" | "statusFile", _) => {
             finding.outcome = Outcome::Dropped;
             finding.text = "it is no path that begins with a slash".to_owned();
             None

@@ -59,11 +59,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// Reads once, and passes on what came. Says how many bytes that was.
-fn read_buffer(
-    shared: &Shared,
-    buffer: &mut [MaybeUninit<u8>],
-    leaving: &mut Leaving,
-) -> Result<u64, Errno> {
+fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], leaving: &mut Leaving) -> Result<u64, Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
