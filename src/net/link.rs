@@ -2,6 +2,7 @@
 
 use super::compression::{Compression, Queue, Steering};
 use super::congestion::{PathMemory, Permit, memory_of};
+use super::gather::collect_ops;
 use super::packed::{
     Packer, Pieces, UnpackError, pieces, read_pieces, unpack, unpack_now_and_then, write_pieces,
 };
@@ -17,10 +18,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::{Fingerprint, SERVER_NAME};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
-use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, OPS_PER_FRAME_MAX, OWNER_NAME_BYTES_MAX};
-use driftless_protocol::message::{
-    BulkFrame, Content, OpBody, OpFrame, OpMessage, RangeBody, Runs, ToReceiver, ToSender,
-};
+use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
+use driftless_protocol::message::{BulkFrame, OpFrame, OpMessage, RangeBody, Runs, ToReceiver, ToSender};
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::fmt;
@@ -34,8 +33,6 @@ const BULK_STREAM: u8 = 2;
 const PRIORITY_CONTROL: i32 = 2;
 const PRIORITY_OPS: i32 = 1;
 const PRIORITY_BULK: i32 = 0;
-/// Content bytes that one frame of an op stream gathers; the rest of a frame's limit is for names and numbers.
-const FRAME_CONTENT_BYTES: usize = 256 << 10;
 /// Places are allocated from the start, some 150 bytes each.
 const CONTROL_QUEUE: usize = 64;
 pub(super) const OP_QUEUE: usize = 64;
@@ -494,35 +491,6 @@ impl Drop for SenderLink {
     fn drop(&mut self) {
         self.shared.close(CloseCode::Done, "");
     }
-}
-
-/// Gathers what is waiting into one frame.
-pub(super) fn collect_ops(first: OpMessage, waiting: &Receiver<OpMessage>) -> OpFrame {
-    let mut bytes = weight(&first);
-    let mut frame = vec![first];
-    while frame.len() < OPS_PER_FRAME_MAX && bytes < FRAME_CONTENT_BYTES {
-        let Ok(next) = waiting.try_recv() else { break };
-        bytes += weight(&next);
-        frame.push(next);
-    }
-    OpFrame(frame)
-}
-
-fn weight(message: &OpMessage) -> usize {
-    let content = match message {
-        OpMessage::Op(op) => match &op.body {
-            OpBody::PutFile {
-                content: Content::Inline { bytes, .. },
-                ..
-            } => bytes.0.len(),
-            OpBody::PutSymlink { target, .. } => target.0.len(),
-            OpBody::Owners(rows) => rows.0.len() * (OWNER_NAME_BYTES_MAX + 16),
-            _ => 0,
-        },
-        _ => 0,
-    };
-    // Names are at most 255 bytes; the rest of an op is numbers.
-    content + 384
 }
 
 async fn dial(

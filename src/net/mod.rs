@@ -9,6 +9,7 @@
 mod compression;
 mod congestion;
 mod endpoint;
+mod gather;
 mod handshakes;
 mod limit;
 mod link;

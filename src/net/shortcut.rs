@@ -5,9 +5,10 @@
 
 use super::compression::{Compression, Steering};
 use super::endpoint::Accepted;
+use super::gather::collect_ops;
 use super::link::{
     BulkSender, BulkWay, Ended, Line, LinkEnd, OP_QUEUE, RECEIVED_FRAMES, Range, ReceiverLink, SenderLink,
-    Shared, collect_ops, thread,
+    Shared, thread,
 };
 use super::shift::Outlet;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
