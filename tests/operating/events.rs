@@ -210,3 +210,35 @@ fn a_port_that_is_taken_is_one_line_and_the_rest_goes_on() {
     let (_, err) = site.run("events --mirror x --json", 2);
     assert!(err.contains("--json"), "{err}");
 }
+
+/// What a look finds gone in a tree that was in sync until then is held back, and stays so.
+#[test]
+fn what_a_rescan_finds_gone_can_be_approved() {
+    let site = Site::new(&["src/many", "dst"]);
+    for number in 0..30 {
+        site.write(&format!("src/many/{number}"), "x");
+    }
+    // Nothing tells of it but the look.
+    site.configure(&site.mirror("www", "src", &["dst"], "max-delete = '5'\nwatch = 'poll'"));
+    let _daemon = Daemon::start(&site, "daemon --json");
+    site.run("wait --timeout 60s", 0);
+    fs::remove_dir_all(site.path("src/many")).unwrap();
+    site.run(&format!("rescan {}", site.path("src").display()), 0);
+    until("deletions are held back", || {
+        site.sender("www", "dst")["last_error"]["text"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("31 of "))
+    });
+    site.run("wait --timeout 1s", 5);
+    assert_eq!(site.sender("www", "dst")["held"], 31);
+    // Another connection, the same question.
+    site.run("pause www", 0);
+    until("it is paused", || site.sender("www", "dst")["phase"] == "paused");
+    site.run("resume www", 0);
+    until("they are held back still", || {
+        site.sender("www", "dst")["held"] == 31
+    });
+    site.run(&format!("approve {} --deletes 31", site.path("dst").display()), 0);
+    site.run("wait --timeout 60s", 0);
+    assert!(!site.path("dst/many").exists());
+}

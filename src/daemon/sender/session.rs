@@ -423,8 +423,14 @@ impl<'a, 'c> Session<'a, 'c> {
         &self.context.options.target.display
     }
 
-    fn serve(&mut self, opened: &Opened) -> Result<Ended, Ended> {
+    /// What is held back is told anew after this, for as long as it is.
+    fn tell_sending(&mut self) {
+        self.context.held = None;
         self.context.observer.phase(&Phase::Sending);
+    }
+
+    fn serve(&mut self, opened: &Opened) -> Result<Ended, Ended> {
+        self.tell_sending();
         let (stop, mut gate) = (self.context.stop.channel(), self.context.options.gate.channel());
         loop {
             self.context.options.gate.renew(&mut gate);
@@ -471,7 +477,7 @@ impl<'a, 'c> Session<'a, 'c> {
                 }
                 self.reconcile_due = None;
                 self.reconcile(opened)?;
-                self.context.observer.phase(&Phase::Sending);
+                self.tell_sending();
                 continue;
             }
             if let Some(sequence) = self.settle()? {
@@ -496,7 +502,8 @@ impl<'a, 'c> Session<'a, 'c> {
                 if !self.context.options.follow {
                     return Ok(Ended::InSync(sequence));
                 }
-            } else if std::mem::take(&mut self.in_sync) {
+            } else if std::mem::take(&mut self.in_sync) && self.context.held.is_none() {
+                // What is held back was told in this very round otherwise, and is told once.
                 self.context.observer.phase(&Phase::Sending);
             }
             self.report(false);
