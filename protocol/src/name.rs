@@ -99,7 +99,7 @@ pub fn escape(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
 }
 
 /// Characters that reorder or hide what a terminal shows around them.
-fn is_bidirectional(c: char) -> bool {
+pub fn is_bidirectional(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 

@@ -69,7 +69,9 @@ struct Quiet(std::io::Stderr);
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = self.0.write_all(bytes);
+        if !output::is_muted() {
+            let _ = self.0.write_all(bytes);
+        }
         Ok(bytes.len())
     }
 

@@ -44,6 +44,7 @@ mod text;
 mod timing;
 mod trash;
 mod verify;
+mod view;
 mod wait;
 mod writing;
 
@@ -304,6 +305,7 @@ mod tests {
             "driftless seed a nas::m",
             "driftless verify a b --json",
             "driftless status --json",
+            "driftless status --watch --json",
             "driftless id",
             "driftless id --rotate",
             "driftless id --import key.pem",

@@ -26,6 +26,9 @@ const WORK_PER_OP: u64 = 16 << 10;
 /// Nobody reads standard output any more.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
+/// A picture is on the terminal, which no line of the log may run through.
+static IS_MUTED: AtomicBool = AtomicBool::new(false);
+
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Writes a line of data.
@@ -65,6 +68,16 @@ pub(super) fn plain_note(text: &str) {
 /// Whether nobody reads standard output any more, as far as a write has found out.
 pub(super) fn is_closed() -> bool {
     IS_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Keeps the log off the terminal, or lets it back.
+pub(super) fn mute(is_muted: bool) {
+    IS_MUTED.store(is_muted, Ordering::Relaxed);
+}
+
+/// Whether the log has to be silent.
+pub(super) fn is_muted() -> bool {
+    IS_MUTED.load(Ordering::Relaxed)
 }
 
 /// What went wrong with standard output, other than that nobody reads it any more.

@@ -1,7 +1,7 @@
 //! `driftless status`: what the daemons of this home are doing.
 
 use super::text::{ago, bytes, count, grouped, span};
-use super::{CliError, DONE, FAILED, output};
+use super::{CliError, DONE, FAILED, output, view};
 use crate::daemon::control::{Answers, ask_all};
 use crate::daemon::home::Home;
 use crate::daemon::keeping::KeepingReport;
@@ -19,17 +19,20 @@ pub(super) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show it as it changes, until Ctrl-C: on a terminal with keys for orders, elsewhere in lines
+    #[arg(long)]
+    watch: bool,
 }
 
 impl StatusArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
         let home = Home::discover()?;
+        if self.watch {
+            return view::watch(&home, self.json);
+        }
         let Answers { daemons, problems } = ask_all(&home)?;
         if self.json {
-            output::json(
-                &json!({"version": STATUS_VERSION, "home": home.to_string(), "daemons": daemons,
-                "problems": problems}),
-            );
+            output::json(&object(&home, &daemons, &problems));
         } else {
             let now = unix_now();
             daemons
@@ -47,6 +50,11 @@ impl StatusArgs {
         }
         Ok(DONE)
     }
+}
+
+/// What `driftless status --json` prints.
+pub(super) fn object(home: &Home, daemons: &[DaemonStatus], problems: &[String]) -> serde_json::Value {
+    json!({"version": STATUS_VERSION, "home": home.to_string(), "daemons": daemons, "problems": problems})
 }
 
 /// The status of several daemons, with the time of day.
@@ -114,7 +122,8 @@ fn protection_lines(protections: &[ProtectionStatus]) -> Vec<String> {
     lines
 }
 
-fn keeping_lines(kept: &KeepingReport) -> Vec<String> {
+/// What a module kept of what it replaced or removed.
+pub(super) fn keeping_lines(kept: &KeepingReport) -> Vec<String> {
     let counted = [
         (kept.edits_kept, "local edits set aside"),
         (kept.edits_refused, "changes refused for a local edit"),
@@ -135,7 +144,8 @@ fn keeping_lines(kept: &KeepingReport) -> Vec<String> {
     lines
 }
 
-fn session_lines(session: &SessionReport, now: u64) -> Vec<String> {
+/// What is told of a sender that is connected here.
+pub(super) fn session_lines(session: &SessionReport, now: u64) -> Vec<String> {
     let SessionReport {
         peer,
         source,
@@ -167,7 +177,8 @@ fn session_lines(session: &SessionReport, now: u64) -> Vec<String> {
     lines
 }
 
-fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
+/// What is told of a sender; who it is in the first two lines.
+pub(super) fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
     let SenderStatus {
         source,
         target,

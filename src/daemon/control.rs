@@ -18,7 +18,7 @@ mod listen;
 mod wait;
 
 pub use ask::{Answer, Ask, Which, ask_senders};
-pub use listen::listen;
+pub use listen::{Ears, listen};
 pub use wait::{Enough, WaitOptions, WaitState, Waited, wait};
 
 use super::barrier::Level;

@@ -4,6 +4,9 @@
 mod events;
 mod hooks;
 mod logs;
+#[path = "../support/pty.rs"]
+mod pty;
 mod site;
 mod status;
+mod view;
 mod wait;

@@ -11,9 +11,11 @@ use super::{
 use crate::daemon::events::{self, Event, What};
 use crate::daemon::home::Home;
 use crate::daemon::status::{STATUS_VERSION, TargetLabel};
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often a connection looks whether the client is still there.
@@ -25,45 +27,85 @@ const LINES_MAX: usize = 1_024;
 /// Hears of everything that happens in all processes of a home that run now. The channel disconnects when the last of them ended.
 /// `None` if none runs.
 pub fn listen(home: &Home, mirror: Option<&str>) -> Result<Option<Receiver<Event>>, ControlError> {
-    let (told, heard) = bounded(LINES_MAX);
-    let mut is_anybody_there = false;
-    let request = Request {
-        version: STATUS_VERSION,
-        command: "events".to_owned(),
-        mirror: mirror.map(str::to_owned),
-        ..Request::default()
-    };
-    for (pid, socket) in sockets(home)? {
-        let asked = connect(&socket).and_then(|stream| {
-            let Some(mut stream) = stream else {
-                return Ok(None);
-            };
-            let mut text = serde_json::to_vec(&request).map_err(io::Error::other)?;
-            text.push(b'\n');
-            write_all(&mut stream, &text, CLIENT_PATIENCE)?;
-            stream.set_read_timeout(None)?;
-            Ok(Some(stream))
-        });
-        match asked {
-            Ok(Some(stream)) => {
-                is_anybody_there = true;
-                let told = told.clone();
-                let _ = std::thread::Builder::new()
-                    .name("events".to_owned())
-                    .spawn(move || {
-                        let mut reader = BufReader::new(stream);
-                        while let Ok(Some(event)) = read_line_of::<Event>(&mut reader) {
-                            if told.send(event).is_err() {
-                                return;
-                            }
-                        }
-                    });
-            }
-            Ok(None) => forget_dead(pid, &socket),
-            Err(error) => tracing::warn!("the driftless process {pid} does not answer: {error}"),
-        }
+    let (mut ears, heard) = Ears::open();
+    ears.mirror = mirror.map(str::to_owned);
+    ears.listen(home)?;
+    Ok((!ears.heard.is_empty()).then_some(heard))
+}
+
+/// Hears of what happens in the processes of a home, also in those that start later.
+#[derive(Debug)]
+pub struct Ears {
+    told: Sender<Event>,
+    mirror: Option<String>,
+    /// The sockets that are listened to.
+    heard: BTreeSet<PathBuf>,
+}
+
+impl Ears {
+    /// Hears nothing before [`Ears::listen`].
+    pub fn open() -> (Ears, Receiver<Event>) {
+        let (told, events) = bounded(LINES_MAX);
+        let ears = Ears {
+            told,
+            mirror: None,
+            heard: BTreeSet::new(),
+        };
+        (ears, events)
     }
-    Ok(is_anybody_there.then_some(heard))
+
+    /// Listens to the processes that run now, too.
+    pub fn listen(&mut self, home: &Home) -> Result<(), ControlError> {
+        let request = Request {
+            version: STATUS_VERSION,
+            command: "events".to_owned(),
+            mirror: self.mirror.clone(),
+            ..Request::default()
+        };
+        let all = sockets(home)?;
+        self.heard.retain(|path| all.iter().any(|(_, own)| own == path));
+        for (pid, path) in all {
+            if self.heard.contains(&path) {
+                continue;
+            }
+            match begin(&path, &request) {
+                Ok(Some(stream)) => {
+                    self.hear(stream);
+                    self.heard.insert(path);
+                }
+                Ok(None) => forget_dead(pid, &path),
+                Err(error) => tracing::warn!("the driftless process {pid} does not answer: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread that passes on what comes, until the process ends or nobody wants it.
+    fn hear(&self, stream: UnixStream) {
+        let told = self.told.clone();
+        let _ = std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || {
+                let mut reader = BufReader::new(stream);
+                while let Ok(Some(event)) = read_line_of::<Event>(&mut reader) {
+                    if told.send(event).is_err() {
+                        return;
+                    }
+                }
+            });
+    }
+}
+
+/// Asks one process; nothing if nobody listens on its socket.
+fn begin(socket: &Path, request: &Request) -> io::Result<Option<UnixStream>> {
+    let Some(mut stream) = connect(socket)? else {
+        return Ok(None);
+    };
+    let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
+    text.push(b'\n');
+    write_all(&mut stream, &text, CLIENT_PATIENCE)?;
+    stream.set_read_timeout(None)?;
+    Ok(Some(stream))
 }
 
 /// Serves one connection of a client that listens.
