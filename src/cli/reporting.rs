@@ -1,15 +1,17 @@
-//! How a daemon reports by itself: a status file, metrics.
+//! How a daemon reports by itself: a status file, metrics, a status page.
 
 use super::output;
 use super::text::parse_span;
 use crate::daemon::control::Controlled;
 use crate::daemon::hooks::Slots;
 use crate::daemon::metrics::MetricsServer;
+use crate::daemon::web::WebServer;
 use clap::Args;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// How often the status file is written.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,14 +34,27 @@ pub(super) struct ReportingArgs {
     /// How many hooks may run at once [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     hooks_at_once: Option<u16>,
+    /// Serve a status page for browsers at http://IP:PORT/, read-only, on the loopback device; a port alone is there, too
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_web)]
+    web: Option<SocketAddr>,
+    /// Let it be served at an address that is not of the loopback device, to anybody who reaches that: nobody is asked who he is
+    #[arg(long)]
+    web_allow_remote: bool,
 }
 
 fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, "127.0.0.1:9464")
+}
+
+fn parse_web(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, "127.0.0.1:9465")
+}
+
+fn parse_address(text: &str, example: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let address = port.map(loopback).ok().or_else(|| text.parse().ok());
-    address
-        .ok_or_else(|| format!("{text:?} is not an address: write IP:PORT, or a port, as in 127.0.0.1:9464"))
+    address.ok_or_else(|| format!("{text:?} is not an address: write IP:PORT, or a port, as in {example}"))
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -58,6 +73,8 @@ impl ReportingArgs {
             status_file: own.status_file.or(other.status_file),
             metrics: own.metrics.or(other.metrics),
             hooks_at_once: own.hooks_at_once.or(other.hooks_at_once),
+            web: own.web.or(other.web),
+            web_allow_remote: own.web_allow_remote || other.web_allow_remote,
         }
     }
 
@@ -78,6 +95,32 @@ impl ReportingArgs {
                 output::note(&format!(
                     "no metrics are served at {address}: {error} (all else goes on; choose another address with --metrics or \
                      the key metrics)"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Serves the status page if that is wanted, and nobody else is let in by mistake. Where it cannot be done, one line says why,
+    /// and the rest goes on.
+    pub(super) fn serve_page(&self, daemons: Arc<dyn Controlled>, handle: &Handle) -> Option<WebServer> {
+        let address = self.web?;
+        if !address.ip().is_loopback() && !self.web_allow_remote {
+            output::note(&format!(
+                "no status page is served at {address}: others could reach it, and it asks nobody who he is (all else goes on; choose \
+                 a loopback address, or say --web-allow-remote or web-allow-remote = true)"
+            ));
+            return None;
+        }
+        match WebServer::start(address, daemons, handle) {
+            Ok(server) => {
+                tracing::info!("the status page is at http://{}/", server.address());
+                Some(server)
+            }
+            Err(error) => {
+                output::note(&format!(
+                    "no status page is served at {address}: {error} (all else goes on; choose another address with --web or the \
+                     key web)"
                 ));
                 None
             }

@@ -20,6 +20,7 @@ mod turns;
 mod upstream;
 pub mod verify;
 pub mod watchdog;
+pub mod web;
 
 pub use memory::Rested;
 pub use options::{

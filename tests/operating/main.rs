@@ -4,6 +4,7 @@
 mod events;
 mod hooks;
 mod logs;
+mod page;
 #[path = "../support/pty.rs"]
 mod pty;
 mod site;

@@ -109,7 +109,7 @@ impl Fleet {
         let restart = if new.has_process_of(&self.configuration) {
             ""
         } else {
-            "; nice, ionice, pid-file, max-transfers, status-file, metrics and hooks-at-once take effect when the daemon is started again"
+            "; nice, ionice, pid-file, max-transfers, status-file, metrics, web and hooks-at-once take effect when the daemon is started again"
         };
         let changes = self.change_to(new);
         Obeyed::Done(format!("{changes}{restart}"))

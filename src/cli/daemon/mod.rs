@@ -97,7 +97,8 @@ impl DaemonArgs {
         let desk = Arc::new(desk);
         let control = session.control("daemon", desk.clone());
         let reporting = self.reporting.or(&configuration.process.reporting);
-        let metrics = reporting.serve_metrics(desk);
+        let metrics = reporting.serve_metrics(desk.clone());
+        let page = reporting.serve_page(desk, session.handle());
         let shared = Shared {
             session: session.clone(),
             printer: Arc::new(Printer::start(None)),
@@ -111,7 +112,7 @@ impl DaemonArgs {
         self.tell_ready(&session, &fleet);
         serve(&session, &mut fleet, &inbox, &path);
         notify(State::Stopping, "stopping");
-        drop((control, metrics, status_file));
+        drop((control, metrics, page, status_file));
         Ok(fleet.stop())
     }
 

@@ -276,7 +276,10 @@ fn toned(line: String) -> (Tone, String) {
 pub(super) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || driftless_protocol::name::is_bidirectional(c) {
+        if c.is_whitespace() {
+            // Some reasons have more than one line.
+            out.push(' ');
+        } else if c.is_control() || driftless_protocol::name::is_bidirectional(c) {
             let mut buffer = [0; 4];
             for byte in c.encode_utf8(&mut buffer).bytes() {
                 // Writing into a string cannot fail.
