@@ -1,10 +1,11 @@
 //! `driftless status --watch`, by somebody who sits in front of it.
 
 use crate::pty::Pty;
-use crate::site::{Daemon, Site};
+use crate::site::{Daemon, Site, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
+use std::sync::Mutex;
 
 /// A daemon with one mirror that holds back more than five deletions.
 fn mirrored() -> (Site, Daemon) {
@@ -102,6 +103,21 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
         assert_eq!(pty.modes(), before, "{how:?}");
         assert!(pty.seen().ends_with("\x1b[?25h"), "{:?}", pty.seen());
     }
+}
+
+/// Nobody sends a signal to who is not at home in a session; and nobody is there to give the terminal back to.
+#[test]
+fn it_ends_with_a_terminal_that_hangs_up() {
+    let site = Site::new(&["src"]);
+    let mut pty = Pty::open(80, 24);
+    let child = Mutex::new(pty.spawn_beside(site.command("status --watch")));
+    pty.until("it is seen", |seen| {
+        seen.contains("no driftless daemon of this home is running")
+    });
+    drop(pty);
+    let ended = || child.lock().unwrap().try_wait().unwrap();
+    until("it ends", || ended().is_some());
+    assert_eq!(ended().unwrap().code(), Some(129));
 }
 
 /// A daemon that starts later is found, and so is what happens in it.

@@ -82,6 +82,15 @@ impl Pty {
             .unwrap()
     }
 
+    /// Starts a program on this terminal that is not told when it is gone, like one in the background of a session.
+    #[allow(dead_code, reason = "not every test that has a terminal needs it")]
+    pub fn spawn_beside(&self, mut command: Command) -> Child {
+        let stdio = || Stdio::from(self.theirs.try_clone().unwrap());
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+        command.spawn().unwrap()
+    }
+
     pub fn write(&mut self, keys: &str) {
         self.ours.write_all(keys.as_bytes()).unwrap();
     }

@@ -16,6 +16,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How late news may be seen. Keys are seen at once.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The exit status when the terminal is gone: that of a process that SIGHUP has ended.
+const HANGUP: u8 = 129;
 
 /// Whether the terminal has to be given back.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
@@ -93,6 +97,9 @@ fn run(feed: &Feed) -> io::Result<u8> {
         if !IS_TAKEN.load(Ordering::Acquire) {
             return Err(io::Error::other("a thread of this program has panicked"));
         }
+        if has_hung_up() {
+            return Ok(HANGUP);
+        }
         let now = unix_now();
         is_changed |= take_news(&mut screen, feed, now) | screen.set_time(now);
         if std::mem::take(&mut is_changed) {
@@ -116,6 +123,16 @@ fn run(feed: &Feed) -> io::Result<u8> {
             }
         }
     }
+}
+
+/// Whether nobody is at the other end of the terminal any more. No signal tells of it where it is not the controlling one, and
+/// whoever waits for keys then gets an end of file, again and again, without a pause.
+fn has_hung_up() -> bool {
+    let input = io::stdin();
+    let mut waiting = [PollFd::new(&input, PollFlags::empty())];
+    let told = rustix::event::poll(&mut waiting, Some(&Timespec::default()));
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    told.is_ok() && waiting[0].revents().intersects(gone)
 }
 
 /// Whether there were any.
@@ -156,7 +173,7 @@ fn signals() -> io::Result<Receiver<u8>> {
                 let status = tokio::select! {
                     _ = kinds.0.recv() => 130,
                     _ = kinds.1.recv() => 143,
-                    _ = kinds.2.recv() => 129,
+                    _ = kinds.2.recv() => HANGUP,
                 };
                 if told.try_send(status).is_err() {
                     // Asked twice, and nobody looked: the terminal does not take anything.
