@@ -2,7 +2,7 @@
 
 mod support;
 
-use driftless::daemon::{Deletes, Phase};
+use driftless::daemon::{Deletes, Phase, Turns};
 use std::fs;
 use support::settled::{wait_settled, wait_until};
 use support::{Following, Pair};
@@ -98,6 +98,47 @@ fn what_comes_back_needs_no_approval() {
     fs::rename(pair.src().join("data"), &outside).unwrap();
     assert_eq!(wait_held(&following), 111);
     fs::rename(&outside, pair.src().join("data")).unwrap();
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+#[test]
+fn what_is_copied_back_needs_no_approval() {
+    let (pair, _approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    // Entry by entry: the directories of what goes first are gone, too, when it is judged.
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    wait_held(&following);
+    fill(&pair, 10);
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+#[test]
+fn deletions_still_wait_for_an_approval_after_a_break_and_keep_nobody_elses_turn() {
+    let (pair, approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let mut options = pair.sender_options(receiver.address(), true);
+    options.transfers = Turns::at_most(1);
+    let (gate, turns) = (options.gate.clone(), options.transfers.clone());
+    let following = Following::start(options);
+    following.watching.wait_in_sync();
+    fs::rename(pair.src().join("data"), pair.path("outside")).unwrap();
+    assert_eq!(wait_held(&following), 111);
+    for _ in 0..2 {
+        assert!(gate.set_closed(true));
+        following.watching.wait_for(|phase| matches!(phase, Phase::Paused));
+        assert!(gate.set_closed(false));
+        assert_eq!(wait_held(&following), 111);
+        assert!(turns.try_take().is_some(), "a mirror that waits for somebody has the turn");
+    }
+    approve.send(111).unwrap();
     wait_settled(&pair, &following);
     following.stop().unwrap();
     receiver.stop();

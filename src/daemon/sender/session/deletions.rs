@@ -90,17 +90,37 @@ impl Session<'_, '_> {
         Ok(self.context.held.is_some() || self.context.fuse.would_refuse(Instant::now(), unsent, present))
     }
 
-    /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's place by now
-    /// is there in its stead.
+    /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's path by now
+    /// is there in its stead, also if the directories above it are others: a tree that was copied back is there again.
     fn waiting_deletions(&self) -> Result<u64, Ended> {
         let waits = |removal: &&Removal| !(removal.is_admitted || removal.is_kept || removal.is_spared);
+        let is_directory = |removal: &&Removal| removal.kind == driftless_protocol::Kind::Directory;
+        let places: HashMap<ObjectId, &Place> = self
+            .removes
+            .iter()
+            .filter(is_directory)
+            .map(|removal| (removal.object, &removal.place))
+            .collect();
+        let mut successors = HashMap::new();
         let mut sum: u64 = 0;
         self.context.source.catalog.read(|view| {
             for removal in self.removes.iter().filter(waits) {
                 if view.get(removal.object)?.is_some() {
                     continue;
                 }
-                let successor = view.lookup(removal.place.directory, &removal.place.name)?;
+                let Place { directory, name } = &removal.place;
+                let directory = match successors.get(directory) {
+                    Some(&known) => known,
+                    None => {
+                        let found = stands_in(view, *directory, &places)?;
+                        successors.insert(*directory, found);
+                        found
+                    }
+                };
+                let successor = match directory {
+                    Some(directory) => view.lookup(directory, name)?,
+                    None => None,
+                };
                 let there = match successor {
                     Some(successor) => count_below(view, successor, removal.entries)?,
                     None => 0,
@@ -111,6 +131,31 @@ impl Session<'_, '_> {
         })?;
         Ok(sum)
     }
+}
+
+/// The directory itself, or what stands at its path since it was removed from one of these places.
+fn stands_in(
+    view: &impl CatalogRead,
+    directory: ObjectId,
+    removed: &HashMap<ObjectId, &Place>,
+) -> Result<Option<ObjectId>, StoreError> {
+    let mut names = Vec::new();
+    let mut top = directory;
+    while view.get(top)?.is_none() {
+        // Places that run in a circle lead nowhere.
+        let Some(place) = removed.get(&top).filter(|_| names.len() < removed.len()) else {
+            return Ok(None);
+        };
+        names.push(&place.name);
+        top = place.directory;
+    }
+    for name in names.into_iter().rev() {
+        match view.lookup(top, name)? {
+            Some(next) => top = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(top))
 }
 
 /// An entry and what is below it, counted no further than `enough`.
