@@ -75,6 +75,35 @@ fn c_16_a_full_disk_parks_what_does_not_fit() {
     following.stop().unwrap();
 }
 
+/// C-16: once there is space for all, the trees are in sync, however long each file would still have waited for its next try.
+#[test]
+fn c_16_nothing_waits_for_the_next_try_of_what_has_arrived() {
+    /// More than the few that find out whether there is space again.
+    const FILES: usize = 60;
+    let Some(image) = Image::with("tmpfs", "size=32m,nr_inodes=10", &[]) else {
+        return;
+    };
+    let rig = rig_on(&image);
+    for number in 0..FILES {
+        fs::write(rig.src().join(format!("file-{number}")), b"content").unwrap();
+    }
+    let _receiver = rig.receive();
+    let following = Following::start(rig.sender_options(true));
+    wait_until("it is told", || {
+        warned(&following, &["file-", "no space left on device", "inodes"])
+    });
+    following.watching.wait_in_sync();
+    image.set_options("nr_inodes=400");
+    wait_until("all is there", || {
+        (0..FILES).all(|number| rig.module.join(format!("file-{number}")).exists())
+    });
+    // Well below the half minute after which each would have been tried again.
+    let began = Instant::now();
+    following.watching.wait_in_sync();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    following.stop().unwrap();
+}
+
 /// C-16: no inodes.
 #[test]
 fn c_16_a_disk_without_inodes_parks_what_does_not_fit() {

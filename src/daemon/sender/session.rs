@@ -285,6 +285,8 @@ pub struct Session<'a, 'c> {
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
     delayed: BTreeSet<(Instant, ObjectId)>,
+    /// Of these, when what is in error is tried again.
+    retries: HashMap<ObjectId, Instant>,
     /// When everything was tried again that found no space on the target.
     space_retried: Option<Instant>,
     /// Large files that changed, and when they may go.
@@ -379,6 +381,7 @@ impl<'a, 'c> Session<'a, 'c> {
             uncopied: HashSet::new(),
             assumed: Assumed::default(),
             delayed: BTreeSet::new(),
+            retries: HashMap::new(),
             space_retried: None,
             large_due: HashMap::new(),
             marked: None,

@@ -203,6 +203,8 @@ impl Session<'_, '_> {
                 self.whole.remove(&object);
                 self.uncopied.remove(&object);
                 if let Some(failed) = self.context.failed.remove(&object) {
+                    // Nothing is "in sync" while something waits for its time.
+                    self.forget_retry(object);
                     if failed.kind == FailureKind::NoSpace as u8 {
                         self.retry_for_space();
                     }
@@ -408,10 +410,23 @@ impl Session<'_, '_> {
             true => SPACE_RETRY,
             false => FIRST_RETRY * 2u32.saturating_pow(tries.min(5) - 1),
         };
+        self.forget_retry(object);
         if self.context.options.follow {
-            self.delayed.insert((Instant::now() + delay, object));
+            self.retry_at(Instant::now() + delay, object);
         }
         Ok(())
+    }
+
+    fn retry_at(&mut self, due: Instant, object: ObjectId) {
+        self.delayed.insert((due, object));
+        self.retries.insert(object, due);
+    }
+
+    /// What was in error and is not any more has nothing to wait for.
+    fn forget_retry(&mut self, object: ObjectId) {
+        if let Some(due) = self.retries.remove(&object) {
+            self.delayed.remove(&(due, object));
+        }
     }
 
     /// There is space again on the target: whatever waits for it is tried now. Where space comes in drops, not with each.
@@ -429,8 +444,10 @@ impl Session<'_, '_> {
     pub(super) fn retry_failed_later(&mut self) {
         if self.context.options.follow {
             let due = Instant::now() + FIRST_RETRY;
-            self.delayed
-                .extend(self.context.failed.keys().map(|&object| (due, object)));
+            let failed: Vec<_> = self.context.failed.keys().copied().collect();
+            for object in failed {
+                self.retry_at(due, object);
+            }
         }
     }
 }
