@@ -808,6 +808,10 @@ impl<'a, 'c> Session<'a, 'c> {
             self.last_report = Instant::now();
             self.tell_backlog(now);
             let statistics = self.link.statistics();
+            // It is a figure for people; the next report may have it.
+            if let Ok(entries) = self.context.source.catalog.read(|view| view.count()) {
+                self.context.counters.entries = entries;
+            }
             self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
             self.context.counters.withheld = self.context.source.ledger.withheld();
             let mut counters = self.context.counters;
