@@ -261,6 +261,8 @@ struct Facts {
     last_error: Option<LastError>,
     watcher: Option<WatcherStatus>,
     source_path: Option<PathBuf>,
+    /// The target as messages of the sender name it, which is not always how it was written.
+    target_named: Option<String>,
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -291,6 +293,7 @@ impl StatusBoard {
             last_error: None,
             watcher: None,
             source_path: None,
+            target_named: None,
             checkpoints: Vec::new(),
         };
         Arc::new(StatusBoard {
@@ -305,10 +308,12 @@ impl StatusBoard {
         })
     }
 
-    /// Whether somebody who says `name` means this mirror: its name, its source or its target.
+    /// Whether somebody who says `name` means this mirror: its name, its source or its target, as it was written or as
+    /// messages have it.
     pub fn is_named(&self, name: &str) -> bool {
         let names = [Some(&self.source), Some(&self.target), self.mirror.as_ref()];
         names.into_iter().flatten().any(|own| own == name)
+            || lock(&self.facts).target_named.as_deref() == Some(name)
     }
 
     /// What the configuration calls the mirror, if it has a name.
@@ -335,6 +340,7 @@ impl StatusBoard {
     pub fn set_options(&self, options: &SenderOptions) {
         let mut facts = lock(&self.facts);
         facts.source_path = Some(options.source.clone());
+        facts.target_named = Some(options.target.display.clone());
         facts.protections = guards(options);
     }
 
