@@ -133,10 +133,15 @@ fn deletions_still_wait_for_an_approval_after_a_break_and_keep_nobody_elses_turn
     assert_eq!(wait_held(&following), 111);
     for _ in 0..2 {
         assert!(gate.set_closed(true));
-        following.watching.wait_for(|phase| matches!(phase, Phase::Paused));
+        following
+            .watching
+            .wait_for(|phase| matches!(phase, Phase::Paused));
         assert!(gate.set_closed(false));
         assert_eq!(wait_held(&following), 111);
-        assert!(turns.try_take().is_some(), "a mirror that waits for somebody has the turn");
+        assert!(
+            turns.try_take().is_some(),
+            "a mirror that waits for somebody has the turn"
+        );
     }
     approve.send(111).unwrap();
     wait_settled(&pair, &following);

@@ -7,11 +7,12 @@ use driftless::daemon::receiver::ReceiverDaemon;
 use driftless_certs::{Grant, Peer as Trusted, TrustStore};
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{Open, ToReceiver, ToSender};
+use std::fs;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use support::peer::{Peer, dial, opening, tls};
 use support::relay::Relay;
-use support::{Following, Pair};
+use support::{Following, Pair, wait_equal};
 
 /// Below the idle timeout of a connection (30 s), which would end it in any case.
 const SOON: Duration = Duration::from_secs(15);
@@ -41,6 +42,35 @@ fn a_sender_whose_last_connection_died_unheard_gets_in() {
         peer.leave();
         drop(silenced);
     }
+    receiver.stop();
+}
+
+/// C-26: what is sent while the module's directory is somewhere else is not called safe, and comes when it is back or there is
+/// another one.
+#[test]
+fn a_module_that_is_moved_away_is_not_written_elsewhere_unnoticed() {
+    let pair = Pair::new();
+    fs::write(pair.src().join("old"), "old").unwrap();
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    let away = pair.path("away");
+    for (round, is_put_back) in [(0, true), (1, false)] {
+        fs::rename(pair.dst(), &away).unwrap();
+        let name = format!("new-{round}");
+        fs::write(pair.src().join(&name), &name).unwrap();
+        let told = following
+            .watching
+            .wait_for(|phase| matches!(phase, Phase::Waiting { error, .. } if error.contains("dst")));
+        println!("{told:?}");
+        match is_put_back {
+            true => fs::rename(&away, pair.dst()).unwrap(),
+            false => fs::create_dir(pair.dst()).unwrap(),
+        }
+        wait_equal(&pair.src(), &pair.dst());
+        following.watching.wait_in_sync();
+    }
+    following.stop().unwrap();
     receiver.stop();
 }
 

@@ -89,6 +89,16 @@ impl Directory {
         shown(&self.shown, name.as_bytes())
     }
 
+    /// Whether a path still leads to this directory. It does not once that was moved, replaced, or covered by a mount; what
+    /// cannot be found out is taken for yes.
+    pub fn stands_at(&self, path: &Path) -> bool {
+        match (rustix::fs::stat(path), rustix::fs::fstat(&self.fd)) {
+            (Ok(there), Ok(here)) => (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino),
+            (Err(Errno::NOENT | Errno::NOTDIR), _) => false,
+            _ => true,
+        }
+    }
+
     /// What this directory itself is.
     pub fn stat_self(&self) -> Result<Stat> {
         let stat = stat_handle(&self.fd).map_err(self.failed("look at"))?;

@@ -538,7 +538,11 @@ impl Shared {
         }
         let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
         let replica = match slots.remove(key) {
-            Some(Slot::Idle(replica)) if recheck == Recheck::Nothing => replica,
+            Some(Slot::Idle(replica))
+                if recheck == Recheck::Nothing && replica.root.stands_at(&replica.path) =>
+            {
+                replica
+            }
             other => {
                 // Opening a replica walks its tree, but not while it is open.
                 drop(other);

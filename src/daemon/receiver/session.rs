@@ -923,6 +923,13 @@ impl<'a> Session<'a> {
 
     /// Brings everything that is visible to stable storage.
     fn reach_durable(&mut self) -> Result<(), SessionError> {
+        // What lies elsewhere by now is of no use to whoever is told that it is safe here.
+        if !self.replica.root.stands_at(&self.replica.path) {
+            return Err(SessionError::Unable(format!(
+                "{} is no longer the directory that was opened there: it was moved, replaced or unmounted; put it back",
+                self.replica.root.shown()
+            )));
+        }
         let (prefix, ended) = (self.order.prefix(), self.order.ended());
         let busy = self
             .pending
