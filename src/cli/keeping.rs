@@ -21,7 +21,7 @@ pub(super) struct KeepingArgs {
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     drift: Option<DriftArg>,
     /// Move what is replaced or deleted to .driftless-trash/TIME/PATH, for this long, as in 7d; see `driftless trash`
-    #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "backup")]
+    #[arg(long, value_name = "TIME", value_parser = parse_retention, conflicts_with = "backup")]
     trash: Option<Duration>,
     /// Give files that are replaced or deleted another name, NAME~ without --suffix, in place of an earlier backup
     #[arg(short, long)]
@@ -46,6 +46,14 @@ enum DriftArg {
     Overwrite,
     Keep,
     Refuse,
+}
+
+/// A number alone may mean days to who writes it, and is seconds elsewhere: what was kept for the wrong one is gone.
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        true => Err(format!("write what it counts: {text}d, {text}h or {text}s")),
+        false => parse_span(text),
+    }
 }
 
 impl KeepingArgs {
@@ -172,6 +180,7 @@ mod tests {
             ("--backup-dir old", "--backup"),
             ("--trash 7d --backup", "cannot be used with"),
             ("--trash soon", "soon"),
+            ("--trash 7", "7d, 7h or 7s"),
             ("--inplace --trash 1d", "cannot be used with"),
             ("--inplace -b", "cannot be used with"),
         ] {
