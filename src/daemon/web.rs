@@ -2,7 +2,7 @@
 //!
 //! `/` is a page whose script asks for `/status.json` and `/history.json` and draws them; nothing is loaded from elsewhere, and
 //! nothing is built. It asks nobody who they are, so it belongs on the loopback device, and there the browser itself is the
-//! way in: a page from anywhere may make it ask this one. [`guard`] answers only those who say an address or `localhost` as
+//! way in: a page from anywhere may make it ask this one. `guard` answers only those who say an address or `localhost` as
 //! the host, which a name that was rebound to this machine is not, and gives no other origin anything to read.
 //!
 //! A client cannot hold anything up: thirty-two connections at a time, each for one request and ten seconds.

@@ -1,6 +1,6 @@
 //! How long changes wait: when the changes of a journal were first heard of, and which object has waited longest.
 //!
-//! Times are kept for runs of the journal, not for each change, and of these no more than [`RUNS_MAX`]: beyond, neighbours are
+//! Times are kept for runs of the journal, not for each change, and of these no more than `RUNS_MAX`: beyond, neighbours are
 //! taken together under the earlier time. So a change is never said to be younger than it is.
 
 use driftless_protocol::ObjectId;

@@ -1,7 +1,7 @@
 //! fanotify: one mark for a whole file system, and no watch for each directory.
 //!
 //! One notification group, one mark for each file system that its trees reach, and one thread that reads events and does
-//! nothing else. All trees of a process whose roots are on one file system share them ([`Fanotify::join`]): each event is
+//! nothing else. All trees of a process whose roots are on one file system share them (`Fanotify::join`): each event is
 //! read once, however many mirrors there are. What the kernel lost is lost to all of them. An event names the directory by its file handle, so all that a watched directory costs is a place
 //! in a map; the kernel keeps nothing for it. The price is that everything on the file system is told, also
 //! what happens far from the tree: such *foreign* events are found by one look into that map, and directories where
