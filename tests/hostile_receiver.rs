@@ -42,6 +42,39 @@ struct Lie {
     incarnation: u128,
 }
 
+/// The ops that have come: they travel on two streams, and a later one may be here before an earlier one.
+#[derive(Default)]
+struct Arrived {
+    numbers: BTreeSet<u64>,
+    /// The number of the last mark, and the point of the journal that it marks.
+    mark: Option<(u64, u64)>,
+}
+
+impl Arrived {
+    fn note(&mut self, op: &Op) {
+        self.numbers.insert(op.number);
+        if let OpBody::Mark { sequence } = op.body {
+            self.mark = self.mark.max(Some((op.number, sequence)));
+        }
+    }
+
+    /// All up to this one are here.
+    fn through(&self) -> u64 {
+        let in_turn = self
+            .numbers
+            .iter()
+            .zip(1..)
+            .take_while(|(number, turn)| *number == turn);
+        in_turn.last().map_or(0, |(number, _)| *number)
+    }
+
+    /// The point of the journal up to which all is here, if there is one.
+    fn mark(&self) -> Option<u64> {
+        let (number, sequence) = self.mark?;
+        (self.through() >= number).then_some(sequence)
+    }
+}
+
 /// What a sender said.
 #[derive(Debug)]
 enum Heard {
@@ -120,7 +153,7 @@ impl Lie {
     /// said.
     fn play(&mut self, rows: &[Row]) -> Vec<Heard> {
         let mut all = Vec::new();
-        let mut highest = 0;
+        let mut arrived = Arrived::default();
         while let Some(heard) = self.next() {
             match &heard {
                 Heard::Control(ToReceiver::List(directories)) => {
@@ -133,7 +166,7 @@ impl Lie {
                 Heard::Ops(frame) => {
                     for message in &frame.0 {
                         let OpMessage::Op(op) = message else { continue };
-                        highest = highest.max(op.number);
+                        arrived.note(op);
                         if let OpBody::PutFile {
                             content: Content::Offer { .. },
                             ..
@@ -142,14 +175,13 @@ impl Lie {
                             let number = op.number;
                             self.say(&ToSender::Need { number, basis: false });
                         }
-                        self.progress(highest, None);
+                        self.progress(arrived.through(), None);
                     }
                 }
                 Heard::Control(_) | Heard::Bulk(_) => {}
             }
-            let is_all = marked(&heard).is_some();
             all.push(heard);
-            if is_all {
+            if arrived.mark().is_some() {
                 break;
             }
         }
@@ -180,18 +212,6 @@ impl Lie {
             other => panic!("{other:?}"),
         }
     }
-}
-
-/// The point of the journal that an op marks, if one does.
-fn marked(heard: &Heard) -> Option<u64> {
-    let Heard::Ops(frame) = heard else { return None };
-    frame.0.iter().find_map(|message| match message {
-        OpMessage::Op(Op {
-            body: OpBody::Mark { sequence },
-            ..
-        }) => Some(*sequence),
-        _ => None,
-    })
 }
 
 async fn take_streams(connection: quinn::Connection, said: crossbeam_channel::Sender<Heard>) {
@@ -609,8 +629,8 @@ fn a_receiver_that_lets_everything_fail_is_given_up() {
     let scene = Scene::new();
     let outcome = scene.run(|lie| {
         let mut ops = 0;
+        let mut arrived = Arrived::default();
         while let Some(heard) = lie.next() {
-            let mark = marked(&heard);
             match heard {
                 Heard::Control(ToReceiver::List(directories)) => directories.0.iter().for_each(|_| {
                     let rows = Rows(vec![]);
@@ -630,7 +650,8 @@ fn a_receiver_that_lets_everything_fail_is_given_up() {
                                 held: None,
                             });
                         }
-                        lie.progress(op.number, mark);
+                        arrived.note(&op);
+                        lie.progress(arrived.through(), arrived.mark());
                     }
                 }
                 _ => {}
