@@ -16,7 +16,8 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,6 +87,7 @@ pub(super) fn show(taken: Taken, feed: &Feed) -> Result<u8, CliError> {
 
 fn run(feed: &Feed) -> io::Result<u8> {
     let signals = signals()?;
+    end_on_hangup()?;
     let mut screen = Screen::new(TimeZone::system(), unix_now());
     let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
     let mut is_changed = true;
@@ -96,9 +98,6 @@ fn run(feed: &Feed) -> io::Result<u8> {
         // Somebody else's panic has ended the picture.
         if !IS_TAKEN.load(Ordering::Acquire) {
             return Err(io::Error::other("a thread of this program has panicked"));
-        }
-        if has_hung_up() {
-            return Ok(HANGUP);
         }
         let now = unix_now();
         is_changed |= take_news(&mut screen, feed, now) | screen.set_time(now);
@@ -125,14 +124,26 @@ fn run(feed: &Feed) -> io::Result<u8> {
     }
 }
 
-/// Whether nobody is at the other end of the terminal any more. No signal tells of it where it is not the controlling one, and
-/// whoever waits for keys then gets an end of file, again and again, without a pause.
-fn has_hung_up() -> bool {
-    let input = io::stdin();
-    let mut waiting = [PollFd::new(&input, PollFlags::empty())];
-    let told = rustix::event::poll(&mut waiting, Some(&Timespec::default()));
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    told.is_ok() && waiting[0].revents().intersects(gone)
+/// Ends this process when nobody is at the other end of the terminal any more. No signal tells of that where it is not the
+/// controlling one, and whoever reads keys then gets an end of file, again and again, without a pause and without coming back.
+fn end_on_hangup() -> io::Result<()> {
+    let wait = || {
+        let input = io::stdin();
+        let mut waiting = [PollFd::new(&input, PollFlags::empty())];
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        while !waiting[0].revents().intersects(gone) {
+            match rustix::event::poll(&mut waiting, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // Then the signal has to do.
+                Err(_) => return,
+            }
+        }
+        std::process::exit(HANGUP.into());
+    };
+    thread::Builder::new()
+        .name("hangup".to_owned())
+        .spawn(wait)
+        .map(|_| ())
 }
 
 /// Whether there were any.
