@@ -4,6 +4,9 @@
 //! journal (one slot per object); reading its content is the session's business.
 
 mod acl_owners;
+mod carrying;
+mod links;
+mod listing;
 mod mounts;
 mod rules;
 
@@ -13,21 +16,19 @@ use super::contents::Contents;
 use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
-use crate::daemon::receiver::{
-    cheap_digest, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes,
-};
+use crate::daemon::receiver::cheap_digest;
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::engine::compare::Compare;
-use crate::fs::{Directory, FsError, FsErrorKind, Listing, Stamp, Stat, descriptors_for};
+use crate::fs::{Directory, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
     root_place,
 };
-use crate::watch::{WatchError, WatchEvent, Watcher};
+use crate::watch::{WatchEvent, Watcher};
 use acl_owners::AclOwners;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::Receiver;
 use driftless_protocol::message::{Place, Sparing};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath, XattrClasses};
+use driftless_protocol::{Kind, Name, ObjectId, RelPath, XattrClasses};
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -35,9 +36,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Directories kept open, where the limit of descriptors allows it.
 const HANDLES_MAX: usize = 1_024;
-const LISTING_THREADS: usize = 2;
-/// Directories that are being listed, or wait for a thread that lists them.
-const LISTINGS_MAX: usize = 8;
 /// Numbers set aside at each start: more than any run gives out, and 2^31 starts fit into 63 bits.
 const NUMBERS_PER_RUN: u64 = 1 << 32;
 
@@ -149,14 +147,6 @@ enum Reach {
     /// It is out of sight, on a file system that is not mounted any more.
     Unmounted,
 }
-
-/// What a thread found in a directory, and the directory's own `stat` from after it was watched.
-type Listed = (
-    ObjectId,
-    Arc<Directory>,
-    Result<(Stat, Listing), FsError>,
-    Option<WatchError>,
-);
 
 impl Source {
     /// Opens the tree and its databases. Nothing is walked yet.
@@ -287,122 +277,6 @@ impl Source {
 
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What can be carried from here, whatever the target can hold.
-    pub fn can_carry(&self) -> Carried {
-        let own = own_carried();
-        Carried {
-            xattrs: self.root.holds_xattrs(own.xattrs),
-            ..own
-        }
-    }
-
-    /// What the catalog speaks of until a target says what it can hold: what the last one could, or everything.
-    pub fn expect_carried(&mut self) -> Result<(), StoreError> {
-        let can = self.can_carry();
-        let (is_new, known) = self
-            .catalog
-            .read(|view| Ok((view.get(ObjectId::ROOT)?.is_none(), xattr_classes(view)?)))?;
-        let xattrs = if is_new {
-            can.xattrs
-        } else {
-            known.common(can.xattrs)
-        };
-        // Whether devices count is decided again; the scan that follows finds them or buries them.
-        self.set_carried(Carried { xattrs, ..can }).map(|_| ())
-    }
-
-    /// Sums up the catalog for these attributes, if that was not done already.
-    ///
-    /// True if the tree has to be scanned again: kinds of objects that were left out are carried now, or the other way
-    /// round.
-    pub fn set_carried(&mut self, carried: Carried) -> Result<bool, StoreError> {
-        let is_other_kinds = self.is_summed && self.devices != carried.devices;
-        self.devices = carried.devices;
-        self.classes = carried.xattrs;
-        let known = self.catalog.read(|view| xattr_classes(view))?;
-        if known != carried.xattrs {
-            let catalog = self.catalog.clone();
-            catalog.update(true, |t| self.read_xattrs_again(t, known))?;
-        }
-        if !self.is_summed || self.ledger.carried() != carried {
-            self.is_summed = true;
-            self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
-            self.contents = self.catalog.read(|view| Contents::of(view))?;
-        }
-        Ok(is_other_kinds)
-    }
-
-    /// As what a mirror carries something, if it does.
-    fn kind_of(&self, stat: &Stat) -> Option<Kind> {
-        stat.file_type
-            .kind()
-            .filter(|kind| self.devices || !kind.is_device())
-    }
-
-    /// Other classes of extended attributes count from now on.
-    fn read_xattrs_again(&mut self, t: &mut Tables<'_>, known: XattrClasses) -> Result<(), StoreError> {
-        for object in with_other_xattrs(t, known, self.classes)? {
-            let Some(mut entry) = t.get(object)? else { continue };
-            let handle = match object {
-                ObjectId::ROOT => Some(self.root.clone()),
-                _ => self.directory(t, entry.place.directory)?,
-            };
-            let Some(handle) = handle else { continue };
-            let digest = self.xattrs_of(&handle, &entry);
-            if digest != entry.attributes.xattrs {
-                entry.attributes.xattrs = digest;
-                entry.flags |= flags::ATTRIBUTES;
-                entry.sequence = t.next_sequence()?;
-                self.put(t, &entry)?;
-            }
-        }
-        note_xattr_classes(t, self.classes)
-    }
-
-    /// The digest of the extended attributes that an entry has now. `handle` is that of its directory, or its own if it
-    /// is the root. What cannot be read is told once; a mirror then carries none of it.
-    fn xattrs_of(&mut self, handle: &Directory, entry: &Entry) -> Option<Digest> {
-        if self.classes.is_empty() {
-            return None;
-        }
-        let found = match entry.object {
-            ObjectId::ROOT => handle.self_xattrs(self.classes),
-            _ => handle.xattrs(&entry.place.name, self.classes),
-        };
-        match found {
-            Ok(found) => {
-                self.foreign_xattrs += u64::from(found.others > 0);
-                self.acl_owners.note(&found.xattrs);
-                found.xattrs.digest()
-            }
-            Err(error) => {
-                // What may not be read fails as a whole, and says so then.
-                if !matches!(error.kind(), FsErrorKind::NotFound | FsErrorKind::Permission) {
-                    self.warnings
-                        .push(format!("{error}: it is mirrored without them"));
-                }
-                None
-            }
-        }
-    }
-
-    /// The attributes that an object has now: what `stat` says, and the extended ones, which are read if its ctime has
-    /// moved since the catalog's entry was made.
-    fn attributes_now(&mut self, handle: &Directory, entry: &Entry, stat: &Stat) -> Attributes {
-        // An ACL has the permissions of the mode, which may be shown as another than before.
-        let unmoved = entry.attributes.mode == stat.attributes.mode
-            && stamp_of(entry)
-                .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime);
-        let xattrs = match unmoved {
-            true => entry.attributes.xattrs,
-            false => self.xattrs_of(handle, entry),
-        };
-        Attributes {
-            xattrs,
-            ..stat.attributes.completed(&entry.attributes)
-        }
     }
 
     /// Refuses a root that was not meant: another directory than before, or an empty one where there was a tree.
@@ -1147,191 +1021,6 @@ impl Source {
         self.put(t, entry)
     }
 
-    /// Watches and lists directories on several threads, and everything that turns up below them.
-    fn enter_directories(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
-        if look.enter.is_empty() {
-            return Ok(());
-        }
-        look.is_untold = true;
-        let (jobs, job_queue) = unbounded::<(ObjectId, Arc<Directory>)>();
-        let (results, result_queue) = unbounded::<Listed>();
-        let watcher = self.watcher.clone();
-        std::thread::scope(|scope| {
-            for _ in 0..LISTING_THREADS {
-                let (job_queue, results, watcher) = (job_queue.clone(), results.clone(), watcher.clone());
-                scope.spawn(move || list_directories(&job_queue, &results, &watcher));
-            }
-            let mut outstanding = 0;
-            let outcome = loop {
-                while outstanding < LISTINGS_MAX
-                    && let Some(object) = look.enter.pop()
-                {
-                    match self.reach(t, object) {
-                        Ok(Reach::Open(handle)) => {
-                            outstanding += 1;
-                            let _ = jobs.send((object, handle));
-                        }
-                        Ok(Reach::Gone | Reach::Unmounted) => {}
-                        Ok(Reach::Unknown(error)) => self.note_unreadable(&error, look),
-                        Err(error) => {
-                            drop(jobs);
-                            return Err(error);
-                        }
-                    }
-                }
-                if outstanding == 0 {
-                    break Ok(());
-                }
-                let Ok(listed) = result_queue.recv() else {
-                    break Ok(());
-                };
-                outstanding -= 1;
-                if let Err(error) = self.take_listing(t, listed, look) {
-                    break Err(error);
-                }
-            };
-            drop(jobs);
-            outcome
-        })
-    }
-
-    fn take_listing(
-        &mut self,
-        t: &mut Tables<'_>,
-        listed: Listed,
-        look: &mut Look,
-    ) -> Result<(), StoreError> {
-        let (directory, handle, listing, unwatched) = listed;
-        if let Some(error) = unwatched {
-            self.warnings.push(error.to_string());
-        }
-        let (stat, listing) = match listing {
-            Ok(listed) => listed,
-            // Never read as empty: what is catalogued below stays as it is.
-            Err(error) => {
-                self.note_unreadable(&error, look);
-                return Ok(());
-            }
-        };
-        // Renamed since its name was seen, and another stands there now: an event, or the next look, tells where. What
-        // was listed is not what the catalog has under this number.
-        if directory != ObjectId::ROOT
-            && let Some(entry) = t.get(directory)?
-            && stamp_of(&entry).is_some_and(|known| !known.same_object(&stat.stamp))
-        {
-            return Ok(());
-        }
-        self.see_itself(t, directory, &stat, look)?;
-        let device = stat.stamp.device;
-        // If it is also one that came from elsewhere, it is entered twice, and the other time walks below it.
-        let is_shallow = look.shallow.remove(&directory);
-        let is_walk = self.take_listed_news(directory, &listing) || !is_shallow;
-        let standing = self.standing(t, directory)?;
-        if let Standing::Unknown = standing {
-            look.found.unreadable += 1;
-            return Ok(());
-        }
-        let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
-        for (name, error) in &listing.problems {
-            if let Ok(name) = Name::new(name.as_slice()) {
-                missing.remove(&name);
-            }
-            self.note_unreadable(error, look);
-        }
-        for (name, stat) in listing.entries {
-            // What is left out and catalogued stays among the missing.
-            if self.admission(&standing, &name, &stat) != Admission::In {
-                look.found.excluded += 1;
-                continue;
-            }
-            self.note_mount(t, device, directory, &name, &stat)?;
-            let before = look.enter.len();
-            let known = missing.remove(&name);
-            self.see(t, &handle, directory, name.clone(), &stat, look)?;
-            // In a walk an unchanged directory is entered, too.
-            if is_walk
-                && stat.file_type == crate::fs::FileType::Directory
-                && look.enter.len() == before
-                && let Some(object) = known
-            {
-                if self.is_cut(&stat) {
-                    let below = t.children(object)?;
-                    look.orphans.extend(below.into_iter().map(|(_, object)| object));
-                } else {
-                    look.enter.push(object);
-                }
-            }
-        }
-        look.orphans.extend(missing.into_values());
-        Ok(())
-    }
-
-    /// Ends a look: with what is gone, and with what else was written through names that are gone.
-    fn settle(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
-        // Each round buries something, so this ends. At another name of a file a new directory may stand by now.
-        while !look.orphans.is_empty() || !look.linked.is_empty() || !look.enter.is_empty() {
-            self.settle_orphans(t, look)?;
-            self.look_at_linked(t, look)?;
-            self.enter_directories(t, look)?;
-        }
-        for inode in std::mem::take(&mut look.groups) {
-            self.settle_group(t, inode)?;
-        }
-        Ok(())
-    }
-
-    /// Gives all names of one object the same group, and forgets names that lead elsewhere by now. If its content is in
-    /// doubt at one of them, it is at all.
-    fn settle_group(&mut self, t: &mut Tables<'_>, inode: (u64, u64)) -> Result<(), StoreError> {
-        let mut members = Vec::new();
-        for object in self.linked.remove(&inode).unwrap_or_default() {
-            let Some(entry) = t.get(object)? else { continue };
-            let is_here = stamp_of(&entry).is_some_and(|stamp| (stamp.device, stamp.inode) == inode);
-            if is_here && t.lookup(entry.place.directory, &entry.place.name)? == Some(object) {
-                members.push(entry);
-            }
-        }
-        if members.is_empty() {
-            return Ok(());
-        }
-        self.linked
-            .insert(inode, members.iter().map(|entry| entry.object).collect());
-        if members.len() < 2 {
-            return Ok(());
-        }
-        let known = members.iter().map(|entry| entry.attributes.link_group);
-        let group = match known.filter(|group| *group != ObjectId(0)).min() {
-            Some(group) => group,
-            None => t.next_object()?,
-        };
-        let doubt = members.iter().fold(0, |all, entry| all | entry.flags) & flags::STALE;
-        for mut entry in members {
-            let known = (entry.attributes.link_group, entry.flags);
-            if entry.attributes.link_group != group {
-                entry.attributes.link_group = group;
-                entry.flags |= flags::ATTRIBUTES;
-            }
-            entry.flags |= doubt;
-            if known != (entry.attributes.link_group, entry.flags) {
-                entry.sequence = t.next_sequence()?;
-                self.put(t, &entry)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The other names of the object that an entry is a name of.
-    pub fn linked_with(&self, entry: &Entry) -> impl Iterator<Item = ObjectId> {
-        let inode = stamp_of(entry).map(|stamp| (stamp.device, stamp.inode));
-        let names = inode.and_then(|inode| self.linked.get(&inode));
-        let object = entry.object;
-        names
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(move |&other| other != object)
-    }
-
     /// Says once for each mount point whether what is mounted there is mirrored.
     fn note_mount(
         &mut self,
@@ -1403,25 +1092,6 @@ impl Source {
         if error.kind() != FsErrorKind::NotFound {
             look.found.unreadable += 1;
             self.warnings.push(error.to_string());
-        }
-    }
-}
-
-fn list_directories(
-    jobs: &crossbeam_channel::Receiver<(ObjectId, Arc<Directory>)>,
-    results: &crossbeam_channel::Sender<Listed>,
-    watcher: &Mutex<Box<dyn Watcher>>,
-) {
-    use std::os::fd::AsFd;
-    for (object, handle) in jobs {
-        let watched = watcher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .watch(object, handle.as_fd());
-        // Its own times are read after it is watched: what changes them later raises an event.
-        let listing = handle.stat_self().and_then(|stat| Ok((stat, handle.list()?)));
-        if results.send((object, handle, listing, watched.err())).is_err() {
-            return;
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::pending::{Hint, PendingOptions};
 use crate::net::LinkOptions;
 use crate::watch::{WatchChoice, WatchOptions};
 use driftless_certs::Identity;
-use driftless_protocol::RelPath;
+use driftless_protocol::{Carried, Digest, RelPath};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
