@@ -27,6 +27,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod unsupported;
+mod writing;
 
 pub use combined::{Combined, WatchChoice, WatchOptions, open};
 pub use fanotify::Fanotify;

@@ -4,6 +4,7 @@ use super::super::WatchEvent;
 use super::super::flush::Flushes;
 use super::super::outgoing::Audience;
 use super::super::table::Member;
+use super::super::writing::Writing;
 use super::Shared;
 use super::directories::{Directories, Key};
 use super::noise::{Counts, IGNORED};
@@ -44,6 +45,7 @@ pub(super) fn run(shared: &Shared, noisy: &Sender<Key>, noisy_events: u32) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut counts = Counts::new(noisy_events);
     let mut flushes = Flushes::new(&shared.flushes);
+    let mut writing = Writing::default();
     loop {
         flushes.take(|| queued(shared));
         let waited = match rustix::io::read(&shared.group, &mut buffer) {
@@ -56,17 +58,19 @@ pub(super) fn run(shared: &Shared, noisy: &Sender<Key>, noisy_events: u32) {
                     noisy,
                     foreign: 0,
                     ours: 0,
+                    only_writes: true,
                 };
                 batch.take(&buffer[..length]);
-                let (foreign, ours) = (batch.foreign, batch.ours);
+                let (foreign, ours, only_writes) = (batch.foreign, batch.ours, batch.only_writes);
                 let patience = audience.patience();
                 drop((audience, directories));
                 shared.foreign.fetch_add(foreign, Ordering::Relaxed);
                 flushes.note_read(foreign + ours);
+                let writing = writing.note(only_writes);
                 let wait = match patience {
                     Some(patience) => Timespec::try_from(patience).unwrap_or(GATHER),
                     None if ours == 0 => GATHER,
-                    None => Timespec::default(),
+                    None => writing.unwrap_or_default(),
                 };
                 pause(shared, &wait)
             }
@@ -121,13 +125,18 @@ struct Batch<'a> {
     noisy: &'a Sender<Key>,
     foreign: u64,
     ours: u64,
+    /// Whether nothing was told but writes to open files.
+    only_writes: bool,
 }
 
 impl Batch<'_> {
     fn take(&mut self, buffer: &[u8]) {
         for event in events(buffer) {
             match event {
-                Ok(event) if event.mask & libc::FAN_Q_OVERFLOW == 0 => self.translate(&event),
+                Ok(event) if event.mask & libc::FAN_Q_OVERFLOW == 0 => {
+                    self.only_writes &= event.mask == libc::FAN_MODIFY;
+                    self.translate(&event);
+                }
                 // The kernel's queue was full; or what it says is not understood, and so as good as lost.
                 Ok(_) | Err(_) => {
                     self.ours += 1;

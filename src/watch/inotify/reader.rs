@@ -3,6 +3,7 @@
 use super::super::WatchEvent;
 use super::super::flush::Flushes;
 use super::super::table::Member;
+use super::super::writing::Writing;
 use super::{Shared, Watches};
 use crate::engine::pending::Hint;
 use driftless_protocol::{Name, ObjectId};
@@ -27,6 +28,7 @@ pub(super) fn run(shared: &Shared) {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
     let mut leaving = Leaving::new();
     let mut flushes = Flushes::new(&shared.flushes);
+    let mut writing = Writing::default();
     loop {
         let mut waiting = [
             PollFd::new(&shared.inotify, PollFlags::IN),
@@ -41,34 +43,55 @@ pub(super) fn run(shared: &Shared) {
             return;
         }
         flushes.take(|| rustix::io::ioctl_fionread(&shared.inotify).ok());
+        let mut pause = None;
         match read_buffer(shared, &mut buffer, &mut leaving) {
-            Ok(bytes) => flushes.note_read(bytes),
+            Ok(read) => {
+                flushes.note_read(read.bytes);
+                pause = writing.note(read.only_writes);
+            }
             Err(Errno::AGAIN) => flushes.note_empty(),
             Err(Errno::INTR) => {}
             Err(_) => return shared.audience().close(),
         }
         let patience = shared.audience().patience();
-        if let Some(patience) = patience.and_then(|time| Timespec::try_from(time).ok()) {
+        let patience = patience.and_then(|time| Timespec::try_from(time).ok());
+        if let Some(pause) = patience.or(pause) {
             let mut waiting = [
                 PollFd::new(&shared.stop, PollFlags::IN),
                 PollFd::new(&shared.flushes, PollFlags::IN),
             ];
-            let _ = poll(&mut waiting, Some(&patience));
+            let _ = poll(&mut waiting, Some(&pause));
         }
     }
 }
 
-/// Reads once, and passes on what came. Says how many bytes that was.
-fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], leaving: &mut Leaving) -> Result<u64, Errno> {
+/// What was read at once.
+struct Read {
+    /// How much room it took in the kernel's queue.
+    bytes: u64,
+    /// Whether there was nothing but writes to open files.
+    only_writes: bool,
+}
+
+/// Reads once, and passes on what came.
+fn read_buffer(
+    shared: &Shared,
+    buffer: &mut [MaybeUninit<u8>],
+    leaving: &mut Leaving,
+) -> Result<Read, Errno> {
     let mut events = Reader::new(&shared.inotify, buffer);
     // The read itself happens without the lock. What was read can't be about a watch that is in the map only later,
     // except before `watch` returned.
     let mut event = events.next()?;
     let mut watches = shared.watches();
     let audience = shared.audience();
-    let mut bytes = 0;
+    let mut read = Read {
+        bytes: 0,
+        only_writes: true,
+    };
     loop {
-        bytes += length(&event);
+        read.bytes += length(&event);
+        read.only_writes &= event.events() == ReadFlags::MODIFY;
         for member in roots_that_may_have_moved(&event, &watches) {
             let directory = ObjectId::ROOT;
             audience.tell(member, WatchEvent::Gone { directory });
@@ -87,7 +110,7 @@ fn read_buffer(shared: &Shared, buffer: &mut [MaybeUninit<u8>], leaving: &mut Le
             }
         }
         if events.is_buffer_empty() {
-            return Ok(bytes);
+            return Ok(read);
         }
         event = events.next()?;
     }
