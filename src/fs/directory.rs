@@ -1,6 +1,7 @@
 //! A directory held by handle, and what is done to the names in it.
 
 use super::error::{FsError, FsErrorKind, Result, shown};
+use super::litter::Litter;
 use super::private::{displaced_from, is_private_name};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
@@ -24,6 +25,8 @@ pub struct Directory {
     pub(super) view: Option<Arc<View>>,
     /// How many levels it is below the root, as it was opened.
     pub(super) depth: usize,
+    /// What could not be removed below the root.
+    pub(super) litter: Arc<Litter>,
 }
 
 /// What [`Directory::rename`] and [`Directory::hard_link`] do when the new name is taken.
@@ -67,6 +70,7 @@ impl Directory {
             shown,
             view,
             depth,
+            litter: Arc::default(),
         };
         // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
         directory.open_beneath(
@@ -133,6 +137,7 @@ impl Directory {
             shown: self.shown_name(name),
             view: self.view.clone(),
             depth: self.depth + 1,
+            litter: self.litter.clone(),
         })
     }
 
@@ -367,6 +372,7 @@ impl Directory {
             shown: self.shown.clone(),
             view: self.view.clone(),
             depth: self.depth,
+            litter: self.litter.clone(),
         })
     }
 
@@ -394,6 +400,7 @@ impl Directory {
             shown,
             view,
             depth,
+            litter: Arc::default(),
         })
     }
 

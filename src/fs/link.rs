@@ -34,8 +34,8 @@ impl Directory {
             Ok(Applied { stat, ..applied })
         };
         place().inspect_err(|_| {
-            // What stays is swept at the next start.
-            let _ = self.remove_file(&aside);
+            // What stays is noted.
+            let _ = self.remove_private(&aside);
         })
     }
 
@@ -74,8 +74,8 @@ impl Directory {
             Ok(Applied { stat, ..applied })
         };
         place().inspect_err(|_| {
-            // What stays is swept at the next start.
-            let _ = self.remove_file(&aside);
+            // What stays is noted.
+            let _ = self.remove_private(&aside);
         })
     }
 
@@ -128,7 +128,7 @@ impl Directory {
                 to_dir
                     .put_in_place(OPERATION, &aside, to, fd.as_fd())
                     .inspect_err(|_| {
-                        let _ = to_dir.remove_file(&aside);
+                        let _ = to_dir.remove_private(&aside);
                     })
             }
             (Err(error), _) => Err(error),
@@ -162,7 +162,7 @@ impl Directory {
             && stat_at(self, aside.as_bytes()).is_ok_and(|left| left.stamp.same_object(&stat.stamp))
         {
             // Both were names of one object: rename(2) then does nothing.
-            self.remove_file(aside)?;
+            self.remove_private(aside)?;
         }
         // RACE: who may write to this directory could have put something else at the private name. They could have
         // put it at `name` just as well; but then nobody should believe that our object is there.

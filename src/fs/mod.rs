@@ -31,6 +31,7 @@ mod holes;
 mod inplace;
 mod link;
 mod list;
+mod litter;
 mod lock;
 mod memory;
 mod meta;

@@ -366,8 +366,8 @@ impl Drop for Staged {
             .as_ref()
             .filter(|_| !self.is_kept.load(Ordering::Relaxed))
         {
-            // What stays is swept at the next start.
-            let _ = self.directory.remove_file(name);
+            // What stays is noted.
+            let _ = self.directory.remove_private(name);
         }
     }
 }

@@ -792,7 +792,7 @@ impl Replica {
                     self.put(t, &parked)?;
                 }
                 _ => {
-                    parent.remove_tree(aside)?;
+                    parent.remove_private(aside)?;
                     if let Some(entry) = occupant {
                         self.drop_entry(t, entry.object)?;
                     }

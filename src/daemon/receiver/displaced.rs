@@ -233,7 +233,7 @@ impl Replica {
             && there.stamp.same_object(&installed.stamp)
         {
             // Two names of one object: the kernel exchanges nothing.
-            return Ok(parent.remove_file(aside)?);
+            return Ok(parent.remove_private(aside)?);
         }
         let path = self.path_to(t, place)?;
         let outcome = self.part_with(t, parent, aside, looked, &path, entry, new);
@@ -582,8 +582,8 @@ impl Recovery<'_> {
 pub fn discard_aside(parent: &Directory, aside: &Name, made: &Stat) {
     let found = parent.stat(aside).ok().flatten();
     if found.is_some_and(|found| found.stamp.same_object(&made.stamp)) {
-        // What stays is dealt with at the next start.
-        let _ = parent.remove_tree(aside);
+        // What stays is noted.
+        let _ = parent.remove_private(aside);
     }
 }
 

@@ -90,7 +90,7 @@ impl Keep {
     fn reopen(&self, directory: &Arc<Directory>) -> Option<(Staged, SpanSums)> {
         let left_in = self.left_in.as_ref()?;
         let Some(partial) = self.claim.load() else {
-            let _ = left_in.remove_file(&self.claim.place()?.name);
+            let _ = left_in.remove_private(&self.claim.place()?.name);
             return None;
         };
         let mut name = partial.place.name;
@@ -98,7 +98,7 @@ impl Keep {
             let aside = private_name();
             let moved = left_in.rename(&name, directory, &aside, RenameMode::NoReplace);
             if moved.is_err() {
-                let _ = left_in.remove_file(&name);
+                let _ = left_in.remove_private(&name);
                 return None;
             }
             name = aside;
@@ -107,7 +107,7 @@ impl Keep {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!("what was left of a file is of no use: {error}");
-                let _ = directory.remove_file(&name);
+                let _ = directory.remove_private(&name);
                 return None;
             }
         };
@@ -181,7 +181,7 @@ impl Replica {
         };
         if let Ok(directory) = self.directory(catalog, place.directory) {
             // Published, it has left this name.
-            let _ = directory.remove_file(&place.name);
+            let _ = directory.remove_private(&place.name);
         }
     }
 

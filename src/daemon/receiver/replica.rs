@@ -528,6 +528,7 @@ impl Replica {
 
     /// Sets the attributes of all touched directories again, but for those in which something is still to be put.
     pub fn finish_directories(&mut self, busy: &HashSet<ObjectId>) -> Result<(), StoreError> {
+        self.root.clear_litter();
         let touched: Vec<ObjectId> = self.touched.extract_if(|object| !busy.contains(object)).collect();
         let wanted = self.catalog.read(|view| {
             touched

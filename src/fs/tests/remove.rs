@@ -244,3 +244,32 @@ fn a_directory_is_whole_if_all_in_it_is_the_mirrors() {
         FsErrorKind::NotFound
     );
 }
+
+#[test]
+fn what_could_not_be_cleared_away_is_tried_again() {
+    let place = Place::new();
+    place.mkdir("in");
+    let inner = place.dir.open_dir(&name("in")).unwrap();
+    let left = private_name();
+    let shown = format!("in/{left}");
+    // A reserved name that is not a private one keeps what it is in.
+    place.mkdir(&shown);
+    let keeps = format!("{shown}/.driftless-generation");
+    place.write(&keeps, "");
+    assert_eq!(
+        inner.remove_private(&left).unwrap_err().kind(),
+        FsErrorKind::NotEmpty
+    );
+    place.dir.clear_litter();
+    assert!(place.path().join(&keeps).exists());
+    std::fs::remove_file(place.path().join(&keeps)).unwrap();
+    let before = inner.stat_self().unwrap().attributes.mtime;
+    place.dir.clear_litter();
+    assert!(!place.path().join(&shown).exists());
+    assert_eq!(inner.stat_self().unwrap().attributes.mtime, before);
+    // What is gone is nothing to be noted.
+    assert_eq!(
+        inner.remove_private(&left).unwrap_err().kind(),
+        FsErrorKind::NotFound
+    );
+}
