@@ -10,6 +10,7 @@ mod keeper;
 mod kept;
 mod listing;
 mod owners;
+mod pace;
 mod replica;
 mod retention;
 mod rights;

@@ -8,6 +8,7 @@
 use super::apply::StagedFile;
 use super::confirms::Confirms;
 use super::listing;
+use super::pace::Pace;
 use super::replica::{ApplyError, Replica};
 use super::rights;
 use super::staging::{Done, Job, Staging, Wanted};
@@ -31,6 +32,7 @@ use driftless_protocol::message::{
 use driftless_protocol::{Attributes, CloseCode, Digest, Kind, ObjectId, Xattrs};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Files in one batch at most.
 const BATCH_FILES_MAX: usize = 1_024;
@@ -109,6 +111,8 @@ pub struct Session<'a> {
     done: Receiver<Done>,
     batch: Vec<(u64, StagedFile)>,
     batch_bytes: u64,
+    batches: Pace,
+    flushes: Pace,
     /// Content inside ops that have arrived and are not staged yet, by op.
     inline: HashMap<u64, usize>,
     inline_bytes: usize,
@@ -186,6 +190,8 @@ impl<'a> Session<'a> {
                 done: done_queue,
                 batch: Vec::new(),
                 batch_bytes: 0,
+                batches: Pace::of_batches(),
+                flushes: Pace::of_flushes(),
                 inline: HashMap::new(),
                 inline_bytes: 0,
                 outstanding: 0,
@@ -205,6 +211,7 @@ impl<'a> Session<'a> {
                 spent: Spent::default(),
                 owners: 0,
             };
+            session.replica.root.clear_litter();
             let outcome = session.serve();
             if let Err(error) = &outcome {
                 // Before the threads are joined: the range threads end with the link.
@@ -268,8 +275,12 @@ impl<'a> Session<'a> {
             self.want_more()?;
             let full = self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX;
             let gathered = self.outstanding == 0 && ops.is_empty();
-            if full || (gathered && !self.batch.is_empty()) {
+            let hurries = ended || self.flush_wanted > self.durable;
+            let now = Instant::now();
+            let rest = self.batches.due(now).filter(|_| !hurries);
+            if full || (gathered && !self.batch.is_empty() && rest.is_none()) {
                 self.commit_batch()?;
+                self.batches.note(now, Instant::now());
                 continue;
             }
             self.tell_progress();
@@ -278,24 +289,31 @@ impl<'a> Session<'a> {
             if ended {
                 return Ok(());
             }
-            if self.outstanding == 0 && ops.is_empty() && self.flushed < self.order.ended() {
-                self.reach_durable()?;
-                if self.pending.is_empty() {
-                    self.spent.rest(self.published);
+            let mut due = rest.filter(|_| gathered && !self.batch.is_empty());
+            if gathered && self.batch.is_empty() && self.flushed < self.order.ended() {
+                due = self.flushes.due(now);
+                if due.is_none() {
+                    self.reach_durable()?;
+                    if self.pending.is_empty() {
+                        self.spent.rest(self.published);
+                    }
+                    continue;
                 }
-                continue;
             }
-            self.wait(&incoming, &ops);
+            self.wait(&incoming, &ops, due);
         }
     }
 
-    /// Blocks until there is something to do.
-    fn wait(&self, incoming: &Receiver<ToReceiver>, ops: &Receiver<OpFrame>) {
+    /// Blocks until there is something to do, or it is time for what rests.
+    fn wait(&self, incoming: &Receiver<ToReceiver>, ops: &Receiver<OpFrame>, due: Option<Instant>) {
         let mut select = Select::new();
         select.recv(&self.done);
         select.recv(ops);
         select.recv(incoming);
-        select.ready();
+        match due {
+            Some(due) => drop(select.ready_deadline(due)),
+            None => drop(select.ready()),
+        }
     }
 
     fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
@@ -923,6 +941,13 @@ impl<'a> Session<'a> {
 
     /// Brings everything that is visible to stable storage.
     fn reach_durable(&mut self) -> Result<(), SessionError> {
+        let began = Instant::now();
+        let outcome = self.flush_all();
+        self.flushes.note(began, Instant::now());
+        outcome
+    }
+
+    fn flush_all(&mut self) -> Result<(), SessionError> {
         // What lies elsewhere by now is of no use to whoever is told that it is safe here.
         if !self.replica.root.stands_at(&self.replica.path) {
             return Err(SessionError::Unable(format!(

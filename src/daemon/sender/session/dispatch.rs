@@ -3,6 +3,7 @@
 use super::*;
 use crate::daemon::sender::{OwnerKey, owner_keys, owner_messages};
 use crate::engine::owners::acl_owners;
+use driftless_protocol::message::ToReceiver;
 
 impl Session<'_, '_> {
     /// Nothing is under way for an object any more; what changed meanwhile has its turn.
@@ -308,8 +309,12 @@ impl Session<'_, '_> {
         if let Some(sent) = self.window.get_mut(op.number) {
             self.context.barriers.handle_sent(op.number, &sent.flight);
         }
-        let weight = op.held_bytes();
+        let (number, weight) = (op.number, op.held_bytes());
+        let is_last = matches!(op.body, OpBody::Mark { .. }) && !self.context.options.follow;
         self.send(OpMessage::Op(op), weight + 128);
+        if is_last && self.link.control().send(ToReceiver::Flush { number }).is_err() {
+            self.lost = Some("the connection ended".to_owned());
+        }
     }
 
     /// Whether the target knows these users and groups. If it does not, it is told.
