@@ -145,7 +145,7 @@ impl Catalog {
     pub fn read<R>(&self, work: impl FnOnce(&View<'_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
         let run = || {
             let transaction = self.database.begin_read()?;
-            work(&View::new(&transaction)?)
+            work(&View::new(&transaction))
         };
         run().map_err(|error: StoreError| error.at(&self.path))
     }
@@ -204,7 +204,7 @@ fn prepare(database: &Database, role: Role) -> Result<Counts, Fault> {
     if value(ROLE_KEY)? != role_number(role) {
         return Err(Fault::Other("it belongs to the other role".into()));
     }
-    View::new(&transaction)?;
+    View::new(&transaction).check()?;
     Ok(Counts::load(&counters)?)
 }
 

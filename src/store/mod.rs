@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `catalog` | opening, transactions, what happens to a damaged file |
 //! | `read` | questions, the same inside and outside a write transaction |
+//! | `children` | a directory's entries, some at a time |
 //! | `tables` | changes, and what keeps the tables consistent with each other |
 //! | `record` | the bytes of a record |
 //! | `state`, `state_record` | the state and the bytes of its records |
@@ -25,6 +26,7 @@
 //! | `file` | opening a redb file without trusting it |
 
 mod catalog;
+mod children;
 mod error;
 mod file;
 mod partials;
@@ -40,6 +42,7 @@ mod tables;
 mod tests;
 
 pub use catalog::{Catalog, Opened, Role};
+pub use children::Children;
 pub use error::StoreError;
 pub use partials::{Partial, PartialClaim, PartialLog, Partials};
 pub use read::{CatalogRead, Change, View};

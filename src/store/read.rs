@@ -5,7 +5,11 @@ use super::tables::{CHANGED, COUNTERS, INODES, LAST_SEQUENCE, META, NAMES, OBJEC
 use super::{Entry, NOWHERE, StoreError};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Kind, Name, ObjectId};
-use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{
+    AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError,
+    TableDefinition, Value,
+};
+use std::cell::OnceCell;
 use std::ops::Bound;
 
 /// One thing that the journal says.
@@ -28,12 +32,12 @@ pub enum Change {
 
 /// The tables as something that answers; both kinds of transaction have them.
 pub(super) trait Source {
-    fn names(&self) -> &impl ReadableTable<&'static [u8], u64>;
-    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]>;
-    fn changed(&self) -> &impl ReadableTable<u64, u64>;
-    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]>;
-    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64>;
-    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]>;
+    fn names(&self) -> Result<&impl ReadableTable<&'static [u8], u64>, StoreError>;
+    fn objects(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError>;
+    fn changed(&self) -> Result<&impl ReadableTable<u64, u64>, StoreError>;
+    fn tombstones(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError>;
+    fn inodes(&self) -> Result<&impl ReadableTable<(u64, u64), u64>, StoreError>;
+    fn metadata(&self) -> Result<&impl ReadableTable<&'static str, &'static [u8]>, StoreError>;
     fn sequence(&self) -> Result<u64, StoreError>;
 }
 
@@ -59,6 +63,15 @@ pub trait CatalogRead {
         directory: ObjectId,
         each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
+
+    /// At most `limit` of the entries in a directory that come after a name, in byte order of their names. Fewer mean: that
+    /// was all.
+    fn some_child_entries(
+        &self,
+        directory: ObjectId,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
 
     /// Whether anything stands in a directory.
     fn has_children(&self, directory: ObjectId) -> Result<bool, StoreError>;
@@ -91,7 +104,7 @@ pub trait CatalogRead {
 
 impl<S: Source> CatalogRead for S {
     fn get(&self, object: ObjectId) -> Result<Option<Entry>, StoreError> {
-        self.objects()
+        self.objects()?
             .get(object.0)?
             .map(|record| decode_entry(object, record.value()))
             .transpose()
@@ -100,13 +113,13 @@ impl<S: Source> CatalogRead for S {
     fn lookup(&self, directory: ObjectId, name: &Name) -> Result<Option<ObjectId>, StoreError> {
         let key = NameKey::new(directory, name);
         Ok(self
-            .names()
+            .names()?
             .get(key.as_bytes())?
             .map(|object| ObjectId(object.value())))
     }
 
     fn children(&self, directory: ObjectId) -> Result<Vec<(Name, ObjectId)>, StoreError> {
-        children_of(self.names(), directory)?.collect()
+        children_of(self.names()?, directory)?.collect()
     }
 
     fn child_entries(&self, directory: ObjectId) -> Result<Vec<Entry>, StoreError> {
@@ -123,32 +136,42 @@ impl<S: Source> CatalogRead for S {
         directory: ObjectId,
         each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let objects = self.objects();
-        for item in names_in(self.names(), directory)? {
-            let object = item?.1.value();
-            let record = objects
-                .get(object)?
-                .ok_or_else(|| StoreError::damaged(format!("object {object} has a name but no record")))?;
-            each(decode_entry(ObjectId(object), record.value())?)?;
+        let mut records = Records::of(self.objects()?);
+        for item in names_in(self.names()?, directory)? {
+            each(records.entry(item?.1.value())?)?;
         }
         Ok(())
     }
 
+    fn some_child_entries(
+        &self,
+        directory: ObjectId,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut records = Records::of(self.objects()?);
+        let names = names_after(self.names()?, directory, after)?;
+        names
+            .take(limit)
+            .map(|item| records.entry(item?.1.value()))
+            .collect()
+    }
+
     fn has_children(&self, directory: ObjectId) -> Result<bool, StoreError> {
-        Ok(names_in(self.names(), directory)?.next().transpose()?.is_some())
+        Ok(names_in(self.names()?, directory)?.next().transpose()?.is_some())
     }
 
     fn by_inode(&self, device: u64, inode: u64) -> Result<Option<ObjectId>, StoreError> {
         Ok(self
-            .inodes()
+            .inodes()?
             .get((device, inode))?
             .map(|object| ObjectId(object.value())))
     }
 
     fn changed_after(&self, sequence: u64, limit: usize) -> Result<Vec<(u64, Change)>, StoreError> {
         let after = (Bound::Excluded(sequence), Bound::Unbounded);
-        let mut slots = self.changed().range::<u64>(after)?;
-        let mut tombstones = self.tombstones().range::<u64>(after)?;
+        let mut slots = self.changed()?.range::<u64>(after)?;
+        let mut tombstones = self.tombstones()?.range::<u64>(after)?;
         let mut slot = slots.next().transpose()?;
         let mut tombstone = tombstones.next().transpose()?;
         let mut changes = Vec::new();
@@ -187,15 +210,15 @@ impl<S: Source> CatalogRead for S {
     }
 
     fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.metadata().get(key)?.map(|value| value.value().to_vec()))
+        Ok(self.metadata()?.get(key)?.map(|value| value.value().to_vec()))
     }
 
     fn count(&self) -> Result<u64, StoreError> {
-        Ok(self.objects().len()?)
+        Ok(self.objects()?.len()?)
     }
 
     fn for_each(&self, each: &mut dyn FnMut(Entry) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        for item in self.objects().iter()? {
+        for item in self.objects()?.iter()? {
             let (object, record) = item?;
             each(decode_entry(ObjectId(object.value()), record.value())?)?;
         }
@@ -235,12 +258,63 @@ pub(super) fn names_in(
     names: &impl ReadableTable<&'static [u8], u64>,
     directory: ObjectId,
 ) -> Result<NamesRange<'_>, StorageError> {
+    names_after(names, directory, None)
+}
+
+/// The part of it that comes after a name.
+fn names_after<'a>(
+    names: &'a impl ReadableTable<&'static [u8], u64>,
+    directory: ObjectId,
+    after: Option<&Name>,
+) -> Result<NamesRange<'a>, StorageError> {
     let start = directory.0.to_be_bytes();
+    let after = after.map(|name| NameKey::new(directory, name));
+    let lower = after.as_ref().map_or(Bound::Included(&start[..]), |after| {
+        Bound::Excluded(after.as_bytes())
+    });
     let end = directory.0.checked_add(1).map(u64::to_be_bytes);
     let upper = end
         .as_ref()
         .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    names.range::<&[u8]>((Bound::Included(&start[..]), upper))
+    names.range::<&[u8]>((lower, upper))
+}
+
+/// Records by number. Those of one directory mostly follow each other, as they were given out, and then one step in a range does
+/// for a look-up.
+struct Records<'a, T> {
+    objects: &'a T,
+    last: Option<u64>,
+    ahead: Option<redb::Range<'a, u64, &'static [u8]>>,
+}
+
+impl<'a, T: ReadableTable<u64, &'static [u8]>> Records<'a, T> {
+    fn of(objects: &'a T) -> Records<'a, T> {
+        Records {
+            objects,
+            last: None,
+            ahead: None,
+        }
+    }
+
+    fn entry(&mut self, object: u64) -> Result<Entry, StoreError> {
+        let follows = self.last.replace(object).and_then(|last| last.checked_add(1)) == Some(object);
+        if !follows {
+            self.ahead = None;
+        } else if self.ahead.is_none() {
+            self.ahead = Some(self.objects.range(object..)?);
+        }
+        let found = match &mut self.ahead {
+            Some(ahead) => ahead.next().transpose()?.filter(|(key, _)| key.value() == object),
+            None => None,
+        };
+        let record = match found {
+            Some((_, record)) => Some(record),
+            None => self.objects.get(object)?,
+        };
+        let record =
+            record.ok_or_else(|| StoreError::damaged(format!("object {object} has a name but no record")))?;
+        decode_entry(ObjectId(object), record.value())
+    }
 }
 
 /// As [`names_in`], decoded.
@@ -283,86 +357,112 @@ impl NameKey {
 
 /// The catalog as of the last commit before this view was opened. Later commits don't change it.
 ///
-/// While a view is open the pages that it shows are not reused: keep it short where much is written.
+/// While a view is open the pages that it shows are not reused: keep it short where much is written. Tables are opened when they
+/// are asked: to open all takes longer than most questions.
 pub struct View<'a> {
-    names: ReadOnlyTable<&'static [u8], u64>,
-    objects: ReadOnlyTable<u64, &'static [u8]>,
-    changed: ReadOnlyTable<u64, u64>,
-    tombstones: ReadOnlyTable<u64, &'static [u8]>,
-    inodes: ReadOnlyTable<(u64, u64), u64>,
-    meta: ReadOnlyTable<&'static str, &'static [u8]>,
-    counters: ReadOnlyTable<&'static str, u64>,
-    _transaction: &'a ReadTransaction,
+    names: OnceCell<ReadOnlyTable<&'static [u8], u64>>,
+    objects: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
+    changed: OnceCell<ReadOnlyTable<u64, u64>>,
+    tombstones: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
+    inodes: OnceCell<ReadOnlyTable<(u64, u64), u64>>,
+    meta: OnceCell<ReadOnlyTable<&'static str, &'static [u8]>>,
+    counters: OnceCell<ReadOnlyTable<&'static str, u64>>,
+    transaction: &'a ReadTransaction,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(transaction: &'a ReadTransaction) -> Result<View<'a>, StoreError> {
-        Ok(View {
-            names: transaction.open_table(NAMES)?,
-            objects: transaction.open_table(OBJECTS)?,
-            changed: transaction.open_table(CHANGED)?,
-            tombstones: transaction.open_table(TOMBSTONES)?,
-            inodes: transaction.open_table(INODES)?,
-            meta: transaction.open_table(META)?,
-            counters: transaction.open_table(COUNTERS)?,
-            _transaction: transaction,
-        })
+    pub(super) fn new(transaction: &'a ReadTransaction) -> View<'a> {
+        View {
+            names: OnceCell::new(),
+            objects: OnceCell::new(),
+            changed: OnceCell::new(),
+            tombstones: OnceCell::new(),
+            inodes: OnceCell::new(),
+            meta: OnceCell::new(),
+            counters: OnceCell::new(),
+            transaction,
+        }
+    }
+
+    /// Whether every table is there and of its types.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.names()?;
+        self.objects()?;
+        self.changed()?;
+        self.tombstones()?;
+        self.inodes()?;
+        self.metadata()?;
+        self.sequence()?;
+        Ok(())
+    }
+
+    fn table<'t, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: &'t OnceCell<ReadOnlyTable<K, V>>,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<&'t ReadOnlyTable<K, V>, StoreError> {
+        if let Some(open) = table.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(definition)?;
+        Ok(table.get_or_init(|| open))
     }
 }
 
 impl Source for View<'_> {
-    fn names(&self) -> &impl ReadableTable<&'static [u8], u64> {
-        &self.names
+    fn names(&self) -> Result<&impl ReadableTable<&'static [u8], u64>, StoreError> {
+        self.table(&self.names, NAMES)
     }
 
-    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
-        &self.objects
+    fn objects(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError> {
+        self.table(&self.objects, OBJECTS)
     }
 
-    fn changed(&self) -> &impl ReadableTable<u64, u64> {
-        &self.changed
+    fn changed(&self) -> Result<&impl ReadableTable<u64, u64>, StoreError> {
+        self.table(&self.changed, CHANGED)
     }
 
-    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]> {
-        &self.tombstones
+    fn tombstones(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError> {
+        self.table(&self.tombstones, TOMBSTONES)
     }
 
-    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64> {
-        &self.inodes
+    fn inodes(&self) -> Result<&impl ReadableTable<(u64, u64), u64>, StoreError> {
+        self.table(&self.inodes, INODES)
     }
 
-    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]> {
-        &self.meta
+    fn metadata(&self) -> Result<&impl ReadableTable<&'static str, &'static [u8]>, StoreError> {
+        self.table(&self.meta, META)
     }
 
     fn sequence(&self) -> Result<u64, StoreError> {
-        Ok(self.counters.get(LAST_SEQUENCE)?.map_or(0, |value| value.value()))
+        let counters = self.table(&self.counters, COUNTERS)?;
+        Ok(counters.get(LAST_SEQUENCE)?.map_or(0, |value| value.value()))
     }
 }
 
 impl Source for Tables<'_> {
-    fn names(&self) -> &impl ReadableTable<&'static [u8], u64> {
-        &self.names
+    fn names(&self) -> Result<&impl ReadableTable<&'static [u8], u64>, StoreError> {
+        Ok(&self.names)
     }
 
-    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
-        &self.objects
+    fn objects(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError> {
+        Ok(&self.objects)
     }
 
-    fn changed(&self) -> &impl ReadableTable<u64, u64> {
-        &self.changed
+    fn changed(&self) -> Result<&impl ReadableTable<u64, u64>, StoreError> {
+        Ok(&self.changed)
     }
 
-    fn tombstones(&self) -> &impl ReadableTable<u64, &'static [u8]> {
-        &self.tombstones
+    fn tombstones(&self) -> Result<&impl ReadableTable<u64, &'static [u8]>, StoreError> {
+        Ok(&self.tombstones)
     }
 
-    fn inodes(&self) -> &impl ReadableTable<(u64, u64), u64> {
-        &self.inodes
+    fn inodes(&self) -> Result<&impl ReadableTable<(u64, u64), u64>, StoreError> {
+        Ok(&self.inodes)
     }
 
-    fn metadata(&self) -> &impl ReadableTable<&'static str, &'static [u8]> {
-        &self.meta
+    fn metadata(&self) -> Result<&impl ReadableTable<&'static str, &'static [u8]>, StoreError> {
+        Ok(&self.meta)
     }
 
     fn sequence(&self) -> Result<u64, StoreError> {

@@ -16,7 +16,8 @@ use crate::fs::{
     descriptors_for, read_whole,
 };
 use crate::store::{
-    Binding, Catalog, CatalogRead, Entry, Partials, Role, Signatures, State, StoreError, Tables, root_place,
+    Binding, Catalog, CatalogRead, Children, Entry, Partials, Role, Signatures, State, StoreError, Tables,
+    root_place,
 };
 use driftless_protocol::message::{Cursor, FailureKind, Place, Sparing};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
@@ -779,25 +780,26 @@ impl Walk<'_> {
                 self.recover(tables, object, &handle, aside);
             }
             let listing = handle.list()?;
-            let mut known: HashMap<Name, Entry> = tables
-                .child_entries(object)?
-                .into_iter()
-                .map(|entry| (entry.place.name.clone(), entry))
-                .collect();
+            let mut catalogued = Children::of(object);
             for (name, stat) in listing.entries {
+                while let Some(gone) = catalogued.next_before(tables, Some(&name))? {
+                    self.forget(tables, &gone)?;
+                }
+                let known = catalogued.next_at(tables, &name)?;
                 self.report.entries += 1;
-                let Some(kind) = kind_of(stat.file_type) else {
-                    continue;
-                };
                 let place = Place {
                     directory: object,
                     name,
                 };
-                // What the catalog has of it from before goes, as if it were not there.
-                if self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place)) {
+                let is_taboo = self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place));
+                let Some(kind) = kind_of(stat.file_type).filter(|_| !is_taboo) else {
+                    // What the catalog has of it from before goes, as if it were not there.
+                    if let Some(gone) = known {
+                        self.forget(tables, &gone)?;
+                    }
                     continue;
-                }
-                let known = known.remove(&place.name).filter(|entry| entry.kind == kind);
+                };
+                let known = known.filter(|entry| entry.kind == kind);
                 let entry = match known {
                     // Nothing is written for what is as it was: that would be the whole catalog at each start.
                     Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
@@ -811,13 +813,19 @@ impl Walk<'_> {
                     directories.push((entry.object, handle.clone(), Some(entry.place.name)));
                 }
             }
-            for entry in known.into_values() {
-                self.report.changed += 1;
-                self.report.unlike += 1;
-                tables.remove_below(entry.object, |_| ())?;
-                tables.remove(entry.object, None)?;
+            while let Some(gone) = catalogued.next_before(tables, None)? {
+                self.forget(tables, &gone)?;
             }
         }
+        Ok(())
+    }
+
+    /// What is not there any more.
+    fn forget(&mut self, tables: &mut Tables<'_>, gone: &Entry) -> Result<(), StoreError> {
+        self.report.changed += 1;
+        self.report.unlike += 1;
+        tables.remove_below(gone.object, |_| ())?;
+        tables.remove(gone.object, None)?;
         Ok(())
     }
 

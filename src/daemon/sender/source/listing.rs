@@ -1,13 +1,14 @@
 //! Directories are listed on threads of their own, and what they hold is compared with the catalog.
 
 use super::rules::{Admission, Standing};
-use super::{Look, Reach, Source, stamp_of};
+use super::{Look, Reach, Source, is_unchanged, stamp_of};
+use crate::daemon::ledger::flags;
 use crate::fs::{Directory, FsError, Listing, Stat};
-use crate::store::{CatalogRead, StoreError, Tables};
+use crate::store::{CatalogRead, Children, Entry, StoreError, Tables};
 use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::unbounded;
-use driftless_protocol::{Name, ObjectId};
-use std::collections::HashMap;
+use driftless_protocol::{Kind, Name, ObjectId};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const LISTING_THREADS: usize = 2;
@@ -111,23 +112,39 @@ impl Source {
             look.found.unreadable += 1;
             return Ok(());
         }
-        let mut missing: HashMap<Name, ObjectId> = t.children(directory)?.into_iter().collect();
-        for (name, error) in &listing.problems {
-            if let Ok(name) = Name::new(name.as_slice()) {
-                missing.remove(&name);
-            }
-            self.note_unreadable(error, look);
+        let mut problems = HashSet::new();
+        for (name, error) in listing.problems {
+            problems.extend(Name::new(name));
+            self.note_unreadable(&error, look);
         }
+        let missing = |entry: Entry| (!problems.contains(&entry.place.name)).then_some(entry.object);
+        let mut catalogued = Children::of(directory);
+        // Where the catalog stood when its entries were fetched.
+        let mut fetched = (0, 0);
         for (name, stat) in listing.entries {
-            // What is left out and catalogued stays among the missing.
+            while let Some(entry) = catalogued.next_before(t, Some(&name))? {
+                look.orphans.extend(missing(entry));
+            }
+            let known = catalogued.next_at(t, &name)?;
+            if fetched.0 != catalogued.rounds() {
+                fetched = (catalogued.rounds(), look.found.changed);
+            }
             if self.admission(&standing, &name, &stat) != Admission::In {
                 look.found.excluded += 1;
+                look.orphans.extend(known.and_then(missing));
+                continue;
+            }
+            if let Some(known) = &known
+                && fetched.1 == look.found.changed
+                && self.is_plainly_unchanged(known, &stat)
+            {
+                look.found.entries += 1;
                 continue;
             }
             self.note_mount(t, device, directory, &name, &stat)?;
             let before = look.enter.len();
-            let known = missing.remove(&name);
-            self.see(t, &handle, directory, name.clone(), &stat, look)?;
+            let known = known.map(|known| known.object);
+            self.see(t, &handle, directory, name, &stat, look)?;
             // In a walk an unchanged directory is entered, too.
             if is_walk
                 && stat.file_type == crate::fs::FileType::Directory
@@ -142,8 +159,20 @@ impl Source {
                 }
             }
         }
-        look.orphans.extend(missing.into_values());
+        while let Some(entry) = catalogued.next_before(t, None)? {
+            look.orphans.extend(missing(entry));
+        }
         Ok(())
+    }
+
+    /// Whether `stat` shows a catalogued entry as it is, and nothing about it asks for a closer look (see [`Source::see`]): in a
+    /// walk, nearly all of a tree.
+    fn is_plainly_unchanged(&self, known: &Entry, stat: &Stat) -> bool {
+        let is_plain = known.kind != Kind::Directory && stat.links == 1 && known.flags & flags::HIDES == 0;
+        is_plain
+            && self.kind_of(stat) == Some(known.kind)
+            && is_unchanged(known, stat)
+            && (known.kind != Kind::File || !self.touched.was_written(&known.place))
     }
 }
 
