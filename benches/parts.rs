@@ -287,6 +287,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         links: LinkPolicy::All,
         sparing: Default::default(),
         whole_files: false,
+        delta_engine: None,
         link: LinkOptions::default(),
     }
 }

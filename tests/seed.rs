@@ -124,6 +124,40 @@ fn either_delta_engine_carries_only_what_changed() {
     }
 }
 
+/// A sender may choose, too; what it remembers of the target's contents is no part of the other engine.
+#[test]
+fn a_sender_may_choose_the_engine() {
+    let mut received = Vec::new();
+    for delta_engine in [None, Some(Engine::Driftless), Some(Engine::FastRsync)] {
+        let pair = Pair {
+            delta_engine,
+            ..Pair::new()
+        };
+        let image = pair.src().join("image");
+        let mut bytes = noise(20 << 20, 5);
+        write(&image, &bytes);
+        let receiver = ReceiverDaemon::start(pair.receiver_options(), &runtime()).unwrap();
+        assert!(pair.seed_to(receiver.address()).unwrap().in_sync);
+        bytes[12_345_678] ^= 1;
+        write(&image, &bytes);
+        let second = pair.seed_to(receiver.address()).unwrap();
+        receiver.stop();
+        assert!(
+            second.in_sync && second.failed.is_empty(),
+            "{delta_engine:?}: {second:?}"
+        );
+        pair.assert_equal();
+        assert!(
+            second.counters.wire_bytes_sent < 200_000,
+            "{delta_engine:?}: {second:?}"
+        );
+        received.push(second.counters.wire_bytes_received);
+    }
+    // Only the other engine asks for a signature of what the target has.
+    assert!(received[0] < 20_000 && received[1] < 20_000, "{received:?}");
+    assert!(received[2] > 30_000, "{received:?}");
+}
+
 #[test]
 fn a_lost_catalog_on_either_side_is_rebuilt_and_nothing_is_deleted() {
     let pair = Pair::new();

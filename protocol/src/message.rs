@@ -212,6 +212,17 @@ pub struct Open {
     pub recheck: Recheck,
     /// The trees that the source is itself a copy of, if it is one.
     pub upstream: Relays,
+    /// Which engine is to make the receiver's signatures; none leaves it to the receiver.
+    pub engine: Option<DeltaEngine>,
+}
+
+/// What makes signatures. A signature tells by its first bytes which one did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum DeltaEngine {
+    /// This protocol's own format.
+    Driftless,
+    /// rsync's algorithm in librsync's format.
+    FastRsync,
 }
 
 /// What a sender wants left as it is on the receiver, whatever the source has. The op fails with

@@ -51,6 +51,10 @@ pub(super) struct SendArgs {
     /// Send changed files whole, as is worth while where the network is faster than the disks
     #[arg(short = 'W', long)]
     whole_file: bool,
+    /// Which engine finds out what changed in a file: driftless or fast_rsync [default: what the receiver was told]. With
+    /// fast_rsync nothing is found without asking the receiver for what it has
+    #[arg(long, value_name = "ENGINE", conflicts_with = "whole_file")]
+    delta_engine: Option<Engine>,
     /// Leave what exists on the target as it is, but for directories (what this run puts there is followed)
     #[arg(long)]
     ignore_existing: bool,
@@ -222,6 +226,7 @@ impl SendArgs {
             modes: self.appearance.modes(),
             links: self.appearance.links(),
             whole_files: self.whole_file,
+            delta_engine: self.delta_engine,
             sparing: Sparing {
                 existing: self.ignore_existing,
                 missing: self.existing,

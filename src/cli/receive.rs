@@ -34,6 +34,8 @@ pub(super) struct ReceiveArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
+    signing: SigningArgs,
+    #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
     writing: WritingArgs,
@@ -55,7 +57,12 @@ pub(super) struct EndpointArgs {
     /// Let this peer write, whatever the trust store says; may be repeated
     #[arg(long, value_name = "FINGERPRINT")]
     pub(super) allow: Vec<Fingerprint>,
-    /// Which engine makes deltas of changed files: driftless or fast_rsync
+}
+
+/// What a receiver says to senders that do not choose.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct SigningArgs {
+    /// Which engine makes deltas of changed files: driftless or fast_rsync. A sender may choose another
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub(super) delta_engine: Engine,
 }
@@ -96,7 +103,7 @@ impl ReceiveArgs {
             listen,
             allow: self.endpoint.allow.clone(),
             link: self.network.link(),
-            delta_engine: self.endpoint.delta_engine,
+            delta_engine: self.signing.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
         let source = daemon.status_source();

@@ -157,6 +157,8 @@ pub struct SenderOptions {
     pub sparing: Sparing,
     /// Send changed files whole, and look for no differences.
     pub whole_files: bool,
+    /// Which engine finds differences; none for whichever the receiver likes.
+    pub delta_engine: Option<Engine>,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
 }

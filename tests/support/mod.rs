@@ -82,6 +82,8 @@ pub struct Pair {
     /// What of the target is left as it is.
     pub sparing: Sparing,
     pub whole_files: bool,
+    /// Which engine the sender wants.
+    pub delta_engine: Option<Engine>,
     pub preallocate: bool,
     pub inplace: bool,
 }
@@ -126,6 +128,7 @@ impl Pair {
             keeping: Keeping::default(),
             sparing: Sparing::default(),
             whole_files: false,
+            delta_engine: None,
             preallocate: false,
             inplace: false,
         }
@@ -204,6 +207,7 @@ impl Pair {
             owners: self.owners.clone(),
             sparing: self.sparing,
             whole_files: self.whole_files,
+            delta_engine: self.delta_engine,
             link: LinkOptions::default(),
         }
     }

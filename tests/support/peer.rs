@@ -139,6 +139,7 @@ pub fn opening(module: &[u8], mirror: u128) -> Open {
         whole_files: false,
         recheck: Recheck::Nothing,
         upstream: Relays::default(),
+        engine: None,
     }
 }
 

@@ -104,6 +104,7 @@ fn opening() {
                 peer: [0xbb; 32],
                 source: "/a".into(),
             }]),
+            engine: Some(DeltaEngine::FastRsync),
         }),
         "00                                                   # ToReceiver::Open
          00                                                   # purpose: Mirror
@@ -118,7 +119,8 @@ fn opening() {
          01 00 01                                             # sparing: existing, newer
          01                                                   # whole_files
          02                                                   # recheck: Contents
-         01 bb*32 02 2f 61                                    # upstream: one, /a",
+         01 bb*32 02 2f 61                                    # upstream: one, /a
+         01 01                                                # engine: fast_rsync",
     );
     golden(
         ToReceiver::Open(Open {
@@ -135,11 +137,12 @@ fn opening() {
             whole_files: false,
             recheck: Recheck::Nothing,
             upstream: Relays::default(),
+            engine: None,
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
          00*5              # carried, sum, protects
-         00*6              # sparing, whole_files, recheck, upstream",
+         00*7              # sparing, whole_files, recheck, upstream, engine",
     );
     golden(
         ToSender::Opened(Opened {

@@ -171,6 +171,7 @@ fn s01_odd_names_in_listings_and_paths_are_refused() {
                 whole_files: false,
                 recheck: Recheck::Nothing,
                 upstream: Relays::default(),
+                engine: None,
             });
             let survey = ToReceiver::Survey {
                 path: path.clone(),

@@ -212,6 +212,10 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         Just(Recheck::Contents)
     ];
     let ids = (any::<u128>(), any::<u128>());
+    let engine = prop::option::of(prop_oneof![
+        Just(DeltaEngine::Driftless),
+        Just(DeltaEngine::FastRsync)
+    ]);
     (
         purpose,
         module(reach),
@@ -220,7 +224,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         text(reach),
         carried(),
         prop::option::of(tree_sum()),
-        (any::<bool>(), recheck, relays(reach)),
+        (any::<bool>(), recheck, relays(reach), engine),
         any::<[bool; 4]>(),
     )
         .prop_map(
@@ -232,7 +236,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 source,
                 carried,
                 sum,
-                (protects, recheck, upstream),
+                (protects, recheck, upstream, engine),
                 sparing,
             )| Open {
                 purpose,
@@ -252,6 +256,7 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
                 whole_files: sparing[3],
                 recheck,
                 upstream,
+                engine,
             },
         )
         .boxed()

@@ -11,7 +11,7 @@ use crate::cli::launch::{PortArg, SendArgs};
 use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
-use crate::cli::receive::EndpointArgs;
+use crate::cli::receive::{EndpointArgs, SigningArgs};
 use crate::cli::reporting::ReportingArgs;
 use crate::cli::target::{check_module, is_target};
 use crate::cli::text::escaped;
@@ -46,6 +46,8 @@ pub(in crate::cli) struct MirrorOptions {
 pub(in crate::cli) struct EndpointOptions {
     #[command(flatten)]
     pub(in crate::cli) endpoint: EndpointArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
     #[command(flatten)]
     pub(in crate::cli) network: NetworkArgs,
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::delta::Engine;
 use std::fs;
 use tempfile::TempDir;
 
@@ -37,16 +38,33 @@ fn fault_of(line: &str) -> String {
     faults.remove(0)
 }
 
+/// The engine of `[settings]` is that of modules, and of mirrors that say nothing else.
+#[test]
+fn engines_are_chosen_for_modules_and_for_mirrors() {
+    let text = format!("[settings]\ndelta-engine = 'fast_rsync'\n{MIRROR}delta-engine = 'driftless'\n");
+    let configuration = load(&Written::new(&text).path()).unwrap();
+    assert_eq!(configuration.endpoint.signing.delta_engine, Engine::FastRsync);
+    let said = format!("{:?}", configuration.mirrors[0].options);
+    assert!(said.contains("delta_engine: Some(Driftless)"), "{said}");
+    let whole = load(&Written::new(&format!("{MIRROR}whole-file = true\n")).path()).unwrap();
+    let said = format!("{:?}", whole.mirrors[0].options);
+    assert!(
+        said.contains("whole_file: true") && said.contains("delta_engine: None"),
+        "{said}"
+    );
+    assert!(fault_of("whole-file = true\ndelta-engine = 'driftless'").contains("delta-engine"));
+}
+
 #[test]
 fn every_option_of_send_is_a_key() {
     let text = "[settings]\nnice = 5\nionice = 'idle'\ndelay = 2\nlisten = ':0'\n".to_owned()
         + MIRROR
-        + "delete = 'never'\nmax-delete = 'none'\naccept-root = true\nwatch = 'poll'\nbatch-max = 10\nsettle = '20ms'\n\
+        + "delete = 'never'\ndelta-engine = 'fast_rsync'\nmax-delete = 'none'\naccept-root = true\nwatch = 'poll'\nbatch-max = 10\nsettle = '20ms'\n\
            max-delay = '2s'\nwrites = 'close'\nbig-file = '1MiB:10m'\nappend-only = ['*.log', '/a/b']\naudit-interval = 'off'\n\
            congestion = 'cubic'\nbwlimit = '2m'\ncompress = true\ninclude = 'a.o'\nexclude = ['*.o', '-x']\ndir-filters = 2\n\
            cvs-exclude = true\ngitignore = [\".ignore\"]\nmin-size = '1k'\nmax-size = 5000\none-file-system = true\nport = 5000\n\
            timeout = 20\ncontimeout = 7\nmodify-window = 2\n\
-           whole-file = true\nignore-existing = true\nexisting = true\nupdate = true\n";
+           ignore-existing = true\nexisting = true\nupdate = true\n";
     let configuration = load(&Written::new(&text).path()).unwrap();
     let mirror = &configuration.mirrors[0];
     assert_eq!(mirror.options.send.port().port, Some(5000));
@@ -59,7 +77,7 @@ fn every_option_of_send_is_a_key() {
         "batch_max: Some(10)",
         "max_size: Some(5000)",
         "Cubic",
-        "whole_file: true",
+        "delta_engine: Some(FastRsync)",
         "ignore_existing: true",
         " existing: true",
         "update: true",

@@ -101,7 +101,7 @@ impl Hub {
             listen: options.endpoint.address(),
             allow: options.endpoint.allow.clone(),
             link: options.network.link(),
-            delta_engine: options.endpoint.delta_engine,
+            delta_engine: options.signing.delta_engine,
         };
         let names = names(configuration);
         let daemon = ReceiverDaemon::start_announcing(options, names, self.session.handle())?;

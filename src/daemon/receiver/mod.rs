@@ -31,6 +31,7 @@ use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::upstream;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
+use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{Accepted, Alpn, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
 use crate::store::Binding;
@@ -393,18 +394,12 @@ impl Shared {
         if let Err(error) = &incoming {
             tracing::warn!("cannot write down where {} comes from: {error}", place.display());
         }
+        let engine = open.engine.map_or(self.options.delta_engine, Engine::from);
         let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
-            Session::run(
-                link,
-                &mut replica,
-                status,
-                open.incarnation,
-                self.options.delta_engine,
-                rights,
-            )
-            .map_err(|error| (error.close_code(), error.to_string()))
+            Session::run(link, &mut replica, status, open.incarnation, engine, rights)
+                .map_err(|error| (error.close_code(), error.to_string()))
         });
         if matches!(outcome, Err((CloseCode::Unable, _))) {
             // A database takes nothing more after a write that failed, and nobody knows what reached the disk. The next

@@ -35,7 +35,7 @@ use crate::store::{CatalogRead, Entry, StoreError};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use driftless_certs::sender_config;
 use driftless_protocol::message::{
-    ModuleName, Open, Opened, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
+    DeltaEngine, ModuleName, Open, Opened, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
 };
 use driftless_protocol::version::ALPN_MIRROR;
 use driftless_protocol::{CloseCode, Kind, ObjectId, OwnerRow};
@@ -421,6 +421,7 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
             false => Recheck::Nothing,
         },
         upstream: context.upstream.clone(),
+        engine: context.options.delta_engine.map(DeltaEngine::from),
     })
 }
 

@@ -124,6 +124,7 @@ impl Far {
             whole_files: false,
             recheck: Recheck::Nothing,
             upstream: Relays::default(),
+            engine: None,
         };
         let (link, opened) =
             open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;

@@ -6,6 +6,7 @@ use super::matcher::Matcher;
 use super::ranges::RangeDelta;
 use super::signature::Signature;
 use super::{BASIS_BYTES_MIN, DeltaFault, fast_rsync};
+use driftless_protocol::message::DeltaEngine;
 use std::fmt;
 use std::str::FromStr;
 
@@ -36,6 +37,24 @@ impl FromStr for Engine {
             "driftless" => Ok(Engine::Driftless),
             "fast_rsync" => Ok(Engine::FastRsync),
             _ => Err("no such delta engine: driftless and fast_rsync are known".to_owned()),
+        }
+    }
+}
+
+impl From<DeltaEngine> for Engine {
+    fn from(engine: DeltaEngine) -> Engine {
+        match engine {
+            DeltaEngine::Driftless => Engine::Driftless,
+            DeltaEngine::FastRsync => Engine::FastRsync,
+        }
+    }
+}
+
+impl From<Engine> for DeltaEngine {
+    fn from(engine: Engine) -> DeltaEngine {
+        match engine {
+            Engine::Driftless => DeltaEngine::Driftless,
+            Engine::FastRsync => DeltaEngine::FastRsync,
         }
     }
 }

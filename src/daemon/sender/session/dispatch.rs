@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::daemon::sender::{OwnerKey, owner_keys, owner_messages};
+use crate::engine::delta::Engine;
 use crate::engine::owners::acl_owners;
 use driftless_protocol::message::ToReceiver;
 
@@ -190,7 +191,7 @@ impl Session<'_, '_> {
             // What the target holds is the basis, if we remember it.
             Next::Digest => {
                 let on_target = entry.flags & flags::ON_TARGET != 0 && !self.goes_whole(object);
-                Some(entry.digest.filter(|_| on_target))
+                Some(entry.digest.filter(|_| on_target && self.remembers_contents()))
             }
         };
         if let Some(file) = self.file_ref_of(&entry)? {
@@ -211,6 +212,11 @@ impl Session<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether what changed is found by what is remembered of the target's contents: not if another engine is to find it.
+    fn remembers_contents(&self) -> bool {
+        self.context.options.delta_engine != Some(Engine::FastRsync)
     }
 
     /// What an object needs. A large file that may be a copy is read before it is offered.

@@ -56,6 +56,7 @@ impl Bench {
             pending: PendingOptions::default(),
             sparing: Default::default(),
             whole_files: false,
+            delta_engine: None,
             large_files: None,
             append_only: FileSet::default(),
             filter: crate::engine::filter::Filter::everything(),
