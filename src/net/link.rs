@@ -1,8 +1,9 @@
 //! Both ends of a mirror connection.
 
-use super::compression::{Compression, Queue, Steering};
+use super::compression::{Compression, Queue, Steering, Stint};
 use super::congestion::{PathMemory, Permit, memory_of};
 use super::gather::collect_ops;
+use super::lanes::OpSender;
 use super::packed::{
     Packer, Pieces, UnpackError, pieces, read_pieces, unpack, unpack_now_and_then, write_pieces,
 };
@@ -10,6 +11,7 @@ use super::shift::Outlet;
 use super::shortcut::{Room, Side};
 use super::silence::{self, Silence};
 use super::sockets::any;
+use super::spread::Spread;
 use super::transport::{
     BULK_STREAMS, CONNECTION_WINDOW_BYTES, ConnectError, LinkOptions, OP_STREAMS, connect_error, endpoint,
     escaped, no_answer, transport,
@@ -19,9 +21,10 @@ use driftless_certs::{Fingerprint, SERVER_NAME};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES, Message};
 use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
-use driftless_protocol::message::{BulkFrame, OpFrame, OpMessage, RangeBody, Runs, ToReceiver, ToSender};
+use driftless_protocol::message::{BulkFrame, OpFrame, RangeBody, Runs, ToReceiver, ToSender};
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -161,10 +164,11 @@ impl Shared {
         runtime: &tokio::runtime::Handle,
         send: quinn::SendStream,
         compression: Compression,
+        permit: &Arc<Permit>,
     ) -> Outlet<Out> {
         let (packed, to_write) = pieces();
         runtime.spawn(write_pieces(send, to_write));
-        let stream = Packer::new(packed, compression, &[]);
+        let stream = Packer::new(packed, compression, permit.clone(), &[]);
         Outlet::new(
             "control-out",
             CONTROL_QUEUE,
@@ -234,9 +238,6 @@ fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
     }
 }
 
-/// Hands ops to the op streams.
-pub type OpSender = Outlet<OpMessage>;
-
 /// A range that has arrived.
 #[derive(Debug)]
 pub struct Range {
@@ -255,6 +256,11 @@ impl Drop for Range {
             let _ = spare.try_send(std::mem::take(&mut bytes.0));
         }
     }
+}
+
+thread_local! {
+    /// Since this thread handed over its last range.
+    static STINT: Cell<Option<Stint>> = const { Cell::new(None) };
 }
 
 /// Hands ranges to the bulk streams.
@@ -302,9 +308,12 @@ impl BulkSender {
             BulkWay::Here(room) => return room.send_bulk(frame, sum),
         };
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
-        self.steering
-            .observe(Queue::of(frames.capacity(), frames.max_capacity()));
-        frames.blocking_send(bytes).map_err(|_| Ended)
+        let queue = Queue::of(frames.capacity(), frames.max_capacity());
+        let had_processor = STINT.get().is_some_and(|stint| stint.had_processor());
+        self.steering.observe(queue, had_processor);
+        let sent = frames.blocking_send(bytes).map_err(|_| Ended);
+        STINT.set(Some(Stint::begin()));
+        sent
     }
 
     /// Whether the receiver is in this process, so that packing its bytes is of no use.
@@ -345,7 +354,7 @@ impl SenderLink {
             match runtime.block_on(dial(tls.clone(), address, options)) {
                 Ok((endpoint, connection, permit)) => {
                     let watched = connection.clone();
-                    let link = Self::open(runtime, endpoint, connection, first, address, options)?;
+                    let link = Self::open(runtime, endpoint, connection, &permit, first, address, options)?;
                     let (control, silence) = (link.control.clone(), link.silence.clone());
                     runtime.spawn(silence::watch(watched, permit, 0, silence, move || {
                         // Asks for what is promised already: it has to be acknowledged, and means nothing.
@@ -365,6 +374,7 @@ impl SenderLink {
         runtime: &tokio::runtime::Handle,
         endpoint: quinn::Endpoint,
         connection: quinn::Connection,
+        permit: &Arc<Permit>,
         first: Vec<ToReceiver>,
         address: SocketAddr,
         options: &LinkOptions,
@@ -373,14 +383,14 @@ impl SenderLink {
             .block_on(say_hello(&connection))
             .map_err(|error| connect_error(&error, address, options))?;
         let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared.send_control(runtime, send, options.compression);
+        let control = shared.send_control(runtime, send, options.compression, permit);
         // A connection that is gone by now says why when the hello is waited for.
         for message in first {
             let _ = control.send(message);
         }
         let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
         let incoming = shared.receive_control(runtime, receive);
-        let (ops, bulk) = Self::start(runtime, &connection, &shared, options);
+        let (ops, bulk) = Self::start(runtime, &connection, &shared, permit, options);
         Ok(SenderLink {
             shared,
             control,
@@ -398,29 +408,36 @@ impl SenderLink {
         runtime: &tokio::runtime::Handle,
         connection: &quinn::Connection,
         shared: &Shared,
+        permit: &Arc<Permit>,
         options: &LinkOptions,
     ) -> (OpSender, BulkSender) {
         let compression = options.compression;
-        let streams = (0..OP_STREAMS).map(|_| {
+        let lanes = (0..OP_STREAMS).map(|_| {
             let (packed, to_write) = pieces();
             runtime.spawn(write_new_stream(connection.clone(), PRIORITY_OPS, to_write));
-            Packer::new(packed, compression, &[OP_STREAM])
+            let stream = Packer::new(packed, compression, permit.clone(), &[OP_STREAM]);
+            Outlet::new(
+                "ops-out",
+                OP_QUEUE / OP_STREAMS as usize,
+                vec![stream],
+                shared.clone(),
+                |stream, waiting| stream.pack(waiting, collect_ops),
+            )
         });
-        let ops = Outlet::new(
-            "ops-out",
-            OP_QUEUE,
-            streams.collect(),
-            shared.clone(),
-            |stream, waiting| stream.pack(waiting, collect_ops),
-        );
+        let ops = OpSender::by(lanes.collect());
         let (bulk, frames) = mpsc::channel(BULK_QUEUE);
         let frames = Arc::new(tokio::sync::Mutex::new(frames));
-        for _ in 0..BULK_STREAMS {
-            runtime.spawn(write_bulk(connection.clone(), frames.clone()));
+        let spread = Arc::new(Spread::of(connection.clone()));
+        for stream in 0..BULK_STREAMS {
+            let (connection, frames, spread) = (connection.clone(), frames.clone(), spread.clone());
+            runtime.spawn(async move {
+                spread.wait_for(stream).await;
+                write_bulk(connection, &spread, frames).await;
+            });
         }
         let bulk = BulkSender {
             way: BulkWay::Network(bulk),
-            steering: Arc::new(Steering::new(compression)),
+            steering: Arc::new(Steering::new(compression, permit.clone())),
         };
         (ops, bulk)
     }
@@ -607,7 +624,11 @@ async fn write_new_stream(connection: quinn::Connection, priority: i32, mut piec
 }
 
 /// Opens a bulk stream with the first frame it gets, and writes frames for as long as there are any.
-async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>>) {
+async fn write_bulk(
+    connection: quinn::Connection,
+    spread: &Spread,
+    frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>>,
+) {
     let mut stream: Option<quinn::SendStream> = None;
     loop {
         let next = frames.lock().await.recv().await;
@@ -626,6 +647,7 @@ async fn write_bulk(connection: quinn::Connection, frames: Arc<tokio::sync::Mute
         if open.write_chunk(frame.into()).await.is_err() {
             break;
         }
+        spread.follow();
     }
     if connection.close_reason().is_some() {
         // Whoever waits for room in the queue must hear of it.
@@ -655,7 +677,7 @@ impl ReceiverLink {
         permit: Arc<Permit>,
     ) -> std::io::Result<ReceiverLink> {
         let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared.send_control(runtime, send, options.compression);
+        let control = shared.send_control(runtime, send, options.compression, &permit);
         let incoming = shared.receive_control(runtime, receive);
         let asking = control.clone();
         runtime.spawn(silence::watch(

@@ -11,6 +11,7 @@ mod congestion;
 mod endpoint;
 mod gather;
 mod handshakes;
+mod lanes;
 mod limit;
 mod link;
 mod packed;
@@ -19,15 +20,15 @@ mod shift;
 mod shortcut;
 mod silence;
 mod sockets;
+mod spread;
 mod transport;
 
 pub use compression::Compression;
 pub use congestion::{Congestion, PathMemory};
 pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
+pub use lanes::OpSender;
 pub use limit::{Limiter, Schedule, ScheduleError};
-pub use link::{
-    BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, OpSender, Range, ReceiverLink, SenderLink,
-};
+pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, ReceiverLink, SenderLink};
 pub use packed::{UnpackError, Unpacker, rests};
 pub use pair::{PairLink, pair};
 pub use shift::Outlet;

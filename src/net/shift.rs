@@ -82,6 +82,11 @@ impl<T: Send + 'static> Outlet<T> {
         Ok(())
     }
 
+    /// Whether there is room now.
+    pub(super) fn has_room(&self) -> bool {
+        !self.queue.is_full()
+    }
+
     fn call(&self) {
         if let Some(shift) = &self.shift {
             shift.call();

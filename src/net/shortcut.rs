@@ -6,6 +6,7 @@
 use super::compression::{Compression, Steering};
 use super::endpoint::Accepted;
 use super::gather::collect_ops;
+use super::lanes::OpSender;
 use super::link::{
     BulkSender, BulkWay, Ended, Line, LinkEnd, OP_QUEUE, RECEIVED_FRAMES, Range, ReceiverLink, SenderLink,
     Shared, thread,
@@ -191,10 +192,10 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
         shared: shared(Side::Sender),
         control: Outlet::to(to_receiver),
         incoming: from_receiver,
-        ops: Outlet::to(ops),
+        ops: OpSender::by(vec![Outlet::to(ops)]),
         bulk: BulkSender {
             way: BulkWay::Here(room.clone()),
-            steering: Arc::new(Steering::new(Compression::Off)),
+            steering: Arc::new(Steering::new(Compression::Off, Arc::default())),
         },
         features: Features::OURS,
         silence: Arc::default(),

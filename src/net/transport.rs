@@ -24,7 +24,7 @@ pub const OP_STREAMS: u32 = 2;
 pub const BULK_STREAMS: u32 = 16;
 /// With one huge window on one stream quinn closes the whole connection under burst loss (1,024 gaps in a stream's
 /// reassembly); an honest sender of full packets cannot leave that many gaps in this window.
-const STREAM_WINDOW_BYTES: u32 = 2_400_000;
+pub const STREAM_WINDOW_BYTES: u32 = 2_400_000;
 /// What all streams of a connection may have under way: the sum of their windows, so that bulk streams that nobody
 /// reads for a while never use up what the control stream needs.
 pub const CONNECTION_WINDOW_BYTES: u32 = (1 + OP_STREAMS + BULK_STREAMS) * STREAM_WINDOW_BYTES;

@@ -24,6 +24,7 @@ pub struct Permit {
     heard: Notify,
     acknowledged: AtomicU64,
     open: AtomicU64,
+    is_full: AtomicBool,
 }
 
 impl Permit {
@@ -40,6 +41,16 @@ impl Permit {
     /// Bytes that were in flight after the last acknowledgement.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether the window, at the last acknowledgement, held back something that was there to be sent.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the window holds back something.
+    pub fn note_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
     }
 
     /// Waits until something is acknowledged, or was since the last time.
@@ -97,6 +108,7 @@ impl Controller for Probing {
         self.in_flight = in_flight;
         self.permit.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.permit.open.store(in_flight, Ordering::Relaxed);
+        self.permit.note_full(!app_limited);
         self.permit.heard.notify_one();
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
@@ -145,6 +157,22 @@ impl Controller for Probing {
 mod tests {
     use super::*;
     use quinn::congestion::NewRenoConfig;
+
+    #[test]
+    fn a_window_is_full_when_it_holds_something_back() {
+        let permit = Arc::new(Permit::default());
+        let config = ProbingConfig {
+            inner: Arc::new(NewRenoConfig::default()),
+            permit: permit.clone(),
+        };
+        let now = Instant::now();
+        let mut controller = Arc::new(config).build(now, 1_200);
+        assert!(!permit.is_full());
+        controller.on_end_acks(now, 1_200, false, Some(1));
+        assert!(permit.is_full());
+        controller.on_end_acks(now, 1_200, true, Some(2));
+        assert!(!permit.is_full());
+    }
 
     #[test]
     fn a_permit_is_for_one_packet_beyond_what_is_in_flight() {
