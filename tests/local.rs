@@ -7,6 +7,7 @@ use driftless::daemon::{ReceiverOptions, SenderOptions, Silent, Stop, sender};
 use driftless::net::{LinkOptions, Shortcut};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use support::{Following, Pair, assert_no_leftovers, runtime, until};
 
@@ -83,6 +84,36 @@ fn nothing_passes_a_network() {
     fs::write(src.join("sparse"), &sparse).unwrap();
     fs::write(src.join("file2"), noise(4_000_000, 20)).unwrap();
     assert_eq!(local.mirror(), 0);
+}
+
+/// A file that is written to all the time is copied, or read, again until it holds still.
+#[test]
+fn what_changes_while_it_is_copied_arrives_as_it_is_in_the_end() {
+    let local = Local::new();
+    let path = local.pair.src().join("large");
+    let mut content = noise(24 << 20, 3);
+    fs::write(&path, &content).unwrap();
+    let receiver = local.receive();
+    let following = Following::start(local.sender_options(receiver.address(), true));
+    for round in 0..40u8 {
+        let at = usize::from(round) * 600_000;
+        content[at..at + 5].fill(round);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&content[at..at + 5], at as u64).unwrap();
+    }
+    content.truncate(20_000_001);
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(20_000_001)
+        .unwrap();
+    until("all of it has arrived", || {
+        fs::read(local.pair.dst().join("large")).is_ok_and(|arrived| arrived == content)
+    });
+    following.stop().unwrap();
+    receiver.stop();
+    local.mirror();
 }
 
 /// A receiver that ends in the middle ends the sender's connection, and both can be stopped.

@@ -8,7 +8,7 @@ use super::packed::{
     Packer, Pieces, UnpackError, pieces, read_pieces, unpack, unpack_now_and_then, write_pieces,
 };
 use super::shift::Outlet;
-use super::shortcut::{Room, Side};
+use super::shortcut::{Origin, Room, Side};
 use super::silence::{self, Silence};
 use super::sockets::any;
 use super::spread::Spread;
@@ -246,6 +246,8 @@ pub struct Range {
     /// The sum of its bytes if it is a span, as its sender took it: known only if that is in this process, so that the bytes
     /// are those in the same memory.
     pub sum: Option<[u8; 32]>,
+    /// Where its bytes stand, at the same offset, if the frame has none of them.
+    pub origin: Option<Origin>,
     /// Where the memory of its bytes is used again.
     pub(super) spare: Option<Sender<Vec<u8>>>,
 }
@@ -301,11 +303,12 @@ impl BulkSender {
         }
     }
 
-    /// Waits for room. `sum` is that of the range's bytes, if they are a span and it is known.
-    pub fn send(&self, frame: BulkFrame, sum: Option<[u8; 32]>) -> Result<(), Ended> {
+    /// Waits for room. `sum` is that of the range's bytes, if they are a span and it is known; `origin` is where a receiver
+    /// in this process gets them from, and then the frame needs none.
+    pub fn send(&self, frame: BulkFrame, sum: Option<[u8; 32]>, origin: Option<Origin>) -> Result<(), Ended> {
         let frames = match &self.way {
             BulkWay::Network(frames) => frames,
-            BulkWay::Here(room) => return room.send_bulk(frame, sum),
+            BulkWay::Here(room) => return room.send_bulk(frame, sum, origin),
         };
         let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
         let queue = Queue::of(frames.capacity(), frames.max_capacity());
@@ -698,8 +701,13 @@ impl ReceiverLink {
             while let Some(frame) = raw_frames.blocking_recv() {
                 match codec::decode(&frame) {
                     Ok(frame) => {
-                        let (sum, spare) = (None, None);
-                        if bulk_frames.send(Range { frame, sum, spare }).is_err() {
+                        let range = Range {
+                            frame,
+                            sum: None,
+                            origin: None,
+                            spare: None,
+                        };
+                        if bulk_frames.send(range).is_err() {
                             return;
                         }
                     }

@@ -32,7 +32,7 @@ pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, Re
 pub use packed::{UnpackError, Unpacker, rests};
 pub use pair::{PairLink, pair};
 pub use shift::Outlet;
-pub use shortcut::Shortcut;
+pub use shortcut::{Copied, Origin, Shortcut};
 pub use silence::Silence;
 pub use sockets::Sockets;
 pub use transport::{ConnectError, LinkOptions, resolve};

@@ -18,6 +18,7 @@ use driftless_protocol::CloseCode;
 use driftless_protocol::message::{BulkFrame, ToReceiver};
 use driftless_protocol::version::Features;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -79,6 +80,42 @@ impl Shortcut {
     }
 }
 
+/// The open file that ranges are of. A receiver in the sender's process has the kernel copy their bytes, or share them.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    file: Arc<File>,
+    /// What somebody still has to copy.
+    _uncopied: Sender<Infallible>,
+}
+
+/// Waits until nobody has an [`Origin`] any more.
+#[derive(Debug)]
+pub struct Copied(Receiver<Infallible>);
+
+impl Origin {
+    /// Of ranges that will be sent, and who waits for their copies.
+    pub fn new(file: File) -> (Origin, Copied) {
+        let (uncopied, copied) = bounded(0);
+        let origin = Origin {
+            file: Arc::new(file),
+            _uncopied: uncopied,
+        };
+        (origin, Copied(copied))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Copied {
+    /// Blocks until all ranges were copied, or dropped because the connection ended.
+    pub fn wait(self) {
+        let Err(_) = self.0.recv();
+    }
+}
+
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -122,11 +159,21 @@ impl Room {
     }
 
     /// Waits for room; an error once the connection has ended.
-    pub(super) fn send_bulk(&self, frame: BulkFrame, sum: Option<[u8; 32]>) -> Result<(), Ended> {
+    pub(super) fn send_bulk(
+        &self,
+        frame: BulkFrame,
+        sum: Option<[u8; 32]>,
+        origin: Option<Origin>,
+    ) -> Result<(), Ended> {
         let frames = lock(&self.bulk).clone().ok_or(Ended)?;
-        let spare = Some(self.spare.0.clone());
+        let range = Range {
+            frame,
+            sum,
+            origin,
+            spare: Some(self.spare.0.clone()),
+        };
         select! {
-            send(frames, Range { frame, sum, spare }) -> sent => sent.map_err(|_| Ended),
+            send(frames, range) -> sent => sent.map_err(|_| Ended),
             recv(self.gone) -> _ => Err(Ended),
         }
     }
@@ -214,4 +261,27 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_copied_when_nobody_has_it_any_more() {
+        let (origin, copied) = Origin::new(tempfile::tempfile().unwrap());
+        let ranges = vec![origin.clone(), origin];
+        let (done, told) = bounded(1);
+        let waiting = std::thread::spawn(move || {
+            copied.wait();
+            done.send(()).unwrap();
+        });
+        assert!(told.try_recv().is_err());
+        let mut ranges = ranges.into_iter();
+        drop(ranges.next());
+        assert!(told.try_recv().is_err());
+        drop(ranges);
+        assert_eq!(told.recv(), Ok(()));
+        waiting.join().unwrap();
+    }
 }

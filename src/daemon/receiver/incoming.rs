@@ -13,7 +13,7 @@ use crate::engine::delta::{self, Coverage};
 use crate::engine::rangesum::RangeSums;
 use crate::engine::span_sums::{self, SpanSum, SpanSums};
 use crate::engine::zeros::ZEROS;
-use crate::fs::{Directory, Staged};
+use crate::fs::{Directory, FsErrorKind, Staged};
 use crate::store::Signatures;
 use driftless_protocol::limits::{RANGE_BYTES_MAX, SPAN_BYTES};
 use driftless_protocol::message::{BulkFrame, DeltaPart, FailureKind, RangeBody, SealOp};
@@ -158,8 +158,14 @@ impl Incoming {
         self.staged.discard();
     }
 
-    /// Takes a range. `known` is the sum of its bytes, if they are a span, from whoever has summed the very same memory.
-    pub fn take(&self, frame: &BulkFrame, known: Option<[u8; 32]>) -> Result<(), ApplyError> {
+    /// Takes a range. `known` is the sum of its bytes, if they are a span, from whoever has summed the very same memory, or the
+    /// same part of `origin`, from which its bytes are to be copied.
+    pub fn take(
+        &self,
+        frame: &BulkFrame,
+        known: Option<[u8; 32]>,
+        origin: Option<&File>,
+    ) -> Result<(), ApplyError> {
         let length = u64::from(frame.length);
         if frame.length as usize > RANGE_BYTES_MAX || frame.offset > i64::MAX as u64 - length {
             return Err(wrong("a range is over its limits"));
@@ -177,6 +183,11 @@ impl Incoming {
         }
         let mut sum = None;
         match &frame.body {
+            RangeBody::Raw(_) if let Some(origin) = origin => {
+                if self.copy(origin, frame.offset, length)? {
+                    sum = known.and_then(|sum| self.whole_span_of(frame.offset, frame.length, sum));
+                }
+            }
             RangeBody::Raw(bytes) => {
                 fits(&bytes.0)?;
                 self.write(&bytes.0, frame.offset)?;
@@ -220,17 +231,36 @@ impl Incoming {
         self.note(frame.offset, frame.length.into(), Some((span, sum)))
     }
 
+    /// Copies bytes from the same place of another file. False if it has become too short for them: its sender sees that,
+    /// too, and never seals what it saw before.
+    fn copy(&self, origin: &File, offset: u64, length: u64) -> Result<bool, ApplyError> {
+        match self.staged.copy_from(origin, offset, offset, length) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == FsErrorKind::ShortBasis => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The sum of a range that is a span from end to end.
     fn whole_span(&self, offset: u64, bytes: &[u8], known: Option<[u8; 32]>) -> Option<(u64, SpanSum)> {
+        let (span, length) = (offset / SPAN_BYTES, bytes.len() as u32);
+        match known {
+            Some(sum) => self.whole_span_of(offset, length, sum),
+            None => (self.is_whole_span(offset, length)).then(|| (span, SpanSum::of(span, bytes))),
+        }
+    }
+
+    /// As [`Incoming::whole_span`], of a range whose sum is known.
+    fn whole_span_of(&self, offset: u64, bytes: u32, sum: [u8; 32]) -> Option<(u64, SpanSum)> {
         let span = offset / SPAN_BYTES;
-        let whole = offset.is_multiple_of(SPAN_BYTES)
+        self.is_whole_span(offset, bytes)
+            .then_some((span, SpanSum { bytes, sum }))
+    }
+
+    fn is_whole_span(&self, offset: u64, bytes: u32) -> bool {
+        offset.is_multiple_of(SPAN_BYTES)
             && self.offered > SPAN_BYTES
-            && bytes.len() == span_sums::span_bytes(span, self.offered) as usize;
-        let sum = |sum| SpanSum {
-            bytes: bytes.len() as u32,
-            sum,
-        };
-        whole.then(|| (span, known.map_or_else(|| SpanSum::of(span, bytes), sum)))
+            && bytes == span_sums::span_bytes(offset / SPAN_BYTES, self.offered)
     }
 
     /// Notes that a range has arrived, and the sums of the spans that it completes.
@@ -452,4 +482,78 @@ fn inflate(bytes: &[u8]) -> Result<Vec<u8>, ApplyError> {
     }
     zstd::bulk::decompress(bytes, RANGE_BYTES_MAX)
         .map_err(|error| wrong(format!("a range does not decompress: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_protocol::message::RangeBytes;
+
+    const BYTES: usize = 3 * SPAN_BYTES as usize + 500;
+
+    /// A file of its size that is to be staged, and one to be copied from.
+    fn files(origin: &[u8]) -> (tempfile::TempDir, Incoming, File) {
+        let home = tempfile::tempdir().unwrap();
+        let root = Directory::open_root(home.path()).unwrap();
+        let path = home.path().join("origin");
+        std::fs::write(&path, origin).unwrap();
+        let staged = Staged::create(Arc::new(root)).unwrap();
+        let incoming = Incoming::new(staged, None, BYTES as u64, Arc::default());
+        (home, incoming, File::open(path).unwrap())
+    }
+
+    fn ranges() -> impl Iterator<Item = BulkFrame> {
+        (0..BYTES).step_by(SPAN_BYTES as usize).map(|at| BulkFrame {
+            number: 1,
+            offset: at as u64,
+            length: (BYTES - at).min(SPAN_BYTES as usize) as u32,
+            body: RangeBody::Raw(RangeBytes(Vec::new())),
+        })
+    }
+
+    fn content() -> Vec<u8> {
+        let mut content = vec![0; BYTES];
+        blake3::Hasher::new().finalize_xof().fill(&mut content);
+        content[1_100_000..1_900_000].fill(0);
+        content
+    }
+
+    #[test]
+    fn ranges_are_copied_from_where_they_stand() {
+        let content = content();
+        let (_home, incoming, origin) = files(&content);
+        for range in ranges() {
+            let at = range.offset as usize;
+            let span = SpanSum::of(
+                range.offset / SPAN_BYTES,
+                &content[at..at + range.length as usize],
+            );
+            let known = (range.length == SPAN_BYTES as u32).then_some(span.sum);
+            incoming.take(&range, known, Some(&origin)).unwrap();
+        }
+        let (digest, _) = incoming.digest(BYTES as u64).unwrap();
+        assert_eq!(digest, Digest::of(&content));
+        assert_eq!(digest_of(incoming.staged.file()).unwrap(), Digest::of(&content));
+    }
+
+    /// Whoever sends it finds out that it was cut, and seals nothing; what is there is nobody's content.
+    #[test]
+    fn what_is_cut_meanwhile_has_no_sum_that_was_told_before() {
+        let content = content();
+        let (_home, incoming, origin) = files(&content[..BYTES / 2]);
+        for range in ranges() {
+            incoming.take(&range, Some([7; 32]), Some(&origin)).unwrap();
+        }
+        assert!(
+            incoming
+                .lock()
+                .sums
+                .get(2, SPAN_BYTES as u32)
+                .is_none_or(|sum| sum.sum != [7; 32])
+        );
+        assert_eq!(
+            incoming.lock().sums.get(0, SPAN_BYTES as u32).unwrap().sum,
+            [7; 32]
+        );
+    }
 }

@@ -10,7 +10,7 @@ use super::spans;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
 use crate::fs::{Directory, Metadata, Staged};
-use crate::net::{Outlet, Range};
+use crate::net::{Origin, Outlet, Range};
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
 use driftless_protocol::limits::{HELD_SPANS_MAX, HELD_SPANS_TOTAL_MAX, SIGNATURE_PART_BYTES_MAX};
@@ -268,7 +268,7 @@ impl Staging {
             let incoming = self.wanted.lock().get(&number).cloned();
             // A file that failed here may still have ranges under way.
             let Some(incoming) = incoming else { continue };
-            match incoming.take(&range.frame, range.sum) {
+            match incoming.take(&range.frame, range.sum, range.origin.as_ref().map(Origin::file)) {
                 Ok(()) => self.close_if_complete(number, incoming),
                 Err(error) => {
                     incoming.discard();

@@ -12,7 +12,7 @@ use crate::engine::rangesum::subtree;
 use crate::engine::spans::SpansBuilder;
 use crate::engine::zeros::{ZEROS, is_zero};
 use crate::fs::{Directory, FsError, FsErrorKind, ReadOutcome, StableRead, Stamp, Stat};
-use crate::net::BulkSender;
+use crate::net::{BulkSender, Copied, Origin};
 use crate::store::Signatures;
 use crossbeam_channel::Sender;
 use driftless_protocol::limits::{
@@ -87,6 +87,8 @@ pub enum ReadJob {
         signature: Option<Vec<u8>>,
         /// Spans that the receiver has from an earlier transfer, by number, with their sums.
         held: HashMap<u64, [u8; 32]>,
+        /// It never changed under a read: a receiver in this process may have it copied instead of handed over.
+        is_steady: bool,
     },
 }
 
@@ -137,7 +139,16 @@ pub fn read_file(job: ReadJob, done: &Sender<ReadDone>, bulk: &BulkSender, memor
             file,
             signature,
             held,
-        } => stream(number, file, signature, &held, bulk, memory, done),
+            is_steady,
+        } => {
+            let wanted = Transfer {
+                number,
+                signature,
+                held,
+                is_steady,
+            };
+            stream(wanted, file, bulk, memory, done)
+        }
     };
     // Nobody takes it when the session has ended.
     let _ = done.send(result);
@@ -284,7 +295,7 @@ fn find_digest(
     let size = read.stat().size;
     let mut signer = signer(size);
     let mut hasher = Hashing::new(size);
-    let read_all = read_pieces(&read, size, MATCHED_BYTES, |piece| {
+    let read_all = read_pieces(&read, size, MATCHED_BYTES, 0, |piece| {
         hasher.push(piece);
         if let Some(signer) = &mut signer {
             signer.push(piece);
@@ -336,11 +347,13 @@ fn remember(memory: &Memory, object: ObjectId, digest: &Digest, signer: Signatur
     }
 }
 
-/// Reads `size` bytes in pieces, until the file ends or `take` has enough; tells how many there were.
+/// Reads `size` bytes in pieces, until the file ends or `take` has enough; tells how many there were. The last `behind` of them
+/// stay in memory.
 fn read_pieces(
     read: &StableRead,
     size: u64,
     step: usize,
+    behind: u64,
     mut take: impl FnMut(&[u8]) -> bool,
 ) -> std::io::Result<u64> {
     let mut buffer = vec![0; step.min(size.max(1) as usize)];
@@ -359,7 +372,9 @@ fn read_pieces(
         let want = left.min(buffer.len() as u64) as usize;
         let count = read_full(read.file(), &mut buffer[..want], at)?;
         at += count as u64;
-        read.forget_pages(at);
+        if at > behind {
+            read.forget_pages(at - behind);
+        }
         if count == 0 || !take(&buffer[..count]) {
             break;
         }
@@ -374,17 +389,34 @@ fn unreadable(object: ObjectId, error: &FsError) -> ReadDone {
     }
 }
 
+/// What the receiver asked for, see [`ReadJob::Stream`].
+struct Transfer {
+    number: u64,
+    signature: Option<Vec<u8>>,
+    held: HashMap<u64, [u8; 32]>,
+    is_steady: bool,
+}
+
+/// How far the kernel's copy of a file may be behind the read of it: more than there can be ranges on their way.
+const COPY_BEHIND_BYTES: u64 = 64 << 20;
+
+/// Where a receiver in this process copies a file from, and when it has. None if it has to be given the very bytes that were
+/// read: what is copied later may be something else, and only the file's times tell.
+fn origin(file: &FileRef, read: &StableRead, is_steady: bool, bulk: &BulkSender) -> Option<(Origin, Copied)> {
+    let tells = is_steady && !file.hides && !is_within_tick(&read.stat().stamp);
+    let open = || read.file().try_clone().ok().map(Origin::new);
+    (bulk.is_local() && tells).then(open).flatten()
+}
+
 /// Reads a file once: digest, delta and ranges come from the same bytes.
 fn stream(
-    number: u64,
+    wanted: Transfer,
     mut file: FileRef,
-    signature: Option<Vec<u8>>,
-    held: &HashMap<u64, [u8; 32]>,
     bulk: &BulkSender,
     memory: &Memory,
     done: &Sender<ReadDone>,
 ) -> ReadDone {
-    let object = file.object;
+    let (number, object) = (wanted.number, file.object);
     let abandoned = |error: Option<String>| ReadDone::Abandoned(number, object, error);
     let mut read = match open(&mut file, done) {
         Ok(read) => read,
@@ -394,13 +426,17 @@ fn stream(
         Err(error) => return abandoned(Some(error.to_string())),
     };
     // A signature that does not parse is a receiver's mistake; the whole file is always an answer.
-    let signature = signature.and_then(|bytes| PeerSignature::parse(bytes).ok());
+    let signature = wanted
+        .signature
+        .and_then(|bytes| PeerSignature::parse(bytes).ok());
+    let (origin, copied) = origin(&file, &read, wanted.is_steady, bulk).unzip();
     let mut sender = RangeSender {
         number,
         bulk,
         basis: signature.as_ref(),
         matcher: None,
-        held,
+        held: &wanted.held,
+        origin,
         at: 0,
         read: 0,
         summed: None,
@@ -415,9 +451,10 @@ fn stream(
     } else {
         RANGE_BYTES_MAX
     };
+    let behind = if copied.is_some() { COPY_BEHIND_BYTES } else { 0 };
     let mut is_cut_off = false;
     // What is appended after the first look belongs to the next version.
-    let at = read_pieces(&read, before.size, step, |piece| {
+    let at = read_pieces(&read, before.size, step, behind, |piece| {
         hasher.push(piece);
         sender.summed = hasher.last();
         if let Some(signer) = &mut signer {
@@ -433,11 +470,24 @@ fn stream(
     if is_cut_off || sender.end_run().is_err() {
         return abandoned(None);
     }
+    drop(sender);
+    let is_copied = copied.map(Copied::wait).is_some();
+    if is_copied {
+        read.forget_pages(0);
+    }
     let digest = hasher.finish(memory);
     if let Some(signer) = signer {
         remember(memory, file.object, &digest, signer);
     }
-    match held_still(&mut read, digest, at) {
+    let still = match is_copied {
+        // Whatever moved the times meanwhile: a second read could not tell what was copied.
+        true => read
+            .check()
+            .map(|stat| at == before.size && stat.is_some())
+            .map_err(|error| error.to_string()),
+        false => held_still(&mut read, digest, at),
+    };
+    match still {
         Ok(still) => ReadDone::Streamed(number, file.object, digest, at, *read.stat(), still),
         Err(error) => abandoned(Some(error)),
     }
@@ -548,6 +598,8 @@ struct RangeSender<'a> {
     /// Matches the present run of bytes that the receiver does not hold.
     matcher: Option<TargetMatcher<'a>>,
     held: &'a HashMap<u64, [u8; 32]>,
+    /// Where a receiver in this process copies ranges from.
+    origin: Option<Origin>,
     /// Where the next range begins. What the matcher has not decided lies behind.
     at: u64,
     /// How much of the file was handed over, spans that the receiver holds among it.
@@ -619,6 +671,12 @@ impl RangeSender<'_> {
     }
 
     fn literal(&self, bytes: &[u8]) -> RangeBody {
+        if self.origin.is_some() {
+            return match is_zero(bytes) {
+                true => RangeBody::Zeros,
+                false => RangeBody::Raw(RangeBytes(Vec::new())),
+            };
+        }
         let level = self.bulk.level().filter(|_| !self.bulk.is_local());
         literal(bytes, level, |bytes| self.bulk.copy(bytes))
     }
@@ -634,7 +692,9 @@ impl RangeSender<'_> {
             length,
             body,
         };
-        self.bulk.send(frame, sum)
+        let origin = self.origin.clone();
+        let origin = origin.filter(|_| matches!(frame.body, RangeBody::Raw(_)));
+        self.bulk.send(frame, sum, origin)
     }
 }
 

@@ -110,11 +110,13 @@ impl Session<'_, '_> {
         let signature = signature.filter(|_| !self.goes_whole(object));
         match self.file_ref(object)? {
             Some(file) => {
+                let is_steady = !self.tries.contains_key(&object);
                 self.streams.submit(ReadJob::Stream {
                     number,
                     file,
                     signature,
                     held,
+                    is_steady,
                 });
             }
             None => {
