@@ -261,6 +261,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         },
         identity,
         follow: false,
+        quiet: None,
         deletes: Deletes::Ask,
         delete_limit: None,
         approvals: None,

@@ -17,6 +17,18 @@ pub(super) enum When {
     Error,
 }
 
+impl When {
+    /// As the daemons call it.
+    pub(super) fn occasion(self) -> Occasion {
+        match self {
+            When::BeforeBatch => Occasion::BeforeBatch,
+            When::AfterBatch => Occasion::AfterBatch,
+            When::InSync => Occasion::InSync,
+            When::Error => Occasion::Error,
+        }
+    }
+}
+
 /// What can be said of a hook.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct HookOptions {
@@ -80,12 +92,7 @@ impl HookOptions {
             let _ = paths.add(pattern.as_bytes());
         }
         Hook {
-            on: match self.on {
-                When::BeforeBatch => Occasion::BeforeBatch,
-                When::AfterBatch => Occasion::AfterBatch,
-                When::InSync => Occasion::InSync,
-                When::Error => Occasion::Error,
-            },
+            on: self.on.occasion(),
             paths,
             command: self.command.clone(),
             timeout: self.timeout.0,

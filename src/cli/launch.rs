@@ -200,6 +200,7 @@ impl SendArgs {
             source: source.to_owned(),
             target: end.target.clone(),
             follow,
+            quiet: None,
             deletes,
             delete_limit: self.max_delete.0,
             approvals: None,

@@ -1,6 +1,7 @@
 //! `driftless mirror`: a tree kept like another, in the foreground, without any set-up.
 
 use super::deadline::{Deadline, DeadlineArgs};
+use super::ending::{EndingArgs, Told};
 use super::keeping::KEEPING_THERE;
 use super::launch::{
     Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory, local_target,
@@ -48,6 +49,8 @@ pub(super) struct MirrorArgs {
     #[command(flatten)]
     deadline: DeadlineArgs,
     #[command(flatten)]
+    ending: EndingArgs,
+    #[command(flatten)]
     writing: WritingArgs,
 }
 
@@ -58,6 +61,7 @@ impl MirrorArgs {
         self.writing.check()?;
         self.send.priority.apply()?;
         let looking = &self.looking;
+        self.ending.check(!self.once && !looking.is_dry_run())?;
         if !self.once {
             looking.check_following()?;
             if self.deadline.is_set() {
@@ -176,6 +180,7 @@ impl MirrorArgs {
         let options = SenderOptions {
             // A directory here was walked just now, when it was opened.
             look_again: plan.is_some() && end.link.shortcut.is_none(),
+            quiet: self.ending.quiet(1),
             ..self.send.options(session, end, source, what.filter, !self.once)
         };
         let identity = end.identity.fingerprint().to_string();
@@ -184,7 +189,12 @@ impl MirrorArgs {
         let printer = Arc::new(Printer::start(None));
         let narrator = Narrator::new(board.clone(), printer.clone(), style, target);
         let began = Instant::now();
-        let outcome = session.send(&options, Plan::observer(plan, narrator), &board);
+        let told = match plan {
+            None => self.ending.observer(narrator, &board),
+            Some(plan) => Told::Planned(Plan::observer(Some(plan), narrator)),
+        };
+        let outcome = session.send(&options, told.observer(), &board);
+        told.finish();
         // Dropping the printer brings out what was told so far.
         drop(printer);
         Ended {

@@ -14,6 +14,7 @@ mod config;
 mod confinement;
 mod daemon;
 mod deadline;
+mod ending;
 mod events;
 mod filtering;
 mod hooks;

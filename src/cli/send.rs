@@ -1,6 +1,7 @@
 //! `driftless send`: the sender daemon.
 
 use super::deadline::Deadline;
+use super::ending::EndingArgs;
 use super::launch::{End, SendArgs, Session, existing_directory, target};
 use super::looking::LookingArgs;
 use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
@@ -10,7 +11,7 @@ use super::{CliError, DONE, FAILED, USAGE, output};
 use crate::daemon::sender::Readings;
 use crate::daemon::status::StatusBoard;
 use crate::daemon::survey::FarEnd;
-use crate::daemon::{Observer, SenderOptions, TargetOptions};
+use crate::daemon::{SenderOptions, TargetOptions};
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
@@ -33,6 +34,8 @@ pub(super) struct SendCommandArgs {
     send: SendArgs,
     #[command(flatten)]
     looking: LookingArgs,
+    #[command(flatten)]
+    ending: EndingArgs,
 }
 
 impl SendCommandArgs {
@@ -41,6 +44,7 @@ impl SendCommandArgs {
         let filter = self.send.filter(&source)?;
         self.send.priority.apply()?;
         self.looking.check_following()?;
+        self.ending.check(!self.looking.is_dry_run())?;
         let session = Session::open()?;
         let targets = self.targets(&session)?;
         let link = self.send.link();
@@ -73,6 +77,7 @@ impl SendCommandArgs {
             .collect();
         let control = session.control("sender", Arc::new(boards.clone()));
         let readings = Readings::default();
+        let quiet = self.ending.quiet(targets.len());
         let printer = Arc::new(Printer::start(None));
         let statuses: Vec<u8> = std::thread::scope(|scope| {
             let senders: Vec<_> = targets
@@ -86,12 +91,14 @@ impl SendCommandArgs {
                     };
                     let options = SenderOptions {
                         readings: (targets.len() > 1).then(|| readings.clone()),
+                        quiet: quiet.clone(),
                         ..self.send.options(&session, end, &source, &filter, true)
                     };
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
                     let session = &session;
-                    let run = move || run_one(session, &options, narrator, board, style);
+                    let ending = &self.ending;
+                    let run = move || run_one(session, &options, (narrator, ending), board, style);
                     (
                         target,
                         std::thread::Builder::new()
@@ -194,13 +201,18 @@ fn complain(target: &TargetOptions, text: &str, status: u8) -> u8 {
 fn run_one(
     session: &Session,
     options: &SenderOptions,
-    narrator: Arc<dyn Observer>,
+    (narrator, ending): (Arc<Narrator>, &EndingArgs),
     board: &StatusBoard,
     style: Style,
 ) -> u8 {
     let target = &options.target.display;
     let began = Instant::now();
-    let outcome = session.send(options, narrator, board);
+    let told = ending.observer(narrator, board);
+    let outcome = session.send(options, told.observer(), board);
+    if let Some(quiet) = &options.quiet {
+        quiet.leave();
+    }
+    told.finish();
     match &outcome {
         Ok(summary) => board.finish(Ok(summary)),
         Err(error) => board.finish(Err(&error.to_string())),

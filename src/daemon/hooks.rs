@@ -146,6 +146,15 @@ impl SenderHooks {
         self.has(Occasion::BeforeBatch).then_some(wait)
     }
 
+    /// Lets the hooks run that were told of something and have not run for it yet, and waits for them: at most as long as
+    /// each may take.
+    pub fn finish(mut self) {
+        for (_, queue, thread) in self.threads.drain(..) {
+            drop(queue);
+            let _ = thread.join();
+        }
+    }
+
     fn tell(&self, on: Occasion, told: impl Fn() -> Told) {
         for (own, queue, _) in &self.threads {
             if *own == on && queue.try_send(told()).is_err() {
@@ -204,7 +213,12 @@ impl Runner {
             match inbox.recv_timeout(patience) {
                 Ok(told) => self.take(told, &mut gathered),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    if gathered.since.is_some() && !self.stop.is_requested() {
+                        self.run(&gathered);
+                    }
+                    return;
+                }
             }
             while let Ok(told) = inbox.try_recv() {
                 self.take(told, &mut gathered);

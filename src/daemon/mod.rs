@@ -12,6 +12,7 @@ mod memory;
 pub mod metrics;
 pub mod notify;
 mod options;
+mod quiet;
 pub mod receiver;
 pub mod sender;
 pub mod status;
@@ -28,6 +29,7 @@ pub use options::{
     SenderOptions, Silent, Summary, TargetOptions, verbs,
 };
 
+pub use quiet::Quiet;
 pub use turns::{Turn, Turns};
 
 pub use crate::watch::{WatchChoice, WatchOptions};

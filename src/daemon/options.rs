@@ -108,6 +108,8 @@ pub struct SenderOptions {
     pub target: TargetOptions,
     /// Go on following changes once in sync, and reconnect for ever. Otherwise end when in sync.
     pub follow: bool,
+    /// With `follow`: when to end all the same.
+    pub quiet: Option<super::Quiet>,
     /// What happens to entries that the source lacks.
     pub deletes: Deletes,
     /// How many deletions pass unasked; `None` for any number.

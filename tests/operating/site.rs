@@ -248,6 +248,12 @@ impl Daemon {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// Its exit status, if it has ended by itself.
+    #[allow(dead_code, reason = "not all tests that share this wait for that")]
+    pub fn status(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().unwrap().map(|status| status.code())
+    }
+
     /// Stops it as a service manager does, and gives its status.
     pub fn stop(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);

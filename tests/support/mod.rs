@@ -184,6 +184,7 @@ impl Pair {
                 path: RelPath::root(),
             },
             follow,
+            quiet: None,
             deletes: self.deletes,
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),

@@ -6,6 +6,7 @@ use super::relations;
 use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
 use crate::cli::deadline::DeadlineArgs;
+use crate::cli::ending::EndingArgs;
 use crate::cli::hooks::HookOptions;
 use crate::cli::launch::{PortArg, SendArgs};
 use crate::cli::looking::LookingArgs;
@@ -589,6 +590,7 @@ fn inherited(own: Vec<Entry>, settings: &[Entry], keys: &[(String, Shape)]) -> V
 fn for_onlookers() -> Vec<String> {
     let keys = schema::keys::<LookingArgs>().into_iter();
     let keys = keys.chain(schema::keys::<DeadlineArgs>());
+    let keys = keys.chain(schema::keys::<EndingArgs>());
     keys.map(|(key, _)| key).collect()
 }
 

@@ -8,19 +8,24 @@ use crate::daemon::{Backlog, FailedEntry, Observer, Phase, SendCounters};
 use crossbeam_channel::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(super) struct Hooked {
+pub(in crate::cli) struct Hooked {
     narrator: Arc<Narrator>,
     hooks: SenderHooks,
     failed: Mutex<Vec<FailedEntry>>,
 }
 
 impl Hooked {
-    pub(super) fn new(narrator: Arc<Narrator>, hooks: SenderHooks) -> Hooked {
+    pub(in crate::cli) fn new(narrator: Arc<Narrator>, hooks: SenderHooks) -> Hooked {
         Hooked {
             narrator,
             hooks,
             failed: Mutex::default(),
         }
+    }
+
+    /// Lets the hooks run that were told of something, and waits for them.
+    pub(in crate::cli) fn finish(self) {
+        self.hooks.finish();
     }
 
     /// Something is wrong with the mirror as a whole.

@@ -27,6 +27,7 @@ use crate::fs::limit_heaps;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fleet::{Fleet, View};
+pub(super) use hooked::Hooked;
 use pid_file::PidFile;
 use sender::Shared;
 use serde_json::json;

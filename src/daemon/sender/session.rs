@@ -14,6 +14,7 @@ mod extras;
 mod groups;
 mod opening;
 mod outcome;
+mod quiet;
 mod sparing;
 mod window;
 
@@ -320,6 +321,8 @@ pub struct Session<'a, 'c> {
     is_first_to_leave: bool,
     /// Who has to end before changes may leave.
     before: Option<Receiver<()>>,
+    /// Whether this may end by itself.
+    rest: quiet::Rest,
 }
 
 impl<'a, 'c> Session<'a, 'c> {
@@ -348,6 +351,8 @@ impl<'a, 'c> Session<'a, 'c> {
             })
         };
         let (jobs, streams) = (readers("read", READER_THREADS), readers("stream", STREAM_THREADS));
+        let quiet = context.options.quiet.as_ref();
+        let rest = quiet::Rest::new(quiet.map(crate::daemon::Quiet::share));
         let mut session = Session {
             context,
             link,
@@ -404,6 +409,7 @@ impl<'a, 'c> Session<'a, 'c> {
             lost: None,
             is_first_to_leave: true,
             before: None,
+            rest,
         };
         session.window.awaits_removals = session.context.source.may_protect();
         session.retry_failed_later();
@@ -446,6 +452,7 @@ impl<'a, 'c> Session<'a, 'c> {
             if self.wait_out_silence()? {
                 continue;
             }
+            self.rest.note_flushed();
             self.take_events()?;
             self.take_approvals();
             self.take_messages()?;
@@ -502,12 +509,15 @@ impl<'a, 'c> Session<'a, 'c> {
                     }
                 }
                 self.context.held = None;
-                if !self.context.options.follow {
+                if !self.context.options.follow || self.is_quiet(sequence) {
                     return Ok(Ended::InSync(sequence));
                 }
-            } else if std::mem::take(&mut self.in_sync) && self.context.held.is_none() {
-                // What is held back was told in this very round otherwise, and is told once.
-                self.context.observer.phase(&Phase::Sending);
+            } else {
+                self.rest.handle_busy();
+                if std::mem::take(&mut self.in_sync) && self.context.held.is_none() {
+                    // What is held back was told in this very round otherwise, and is told once.
+                    self.context.observer.phase(&Phase::Sending);
+                }
             }
             self.report(false);
             self.wait(&stop, &gate);
@@ -549,6 +559,7 @@ impl<'a, 'c> Session<'a, 'c> {
         if (due && !self.must_reconcile) || (reconcile && self.window.is_empty() && self.is_done_reading()) {
             return;
         }
+        let over = self.rest.over();
         let mut select = Select::new();
         select.recv(self.link.incoming());
         select.recv(&self.done);
@@ -562,8 +573,12 @@ impl<'a, 'c> Session<'a, 'c> {
         if let Some(before) = &self.before {
             select.recv(before);
         }
+        self.rest.register(&mut select, over.as_ref());
         let now = Instant::now();
         let mut deadline = self.context.deadline();
+        if let Some(due) = self.rest.deadline().filter(|_| self.in_sync) {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
         if let Some(due) = self.reconcile_due {
             deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
         }

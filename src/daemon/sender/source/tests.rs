@@ -40,6 +40,7 @@ impl Bench {
             identity,
             source: root,
             follow: true,
+            quiet: None,
             deletes: Deletes::Ask,
             delete_limit: None,
             approvals: None,

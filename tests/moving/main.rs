@@ -1,0 +1,7 @@
+//! Coming and going, through the real programs: the move of a server, a trial beside another tool, who may reach a module.
+
+mod quiet;
+#[path = "../operating/site.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod site;
+mod trial;
