@@ -2,6 +2,7 @@
 
 use crate::daemon::ModuleOptions;
 use crate::daemon::keeping::Keeping;
+use crate::engine::hosts::Hosts;
 use clap::{Args, ValueEnum};
 use driftless_protocol::XattrClasses;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ impl MetadataArgs {
             keeping: Keeping::default(),
             preallocate: false,
             inplace: false,
+            hosts: Hosts::default(),
         }
     }
 

@@ -18,6 +18,7 @@ mod ending;
 mod events;
 mod filtering;
 mod hooks;
+mod hosts;
 mod id;
 mod import_lsyncd;
 mod invite;

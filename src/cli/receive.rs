@@ -6,7 +6,7 @@ use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
-use super::writing::WritingArgs;
+use super::writing::OfferArgs;
 use super::{CliError, DONE, output};
 use crate::daemon::ReceiverOptions;
 use crate::daemon::home::Home;
@@ -38,7 +38,7 @@ pub(super) struct ReceiveArgs {
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
-    writing: WritingArgs,
+    offer: OfferArgs,
     #[command(flatten)]
     priority: PriorityArgs,
     #[command(flatten)]
@@ -90,7 +90,7 @@ impl ReceiveArgs {
         };
         check_module(&module)
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
-        let offered = self.writing.module(module.clone(), path.clone())?;
+        let offered = self.offer.module(module.clone(), path.clone())?;
         self.priority.apply()?;
         let listen = self.endpoint.address();
         // Before there is any thread.

@@ -1,6 +1,7 @@
 //! Everything that an end that writes can be told: what it takes, and what becomes of what it replaces.
 
 use super::CliError;
+use super::hosts::HostsArgs;
 use super::keeping::KeepingArgs;
 use super::metadata::MetadataArgs;
 use crate::daemon::ModuleOptions;
@@ -14,6 +15,30 @@ pub(super) struct WritingArgs {
     pub(super) metadata: MetadataArgs,
     #[command(flatten)]
     pub(super) keeping: KeepingArgs,
+}
+
+/// Options of a module that is offered to other machines.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct OfferArgs {
+    #[command(flatten)]
+    pub(super) writing: WritingArgs,
+    #[command(flatten)]
+    pub(super) hosts: HostsArgs,
+}
+
+impl OfferArgs {
+    /// The module of this name at `path`.
+    pub(super) fn module(&self, name: String, path: PathBuf) -> Result<ModuleOptions, CliError> {
+        Ok(ModuleOptions {
+            hosts: self.hosts.hosts(),
+            ..self.writing.module(name, path)?
+        })
+    }
+
+    /// As [`WritingArgs::check`].
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        self.writing.check()
+    }
 }
 
 impl WritingArgs {

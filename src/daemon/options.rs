@@ -6,6 +6,7 @@ use crate::engine::compare::Compare;
 use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
+use crate::engine::hosts::Hosts;
 use crate::engine::links::LinkPolicy;
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
@@ -40,6 +41,8 @@ pub struct ModuleOptions {
     pub preallocate: bool,
     /// Write files under their name, which is not atomic.
     pub inplace: bool,
+    /// From where it may be reached.
+    pub hosts: Hosts,
 }
 
 /// How to run a receiver.

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod delta;
 pub mod filter;
 pub mod fuse;
+pub mod hosts;
 pub mod itemize;
 pub mod links;
 pub mod mode;

@@ -14,8 +14,9 @@ use driftless_protocol::version::{ALPN_PAIR, HELLO_BYTES, Hello, HelloFault};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use thiserror::Error;
 
 /// Connections at a time of peers that were let in.
@@ -29,6 +30,8 @@ const WIDE_CONNECTIONS_PER_PEER: usize = 4;
 /// What a peer may send over a further connection before somebody reads, so that one with very many cannot have this end hold
 /// 45 MB for each.
 const FURTHER_WINDOW_BYTES: u32 = 1 << 20;
+/// After this time it is told again that an address is not answered.
+const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a taken port is tried again.
 const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a peer may send before it is known whether it is allowed here: its hello and its first message fit several times.
@@ -54,6 +57,9 @@ pub enum Accepted {
 
 /// Whether a peer may connect, asked after the handshake and before anything is sent.
 pub type Authorise = Arc<dyn Fn(Fingerprint, Alpn) -> bool + Send + Sync>;
+
+/// Whether anybody at an address is answered at all.
+pub type Admit = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The receiver's address could not be taken.
 #[derive(Debug, Error)]
@@ -92,7 +98,7 @@ impl ReceiverEndpoint {
         listen: SocketAddr,
         secret: &[u8; 32],
         options: &LinkOptions,
-        authorise: Authorise,
+        (admit, authorise): (Admit, Authorise),
     ) -> Result<ReceiverEndpoint, BindError> {
         if let Some(shortcut) = &options.shortcut {
             let (accepting, accepted) = unbounded();
@@ -123,6 +129,7 @@ impl ReceiverEndpoint {
             runtime: runtime.clone(),
             options: options.clone(),
             config,
+            admit,
             authorise,
             accepting,
             connected: Arc::default(),
@@ -169,6 +176,7 @@ struct Door {
     options: LinkOptions,
     /// Of connections, but for the transport's, which each has for itself.
     config: quinn::ServerConfig,
+    admit: Admit,
     authorise: Authorise,
     accepting: Sender<Accepted>,
     connected: Arc<Mutex<Connected>>,
@@ -235,13 +243,23 @@ impl Drop for Seat {
 }
 
 async fn accept(endpoint: quinn::Endpoint, door: Door) {
+    let mut told = None;
     while let Some(incoming) = endpoint.accept().await {
+        let remote = incoming.remote_address().ip();
+        if !(door.admit)(remote) {
+            if !told.is_some_and(|(ip, at): (IpAddr, Instant)| at.elapsed() < TELL_AGAIN && ip == remote) {
+                told = Some((remote, Instant::now()));
+                tracing::warn!(%remote, "not answered: hosts-allow and hosts-deny let no module be reached from there");
+            }
+            incoming.ignore();
+            continue;
+        }
         if door.is_full() {
             incoming.refuse();
             continue;
         }
         let is_proven = incoming.remote_address_validated();
-        match door.handshakes.knock(incoming.remote_address().ip(), is_proven) {
+        match door.handshakes.knock(remote, is_proven) {
             Knock::Admit(place) => drop(tokio::spawn(door.clone().admit(incoming, place))),
             // An unproven `Incoming` may be retried; the error gives it back, and it is dropped, which refuses it.
             Knock::Prove => drop(incoming.retry()),

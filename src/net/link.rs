@@ -26,7 +26,7 @@ use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::cell::Cell;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -111,6 +111,14 @@ impl Shared {
         Shared {
             line,
             end: Arc::default(),
+        }
+    }
+
+    /// The peer's address; none for one in this process.
+    pub(super) fn remote_address(&self) -> Option<IpAddr> {
+        match &self.line {
+            Line::Network(connection) => Some(connection.remote_address().ip()),
+            Line::Here(..) => None,
         }
     }
 
@@ -742,6 +750,11 @@ impl ReceiverLink {
             Line::Network(connection) => connection.remote_address().to_string(),
             Line::Here(..) => "this process".to_owned(),
         }
+    }
+
+    /// The peer's address; none for a sender in this process.
+    pub fn remote_address(&self) -> Option<IpAddr> {
+        self.shared.remote_address()
     }
 
     /// Messages to the sender.

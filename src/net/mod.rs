@@ -25,7 +25,7 @@ mod transport;
 
 pub use compression::Compression;
 pub use congestion::{Congestion, PathMemory};
-pub use endpoint::{Accepted, Alpn, BindError, ReceiverEndpoint};
+pub use endpoint::{Accepted, Admit, Alpn, Authorise, BindError, ReceiverEndpoint};
 pub use lanes::OpSender;
 pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, ReceiverLink, SenderLink};

@@ -6,7 +6,7 @@ use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{FRAME_PREFIX_BYTES, Message, decode, encode_frame};
 use driftless_protocol::message::{PairReply, PairRequest};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The receiver's end.
@@ -55,6 +55,11 @@ impl PairLink {
             self.shared.close(CloseCode::Violation, "no pairing request came");
         }
         request
+    }
+
+    /// The peer's address; none for one in this process.
+    pub fn remote_address(&self) -> Option<IpAddr> {
+        self.shared.remote_address()
     }
 
     /// Accepts, and ends the connection once the peer has the reply.

@@ -56,6 +56,7 @@ impl Bench {
                 devices: true,
                 keeping: driftless::daemon::keeping::Keeping::default(),
                 preallocate: false,
+                hosts: Default::default(),
                 inplace: false,
             });
         }

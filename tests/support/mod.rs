@@ -21,6 +21,7 @@ use driftless::daemon::{
 use driftless::engine::compare::Compare;
 use driftless::engine::delta::Engine;
 use driftless::engine::filter::{FileSet, Filter};
+use driftless::engine::hosts::Hosts;
 use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
 use driftless::engine::owners::OwnerRules;
@@ -86,6 +87,7 @@ pub struct Pair {
     pub delta_engine: Option<Engine>,
     pub preallocate: bool,
     pub inplace: bool,
+    pub hosts: Hosts,
 }
 
 impl Pair {
@@ -131,6 +133,7 @@ impl Pair {
             delta_engine: None,
             preallocate: false,
             inplace: false,
+            hosts: Hosts::default(),
         }
     }
 
@@ -158,6 +161,7 @@ impl Pair {
                 keeping: self.keeping.clone(),
                 preallocate: self.preallocate,
                 inplace: self.inplace,
+                hosts: self.hosts.clone(),
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],

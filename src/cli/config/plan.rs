@@ -8,6 +8,7 @@ use crate::cli::CliError;
 use crate::cli::deadline::DeadlineArgs;
 use crate::cli::ending::EndingArgs;
 use crate::cli::hooks::HookOptions;
+use crate::cli::hosts::HostsArgs;
 use crate::cli::launch::{PortArg, SendArgs};
 use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
@@ -16,7 +17,7 @@ use crate::cli::receive::{EndpointArgs, SigningArgs};
 use crate::cli::reporting::ReportingArgs;
 use crate::cli::target::{check_module, is_target};
 use crate::cli::text::escaped;
-use crate::cli::writing::WritingArgs;
+use crate::cli::writing::{OfferArgs, WritingArgs};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ struct Settings {
     #[command(flatten)]
     mirror: MirrorOptions,
     #[command(flatten)]
+    hosts: HostsArgs,
+    #[command(flatten)]
     endpoint: EndpointArgs,
     #[arg(long)]
     pid_file: Option<PathBuf>,
@@ -110,7 +113,7 @@ pub(in crate::cli) struct PlannedHook {
 pub(in crate::cli) struct Module {
     pub(in crate::cli) name: String,
     pub(in crate::cli) path: PathBuf,
-    pub(in crate::cli) options: WritingArgs,
+    pub(in crate::cli) options: OfferArgs,
     pub(super) place: Place,
     pub(super) entries: Vec<Entry>,
 }
@@ -294,7 +297,7 @@ impl Vocabulary {
         Vocabulary {
             settings: schema::keys::<Settings>(),
             mirror,
-            module: schema::keys::<WritingArgs>(),
+            module: schema::keys::<OfferArgs>(),
             process,
             hook: schema::keys::<HookOptions>(),
         }
@@ -393,12 +396,12 @@ impl Planner<'_> {
     }
 
     fn module(&mut self, table: Table, settings: &[Entry], words: &Vocabulary) -> Option<Module> {
-        self.check::<WritingArgs>(&table, &words.module, &["name", "path"], words);
+        self.check::<OfferArgs>(&table, &words.module, &["name", "path"], words);
         let name = self.name(&table);
         let path = self.directory(&table, "path");
         let entries = inherited(table.entries, settings, &words.module);
-        self.check_needs::<WritingArgs>(&entries, &words.module);
-        let options = self.options::<WritingArgs>(&entries, &table.place);
+        self.check_needs::<OfferArgs>(&entries, &words.module);
+        let options = self.options::<OfferArgs>(&entries, &table.place);
         if let Some(options) = &options {
             self.check_options(&table.place, options.check());
         }

@@ -140,7 +140,7 @@ fn what_becomes_of_what_is_replaced_is_said_by_keys() {
     .replace("'/u'", "['/u']");
     let configuration = load(&Written::new(&text).path()).unwrap();
     let of = |options: &WritingArgs| options.module("n".to_owned(), "/n".into()).unwrap();
-    let module = of(&configuration.modules[0].options);
+    let module = of(&configuration.modules[0].options.writing);
     let retention = Duration::from_secs(7 * 86_400);
     assert_eq!(
         (module.keeping.drift, module.keeping.old, module.preallocate),

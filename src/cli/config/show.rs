@@ -4,7 +4,7 @@ use super::plan::{Configuration, EndpointOptions, MirrorOptions, ProcessOptions}
 use super::read::{Entry, Place, Value};
 use super::schema;
 use crate::cli::hooks::HookOptions;
-use crate::cli::writing::WritingArgs;
+use crate::cli::writing::OfferArgs;
 use serde_json::{Map, json};
 
 /// One table, each value with where it comes from; none is the default.
@@ -20,7 +20,7 @@ fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
     let process = schema::keys::<ProcessOptions>();
     let mut mirror_defaults = schema::defaults::<MirrorOptions>();
     mirror_defaults.retain(|(key, _)| !process.iter().any(|(other, _)| other == key));
-    let module_defaults = schema::defaults::<WritingArgs>();
+    let module_defaults = schema::defaults::<OfferArgs>();
     let settings = Shown {
         heading: "[settings]",
         place: None,

@@ -33,7 +33,7 @@ use super::upstream;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
-use crate::net::{Accepted, Alpn, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
+use crate::net::{Accepted, Admit, Alpn, Authorise, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
 use crate::store::Binding;
 use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
@@ -50,7 +50,7 @@ use retention::Retention;
 use session::Session;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -76,7 +76,7 @@ pub struct ReceiverDaemon {
 struct Shared {
     options: ReceiverOptions,
     /// What is offered now. Changed with `slots` locked, so that no session opens a module that goes.
-    modules: RwLock<Vec<Arc<ModuleOptions>>>,
+    modules: Arc<RwLock<Vec<Arc<ModuleOptions>>>>,
     /// Names of modules that are to be offered but may not be yet: their senders are asked to come back.
     announced: RwLock<Vec<String>>,
     stop: Stop,
@@ -146,7 +146,7 @@ impl ReceiverDaemon {
         }
         let tls = receiver_config(&options.identity, &[ALPN_MIRROR, ALPN_PAIR])
             .map_err(|error| DaemonError::failed(error.to_string()))?;
-        let authorise = {
+        let authorise: Authorise = {
             let (allow, peers) = (options.allow.clone(), options.home.peers_file());
             Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
                 // An invited peer is unknown by nature; it may say one thing, its secret.
@@ -157,14 +157,22 @@ impl ReceiverDaemon {
                 }
             })
         };
+        let modules: Vec<_> = options.modules.iter().cloned().map(Arc::new).collect();
+        let modules = Arc::new(RwLock::new(modules));
+        let admit: Admit = Arc::new({
+            let modules = modules.clone();
+            move |remote| {
+                let modules = modules.read().unwrap_or_else(PoisonError::into_inner);
+                modules.is_empty() || modules.iter().any(|module| module.hosts.admit(remote))
+            }
+        });
+        let door = (admit, authorise);
         let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
-        let endpoint =
-            ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &options.link, authorise)
-                .map_err(|error| DaemonError::failed(error.to_string()))?;
-        let modules = options.modules.iter().cloned().map(Arc::new).collect();
+        let endpoint = ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &options.link, door)
+            .map_err(|error| DaemonError::failed(error.to_string()))?;
         let shared = Arc::new(Shared {
             options,
-            modules: RwLock::new(modules),
+            modules,
             announced: RwLock::new(announced),
             stop: Stop::default(),
             slots: Mutex::new(slots),
@@ -346,7 +354,7 @@ impl Shared {
         owners: &[OwnerRow],
     ) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
-        let (module, rights) = self.authorised_module(&peer, &open.module)?;
+        let (module, rights) = self.authorised_module(&peer, link.remote_address(), &open.module)?;
         rights::check_purpose(rights, open.purpose)
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
         let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
@@ -477,6 +485,7 @@ impl Shared {
     fn authorised_module(
         &self,
         peer: &Fingerprint,
+        remote: Option<IpAddr>,
         name: &ModuleName,
     ) -> Result<(Arc<ModuleOptions>, Rights), (CloseCode, String)> {
         let not_allowed = || (CloseCode::NotAllowed, "this peer is not allowed here".to_owned());
@@ -500,6 +509,10 @@ impl Shared {
             }
             (CloseCode::NoModule, format!("there is no module {name} here"))
         })?;
+        if !may_come(&module, remote) {
+            tracing::warn!(%peer, module = %module.name, "hosts-allow and hosts-deny keep out its address");
+            return Err(not_allowed());
+        }
         Ok((module, rights))
     }
 
@@ -594,6 +607,11 @@ impl Shared {
             }
         };
         let module = grant.module.clone();
+        let is_kept_out = |module: Arc<ModuleOptions>| !may_come(&module, link.remote_address());
+        if self.module(&module).is_some_and(is_kept_out) {
+            tracing::warn!(%peer, module, "pairing refused: hosts-allow and hosts-deny keep out its address");
+            return link.refuse("this address is not allowed here, and the code is used up: make a new one with `driftless invite`");
+        }
         match self.trust(peer, &request.name.to_string(), grant) {
             Ok(()) => {
                 tracing::info!(%peer, module, "paired");
@@ -774,6 +792,11 @@ fn open_replica(
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)
+}
+
+/// Whether a module may be reached from an address. Who is in this process has none, and may.
+fn may_come(module: &ModuleOptions, remote: Option<IpAddr>) -> bool {
+    remote.is_none_or(|remote| module.hosts.admit(remote))
 }
 
 /// Where a module path is.
