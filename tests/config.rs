@@ -281,6 +281,15 @@ fn a_configuration_is_checked_and_shown_with_the_origin_of_each_value() {
         err.contains("warning: a: cannot send") && err.lines().count() == 1,
         "{err}"
     );
+    fs::remove_dir(site.path("dst")).unwrap();
+    let hook = "[[hook]]\ncommand = ['/nowhere/program']\n[[hook]]\ncommand = ['sh', '-c', 'true']\n";
+    site.configure(&(site.mirror("a", "src", "dst", "") + hook));
+    let (_, err) = site.run("config check", 0);
+    assert!(
+        err.contains("warning: a: cannot mirror to") && err.contains("/nowhere/program is no program"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 3, "{err}");
     site.configure("[settings]\nlisen = ':1'\ndelay = 'soon'\n");
     for line in ["config check", "config show", "daemon"] {
         let (_, err) = site.run(line, 2);

@@ -312,7 +312,11 @@ fn exit_status(summary: &Summary) -> u8 {
 
 fn sentence(target: &str, summary: &Summary, time: Duration) -> String {
     let counters = &summary.counters;
-    let state = if summary.in_sync { "in sync" } else { "not in sync" };
+    let state = match (summary.in_sync, exit_status(summary)) {
+        (true, DONE) => "in sync",
+        (true, _) => "in sync but for what is in error",
+        (false, _) => "not in sync",
+    };
     let entries = text::count(counters.entries, "entry", "entries");
     let files = text::count(counters.files_sent, "file", "files");
     let (content, time) = (text::bytes(counters.content_bytes), text::span(time));
@@ -382,6 +386,19 @@ mod tests {
                 ..Summary::default()
             }),
             FAILED
+        );
+    }
+
+    #[test]
+    fn what_is_in_error_is_not_in_sync() {
+        let mut summary = Summary {
+            in_sync: true,
+            ..Summary::default()
+        };
+        summary.counters.failed = 2;
+        let told = sentence("nas::m", &summary, Duration::from_secs(1));
+        assert!(
+            told.starts_with("nas::m: in sync but for what is in error, ") && told.ends_with(", 2 failed")
         );
     }
 

@@ -70,7 +70,7 @@ impl PairArgs {
             address: Some(address.clone()),
         };
         let stored = trust.add(peer)?;
-        let target = command_target(&stored, &address, &module, &trust);
+        let target = command_target(&stored, &address, &module, &trust, self.name.is_some());
         if self.json {
             output::json(
                 &json!({"version": STATUS_VERSION, "name": stored.name, "address": address, "module": module,
@@ -138,8 +138,9 @@ fn redeem(session: &Session, code: &PairingCode) -> Result<(String, PairReply), 
     )))
 }
 
-/// How this module is written as a target from now on: as short as the trust store allows.
-fn command_target(peer: &Peer, address: &str, module: &str, trust: &TrustStore) -> String {
+/// How this module is written as a target from now on: as short as the trust store allows, and by the name if the user chose
+/// one.
+fn command_target(peer: &Peer, address: &str, module: &str, trust: &TrustStore, is_named: bool) -> String {
     let Some((host, port)) = split_address(address) else {
         return format!("{}::{module}", peer.name);
     };
@@ -154,7 +155,11 @@ fn command_target(peer: &Peer, address: &str, module: &str, trust: &TrustStore) 
         let found = Target::parse(text.as_ref()).and_then(|target| target.resolve(None, trust, unix_now()));
         found.is_ok_and(|found| found.fingerprint == peer.fingerprint && found.port == port)
     };
-    [by_host, by_name].into_iter().find(leads_there).unwrap_or(pinned)
+    let by = match is_named {
+        true => [by_name, by_host],
+        false => [by_host, by_name],
+    };
+    by.into_iter().find(leads_there).unwrap_or(pinned)
 }
 
 #[cfg(test)]
@@ -188,16 +193,23 @@ mod tests {
                 .unwrap()
         };
         let nas = add(&mut trust, "nas", 1, "nas:4433");
-        assert_eq!(command_target(&nas, "nas:4433", "m", &trust), "nas::m");
+        assert_eq!(command_target(&nas, "nas:4433", "m", &trust, false), "nas::m");
         let six = add(&mut trust, "six", 2, "[fd00::1]:5000");
         assert_eq!(
-            command_target(&six, "[fd00::1]:5000", "m", &trust),
+            command_target(&six, "[fd00::1]:5000", "m", &trust, false),
             "[fd00::1]::m"
         );
+        assert_eq!(
+            command_target(&six, "[fd00::1]:5000", "m", &trust, true),
+            "six::m"
+        );
         let second = add(&mut trust, "nas-2", 3, "nas:5000");
-        assert_eq!(command_target(&second, "nas:5000", "m", &trust), "nas-2::m");
+        assert_eq!(
+            command_target(&second, "nas:5000", "m", &trust, false),
+            "nas-2::m"
+        );
         let odd = add(&mut trust, "no host name", 4, "nas:5001");
-        let text = command_target(&odd, "nas:5001", "m", &trust);
+        let text = command_target(&odd, "nas:5001", "m", &trust, true);
         assert_eq!(text, format!("driftless://{}@nas:5001/m", odd.fingerprint));
     }
 }

@@ -1,5 +1,6 @@
 //! Coming and going, through the real programs: the move of a server, a trial beside another tool, who may reach a module.
 
+mod approve;
 mod hosts;
 mod quiet;
 #[path = "../operating/site.rs"]

@@ -12,14 +12,16 @@ mod show;
 pub(super) use plan::{Configuration, Mirror, Module, check_text, keys_of_mirrors_and_modules, load};
 pub(super) use read::Fault;
 
-use super::launch::{destination, existing_directory};
+use super::launch::{Destination, destination, existing_directory};
 use super::text::{count, escaped};
 use super::{CliError, DONE, USAGE, output};
 use crate::daemon::home::Home;
 use crate::daemon::status::STATUS_VERSION;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// Check or show the configuration of `driftless daemon`
 #[derive(Debug, Args)]
@@ -115,11 +117,16 @@ impl Configuration {
             };
             warn(&mirror.name, source);
             for word in &mirror.targets {
-                warn(
-                    &mirror.name,
-                    destination(word, mirror.port_for(word), home).map(drop),
-                );
+                let found = destination(word, mirror.port_for(word), home);
+                let found = found.and_then(|found| match found {
+                    Destination::Directory(path) => existing_directory("mirror to", &path).map(drop),
+                    Destination::Target(_) => Ok(()),
+                });
+                warn(&mirror.name, found);
             }
+        }
+        for hook in &self.hooks {
+            warn("hook", check_program(&hook.options.command));
         }
         for module in &self.modules {
             warn(
@@ -127,6 +134,30 @@ impl Configuration {
                 existing_directory("receive into", &module.path).map(drop),
             );
         }
+    }
+}
+
+/// Whether the first word of a command is a program that can be run.
+fn check_program(command: &[OsString]) -> Result<(), CliError> {
+    let Some(program) = command.first().map(Path::new) else {
+        return Ok(());
+    };
+    let can_run = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let is_there = match program.components().count() {
+        // Without a slash it is looked for as a shell does.
+        1 if !program.is_absolute() => std::env::var_os("PATH")
+            .is_some_and(|dirs| std::env::split_paths(&dirs).any(|dir| can_run(&dir.join(program)))),
+        _ => can_run(program),
+    };
+    match is_there {
+        true => Ok(()),
+        false => Err(CliError::failed(format!(
+            "{} is no program that can be run here",
+            escaped(program)
+        ))),
     }
 }
 

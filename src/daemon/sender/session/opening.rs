@@ -125,7 +125,7 @@ impl Session<'_, '_> {
         if (first && count > 0 && !asked && self.may_delete) || (deletes == Deletes::Never && blocked > 0) {
             let text = format!(
                 "{} holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
-                 `--delete always` to delete{}",
+                 `--delete always` to delete{} (in a configuration: the key `delete` of the mirror)",
                 self.context.options.target,
                 if count == 1 { "entry" } else { "entries" },
                 self.context.source.path.display(),
