@@ -25,6 +25,8 @@ pub enum CloseCode {
     Pairing = 8,
     /// What would be written comes from the place where it would be written to.
     Circle = 9,
+    /// What was kept of the mirror is gone, as it was asked for; the text says what was left.
+    Forgotten = 10,
 }
 
 impl CloseCode {
@@ -45,6 +47,7 @@ impl CloseCode {
             7 => CloseCode::Unable,
             8 => CloseCode::Pairing,
             9 => CloseCode::Circle,
+            10 => CloseCode::Forgotten,
             _ => CloseCode::Violation,
         }
     }
@@ -75,6 +78,7 @@ mod tests {
             CloseCode::Unable,
             CloseCode::Pairing,
             CloseCode::Circle,
+            CloseCode::Forgotten,
         ];
         for (number, code) in codes.into_iter().enumerate() {
             assert_eq!(code.number() as usize, number);

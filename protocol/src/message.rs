@@ -168,6 +168,9 @@ pub enum Purpose {
     /// Only look at names and attributes, as a dry run does, with [`ToReceiver::Survey`]: nothing on the receiver is changed,
     /// and a module path that is missing is not made.
     Survey,
+    /// End the mirror: the receiver drops what it has of its own in the tree and in its home, and closes with
+    /// [`CloseCode::Forgotten`](crate::CloseCode::Forgotten) and a text that says what it left, in the place of an [`Opened`].
+    Forget,
 }
 
 /// What a receiver looks at anew before it answers an [`Open`], because the sender was told not to go by catalogs.

@@ -452,7 +452,7 @@ pub(super) fn existing_directory(purpose: &str, path: &Path) -> Result<PathBuf, 
 }
 
 /// The name of a directory here as a module. Its state is found by that, so it has to stand for the directory.
-fn local_module(path: &Path) -> String {
+pub(super) fn local_module(path: &Path) -> String {
     let hash = blake3::derive_key("driftless 2026-01 local module v1", path.as_os_str().as_bytes());
     format!("local-{}", data_encoding::HEXLOWER.encode(&hash[..12]))
 }

@@ -17,6 +17,7 @@ mod deadline;
 mod ending;
 mod events;
 mod filtering;
+mod forget;
 mod hooks;
 mod hosts;
 mod id;
@@ -108,6 +109,7 @@ enum Command {
     Send(send::SendCommandArgs),
     Seed(seed::SeedArgs),
     Verify(verify::VerifyArgs),
+    Forget(forget::ForgetArgs),
     Status(status::StatusArgs),
     Wait(wait::WaitArgs),
     Checkpoint(ask::CheckpointArgs),
@@ -238,6 +240,7 @@ impl Command {
             Command::Send(args) => args.run(verbose),
             Command::Seed(args) => args.run(verbose),
             Command::Verify(args) => args.run(),
+            Command::Forget(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Wait(args) => args.run(),
             Command::Checkpoint(args) => args.run(),
@@ -306,6 +309,9 @@ mod tests {
             "driftless send a nas::m other::m --delete always --port 5000 -v",
             "driftless seed a nas::m",
             "driftless verify a b --json",
+            "driftless forget www",
+            "driftless forget a nas::m --with-trash --json",
+            "driftless forget --module m --dir d",
             "driftless status --json",
             "driftless status --watch --json",
             "driftless id",
@@ -359,6 +365,8 @@ mod tests {
             "driftless wait --level soon --timeout 1s",
             "driftless wait --targets 0 --timeout 1s",
             "driftless checkpoint --remove",
+            "driftless forget",
+            "driftless forget a --module m",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert!(matches!(error.exit_code(), 2), "{line}");

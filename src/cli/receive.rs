@@ -8,11 +8,13 @@ use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::writing::OfferArgs;
 use super::{CliError, DONE, output};
-use crate::daemon::ReceiverOptions;
+use crate::daemon::control::{Controlled, ForgetModule};
+use crate::daemon::forget::Cleared;
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
+use crate::daemon::{DaemonError, ReceiverOptions};
 use crate::engine::delta::Engine;
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
@@ -106,19 +108,18 @@ impl ReceiveArgs {
             delta_engine: self.signing.delta_engine,
         };
         let daemon = ReceiverDaemon::start(options, session.handle())?;
-        let source = daemon.status_source();
-        let protections = confine.shared();
-        let control = session.control(
-            "receiver",
-            Arc::new(move || {
+        let (source, protections) = (daemon.status_source(), confine.shared());
+        let asked = Asked {
+            status: Box::new(move || {
                 let protections = protections.get().cloned().unwrap_or_default();
-                let status = ReceiverStatus {
+                ReceiverStatus {
                     protections,
                     ..source()
-                };
-                vec![DaemonStatus::Receiver(status)]
+                }
             }),
-        );
+            forget: Box::new(daemon.forgetter()),
+        };
+        let control = session.control("receiver", Arc::new(asked));
         // Later no socket can be made to tell it by.
         notify(State::Ready, &format!("receiving module {module}"));
         if let Err(error) = confine.close() {
@@ -154,6 +155,26 @@ impl ReceiveArgs {
                 "no peer may write here yet: run `driftless invite --module {module}` in another terminal"
             ));
         }
+    }
+}
+
+/// What the process answers on its control socket.
+struct Asked {
+    status: Box<dyn Fn() -> ReceiverStatus + Send + Sync>,
+    forget: Box<Forgetter>,
+}
+
+/// Forgets a module of a running receiver.
+pub(super) type Forgetter = dyn Fn(&str, bool) -> Option<Result<Cleared, DaemonError>> + Send + Sync;
+
+impl Controlled for Asked {
+    fn status(&self) -> Vec<DaemonStatus> {
+        vec![DaemonStatus::Receiver((self.status)())]
+    }
+
+    fn forget_module(&self, wanted: &ForgetModule) -> Option<Result<Cleared, String>> {
+        let outcome = (self.forget)(&wanted.name, wanted.with_kept)?;
+        Some(outcome.map_err(|error| error.to_string()))
     }
 }
 

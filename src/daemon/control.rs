@@ -14,14 +14,17 @@
 //! process, since between binding and listening a live one refuses, too.
 
 mod ask;
+mod forget;
 mod listen;
 mod wait;
 
 pub use ask::{Answer, Ask, Which, ask_senders};
+pub use forget::{ForgetModule, forget_module};
 pub use listen::{Ears, listen};
 pub use wait::{Enough, WaitOptions, WaitState, Waited, wait};
 
 use super::barrier::Level;
+use super::forget::Cleared;
 use super::home::Home;
 use super::status::{DaemonStatus, STATUS_VERSION, StatusBoard, TargetLabel};
 use rustix::io::Errno;
@@ -145,6 +148,11 @@ pub trait Controlled: Send + Sync {
         None
     }
 
+    /// Forgets a module. `None` if it is not offered here; otherwise what was done, or why not.
+    fn forget_module(&self, _module: &ForgetModule) -> Option<Result<Cleared, String>> {
+        None
+    }
+
     /// Carries out an order. Only `driftless daemon` takes any.
     fn obey(&self, _order: &Order) -> Obeyed {
         Obeyed::Unknown
@@ -202,6 +210,9 @@ struct Request {
     /// Of a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// Whether what was kept for people goes with a module that is forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    with_kept: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -226,6 +237,9 @@ struct Reply {
     /// What an order did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     done: Option<String>,
+    /// What was done in the tree of a module that was forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cleared: Option<Cleared>,
     /// The error is one of the configuration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     misconfigured: bool,
@@ -394,6 +408,21 @@ fn answer(
                 ..error(format!("there is no mirror {mirror:?} here"))
             },
         },
+        Ok(request) if request.command == ForgetModule::COMMAND => {
+            let outcome = ForgetModule::parse(&request).and_then(|wanted| daemons.forget_module(&wanted));
+            match outcome {
+                Some(Ok(cleared)) => Reply {
+                    version: STATUS_VERSION,
+                    cleared: Some(cleared),
+                    ..Reply::default()
+                },
+                Some(Err(text)) => error(text),
+                None => Reply {
+                    unknown_mirror: true,
+                    ..error("there is no such module here".to_owned())
+                },
+            }
+        }
         Ok(request) => match (
             Ask::parse(&request),
             Order::parse(&request.command, request.mirror.as_deref()),

@@ -240,17 +240,20 @@ impl Home {
 
     /// The state of one module path on the receiver.
     pub fn module_dir(&self, module: &str, path: &RelPath) -> PathBuf {
+        made(self.module_place(module, path))
+    }
+
+    /// Where that would be; nothing is made.
+    pub fn module_place(&self, module: &str, path: &RelPath) -> PathBuf {
         let key = if path.is_root() {
             module.to_owned()
         } else {
             format!("{module}\n{path}")
         };
-        made(
-            self.state
-                .join(STATE_DIR)
-                .join("modules")
-                .join(directory_name(&key)),
-        )
+        self.state
+            .join(STATE_DIR)
+            .join("modules")
+            .join(directory_name(&key))
     }
 
     /// The states of all module paths.

@@ -4,6 +4,7 @@ pub mod barrier;
 pub mod control;
 mod crew;
 pub mod events;
+pub mod forget;
 pub mod home;
 pub mod hooks;
 pub mod keeping;

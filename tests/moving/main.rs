@@ -1,6 +1,7 @@
 //! Coming and going, through the real programs: the move of a server, a trial beside another tool, who may reach a module.
 
 mod approve;
+mod forget;
 mod hosts;
 mod quiet;
 #[path = "../operating/site.rs"]

@@ -204,7 +204,8 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
     let purpose = prop_oneof![
         Just(Purpose::Mirror),
         Just(Purpose::Verify),
-        Just(Purpose::Survey)
+        Just(Purpose::Survey),
+        Just(Purpose::Forget)
     ];
     let recheck = prop_oneof![
         Just(Recheck::Nothing),

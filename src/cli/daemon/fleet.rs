@@ -3,11 +3,13 @@
 use super::hub::{Hub, StatusSource};
 use super::sender::{Common, Sender, Shared};
 use crate::cli::config::{Configuration, Fault, Mirror};
+use crate::cli::receive::Forgetter;
 use crate::cli::send::worst;
 use crate::cli::text::count;
 use crate::cli::{CliError, DONE};
 use crate::daemon::Gate;
-use crate::daemon::control::Obeyed;
+use crate::daemon::control::{ForgetModule, Obeyed};
+use crate::daemon::forget::Cleared;
 use crate::daemon::hooks::ModuleHook;
 use crate::daemon::sender::Readings;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
@@ -23,6 +25,7 @@ struct Seen {
     /// And whether each was stopped by an order.
     boards: Vec<(Arc<StatusBoard>, bool)>,
     receiver: Option<StatusSource>,
+    forgetter: Option<Arc<Forgetter>>,
 }
 
 impl View {
@@ -46,6 +49,13 @@ impl View {
     /// The boards of all senders.
     pub(super) fn boards(&self) -> Vec<Arc<StatusBoard>> {
         self.seen().boards.into_iter().map(|(board, _)| board).collect()
+    }
+
+    /// Forgets a module, if it is offered here.
+    pub(super) fn forget_module(&self, wanted: &ForgetModule) -> Option<Result<Cleared, String>> {
+        let forgetter = self.seen().forgetter?;
+        let outcome = forgetter(&wanted.name, wanted.with_kept)?;
+        Some(outcome.map_err(|error| error.to_string()))
     }
 
     fn seen(&self) -> Seen {
@@ -314,6 +324,7 @@ impl Fleet {
         let seen = Seen {
             boards: boards.collect(),
             receiver: self.hub.status_source(),
+            forgetter: self.hub.forgetter(),
         };
         *self.view.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }

@@ -4,6 +4,7 @@ use crate::cli::CliError;
 use crate::cli::config::{Configuration, Module};
 use crate::cli::launch::{Session, existing_directory};
 use crate::cli::output::Printer;
+use crate::cli::receive::Forgetter;
 use crate::daemon::ReceiverOptions;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::ReceiverStatus;
@@ -125,6 +126,12 @@ impl Hub {
     pub(super) fn status_source(&self) -> Option<StatusSource> {
         let source = self.daemon.as_ref()?.status_source();
         Some(Arc::new(source))
+    }
+
+    /// Something that forgets modules, if it listens.
+    pub(super) fn forgetter(&self) -> Option<Arc<Forgetter>> {
+        let forgetter = self.daemon.as_ref()?.forgetter();
+        Some(Arc::new(forgetter))
     }
 
     pub(super) fn stop(self) {

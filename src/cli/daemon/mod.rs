@@ -17,7 +17,8 @@ use super::narrate::{Detail, Style};
 use super::output::Printer;
 use super::reporting::ReportingArgs;
 use super::{CliError, output};
-use crate::daemon::control::{Controlled, Obeyed, Order};
+use crate::daemon::control::{Controlled, ForgetModule, Obeyed, Order};
+use crate::daemon::forget::Cleared;
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::status::{DaemonStatus, STATUS_VERSION, StatusBoard};
@@ -251,6 +252,10 @@ impl Controlled for Desk {
 
     fn approve(&self, mirror: &str, deletions: u64) -> Option<Result<u64, String>> {
         self.view.boards().approve(mirror, deletions)
+    }
+
+    fn forget_module(&self, wanted: &ForgetModule) -> Option<Result<Cleared, String>> {
+        self.view.forget_module(wanted)
     }
 
     fn obey(&self, order: &Order) -> Obeyed {

@@ -3,6 +3,7 @@
 mod apply;
 mod confirms;
 mod displaced;
+mod forget;
 mod guests;
 mod incoming;
 mod inplace;
@@ -27,6 +28,7 @@ pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_o
 pub use staging::digest_of;
 
 use super::events::{self, What};
+use super::forget::Cleared;
 use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::upstream;
@@ -293,6 +295,16 @@ impl ReceiverDaemon {
         move || shared.status(address)
     }
 
+    /// Something that forgets all paths of a module, without holding the daemon: takes everything of ours out of its tree,
+    /// old versions and set-aside edits only if that is said, and drops what the home has of it. None if there is no such
+    /// module.
+    pub fn forgetter(
+        &self,
+    ) -> impl Fn(&str, bool) -> Option<Result<Cleared, DaemonError>> + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |name, with_kept| shared.forget_module(name, with_kept)
+    }
+
     /// Ends all sessions, flushes, and releases the modules.
     pub fn stop(mut self) {
         self.shared.stop.request();
@@ -358,6 +370,9 @@ impl Shared {
         rights::check_purpose(rights, open.purpose)
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
         let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
+        if open.purpose == Purpose::Forget {
+            return self.forget(link, open, &module);
+        }
         if open.purpose != Purpose::Mirror {
             return verify::serve(link, &module, rights, open);
         }

@@ -25,7 +25,10 @@ pub(super) fn check_purpose(rights: Rights, purpose: Purpose) -> Result<(), &'st
         Purpose::Survey if !rights.has(Right::Push) && !rights.has(Right::Verify) => {
             Err("this peer may neither push to this module nor verify it")
         }
-        Purpose::Mirror | Purpose::Verify | Purpose::Survey => Ok(()),
+        Purpose::Forget if !rights.has(Right::Push) => {
+            Err("this peer may verify this module, but not end a mirror to it")
+        }
+        Purpose::Mirror | Purpose::Verify | Purpose::Survey | Purpose::Forget => Ok(()),
     }
 }
 

@@ -29,7 +29,9 @@ pub fn serve(
     // Of a path that is missing, a survey says so; the directory above has the same file system, most often.
     let root = match open.purpose {
         Purpose::Survey => find(top, &open.path).map_err(unable)?,
-        Purpose::Mirror | Purpose::Verify => Some(walk_path(top, &open.path, false).map_err(unable)?),
+        Purpose::Mirror | Purpose::Verify | Purpose::Forget => {
+            Some(walk_path(top, &open.path, false).map_err(unable)?)
+        }
     };
     let root = root.map(Arc::new);
     let carried = open.carried.common(own_carried()).common(Carried {

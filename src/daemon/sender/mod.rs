@@ -464,6 +464,39 @@ pub fn open_link(
     }
 }
 
+/// Connects, says what is wanted, and gives what the receiver says at the end of the connection, which it closes when it is done.
+pub fn end_link(
+    options: &SenderOptions,
+    runtime: &tokio::runtime::Handle,
+    open: Open,
+) -> Result<String, Unopened> {
+    let target = &options.target;
+    let about = |error: &dyn std::fmt::Display| format!("{target}: {error}");
+    let tls = sender_config(&options.identity, target.fingerprint, &[ALPN_MIRROR])
+        .map_err(|error| unopened(about(&error), false))?;
+    let addresses = resolve(&target.host, target.port).map_err(|error| unopened(about(&error), true))?;
+    let ended = |code: CloseCode, text: &str| match code {
+        CloseCode::Forgotten => Ok(text.to_owned()),
+        CloseCode::NotAllowed => Err(unopened(not_allowed(options), false)),
+        code => Err(unopened(about(&text), code.is_temporary())),
+    };
+    match SenderLink::connect(
+        runtime,
+        tls,
+        &addresses,
+        vec![ToReceiver::Open(open)],
+        &options.link,
+    ) {
+        Ok(link) => match link.wait_ended() {
+            LinkEnd::Closed { code, text, .. } => ended(code, &text),
+            LinkEnd::Lost { text } => Err(unopened(about(&text), true)),
+        },
+        // What is said before the hello was read is told like this.
+        Err(ConnectError::Refused { code, text }) => ended(code, &text),
+        Err(error) => Err(unopened(about(&error), true)),
+    }
+}
+
 fn unopened(text: String, is_temporary: bool) -> Unopened {
     Unopened {
         text,
