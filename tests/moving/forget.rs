@@ -198,6 +198,21 @@ fn nobody_ends_the_mirror_of_another() {
     assert!(err.contains("is kept by the mirror of"), "{err}");
     assert_eq!(tree(&site.path("dst")), before);
     site.run(&format!("seed src {target}"), 0);
+    // Who may only compare cannot end anything, not even its own.
+    let fingerprint = site.fingerprint("reader");
+    site.run_in(
+        "home-r",
+        &format!("peers add {fingerprint} --name reader --module m --rights verify"),
+        0,
+    );
+    let (_, err) = site.run_in("reader", &format!("forget src {target}"), 3);
+    assert!(err.contains("does not allow this sender"), "{err}");
+    // Nor does its own peer while another run of it is at work.
+    let mut following = Daemon::listening(site.command(&format!("send src {target}")));
+    following.wait(|line| line.contains("in sync"));
+    let (_, err) = site.run(&format!("forget src {target}"), 1);
+    assert!(err.contains("end it first"), "{err}");
+    assert_eq!(following.stop(), Some(0));
     // A stranger is not told either.
     let (_, err) = site.run_in("stranger", &format!("forget src {target}"), 3);
     assert!(err.contains("does not allow this sender"), "{err}");
