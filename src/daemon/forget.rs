@@ -230,6 +230,7 @@ pub fn ask(
         whole_files: false,
         recheck: Recheck::Nothing,
         upstream: Relays::default(),
+        engine: None,
     };
     end_link(options, runtime, open).map_err(|error| DaemonError::failed(error.text))
 }
