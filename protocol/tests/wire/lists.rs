@@ -48,12 +48,12 @@ macro_rules! lists {
 }
 
 pub(crate) const LISTS: &[List] = lists! {
-    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*15";
-    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*14";
-    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*14";
-    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*12";
-    ToReceiver "Open.upstream" RELAYS_MAX: "00*17" ["00*32 01 61"] "";
-    ToReceiver "Open.upstream, a source" TEXT_BYTES_MAX: "00*17 01 00*32" ["61"] "";
+    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*16";
+    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*15";
+    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*15";
+    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*13";
+    ToReceiver "Open.upstream" RELAYS_MAX: "00*17" ["00*32 01 61"] "00";
+    ToReceiver "Open.upstream, a source" TEXT_BYTES_MAX: "00*17 01 00*32" ["61"] "00";
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
