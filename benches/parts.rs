@@ -8,7 +8,9 @@
 
 use driftless::daemon::home::Home;
 use driftless::daemon::sender::Source;
-use driftless::daemon::{Deletes, Gate, SenderOptions, TargetOptions, Turns, WatchChoice, WatchOptions};
+use driftless::daemon::{
+    Deletes, Gate, SenderOptions, TakenAs, TargetOptions, Turns, WatchChoice, WatchOptions,
+};
 use driftless::engine::filter::{FileSet, Filter};
 use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
@@ -286,6 +288,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         owners: OwnerRules::default(),
         modes: ModeChanges::default(),
         links: LinkPolicy::All,
+        taken_as: TakenAs::default(),
         sparing: Default::default(),
         whole_files: false,
         delta_engine: None,

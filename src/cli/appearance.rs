@@ -1,7 +1,8 @@
 //! As what the tree appears on the target (owners, permissions, links): options of the end that sends, with rsync's names
 //! and syntax.
 
-use crate::engine::links::LinkPolicy;
+use crate::daemon::TakenAs;
+use crate::engine::links::{FollowedLinks, LinkPolicy};
 use crate::engine::mode::{ModeChanges, ModeError};
 use crate::engine::owners::{OwnerRules, OwnerRulesError};
 use clap::Args;
@@ -27,12 +28,24 @@ pub(super) struct AppearanceArgs {
     /// (`D755,F644`, `go-w`, `Dg+s`); X is execution where somebody may execute already. All that fit apply, in order
     #[arg(long, value_name = "CHANGE,...", value_parser = chmod)]
     chmod: Vec<ModeChanges>,
-    /// Leave symbolic links out. Without this, they are mirrored as the text that they are, and never followed
+    /// Leave symbolic links out. Without this and the following, they are mirrored as the text that they are
     #[arg(long)]
     no_links: bool,
     /// Leave out symbolic links that may lead out of the tree: absolute ones, and those with more `..` than they may have
     #[arg(long, conflicts_with = "no_links")]
     safe_links: bool,
+    /// Mirror what symbolic links lead to in their place, wherever that is
+    #[arg(short = 'L', long)]
+    copy_links: bool,
+    /// Mirror what symbolic links lead to in their place if they may lead out of the tree, as told for --safe-links
+    #[arg(long)]
+    copy_unsafe_links: bool,
+    /// Mirror the directories that symbolic links lead to in their place; other links stay links
+    #[arg(short = 'k', long)]
+    copy_dirlinks: bool,
+    /// Take the prefix /rsyncd-munged/ from symbolic links that have it, as a receiving end put it there
+    #[arg(long)]
+    munge_links: bool,
 }
 
 impl AppearanceArgs {
@@ -42,6 +55,18 @@ impl AppearanceArgs {
             (true, _) => LinkPolicy::None,
             (false, true) => LinkPolicy::Safe,
             (false, false) => LinkPolicy::All,
+        }
+    }
+
+    /// What is mirrored as something else than it is.
+    pub(super) fn taken_as(&self) -> TakenAs {
+        TakenAs {
+            followed_links: FollowedLinks {
+                all: self.copy_links,
+                leading_out: self.copy_unsafe_links,
+                to_directories: self.copy_dirlinks,
+            },
+            unmunged_links: self.munge_links,
         }
     }
 

@@ -226,6 +226,7 @@ impl SendArgs {
             owners: self.appearance.rules(),
             modes: self.appearance.modes(),
             links: self.appearance.links(),
+            taken_as: self.appearance.taken_as(),
             whole_files: self.whole_file,
             delta_engine: self.delta_engine,
             sparing: Sparing {

@@ -1,6 +1,6 @@
 //! What a receiving end takes of metadata.
 
-use crate::daemon::ModuleOptions;
+use crate::daemon::{KeptAs, ModuleOptions};
 use crate::daemon::keeping::Keeping;
 use crate::engine::hosts::Hosts;
 use clap::{Args, ValueEnum};
@@ -39,6 +39,7 @@ impl MetadataArgs {
             preallocate: false,
             inplace: false,
             hosts: Hosts::default(),
+            kept_as: KeptAs::default(),
         }
     }
 

@@ -33,6 +33,7 @@ mod mirror;
 mod narrate;
 mod network;
 mod orders;
+mod offering;
 mod output;
 mod pair;
 mod peers;

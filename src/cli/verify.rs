@@ -88,6 +88,7 @@ impl VerifyArgs {
             owners: self.appearance.rules(),
             modes: self.appearance.modes(),
             links: self.appearance.links(),
+            taken_as: self.appearance.taken_as(),
             ..SendArgs::default().options(session, end, source, filter, false)
         };
         let target = end.target.display.clone();

@@ -4,6 +4,7 @@ use super::CliError;
 use super::hosts::HostsArgs;
 use super::keeping::KeepingArgs;
 use super::metadata::MetadataArgs;
+use super::offering::KeptAsArgs;
 use crate::daemon::ModuleOptions;
 use clap::Args;
 use std::path::PathBuf;
@@ -24,14 +25,18 @@ pub(super) struct OfferArgs {
     pub(super) writing: WritingArgs,
     #[command(flatten)]
     pub(super) hosts: HostsArgs,
+    #[command(flatten)]
+    kept_as: KeptAsArgs,
 }
 
 impl OfferArgs {
     /// The module of this name at `path`.
     pub(super) fn module(&self, name: String, path: PathBuf) -> Result<ModuleOptions, CliError> {
+        let module = self.writing.module(name, path)?;
         Ok(ModuleOptions {
             hosts: self.hosts.hosts(),
-            ..self.writing.module(name, path)?
+            kept_as: self.kept_as.kept_as(module.kept_as)?,
+            ..module
         })
     }
 

@@ -26,8 +26,8 @@ pub mod web;
 
 pub use memory::Rested;
 pub use options::{
-    Backlog, Deletes, FailedEntry, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SendCounters,
-    SenderOptions, Silent, Summary, TargetOptions, verbs,
+    Backlog, Deletes, FailedEntry, KeptAs, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions,
+    SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
 };
 
 pub use quiet::Quiet;

@@ -7,7 +7,7 @@ use crate::engine::delta::Engine;
 use crate::engine::filter::{FileSet, Filter};
 use crate::engine::fuse::DeleteLimit;
 use crate::engine::hosts::Hosts;
-use crate::engine::links::LinkPolicy;
+use crate::engine::links::{FollowedLinks, LinkPolicy, LinkTexts};
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
@@ -43,6 +43,28 @@ pub struct ModuleOptions {
     pub inplace: bool,
     /// From where it may be reached.
     pub hosts: Hosts,
+    /// As what the tree is kept on the disk.
+    pub kept_as: KeptAs,
+}
+
+/// How a module keeps what it cannot, or shall not, have on the disk as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptAs {
+    /// Symbolic links have rsync's prefix in their text, so that none leads anywhere.
+    pub munged_links: bool,
+}
+
+impl ModuleOptions {
+    /// How its disk shows itself to senders.
+    pub fn view(&self) -> Arc<View> {
+        Arc::new(View {
+            texts: match self.kept_as.munged_links {
+                true => LinkTexts::Munged,
+                false => LinkTexts::Plain,
+            },
+            ..View::default()
+        })
+    }
 }
 
 /// How to run a receiver.
@@ -154,6 +176,8 @@ pub struct SenderOptions {
     pub filter: Filter,
     /// Which symbolic links are mirrored.
     pub links: LinkPolicy,
+    /// What of the tree is mirrored as something else than it is.
+    pub taken_as: TakenAs,
     /// How modes are changed on the way.
     pub modes: ModeChanges,
     /// What the target is told of users and groups.
@@ -174,8 +198,22 @@ impl SenderOptions {
         Arc::new(View {
             modes: self.modes.clone(),
             links: self.links,
+            follows: self.taken_as.followed_links,
+            texts: match self.taken_as.unmunged_links {
+                true => LinkTexts::Unmunged,
+                false => LinkTexts::Plain,
+            },
         })
     }
+}
+
+/// What of a source is mirrored as something else than the disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TakenAs {
+    /// Symbolic links that are mirrored as what they lead to.
+    pub followed_links: FollowedLinks,
+    /// Symbolic links lose rsync's prefix, if their text has it.
+    pub unmunged_links: bool,
 }
 
 /// A rhythm for files that are large: a change of one leaves this long after it was first seen, with all that came

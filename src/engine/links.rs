@@ -1,4 +1,67 @@
-//! Which symbolic links are mirrored.
+//! Which symbolic links are mirrored, and as what.
+
+/// What rsync puts in front of a link's text to make it lead nowhere (`SYMLINK_PREFIX` in its `rsync.h`).
+pub const MUNGED_PREFIX: &[u8] = b"/rsyncd-munged/";
+
+/// A link's text with the prefix in front of it.
+pub fn munged(text: &[u8]) -> Vec<u8> {
+    [MUNGED_PREFIX, text].concat()
+}
+
+/// A link's text without the prefix, if it has it and more than that.
+pub fn unmunged(text: &[u8]) -> Option<&[u8]> {
+    text.strip_prefix(MUNGED_PREFIX).filter(|rest| !rest.is_empty())
+}
+
+/// What the texts of links on the disk are to those that are mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkTexts {
+    /// The same.
+    #[default]
+    Plain,
+    /// Those that have rsync's prefix are mirrored without it (`--munge-links` of an end that sends).
+    Unmunged,
+    /// All have rsync's prefix in front, so that none leads anywhere (`--munge-links` of an end that receives).
+    Munged,
+}
+
+impl LinkTexts {
+    /// What is mirrored of a text on the disk. One that should have the prefix, and has not, is shown as one that no link can
+    /// have, and differs from what any sender has.
+    pub fn shown(self, mut text: Vec<u8>) -> Vec<u8> {
+        match (self, unmunged(&text)) {
+            (LinkTexts::Plain, _) | (LinkTexts::Unmunged, None) => text,
+            (LinkTexts::Unmunged | LinkTexts::Munged, Some(rest)) => rest.to_vec(),
+            (LinkTexts::Munged, None) => {
+                text.insert(0, 0);
+                text
+            }
+        }
+    }
+}
+
+/// Which symbolic links are taken for what they lead to. None are, unless asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FollowedLinks {
+    /// All (rsync's `--copy-links`).
+    pub all: bool,
+    /// Those that may lead out of the tree (rsync's `--copy-unsafe-links`).
+    pub leading_out: bool,
+    /// Those to directories (rsync's `--copy-dirlinks`).
+    pub to_directories: bool,
+}
+
+impl FollowedLinks {
+    /// Whether any may be.
+    pub fn any(self) -> bool {
+        self.all || self.leading_out || self.to_directories
+    }
+
+    /// Whether a link with this text is followed wherever it leads, if it stands in a directory so many levels below the root.
+    pub fn admits(self, text: &[u8], depth: usize) -> bool {
+        self.all || (self.leading_out && leads_out(text, depth))
+    }
+}
 
 /// What happens to symbolic links. They are mirrored as the text that they are, unless told otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +107,22 @@ fn leads_out(text: &[u8], depth: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_munged_as_rsync_does() {
+        let shown = |texts: LinkTexts, text: &str| texts.shown(text.as_bytes().to_vec());
+        assert_eq!(munged(b"../x"), b"/rsyncd-munged/../x");
+        for (text, unmunged, back) in [
+            ("/rsyncd-munged/../x", "../x", "../x"),
+            ("/rsyncd-munged//rsyncd-munged/x", "/rsyncd-munged/x", "/rsyncd-munged/x"),
+            ("/rsyncd-munged/", "/rsyncd-munged/", "\0/rsyncd-munged/"),
+            ("x", "x", "\0x"),
+        ] {
+            assert_eq!(shown(LinkTexts::Plain, text), text.as_bytes());
+            assert_eq!(shown(LinkTexts::Unmunged, text), unmunged.as_bytes());
+            assert_eq!(shown(LinkTexts::Munged, text), back.as_bytes());
+        }
+    }
 
     #[test]
     fn links_that_lead_out_are_those_of_rsync() {

@@ -2,6 +2,7 @@
 
 use super::error::{FsError, FsErrorKind, Result, shown};
 use super::litter::Litter;
+use super::follow::Above;
 use super::private::{displaced_from, is_private_name};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
@@ -27,6 +28,8 @@ pub struct Directory {
     pub(super) depth: usize,
     /// What could not be removed below the root.
     pub(super) litter: Arc<Litter>,
+    /// Itself and what it was opened below, where links are followed.
+    pub(super) trace: Option<Arc<Above>>,
 }
 
 /// What [`Directory::rename`] and [`Directory::hard_link`] do when the new name is taken.
@@ -71,6 +74,7 @@ impl Directory {
             view,
             depth,
             litter: Arc::default(),
+            trace: None,
         };
         // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
         directory.open_beneath(
@@ -131,8 +135,14 @@ impl Directory {
                 resolve,
             )
         };
-        let fd = without_atime(|extra| open(OPEN_DIRECTORY | extra))?;
+        let fd = match without_atime(|extra| open(OPEN_DIRECTORY | extra)) {
+            Err(error) if error.kind() == FsErrorKind::Substituted => {
+                self.open_followed(name, OPEN_DIRECTORY)?.ok_or(error)?
+            }
+            other => other?,
+        };
         Ok(Directory {
+            trace: self.trace_to(&fd, name)?,
             fd,
             shown: self.shown_name(name),
             view: self.view.clone(),
@@ -141,10 +151,10 @@ impl Directory {
         })
     }
 
-    /// What `name` is; `None` when nothing has that name. Never follows a link.
+    /// What `name` is; `None` when nothing has that name. Follows no link, unless the view of this tree says so.
     pub fn stat(&self, name: &Name) -> Result<Option<Stat>> {
         match stat_at(&self.fd, name.as_bytes()) {
-            Ok(stat) => Ok(Some(self.show_at(name, stat))),
+            Ok(stat) => self.show_at(name, stat).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed_at("look at", name)(errno)),
         }
@@ -154,7 +164,7 @@ impl Directory {
     pub fn read_link(&self, name: &Name) -> Result<Vec<u8>> {
         let text = self.link_text(name)?;
         match self.shows_link(&text) {
-            true => Ok(text),
+            true => Ok(self.shown_text(text)),
             // Another than when it was looked at.
             false => Err(FsError::substituted(
                 "read the link",
@@ -177,25 +187,36 @@ impl Directory {
     }
 
     /// Opens a regular file for reading, without touching its access time where that is permitted. Neither waits for
-    /// nor opens anything that is not a regular file.
+    /// nor opens anything that is not a regular file, or shown as one.
     pub fn open_file(&self, name: &Name) -> Result<(File, Stat)> {
         // Opening a device or a FIFO can have effects, so look first. RACE: somebody may put a FIFO here in between;
         // O_NONBLOCK keeps the open from waiting, and the look at the handle below refuses it.
         let before = stat_at(&self.fd, name.as_bytes()).map_err(self.failed_at("open", name))?;
-        self.expect_regular(name, &before)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = without_atime(|extra| {
-            self.open_beneath(
-                "open",
-                name.as_bytes(),
-                flags | extra,
-                Mode::empty(),
-                ResolveFlags::empty(),
-            )
-        })?;
+        let followed = match before.file_type {
+            FileType::Symlink => self.open_followed(name, flags)?,
+            _ => None,
+        };
+        let is_followed = followed.is_some();
+        let fd = match followed {
+            Some(fd) => fd,
+            None => {
+                self.expect_regular(name, &before)?;
+                without_atime(|extra| {
+                    self.open_beneath(
+                        "open",
+                        name.as_bytes(),
+                        flags | extra,
+                        Mode::empty(),
+                        ResolveFlags::empty(),
+                    )
+                })?
+            }
+        };
         let stat = stat_handle(&fd).map_err(self.failed_at("look at", name))?;
         self.expect_regular(name, &stat)?;
-        Ok((File::from(fd), self.show(stat)))
+        let shown = self.show(stat);
+        Ok((File::from(fd), Stat { is_followed, ..shown }))
     }
 
     fn expect_regular(&self, name: &Name, stat: &Stat) -> Result<()> {
@@ -373,6 +394,7 @@ impl Directory {
             view: self.view.clone(),
             depth: self.depth,
             litter: self.litter.clone(),
+            trace: self.trace.clone(),
         })
     }
 
@@ -401,6 +423,7 @@ impl Directory {
             view,
             depth,
             litter: Arc::default(),
+            trace: None,
         })
     }
 
@@ -465,7 +488,7 @@ impl AsFd for Directory {
 }
 
 /// Opens with `O_NOATIME`, and without where only the owner may.
-fn without_atime(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
+pub(super) fn without_atime(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
     match open(OFlags::NOATIME) {
         Err(error) if error.errno() == Errno::PERM => open(OFlags::empty()),
         other => other,

@@ -17,7 +17,8 @@ impl Directory {
     pub fn make_symlink(&self, target: &[u8], name: &Name, wanted: &Metadata<'_>) -> Result<Applied> {
         const OPERATION: &str = "create the symbolic link";
         let aside = private_name();
-        rustix::fs::symlinkat(target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
+        let target = self.text_on_disk(target);
+        rustix::fs::symlinkat(&*target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
             let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;

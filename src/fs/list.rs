@@ -45,10 +45,10 @@ impl Directory {
         listing.entries.reserve_exact(names.len());
         for name in names {
             match stat_at(self, name.as_bytes()) {
-                Ok(stat) => {
-                    let stat = self.show_at(&name, stat);
-                    listing.entries.push((name, stat));
-                }
+                Ok(stat) => match self.show_at(&name, stat) {
+                    Ok(stat) => listing.entries.push((name, stat)),
+                    Err(error) => listing.problems.push((name.as_bytes().to_vec(), error)),
+                },
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let error = self.failed_at("look at", &name)(errno);

@@ -4,7 +4,8 @@
 //!
 //! - **Below the root, or not at all.** A [`Directory`] is a handle. Everything happens by one [`Name`] relative to a
 //!   handle; no call here follows a symbolic link below the root, whoever plants it and whenever. The one exception is
-//!   the path given to [`Directory::open_root`] and [`TreeLock::acquire`], which the administrator chose.
+//!   the path given to [`Directory::open_root`] and [`TreeLock::acquire`], which the administrator chose; and a tree that is
+//!   read by a [`View`] which says that links are followed.
 //! - **Old or new, never between.** Content and link texts appear under a name only by one `linkat` or one `rename`
 //!   ([`Staged::publish`], [`Directory::make_symlink`], [`Directory::hard_link`]), after they are complete.
 //! - **Never wider than both.** While owner and mode change, nobody may do what neither the old nor the new attributes
@@ -27,6 +28,7 @@ mod copy;
 mod descriptors;
 mod directory;
 mod error;
+mod follow;
 mod holes;
 mod inplace;
 mod link;
@@ -54,6 +56,7 @@ pub use boot::boot_id;
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode, Swept};
 pub use error::{FsError, FsErrorKind, Result};
+pub use follow::Hop;
 pub use holes::Holes;
 pub use inplace::InPlace;
 pub use list::Listing;

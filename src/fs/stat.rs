@@ -1,5 +1,6 @@
 //! What stat says about an object.
 
+use super::follow::{CIRCLE, NOWHERE};
 use driftless_protocol::entry::{Attributes, Kind, ObjectId, Special, Timestamp};
 use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
@@ -53,6 +54,8 @@ pub struct Stat {
     pub links: u32,
     /// By what it is recognised here.
     pub stamp: Stamp,
+    /// A symbolic link stands there, and this is what it leads to, or that it leads nowhere.
+    pub is_followed: bool,
 }
 
 impl FileType {
@@ -64,6 +67,15 @@ impl FileType {
             FileType::Symlink => Some(Kind::Symlink),
             FileType::Special(special) => Some(special.kind()),
             FileType::Other(_) => None,
+        }
+    }
+
+    /// Why what a link leads to is not mirrored in its place, if that is so.
+    pub fn unfollowable(self) -> Option<&'static str> {
+        match self {
+            NOWHERE => Some("the link leads nowhere"),
+            CIRCLE => Some("the directory would contain itself"),
+            _ => None,
         }
     }
 
@@ -181,6 +193,7 @@ impl Stat {
                 mtime,
                 size,
             },
+            is_followed: false,
         }
     }
 }

@@ -50,11 +50,20 @@ impl Staged {
 impl Directory {
     /// The extended attributes of `name`, of these classes. None where the file system has none.
     pub fn xattrs(&self, name: &Name, classes: XattrClasses) -> Result<FoundXattrs> {
+        if let Some(fd) = self.open_followed_path(name)? {
+            let found = read_all(&Target::Handle(Handle::Path(fd.as_fd())), classes)
+                .map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
+            return self.as_shown(name, found);
+        }
         let mut path = proc_path(self).into_bytes();
         path.push(b'/');
         path.extend_from_slice(name.as_bytes());
         let found = read_all(&Target::Name(&path), classes)
             .map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
+        self.as_shown(name, found)
+    }
+
+    fn as_shown(&self, name: &Name, found: FoundXattrs) -> Result<FoundXattrs> {
         match &self.view {
             Some(view) if !found.xattrs.is_empty() => {
                 let shown = self

@@ -58,6 +58,7 @@ impl Bench {
                 preallocate: false,
                 hosts: Default::default(),
                 inplace: false,
+                kept_as: driftless::daemon::KeptAs::default(),
             });
         }
         change(&pair, &mut options);

@@ -15,8 +15,8 @@ use driftless::daemon::home::Home;
 use driftless::daemon::keeping::Keeping;
 use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{
-    DaemonError, Deletes, Gate, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions,
-    Silent, Stop, Summary, TargetOptions, Turns, WatchOptions, sender,
+    DaemonError, Deletes, Gate, KeptAs, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions,
+    SenderOptions, Silent, Stop, Summary, TakenAs, TargetOptions, Turns, WatchOptions, sender,
 };
 use driftless::engine::compare::Compare;
 use driftless::engine::delta::Engine;
@@ -76,6 +76,8 @@ pub struct Pair {
     pub owners: OwnerRules,
     pub modes: ModeChanges,
     pub links: LinkPolicy,
+    pub taken_as: TakenAs,
+    pub kept_as: KeptAs,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
     /// What the receiver does with what it replaces and deletes.
@@ -126,6 +128,8 @@ impl Pair {
             owners: OwnerRules::default(),
             modes: ModeChanges::default(),
             links: LinkPolicy::All,
+            taken_as: TakenAs::default(),
+            kept_as: KeptAs::default(),
             xattrs: XattrClasses::USUAL,
             keeping: Keeping::default(),
             sparing: Sparing::default(),
@@ -162,6 +166,7 @@ impl Pair {
                 preallocate: self.preallocate,
                 inplace: self.inplace,
                 hosts: self.hosts.clone(),
+                kept_as: self.kept_as,
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],
@@ -208,6 +213,7 @@ impl Pair {
             accept_root: self.accept_root,
             filter: self.filter.clone(),
             links: self.links,
+            taken_as: self.taken_as,
             modes: self.modes.clone(),
             owners: self.owners.clone(),
             sparing: self.sparing,

@@ -795,7 +795,7 @@ fn open_replica(
 ) -> Result<Replica, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
-    let root = walk_path(root, path, true)?;
+    let root = walk_path(root.with_view(module.view()), path, true)?;
     let place = place_of(module, path);
     let home = options.home.module_dir(&module.name, path);
     upstream::forget(&home);

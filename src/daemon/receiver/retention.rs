@@ -121,6 +121,7 @@ mod tests {
             preallocate: false,
             inplace: false,
             hosts: Default::default(),
+            kept_as: Default::default(),
         };
         retention.add(&module(OldVersions::Discard), &root);
         assert_eq!(retention.expire(1_000_000), None);

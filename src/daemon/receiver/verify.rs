@@ -22,8 +22,9 @@ pub fn serve(
     open: &Open,
 ) -> Result<(), Refusal> {
     let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
-    let top =
-        Directory::open_root(&module.path).map_err(|error| unable(DaemonError::failed(error.to_string())))?;
+    let top = Directory::open_root(&module.path)
+        .map_err(|error| unable(DaemonError::failed(error.to_string())))?
+        .with_view(module.view());
     let taken = rights::carried(module, rights);
     let holds = top.holds_xattrs(taken.xattrs);
     // Of a path that is missing, a survey says so; the directory above has the same file system, most often.

@@ -629,8 +629,11 @@ fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
         match context.events.try_recv() {
             Ok(event) => {
                 tracing::trace!(?event, "told");
-                context.source.touched.note(&event);
-                context.pending.handle_event(now, &event);
+                let told = context.source.told_behind(&event);
+                for event in told.as_ref().map_or(std::slice::from_ref(&event), Vec::as_slice) {
+                    context.source.touched.note(event);
+                    context.pending.handle_event(now, event);
+                }
             }
             Err(TryRecvError::Empty) => {
                 context.barriers.handle_flushed(&flushed);

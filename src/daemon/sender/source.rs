@@ -7,6 +7,7 @@ mod acl_owners;
 mod carrying;
 mod links;
 mod listing;
+mod lookouts;
 mod mounts;
 mod rules;
 
@@ -19,7 +20,7 @@ use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::cheap_digest;
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::engine::compare::Compare;
-use crate::fs::{Directory, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
+use crate::fs::{Directory, FileType, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
     root_place,
@@ -29,6 +30,7 @@ use acl_owners::AclOwners;
 use crossbeam_channel::Receiver;
 use driftless_protocol::message::{Place, Sparing};
 use driftless_protocol::{Kind, Name, ObjectId, RelPath, XattrClasses};
+use lookouts::Lookouts;
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -116,6 +118,8 @@ pub struct Source {
     handles_max: usize,
     /// Files with several names, by device and inode: a write through one name raises no event at the others.
     linked: HashMap<(u64, u64), BTreeSet<ObjectId>>,
+    /// What links lead to that are followed.
+    lookouts: Lookouts,
 }
 
 /// A look in progress: objects whose names were not found where the catalog has them.
@@ -125,6 +129,8 @@ struct Look {
     orphans: Vec<ObjectId>,
     /// Other names of files that changed.
     linked: Vec<ObjectId>,
+    /// Where links are that led by way of a directory that is gone from the tree.
+    behind: Vec<Place>,
     /// Objects with several names of which one changed, by device and inode.
     groups: BTreeSet<(u64, u64)>,
     /// Directories that have to be listed, and walked unless they are among the next. The last goes first, and each is
@@ -229,6 +235,7 @@ impl Source {
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             linked: HashMap::new(),
+            lookouts: Lookouts::default(),
         })
     }
 
@@ -548,10 +555,16 @@ impl Source {
             if entry.kind == Kind::Directory {
                 watcher.unwatch(entry.object);
                 self.handles.remove(&entry.object);
+                self.lookouts.drop_directory(entry.object, look);
                 if let Some(rules) = &mut self.rules {
                     rules.drop_directory(entry.object);
                 }
             }
+        }
+        // The top one may have led nowhere for a moment only: its link is still there then.
+        let inner = gone.iter().skip(1);
+        for outpost in inner.flat_map(|entry| self.lookouts.forget(&entry.place)) {
+            watcher.unwatch(outpost);
         }
         drop(watcher);
         // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record.
@@ -682,6 +695,10 @@ impl Source {
             }
             Ok(None) => {
                 look.orphans.extend(t.lookup(directory, name)?);
+                self.forget_link(&Place {
+                    directory,
+                    name: name.clone(),
+                });
                 Ok(())
             }
             Err(error) => {
@@ -732,6 +749,9 @@ impl Source {
                 self.look_at(t, entry.place.directory, &entry.place.name, look)?;
             }
         }
+        while let Some(place) = look.behind.pop() {
+            self.look_at(t, place.directory, &place.name, look)?;
+        }
         Ok(())
     }
 
@@ -764,6 +784,8 @@ impl Source {
         look: &mut Look,
     ) -> Result<(), StoreError> {
         look.found.entries += 1;
+        let watched = self.look_behind(handle, directory, &name, stat);
+        let stat = watched.as_ref().unwrap_or(stat);
         let mut old = match t.lookup(directory, &name)? {
             Some(object) => t.get(object)?,
             None => None,
@@ -777,6 +799,11 @@ impl Source {
             && self.is_unmounted(t, old, handle, Some(&stat.stamp))?
         {
             return Ok(());
+        }
+        if let Some(old) = old
+            .as_ref()
+            .filter(|old| old.kind == Kind::Directory && stat.file_type == FileType::Directory) {
+            self.lookouts.note_followed(old.object, stat.is_followed);
         }
         let Some(kind) = self.kind_of(stat) else {
             look.found.skipped += 1;
@@ -865,6 +892,9 @@ impl Source {
             },
         };
         self.refresh(&mut entry, handle, stat, only_renamed);
+        if kind == Kind::Directory && stat.is_followed {
+            self.lookouts.note_followed(entry.object, true);
+        }
         entry.sequence = t.next_sequence()?;
         look.found.changed += 1;
         tracing::trace!(
@@ -1030,7 +1060,8 @@ impl Source {
         name: &Name,
         stat: &Stat,
     ) -> Result<(), StoreError> {
-        if stat.file_type != crate::fs::FileType::Directory || stat.stamp.device == device {
+        let is_mount = stat.file_type == crate::fs::FileType::Directory && stat.stamp.device != device;
+        if !is_mount || stat.is_followed {
             return Ok(());
         }
         let place = Place {
@@ -1064,6 +1095,9 @@ impl Source {
                             self.admission(&standing, &entry.place.name, &stat) != Admission::Out
                         }
                         Ok(found) => {
+                            if found.is_none() {
+                                self.forget_link(&entry.place);
+                            }
                             self.is_unmounted(t, &entry, &handle, found.as_ref().map(|stat| &stat.stamp))?
                         }
                         // Not knowing is no reason to delete.

@@ -160,6 +160,7 @@ impl Far {
             return Ok(Self::new(Side::Missing, can.common(takes), None, &options.owners));
         }
         let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
+        let root = root.with_view(module.view());
         let carried = can.common(Carried {
             xattrs: root.holds_xattrs(takes.xattrs),
             ..takes

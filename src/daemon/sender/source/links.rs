@@ -9,7 +9,11 @@ impl Source {
     /// Ends a look: with what is gone, and with what else was written through names that are gone.
     pub(super) fn settle(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
         // Each round buries something, so this ends. At another name of a file a new directory may stand by now.
-        while !look.orphans.is_empty() || !look.linked.is_empty() || !look.enter.is_empty() {
+        while !(look.orphans.is_empty()
+            && look.linked.is_empty()
+            && look.behind.is_empty()
+            && look.enter.is_empty())
+        {
             self.settle_orphans(t, look)?;
             self.look_at_linked(t, look)?;
             self.enter_directories(t, look)?;

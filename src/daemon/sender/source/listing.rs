@@ -102,6 +102,7 @@ impl Source {
         {
             return Ok(());
         }
+        self.note_directory(directory, &stat);
         self.see_itself(t, directory, &stat, look)?;
         let device = stat.stamp.device;
         // If it is also one that came from elsewhere, it is entered twice, and the other time walks below it.
@@ -169,7 +170,9 @@ impl Source {
     /// walk, nearly all of a tree.
     fn is_plainly_unchanged(&self, known: &Entry, stat: &Stat) -> bool {
         let is_plain = known.kind != Kind::Directory && stat.links == 1 && known.flags & flags::HIDES == 0;
+        // What a link leads to that is followed is watched, whether it changed or not.
         is_plain
+            && !stat.is_followed
             && self.kind_of(stat) == Some(known.kind)
             && is_unchanged(known, stat)
             && (known.kind != Kind::File || !self.touched.was_written(&known.place))

@@ -5,7 +5,7 @@
 //! sight: nothing is deleted for it. A bind mount from the same file system cannot be told from any other directory.
 
 use super::{Source, stamp_of};
-use crate::fs::{Directory, Stamp};
+use crate::fs::{Directory, FileType, Stamp};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, Name};
 
@@ -26,6 +26,15 @@ impl Source {
         let (Some(known), Some(above)) = (stamp_of(entry), above.as_ref().and_then(stamp_of)) else {
             return Ok(false);
         };
+        if self.lookouts.is_followed(entry.object) {
+            let is_out_of_sight = known.device != above.device
+                && catalog.has_children(entry.object)?
+                && leads_to_nothing(parent, &entry.place.name);
+            return match is_out_of_sight {
+                true => self.note_unmounted(catalog, entry).map(|()| true),
+                false => Ok(false),
+            };
+        }
         let was_mounted = known.device != above.device;
         let is_same = now.is_some_and(|now| now.same_object(&known));
         if !was_mounted || is_same || !catalog.has_children(entry.object)? {
@@ -39,6 +48,12 @@ impl Source {
         {
             return Ok(false);
         }
+        self.note_unmounted(catalog, entry)?;
+        Ok(true)
+    }
+
+    /// Tells it once.
+    fn note_unmounted(&mut self, catalog: &impl CatalogRead, entry: &Entry) -> Result<(), StoreError> {
         if self.unmounted.insert(entry.object) {
             let names = catalog.path_of(entry.object)?.unwrap_or_default();
             let path = names.iter().map(Name::to_string).collect::<Vec<_>>().join("/");
@@ -47,7 +62,7 @@ impl Source {
                  removed for good, run once with --accept-root"
             ));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A file system has another device number than at the last look, as after a restart of the machine or when it was
@@ -84,6 +99,19 @@ impl Source {
     /// Whether the handle of a directory may be kept: on another file system it would keep that from being unmounted.
     pub(super) fn may_keep(&self, stamp: Option<Stamp>) -> bool {
         stamp.is_none_or(|stamp| stamp.device == self.device)
+    }
+}
+
+/// Whether a link is there that leads nowhere, or to an empty directory, as one does that led into a file system which is not
+/// mounted any more.
+fn leads_to_nothing(parent: &Directory, link: &Name) -> bool {
+    let is_empty = |directory: Directory| directory.list().is_ok_and(|listing| listing.entries.is_empty());
+    match parent.stat(link) {
+        Ok(Some(stat)) if stat.is_followed => {
+            stat.file_type != FileType::Directory || parent.open_dir(link).is_ok_and(is_empty)
+        }
+        Ok(_) => false,
+        Err(_) => true,
     }
 }
 

@@ -66,6 +66,7 @@ impl Bench {
             gives_up: false,
             accept_root: false,
             links: Default::default(),
+            taken_as: Default::default(),
             modes: Default::default(),
             owners: Default::default(),
             link: LinkOptions::default(),
