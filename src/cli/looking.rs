@@ -11,15 +11,18 @@ use crate::daemon::home::Home;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::survey::{self, FarEnd, Kinds, SurveyReport, Totals};
 use crate::daemon::{
-    Backlog, DaemonError, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary, TargetOptions,
-    verbs,
+    Backlog, DaemonError, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary, verbs,
 };
 use crate::engine::itemize::{Change, Item};
+use crate::engine::out_format::{Facts, OutFormat};
 use clap::Args;
 use driftless_protocol::RelPath;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Flags that say what is shown of changes. They are for who looks on, so a daemon's configuration has none of them.
@@ -32,6 +35,11 @@ pub(super) struct LookingArgs {
     /// Tell each change in the letters of rsync: `>f.st...... path`
     #[arg(short = 'i', long)]
     itemize_changes: bool,
+    /// Tell each change in this form, with rsync's escapes: `%i` its letters, `%n` the path, `%L` where a link leads, `%l` the
+    /// length, `%M` the time of modification, `%B` the permissions, `%U` and `%G` owner and group, `%o` send or del., `%f` the
+    /// path with that of the source, `%t` the time now, `%p` the number of this process
+    #[arg(long, value_name = "FORMAT", value_parser = OutFormat::from_str)]
+    out_format: Option<OutFormat>,
     /// Tell numbers at the end
     #[arg(long)]
     stats: bool,
@@ -45,15 +53,27 @@ impl LookingArgs {
 
     /// What a run changes is compared before, to be told.
     fn tells_items(&self) -> bool {
-        self.itemize_changes || self.stats
+        self.itemizes() || self.stats
+    }
+
+    /// Each change is told.
+    fn itemizes(&self) -> bool {
+        self.itemize_changes || self.out_format.is_some()
+    }
+
+    fn teller(&self, options: &SenderOptions, end: FarEnd<'_>, style: Style) -> Result<Teller, CliError> {
+        if style.json && self.out_format.is_some() {
+            return Err(CliError::usage("--out-format is for text, --json for programs (leave one out)"));
+        }
+        Ok(Teller::new(options, end, style, self.out_format.clone()))
     }
 
     /// Refuses what only a run that ends can tell.
     pub(super) fn check_following(&self) -> Result<(), CliError> {
-        if !self.stats && (self.dry_run || !self.itemize_changes) {
+        if !self.stats && (self.dry_run || !self.itemizes()) {
             return Ok(());
         }
-        let text = "--itemize-changes and --stats are for a run that ends (use them with `seed` or `mirror --once`; -v tells \
+        let text = "--itemize-changes, --out-format and --stats are for a run that ends (use them with `seed` or `mirror --once`; -v tells \
                     each change that is applied, and -n -i what would be)";
         Err(CliError::usage(text))
     }
@@ -65,7 +85,7 @@ impl LookingArgs {
         end: FarEnd<'_>,
         style: Style,
     ) -> Result<u8, CliError> {
-        let teller = Teller::new(&options.target, end, style);
+        let teller = self.teller(options, end, style)?;
         let report = survey::run(options, end, &mut |item| teller.tell(&item))?;
         self.tell_report(&teller, &report);
         if self.stats {
@@ -88,7 +108,7 @@ impl LookingArgs {
         end: FarEnd<'_>,
         style: Style,
     ) -> Result<u8, CliError> {
-        let teller = Teller::new(&options.target, end, style);
+        let teller = self.teller(options, end, style)?;
         // What is known of the source by what was sent is not to be touched.
         let scratch = Scratch::new(session, options)?;
         let watching = SenderOptions {
@@ -143,11 +163,12 @@ impl LookingArgs {
         if !self.tells_items() {
             return Ok(None);
         }
+        let teller = self.teller(options, end, style)?;
         let mut items = Vec::new();
         let report = survey::run(options, end, &mut |item| items.push(item))?;
         let plan = Plan {
-            teller: Teller::new(&options.target, end, style),
-            tells_items: self.itemize_changes,
+            teller,
+            tells_items: self.itemizes(),
             tells_stats: self.stats,
             totals: report.totals,
             items: Mutex::new(items.into_iter().map(Some).collect()),
@@ -184,15 +205,37 @@ struct Teller {
     target: String,
     is_remote: bool,
     style: Style,
+    format: Option<OutFormat>,
+    source: String,
 }
 
 impl Teller {
-    fn new(target: &TargetOptions, end: FarEnd<'_>, style: Style) -> Teller {
+    fn new(options: &SenderOptions, end: FarEnd<'_>, style: Style, format: Option<OutFormat>) -> Teller {
         Teller {
-            target: target.display.clone(),
+            target: options.target.display.clone(),
             is_remote: matches!(end, FarEnd::Target(_)),
             style,
+            format,
+            source: escaped(&options.source),
         }
+    }
+
+    fn line(&self, item: &Item) -> String {
+        let Some(format) = &self.format else {
+            return item.line(self.is_remote);
+        };
+        let zone = TimeZone::system();
+        let time = |time: driftless_protocol::Timestamp| written(time, &zone);
+        format.line(
+            item,
+            &Facts {
+                is_remote: self.is_remote,
+                source: &self.source,
+                process: std::process::id(),
+                now: &Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string(),
+                time: &time,
+            },
+        )
     }
 
     fn tell(&self, item: &Item) {
@@ -204,8 +247,8 @@ impl Teller {
     fn item(&self, item: &Item) -> String {
         if !self.style.json {
             return match self.style.name_target {
-                true => format!("{}: {}", self.target, item.line(self.is_remote)),
-                false => item.line(self.is_remote),
+                true => format!("{}: {}", self.target, self.line(item)),
+                false => self.line(item),
             };
         }
         let mut event = json!({"version": STATUS_VERSION, "event": "item", "target": self.target,
@@ -287,6 +330,17 @@ fn kinds(kinds: &Kinds) -> String {
     match parts.is_empty() {
         true => "0".to_owned(),
         false => format!("{} ({})", kinds.all(), parts.join(", ")),
+    }
+}
+
+/// A time of modification as rsync writes it; in seconds if it is further off than calendars go.
+fn written(time: driftless_protocol::Timestamp, zone: &TimeZone) -> String {
+    match Timestamp::from_second(time.seconds()) {
+        Ok(moment) => moment
+            .to_zoned(zone.clone())
+            .strftime("%Y/%m/%d-%H:%M:%S")
+            .to_string(),
+        Err(_) => time.seconds().to_string(),
     }
 }
 
@@ -465,6 +519,9 @@ mod tests {
         assert!(parsed(&["--stats"]).unwrap().check_following().is_err());
         assert!(parsed(&["-n", "--stats"]).unwrap().check_following().is_err());
         assert!(parsed(&["-n", "-i"]).unwrap().check_following().is_ok());
+        assert!(parsed(&["--out-format=%n"]).unwrap().check_following().is_err());
+        assert!(parsed(&["-n", "--out-format=%n"]).unwrap().check_following().is_ok());
+        assert!(parsed(&["--out-format=%Z"]).is_err());
         assert!(parsed(&[]).unwrap().check_following().is_ok());
     }
 

@@ -190,15 +190,8 @@ impl<'a> Survey<'a> {
             self.far
                 .ask_ahead(soon.map(|job| &job.path), self.reads_contents())?;
         }
-        for (path, kind) in self.links.unshared() {
-            let change = Change::Unlink(Differences::default());
-            let bytes = 0;
-            self.emit(Item {
-                path,
-                kind,
-                bytes,
-                change,
-            });
+        for item in self.links.unshared() {
+            self.emit(item);
         }
         Ok(())
     }
@@ -245,6 +238,8 @@ impl<'a> Survey<'a> {
             path: Vec::new(),
             kind: Kind::Directory,
             bytes: 0,
+            length: 0,
+            attributes: stat.attributes,
             change: Change::Update(differences),
         }))
     }
@@ -418,6 +413,8 @@ impl<'a> Survey<'a> {
             path: bytes,
             kind,
             bytes: if kind == Kind::File { stat.size } else { 0 },
+            length: stat.size,
+            attributes: stat.attributes,
             change,
         };
         let is_news = match &item.change {

@@ -96,6 +96,10 @@ pub struct Item {
     pub kind: Kind,
     /// Size in bytes of a file that is to be there; 0 for all else.
     pub bytes: u64,
+    /// Size in bytes of a file, or of the text of a link; 0 for all else.
+    pub length: u64,
+    /// What it has in the source; nothing for what is to go.
+    pub attributes: Attributes,
     /// What is to happen.
     pub change: Change,
 }
@@ -261,6 +265,8 @@ mod tests {
             path: b"x".to_vec(),
             kind: ours.kind,
             bytes: 0,
+            length: 0,
+            attributes: ours.attributes,
             change,
         };
         item.letters(false)
@@ -334,6 +340,8 @@ mod tests {
             path: path.to_vec(),
             kind,
             bytes: 0,
+            length: 0,
+            attributes: Attributes::default(),
             change,
         };
         let none = Differences::default();

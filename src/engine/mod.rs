@@ -12,6 +12,7 @@ pub mod links;
 pub mod mode;
 pub mod numbers;
 pub mod order;
+pub mod out_format;
 pub mod owners;
 pub mod pending;
 pub mod rangesum;

@@ -9,6 +9,7 @@ mod compare;
 mod dry_run;
 mod keeping;
 mod live;
+mod out_format;
 mod pairs;
 mod rsync;
 

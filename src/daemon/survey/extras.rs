@@ -5,7 +5,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::sender::{Fate, Standing, fate_by};
 use crate::engine::itemize::{Change, Item};
 use driftless_protocol::message::Row;
-use driftless_protocol::{Kind, Name, RelPath, XattrClasses};
+use driftless_protocol::{Attributes, Kind, Name, RelPath, XattrClasses};
 
 /// What becomes of an entry that only the target has, and of what is in it.
 #[derive(Debug, Default)]
@@ -119,6 +119,8 @@ impl Survey<'_> {
                     path: node.path.to_bytes(),
                     kind: node.kind,
                     bytes: 0,
+                    length: 0,
+                    attributes: Attributes::default(),
                     change: Change::Delete,
                 });
                 continue;

@@ -1,10 +1,10 @@
 //! Which names are of one object here and there.
 
 use super::ALONE;
-use crate::engine::itemize::{Change, Differences};
+use crate::engine::itemize::{Change, Differences, Item};
 use crate::fs::{FileType, Stat};
 use driftless_protocol::message::Row;
-use driftless_protocol::{Kind, ObjectId};
+use driftless_protocol::{Attributes, Kind, ObjectId};
 use std::collections::HashMap;
 
 /// Objects with several names, as far as they were met.
@@ -21,6 +21,8 @@ struct Group {
     /// The first name.
     first: Vec<u8>,
     kind: Kind,
+    length: u64,
+    attributes: Attributes,
     /// The target's object that the first name has there and keeps.
     there: Option<ObjectId>,
     /// The first name was told of.
@@ -70,6 +72,8 @@ impl Links {
             Group {
                 first: path.to_vec(),
                 kind: stat.file_type.kind().unwrap_or(Kind::File),
+                length: stat.size,
+                attributes: stat.attributes,
                 there: keeps.then_some(shared),
                 is_told,
                 names: 1,
@@ -82,11 +86,19 @@ impl Links {
     }
 
     /// Names that turned out to be the only ones of their object in the tree, and share one on the target.
-    pub(super) fn unshared(&mut self) -> Vec<(Vec<u8>, Kind)> {
+    pub(super) fn unshared(&mut self) -> Vec<Item> {
         let alone = |group: &&Group| group.names == 1 && group.there.is_some() && !group.is_told;
         let found = self.groups.values().filter(alone);
-        let mut found: Vec<_> = found.map(|group| (group.first.clone(), group.kind)).collect();
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let item = |group: &Group| Item {
+            path: group.first.clone(),
+            kind: group.kind,
+            bytes: 0,
+            length: group.length,
+            attributes: group.attributes,
+            change: Change::Unlink(Differences::default()),
+        };
+        let mut found: Vec<_> = found.map(item).collect();
+        found.sort_by(|a, b| a.path.cmp(&b.path));
         found
     }
 }
