@@ -1,7 +1,7 @@
 //! As what the tree appears on the target (owners, permissions, links): options of the end that sends, with rsync's names
 //! and syntax.
 
-use crate::daemon::TakenAs;
+use crate::daemon::{KeptAs, TakenAs};
 use crate::engine::links::{FollowedLinks, LinkPolicy};
 use crate::engine::mode::{ModeChanges, ModeError};
 use crate::engine::owners::{OwnerRules, OwnerRulesError};
@@ -46,6 +46,10 @@ pub(super) struct AppearanceArgs {
     /// Take the prefix /rsyncd-munged/ from symbolic links that have it, as a receiving end put it there
     #[arg(long)]
     munge_links: bool,
+    /// Read owners, modes, devices, links and attributes as `receive --fake-super` or rsync's --fake-super keep them. To a
+    /// directory on this machine, keep them so there, too, as rsync does
+    #[arg(long)]
+    fake_super: bool,
 }
 
 impl AppearanceArgs {
@@ -67,6 +71,15 @@ impl AppearanceArgs {
                 to_directories: self.copy_dirlinks,
             },
             unmunged_links: self.munge_links,
+            fake_super: self.fake_super,
+        }
+    }
+
+    /// How a directory on this machine keeps the tree.
+    pub(super) fn kept_as(&self) -> KeptAs {
+        KeptAs {
+            fake_super: self.fake_super,
+            ..KeptAs::default()
         }
     }
 

@@ -15,7 +15,7 @@ use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
-    DaemonError, Deletes, Gate, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
+    DaemonError, Deletes, Gate, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
     Turns, WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
@@ -154,6 +154,11 @@ impl SendArgs {
             connect_timeout: self.contimeout.map_or(link.connect_timeout, Duration::from_secs),
             ..link
         }
+    }
+
+    /// How a directory on this machine keeps the tree.
+    pub(super) fn kept_as(&self) -> KeptAs {
+        self.appearance.kept_as()
     }
 
     /// Whether the flags can be meant together.
@@ -485,15 +490,17 @@ impl LocalEnd {
         path: &Path,
         link: &LinkOptions,
         writing: &WritingArgs,
+        kept_as: KeptAs,
     ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
         let link = local_link(link, sender.fingerprint());
         let module = local_module(path);
+        let offered = writing.module(module.clone(), path.to_owned())?;
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
-            modules: vec![writing.module(module.clone(), path.to_owned())?],
+            modules: vec![ModuleOptions { kept_as, ..offered }],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions {

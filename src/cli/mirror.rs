@@ -14,7 +14,7 @@ use super::writing::WritingArgs;
 use super::{CliError, INTERRUPTED, TIMED_OUT};
 use crate::daemon::status::StatusBoard;
 use crate::daemon::survey::FarEnd;
-use crate::daemon::{DaemonError, SenderOptions, Summary};
+use crate::daemon::{DaemonError, ModuleOptions, SenderOptions, Summary};
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
@@ -92,7 +92,10 @@ impl MirrorArgs {
             Destination::Directory(path) => {
                 let place = locate(&source, &path)?;
                 let target = local_target(&place.path, session.identity.fingerprint(), 0);
-                let module = self.writing.module(target.module.clone(), place.path.clone())?;
+                let module = ModuleOptions {
+                    kept_as: self.send.kept_as(),
+                    ..self.writing.module(target.module.clone(), place.path.clone())?
+                };
                 let end = End {
                     identity: &session.identity,
                     target: &target,
@@ -103,7 +106,7 @@ impl MirrorArgs {
                     return self.preview(&session, end, far, &what);
                 };
                 place.make()?;
-                let local = LocalEnd::start(&session, &place.path, &link, &self.writing)?;
+                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, module.kept_as)?;
                 let ended = self.follow(&session, local.end(), &what, plan.as_ref());
                 local.stop();
                 ended.tell(&session, far, &what, plan.as_ref())

@@ -14,6 +14,10 @@ pub(super) struct KeptAsArgs {
     /// Put /rsyncd-munged/ in front of the text of every symbolic link, so that none leads anywhere here
     #[arg(long)]
     munge_links: bool,
+    /// Keep what this process may not set (owners, set-id bits, devices, ACLs and attributes of other namespaces) in user.*
+    /// attributes, as rsync's --fake-super does; needs no root
+    #[arg(long)]
+    fake_super: bool,
 }
 
 impl KeptAsArgs {
@@ -26,6 +30,7 @@ impl KeptAsArgs {
         }
         Ok(KeptAs {
             munged_links: self.munge_links,
+            fake_super: self.fake_super,
             ..kept_as
         })
     }

@@ -59,7 +59,7 @@ impl VerifyArgs {
                     keeping: self.keeping.clone(),
                     ..WritingArgs::default()
                 };
-                let local = LocalEnd::start(&session, &path, &link, &writing)?;
+                let local = LocalEnd::start(&session, &path, &link, &writing, self.appearance.kept_as())?;
                 let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status

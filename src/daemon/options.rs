@@ -11,7 +11,7 @@ use crate::engine::links::{FollowedLinks, LinkPolicy, LinkTexts};
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
-use crate::fs::View;
+use crate::fs::{FakeSuper, View};
 use crate::net::LinkOptions;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
@@ -52,6 +52,8 @@ pub struct ModuleOptions {
 pub struct KeptAs {
     /// Symbolic links have rsync's prefix in their text, so that none leads anywhere.
     pub munged_links: bool,
+    /// What this process may not set is in attributes, as with rsync's `--fake-super`.
+    pub fake_super: bool,
 }
 
 impl ModuleOptions {
@@ -61,6 +63,10 @@ impl ModuleOptions {
             texts: match self.kept_as.munged_links {
                 true => LinkTexts::Munged,
                 false => LinkTexts::Plain,
+            },
+            fake_super: match self.kept_as.fake_super {
+                true => FakeSuper::Kept,
+                false => FakeSuper::Off,
             },
             ..View::default()
         })
@@ -203,6 +209,10 @@ impl SenderOptions {
                 true => LinkTexts::Unmunged,
                 false => LinkTexts::Plain,
             },
+            fake_super: match self.taken_as.fake_super {
+                true => FakeSuper::Read,
+                false => FakeSuper::Off,
+            },
         })
     }
 }
@@ -214,6 +224,8 @@ pub struct TakenAs {
     pub followed_links: FollowedLinks,
     /// Symbolic links lose rsync's prefix, if their text has it.
     pub unmunged_links: bool,
+    /// Objects are what attributes say, as with rsync's `--fake-super`.
+    pub fake_super: bool,
 }
 
 /// A rhythm for files that are large: a change of one leaves this long after it was first seen, with all that came

@@ -61,8 +61,8 @@ pub fn run(
         source: options.source.display().to_string().as_str().into(),
         incarnation: 0,
         carried: Carried {
-            xattrs: root.holds_xattrs(own_carried().xattrs),
-            ..own_carried()
+            xattrs: root.holds_xattrs(own_carried(&root).xattrs),
+            ..own_carried(&root)
         },
         sum: None,
         protects: false,

@@ -3,7 +3,9 @@
 use super::error::{FsError, FsErrorKind, Result, shown};
 use super::litter::Litter;
 use super::follow::Above;
+use super::meta::Handle;
 use super::private::{displaced_from, is_private_name};
+use super::read::read_full_at;
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
 use driftless_protocol::name::{Name, RESERVED_PREFIX};
@@ -56,6 +58,9 @@ pub struct Swept {
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
+
+/// As many bytes as the text of a link has at most.
+const LINK_TEXT_BYTES_MAX: u64 = 4_095;
 
 const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
@@ -110,7 +115,7 @@ impl Directory {
     /// What this directory itself is.
     pub fn stat_self(&self) -> Result<Stat> {
         let stat = stat_handle(&self.fd).map_err(self.failed("look at"))?;
-        Ok(self.show(stat))
+        self.show_open(Handle::Open(self.fd.as_fd()), stat)
     }
 
     /// Opens a directory in this one. Fails with [`FsErrorKind::Substituted`] if `name` is something else.
@@ -176,7 +181,10 @@ impl Directory {
 
     pub(super) fn link_text(&self, name: &Name) -> Result<Vec<u8>> {
         match retry_on_intr(|| rustix::fs::readlinkat(&self.fd, name.as_bytes(), Vec::new())) {
+            // A real one has no place there, and is shown as one that no sender can have.
+            Ok(text) if self.keeps_fakes() => Ok([b"\0", text.as_bytes()].concat()),
             Ok(text) => Ok(text.into_bytes()),
+            Err(Errno::INVAL) if self.fakes_super() => self.fake_link_text(name),
             Err(Errno::INVAL) => Err(FsError::substituted(
                 "read the link",
                 self.shown_name(name),
@@ -184,6 +192,24 @@ impl Directory {
             )),
             Err(errno) => Err(self.failed_at("read the link", name)(errno)),
         }
+    }
+
+    /// The text of a link that is a file here.
+    fn fake_link_text(&self, name: &Name) -> Result<Vec<u8>> {
+        const OPERATION: &str = "read the link";
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.open_beneath(OPERATION, name.as_bytes(), flags, Mode::empty(), ResolveFlags::empty())?;
+        let stat = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
+        let taken_for = self.overlaid(Handle::Open(fd.as_fd()), stat)?.file_type;
+        if stat.file_type != FileType::Regular || taken_for != FileType::Symlink {
+            let cause = "it is not a symbolic link";
+            return Err(FsError::substituted(OPERATION, self.shown_name(name), cause));
+        }
+        // No longer than the kernel's own, whatever the file has.
+        let mut text = vec![0; stat.size.min(LINK_TEXT_BYTES_MAX) as usize];
+        let read = read_full_at(&File::from(fd), &mut text, 0).map_err(self.failed_at(OPERATION, name))?;
+        text.truncate(read);
+        Ok(text)
     }
 
     /// Opens a regular file for reading, without touching its access time where that is permitted. Neither waits for
@@ -201,6 +227,10 @@ impl Directory {
         let fd = match followed {
             Some(fd) => fd,
             None => {
+                let before = match self.fakes_super() {
+                    true => self.show_at(name, before)?,
+                    false => before,
+                };
                 self.expect_regular(name, &before)?;
                 without_atime(|extra| {
                     self.open_beneath(
@@ -215,7 +245,7 @@ impl Directory {
         };
         let stat = stat_handle(&fd).map_err(self.failed_at("look at", name))?;
         self.expect_regular(name, &stat)?;
-        let shown = self.show(stat);
+        let shown = self.show_open(Handle::Open(fd.as_fd()), stat)?;
         Ok((File::from(fd), Stat { is_followed, ..shown }))
     }
 

@@ -6,12 +6,14 @@ use super::meta::{self, Applied, Handle, Metadata};
 use super::read::read_full_at;
 use super::stage::{HOLE_BYTES, Staged};
 use super::stat::{FileType, stat_handle};
+use super::view::View;
 use crate::engine::zeros::is_zero;
 use driftless_protocol::name::Name;
 use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// Compared at once.
 const COMPARED_BYTES: usize = 256 << 10;
@@ -21,6 +23,7 @@ const COMPARED_BYTES: usize = 256 << 10;
 pub struct InPlace {
     file: File,
     shown: String,
+    view: Option<Arc<View>>,
 }
 
 impl Directory {
@@ -44,6 +47,7 @@ impl Directory {
         Ok(InPlace {
             file: File::from(fd),
             shown: self.shown_name(name),
+            view: self.view.clone(),
         })
     }
 }
@@ -66,8 +70,8 @@ impl InPlace {
     pub fn set_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
         let now = stat_handle(&self.file).map_err(self.failed())?;
         let shown = || self.shown.clone();
-        meta::apply(Handle::Open(self.file.as_fd()), &now, wanted, shown)
-            .map_err(|fault| fault.into_error(self.shown.clone()))
+        let handle = Handle::Open(self.file.as_fd());
+        meta::give(self.view.as_deref(), handle, &now, FileType::Regular, wanted, shown)
     }
 
     /// Flushes content and attributes to stable storage.

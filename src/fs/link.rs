@@ -1,14 +1,16 @@
 //! New names for complete objects: symbolic links, hard links, and how an open object gets its name.
 
-use super::directory::{Directory, RenameMode};
+use super::directory::{Directory, RenameMode, errno_of};
 use super::error::{FsError, FsErrorKind, Result};
-use super::meta::{self, Applied, Handle, Metadata, NO_PROC, proc_path};
+use super::meta::{Applied, Handle, Metadata, NO_PROC, proc_path};
 use super::private::private_name;
 use super::stat::{FileType, Stamp, Stat, stat_at, stat_handle};
 use driftless_protocol::entry::Special;
 use driftless_protocol::name::Name;
-use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Directory {
@@ -18,6 +20,9 @@ impl Directory {
         const OPERATION: &str = "create the symbolic link";
         let aside = private_name();
         let target = self.text_on_disk(target);
+        if self.keeps_fakes() {
+            return self.make_fake(FileType::Symlink, &target, name, wanted);
+        }
         rustix::fs::symlinkat(&*target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
@@ -29,8 +34,8 @@ impl Directory {
                     made.file_type.unexpected(),
                 ));
             }
-            let applied = meta::apply(Handle::Path(fd.as_fd()), &made, wanted, || self.shown_name(name))
-                .map_err(|fault| fault.into_error(self.shown_name(name)))?;
+            let shown = || self.shown_name(name);
+            let applied = self.give(Handle::Path(fd.as_fd()), &made, made.file_type, wanted, shown)?;
             let stat = self.put_in_place(OPERATION, &aside, name, fd.as_fd())?;
             Ok(Applied { stat, ..applied })
         };
@@ -44,6 +49,9 @@ impl Directory {
     /// a directory ([`FsErrorKind::Exists`]). Devices need root. Durable after [`Directory::sync`].
     pub fn make_special(&self, special: Special, name: &Name, wanted: &Metadata<'_>) -> Result<Applied> {
         const OPERATION: &str = "create the pipe or device";
+        if self.keeps_fakes() {
+            return self.make_fake(FileType::Special(special), b"", name, wanted);
+        }
         let aside = private_name();
         let (file_type, device) = match special {
             Special::Fifo => (rustix::fs::FileType::Fifo, 0),
@@ -69,8 +77,39 @@ impl Directory {
                     made.file_type.unexpected(),
                 ));
             }
-            let applied = meta::apply(Handle::Path(fd.as_fd()), &made, wanted, || self.shown_name(name))
-                .map_err(|fault| fault.into_error(self.shown_name(name)))?;
+            let shown = || self.shown_name(name);
+            let applied = self.give(Handle::Path(fd.as_fd()), &made, made.file_type, wanted, shown)?;
+            let stat = self.put_in_place(OPERATION, &aside, name, fd.as_fd())?;
+            Ok(Applied { stat, ..applied })
+        };
+        place().inspect_err(|_| {
+            // What stays is swept at the next start.
+            let _ = self.remove_file(&aside);
+        })
+    }
+
+    /// Makes a file that is taken for something else, aside, and then puts it at `name`.
+    fn make_fake(
+        &self,
+        file_type: FileType,
+        content: &[u8],
+        name: &Name,
+        wanted: &Metadata<'_>,
+    ) -> Result<Applied> {
+        const OPERATION: &str = "create";
+        let aside = private_name();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = self.open_beneath(OPERATION, aside.as_bytes(), flags, mode, ResolveFlags::empty())?;
+        let place = || {
+            let failed = |error: std::io::Error| self.failed_at(OPERATION, name)(errno_of(&error));
+            let mut file = File::from(fd.try_clone().map_err(failed)?);
+            file.write_all(content).map_err(failed)?;
+            let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
+            let shown = || self.shown_name(name);
+            let applied = self.give(Handle::Open(fd.as_fd()), &made, file_type, wanted, shown)?;
+            // Its text is content: flushing the directory does not flush that.
+            file.sync_all().map_err(failed)?;
             let stat = self.put_in_place(OPERATION, &aside, name, fd.as_fd())?;
             Ok(Applied { stat, ..applied })
         };
@@ -118,11 +157,11 @@ impl Directory {
             ));
         }
         match (link_handle(OPERATION, fd.as_fd(), to_dir, to), mode) {
-            (Ok(()), _) => stat_handle(&fd).map_err(to_dir.failed_at(OPERATION, to)),
+            (Ok(()), _) => to_dir.shown_by(OPERATION, fd.as_fd(), to),
             (Err(error), RenameMode::Replace) if error.kind() == FsErrorKind::Exists => {
                 let there = to_dir.stat(to)?;
                 if there.is_some_and(|there| there.stamp.same_object(&source.stamp)) {
-                    return stat_handle(&fd).map_err(to_dir.failed_at(OPERATION, to));
+                    return to_dir.shown_by(OPERATION, fd.as_fd(), to);
                 }
                 let aside = private_name();
                 link_handle(OPERATION, fd.as_fd(), to_dir, &aside)?;
@@ -133,6 +172,16 @@ impl Directory {
                     })
             }
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// What an object is shown to be that has this name.
+    pub(super) fn shown_by(&self, operation: &'static str, object: BorrowedFd<'_>, name: &Name) -> Result<Stat> {
+        let stat = stat_handle(object).map_err(self.failed_at(operation, name))?;
+        match stat.file_type {
+            // Its text counts, too.
+            FileType::Symlink => self.show_at(name, stat),
+            _ => self.show_open(Handle::Path(object), stat),
         }
     }
 
@@ -168,7 +217,7 @@ impl Directory {
         // RACE: who may write to this directory could have put something else at the private name. They could have
         // put it at `name` just as well; but then nobody should believe that our object is there.
         match stat_at(self, name.as_bytes()) {
-            Ok(there) if there.stamp.same_object(&stat.stamp) => Ok(there),
+            Ok(there) if there.stamp.same_object(&stat.stamp) => self.show_at(name, there),
             Ok(_) | Err(Errno::NOENT) => Err(FsError::substituted(
                 operation,
                 self.shown_name(name),

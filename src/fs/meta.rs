@@ -12,7 +12,9 @@
 
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
+use super::fake::{self, FakeSuper};
 use super::stat::{FileType, Stamp, Stat, stat_handle};
+use super::view::View;
 use super::xattr::{self, Plan, XattrFault};
 use crate::engine::owners::Owner;
 use driftless_protocol::entry::{Attributes, Carried, Digest, Kind, Timestamp};
@@ -71,11 +73,13 @@ impl Directory {
     ) -> Result<Applied> {
         let fd = self.open_path(SET_ATTRIBUTES, name)?;
         let now = stat_handle(&fd).map_err(self.failed_at(SET_ATTRIBUTES, name))?;
-        if now.file_type.kind() != Some(kind) {
+        let handle = Handle::Path(fd.as_fd());
+        let taken_for = self.overlaid(handle, now)?.file_type;
+        if taken_for.kind() != Some(kind) {
             return Err(FsError::substituted(
                 SET_ATTRIBUTES,
                 self.shown_name(name),
-                now.file_type.unexpected(),
+                taken_for.unexpected(),
             ));
         }
         if !accept(&now) {
@@ -83,7 +87,19 @@ impl Directory {
             return Err(FsError::substituted(SET_ATTRIBUTES, self.shown_name(name), cause));
         }
         let shown = || self.shown_name(name);
-        apply(Handle::Path(fd.as_fd()), &now, wanted, shown).map_err(|fault| fault.into_error(shown()))
+        self.give(handle, &now, taken_for, wanted, shown)
+    }
+
+    /// Makes an object what is wanted, or one that is taken for `file_type` with all that. `now` is what it is.
+    pub(super) fn give(
+        &self,
+        handle: Handle<'_>,
+        now: &Stat,
+        file_type: FileType,
+        wanted: &Metadata<'_>,
+        shown: impl Fn() -> String,
+    ) -> Result<Applied> {
+        give(self.view.as_deref(), handle, now, file_type, wanted, shown)
     }
 
     /// Gives this directory itself these attributes, and answers what it then is.
@@ -95,8 +111,8 @@ impl Directory {
     /// Like [`Directory::set_self_attributes`], with extended attributes.
     pub fn set_self_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
         let shown = || self.shown().to_owned();
-        apply(Handle::Open(self.as_fd()), &self.stat_self()?, wanted, shown)
-            .map_err(|fault| fault.into_error(shown()))
+        let now = stat_handle(self).map_err(self.failed(SET_ATTRIBUTES))?;
+        self.give(Handle::Open(self.as_fd()), &now, now.file_type, wanted, shown)
     }
 
     /// Sets the modification time of this directory itself.
@@ -152,7 +168,7 @@ pub(super) enum Handle<'a> {
 }
 
 impl Handle<'_> {
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match *self {
             Handle::Open(fd) | Handle::Path(fd) => fd,
         }
@@ -183,6 +199,22 @@ impl From<Errno> for MetaFault {
     fn from(errno: Errno) -> MetaFault {
         MetaFault::Kernel(errno)
     }
+}
+
+/// See [`Directory::give`].
+pub(super) fn give(
+    view: Option<&View>,
+    handle: Handle<'_>,
+    now: &Stat,
+    file_type: FileType,
+    wanted: &Metadata<'_>,
+    shown: impl Fn() -> String,
+) -> Result<Applied> {
+    match view.is_some_and(|view| view.fake_super == FakeSuper::Kept) {
+        true => fake::apply(handle, now, file_type, wanted, &shown),
+        false => apply(handle, now, wanted, &shown),
+    }
+    .map_err(|fault| fault.into_error(shown()))
 }
 
 /// Takes an object from `now` to `wanted` and answers what it then is.
@@ -387,7 +419,7 @@ fn set_owner(handle: Handle<'_>, wanted: Owner) -> Result<(), Errno> {
     Ok(())
 }
 
-fn set_mode(handle: Handle<'_>, mode: u16) -> Result<(), MetaFault> {
+pub(super) fn set_mode(handle: Handle<'_>, mode: u16) -> Result<(), MetaFault> {
     let mode = Mode::from_raw_mode(u32::from(mode));
     match handle {
         Handle::Open(fd) => rustix::fs::fchmod(fd, mode)?,
@@ -402,7 +434,7 @@ fn set_mode(handle: Handle<'_>, mode: u16) -> Result<(), MetaFault> {
     Ok(())
 }
 
-fn set_mtime(handle: Handle<'_>, mtime: Timestamp) -> Result<(), MetaFault> {
+pub(super) fn set_mtime(handle: Handle<'_>, mtime: Timestamp) -> Result<(), MetaFault> {
     let times = Timestamps {
         last_access: Timespec {
             tv_sec: 0,

@@ -8,14 +8,15 @@
 use super::directory::{Directory, errno_of};
 use super::error::{FsError, Result};
 use super::stat::{Stat, stat_handle};
-use super::view::View;
+use super::meta::Handle;
+use super::view::{View, show_open};
 use super::writers::is_uncached;
 use driftless_protocol::name::Name;
 use rustix::fs::Advice;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::num::NonZero;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 /// What [`read_whole`] found.
@@ -109,7 +110,8 @@ impl StableRead {
     fn look(&self) -> Result<Stat> {
         let stat =
             stat_handle(&self.file).map_err(|errno| FsError::new("look at", self.shown.as_str(), errno))?;
-        Ok(self.view.as_ref().map_or(stat, |view| view.show(stat)))
+        let handle = Handle::Open(self.file.as_fd());
+        show_open(self.view.as_deref(), handle, stat, || self.shown.clone())
     }
 
     /// The stat of everything that was read, or `None` if the file has changed since it was opened.

@@ -7,7 +7,7 @@
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::link::link_handle;
-use super::meta::{self, Applied, Handle, Metadata};
+use super::meta::{Applied, Handle, Metadata};
 use super::private::{displaced_from, displaced_name, private_name};
 use super::read::{read_full_at, sync_file_range};
 use super::stat::{FileType, Stat, stat_at, stat_handle};
@@ -193,7 +193,13 @@ impl Staged {
 
     /// What the file is now.
     pub fn stat(&self) -> Result<Stat> {
-        stat_handle(&self.file).map_err(self.failed("look at"))
+        let stat = stat_handle(&self.file).map_err(self.failed("look at"))?;
+        self.directory.show_open(Handle::Open(self.file.as_fd()), stat)
+    }
+
+    /// Whether attributes say what it is to be taken for.
+    pub(super) fn fakes_super(&self) -> bool {
+        self.directory.fakes_super()
     }
 
     /// Gives the file these attributes, in the order and with the care of [`Directory::set_attributes`].
@@ -204,10 +210,9 @@ impl Staged {
 
     /// Like [`Staged::set_attributes`], with extended attributes.
     pub fn set_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
-        meta::apply(Handle::Open(self.file.as_fd()), &self.stat()?, wanted, || {
-            self.shown()
-        })
-        .map_err(|fault| fault.into_error(self.shown()))
+        let now = stat_handle(&self.file).map_err(self.failed("look at"))?;
+        let handle = Handle::Open(self.file.as_fd());
+        self.directory.give(handle, &now, FileType::Regular, wanted, || self.shown())
     }
 
     /// Flushes content and attributes to stable storage. After a failure the file can only be dropped.
@@ -234,9 +239,8 @@ impl Staged {
         if self.name.is_none() {
             match link_handle(PUBLISH, self.file.as_fd(), &self.directory, name) {
                 Ok(()) => {
-                    let stat = stat_handle(&self.file).map_err(self.directory.failed_at(PUBLISH, name))?;
                     return Ok(Published {
-                        stat,
+                        stat: self.stat()?,
                         replaced: false,
                     });
                 }

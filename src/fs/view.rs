@@ -4,13 +4,16 @@
 
 use super::directory::Directory;
 use super::error::Result;
+use super::fake::{self, FakeFault, FakeSuper};
 use super::follow::{CIRCLE, Leads, NOWHERE};
+use super::meta::Handle;
 use super::stat::{FileType, Stat};
-use super::xattr::with_mode;
+use super::xattr::{Target, with_mode};
 use crate::engine::links::{FollowedLinks, LinkPolicy, LinkTexts, munged};
 use crate::engine::mode::ModeChanges;
 use driftless_protocol::xattr::ACL_ACCESS;
 use driftless_protocol::{Name, Xattr, Xattrs};
+use rustix::io::Errno;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -25,6 +28,8 @@ pub struct View {
     pub follows: FollowedLinks,
     /// What those say that are shown as links.
     pub texts: LinkTexts,
+    /// Attributes say what objects are to be taken for.
+    pub fake_super: FakeSuper,
 }
 
 impl View {
@@ -67,8 +72,10 @@ impl Directory {
         let Some(view) = &self.view else {
             return Ok(stat);
         };
+        let is_real_link = stat.file_type == FileType::Symlink;
+        let stat = self.overlaid_at(name, stat)?;
         match stat.file_type {
-            FileType::Symlink => self.show_link(view, name, stat),
+            FileType::Symlink => self.show_link(view, name, stat, is_real_link),
             FileType::Directory if view.follows.any() && self.would_contain_itself(&stat)? => Ok(Stat {
                 file_type: CIRCLE,
                 ..stat
@@ -77,7 +84,7 @@ impl Directory {
         }
     }
 
-    fn show_link(&self, view: &View, name: &Name, stat: Stat) -> Result<Stat> {
+    fn show_link(&self, view: &View, name: &Name, stat: Stat, is_real: bool) -> Result<Stat> {
         let are_all_shown = view.links == LinkPolicy::All && view.texts == LinkTexts::Plain;
         if are_all_shown && !view.follows.any() {
             return Ok(stat);
@@ -85,7 +92,12 @@ impl Directory {
         // One that cannot be read is gone, or another thing by now.
         let text = self.link_text(name).unwrap_or_default();
         let is_followed = true;
-        match self.followed(view, name, &text)? {
+        // What a file says that is taken for a link leads nowhere here.
+        let followed = match is_real {
+            true => self.followed(view, name, &text)?,
+            false => None,
+        };
+        match followed {
             Some(Leads::To(_, there)) => {
                 let is_circle = there.file_type == FileType::Directory && self.would_contain_itself(&there)?;
                 let file_type = if is_circle { CIRCLE } else { there.file_type };
@@ -134,6 +146,37 @@ impl Directory {
         }
     }
 
+    /// Whether attributes say here what objects are to be taken for.
+    pub fn fakes_super(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.fake_super != FakeSuper::Off)
+    }
+
+    /// Whether a symbolic link is made as a file.
+    pub(super) fn keeps_fakes(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.fake_super == FakeSuper::Kept)
+    }
+
+    /// What an object is taken for, given what the disk says of it.
+    pub(super) fn overlaid(&self, handle: Handle<'_>, stat: Stat) -> Result<Stat> {
+        overlaid(self.view.as_deref(), handle, stat, || self.shown().to_owned())
+    }
+
+    fn overlaid_at(&self, name: &Name, stat: Stat) -> Result<Stat> {
+        if !self.fakes_super() || !matches!(stat.file_type, FileType::Regular | FileType::Directory) {
+            return Ok(stat);
+        }
+        match fake::overlay(&Target::Name(&self.path_of(name)), stat) {
+            // It is gone by now.
+            Err(FakeFault::Kernel(Errno::NOENT)) => Ok(stat),
+            other => other.map_err(|fault| fault.into_error(LOOK, self.shown_name(name))),
+        }
+    }
+
+    /// What is shown of an open object, given what the disk says of it.
+    pub(super) fn show_open(&self, handle: Handle<'_>, stat: Stat) -> Result<Stat> {
+        show_open(self.view.as_deref(), handle, stat, || self.shown().to_owned())
+    }
+
     /// The text that a link has to have to show this one.
     pub(super) fn text_on_disk<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         match &self.view {
@@ -148,8 +191,30 @@ impl Directory {
         self
     }
 
-    /// What a view makes of what the disk has.
-    pub(super) fn show(&self, stat: Stat) -> Stat {
-        self.view.as_ref().map_or(stat, |view| view.show(stat))
+}
+
+const LOOK: &str = "look at";
+
+/// What an open object is taken for, given what the disk says of it.
+pub(super) fn overlaid(
+    view: Option<&View>,
+    handle: Handle<'_>,
+    stat: Stat,
+    shown: impl Fn() -> String,
+) -> Result<Stat> {
+    match view.is_some_and(|view| view.fake_super != FakeSuper::Off) {
+        true => fake::overlay(&Target::Handle(handle), stat).map_err(|fault| fault.into_error(LOOK, shown())),
+        false => Ok(stat),
     }
+}
+
+/// What is shown of an open object, given what the disk says of it.
+pub(super) fn show_open(
+    view: Option<&View>,
+    handle: Handle<'_>,
+    stat: Stat,
+    shown: impl Fn() -> String,
+) -> Result<Stat> {
+    let stat = overlaid(view, handle, stat, shown)?;
+    Ok(view.map_or(stat, |view| view.show(stat)))
 }

@@ -5,6 +5,7 @@
 
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
+use super::fake;
 use super::meta::{Handle, NO_PROC, proc_path};
 use super::stage::Staged;
 use super::stat::Stat;
@@ -42,8 +43,12 @@ impl FoundXattrs {
 impl Staged {
     /// The extended attributes of these classes that the file has.
     pub fn xattrs(&self, classes: XattrClasses) -> Result<FoundXattrs> {
-        read_all(&Target::Handle(Handle::Open(self.file().as_fd())), classes)
-            .map_err(|fault| fault.into_error(READ, "a new file".to_owned()))
+        let target = Target::Handle(Handle::Open(self.file().as_fd()));
+        let found = match self.fakes_super() {
+            true => fake::xattrs(&target, self.stat()?.attributes.mode, classes),
+            false => read_all(&target, classes),
+        };
+        found.map_err(|fault| fault.into_error(READ, "a new file".to_owned()))
     }
 }
 
@@ -55,11 +60,16 @@ impl Directory {
                 .map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
             return self.as_shown(name, found);
         }
-        let mut path = proc_path(self).into_bytes();
-        path.push(b'/');
-        path.extend_from_slice(name.as_bytes());
-        let found = read_all(&Target::Name(&path), classes)
-            .map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
+        let path = self.path_of(name);
+        let target = Target::Name(&path);
+        let found = match self.fakes_super() {
+            true => {
+                let stat = self.stat(name)?.ok_or_else(|| self.failed_at(READ, name)(Errno::NOENT))?;
+                fake::xattrs(&target, stat.attributes.mode, classes)
+            }
+            false => read_all(&target, classes),
+        };
+        let found = found.map_err(|fault| fault.into_error(READ, self.shown_name(name)))?;
         self.as_shown(name, found)
     }
 
@@ -77,8 +87,12 @@ impl Directory {
 
     /// The extended attributes of this directory itself, of these classes.
     pub fn self_xattrs(&self, classes: XattrClasses) -> Result<FoundXattrs> {
-        let found = read_all(&Target::Handle(Handle::Open(self.as_fd())), classes)
-            .map_err(|fault| fault.into_error(READ, self.shown().to_owned()))?;
+        let target = Target::Handle(Handle::Open(self.as_fd()));
+        let found = match self.fakes_super() {
+            true => fake::xattrs(&target, self.stat_self()?.attributes.mode, classes),
+            false => read_all(&target, classes),
+        };
+        let found = found.map_err(|fault| fault.into_error(READ, self.shown().to_owned()))?;
         match &self.view {
             Some(view) if !found.xattrs.is_empty() => Ok(found.shown_by(view, &self.stat_self()?)),
             _ => Ok(found),
@@ -102,10 +116,26 @@ impl Directory {
         if rustix::fs::stat("/proc/self/fd").is_err() {
             return XattrClasses::NONE;
         }
+        if self.fakes_super() {
+            return match holds(b"user.driftless") {
+                true => classes,
+                false => XattrClasses::NONE,
+            };
+        }
         probes
             .into_iter()
             .filter(|(class, name)| classes.contains(*class) && holds(name))
             .fold(XattrClasses::NONE, |held, (class, _)| held.union(class))
+    }
+}
+
+impl Directory {
+    /// The way to a name through `/proc`, which is not followed further if it is a link.
+    pub(super) fn path_of(&self, name: &Name) -> Vec<u8> {
+        let mut path = proc_path(self).into_bytes();
+        path.push(b'/');
+        path.extend_from_slice(name.as_bytes());
+        path
     }
 }
 
@@ -202,7 +232,7 @@ fn list(target: &Target<'_>) -> Result<Vec<u8>, Errno> {
 }
 
 /// A value of at most `max` bytes; with 0, only whether there is one.
-fn get(target: &Target<'_>, name: &[u8], max: usize) -> Result<Vec<u8>, Errno> {
+pub(super) fn get(target: &Target<'_>, name: &[u8], max: usize) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; max.min(256)];
     loop {
         let answer = match target {

@@ -207,7 +207,8 @@ impl Work {
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
                 let path = self.directory(&source, &path).map_err(Failure::early)?;
-                let local = LocalEnd::start(session, &path, &self.common.link, &mirror.options.writing)
+                let (writing, kept_as) = (&mirror.options.writing, mirror.options.send.kept_as());
+                let local = LocalEnd::start(session, &path, &self.common.link, writing, kept_as)
                     .map_err(Failure::early)?;
                 let outcome = self.send(&options(local.end()));
                 local.stop();

@@ -200,7 +200,7 @@ impl Replica {
         let owners = owners.and_then(|bytes| OwnerMap::from_bytes(&bytes));
         let carried = Carried {
             xattrs,
-            ..own_carried()
+            ..own_carried(&root)
         };
         let terms = Terms::new(carried, owners.unwrap_or_default());
         let partials = Partials::open(&home.join("partials"), boot_id());
@@ -210,7 +210,7 @@ impl Replica {
         })?;
         let mut replica = Replica {
             keeper: Keeper::new(root.clone(), keeping.clone(), counters),
-            held_xattrs: root.holds_xattrs(own_carried().xattrs),
+            held_xattrs: root.holds_xattrs(own_carried(&root).xattrs),
             root,
             path: path.to_owned(),
             catalog: Arc::new(opened.catalog),
@@ -263,7 +263,7 @@ impl Replica {
     pub fn can_carry(&self) -> Carried {
         Carried {
             xattrs: self.held_xattrs,
-            ..own_carried()
+            ..own_carried(&self.root)
         }
     }
 
@@ -664,8 +664,9 @@ fn generation_file() -> Name {
 }
 
 /// What this process can set on a file system that holds everything: owners and what gives power, if it is root.
-pub fn own_carried() -> Carried {
-    let is_root = rustix::process::geteuid().is_root();
+pub fn own_carried(root: &Directory) -> Carried {
+    // What is kept in attributes needs no privilege.
+    let is_root = root.fakes_super() || rustix::process::geteuid().is_root();
     Carried {
         owner: is_root,
         devices: is_root,

@@ -26,7 +26,7 @@ pub fn serve(
         .map_err(|error| unable(DaemonError::failed(error.to_string())))?
         .with_view(module.view());
     let taken = rights::carried(module, rights);
-    let holds = top.holds_xattrs(taken.xattrs);
+    let (holds, own) = (top.holds_xattrs(taken.xattrs), own_carried(&top));
     // Of a path that is missing, a survey says so; the directory above has the same file system, most often.
     let root = match open.purpose {
         Purpose::Survey => find(top, &open.path).map_err(unable)?,
@@ -35,7 +35,7 @@ pub fn serve(
         }
     };
     let root = root.map(Arc::new);
-    let carried = open.carried.common(own_carried()).common(Carried {
+    let carried = open.carried.common(own).common(Carried {
         xattrs: root
             .as_ref()
             .map_or(holds, |root| root.holds_xattrs(taken.xattrs)),

@@ -80,7 +80,7 @@ impl Far {
         source: &Directory,
         end: FarEnd<'_>,
     ) -> Result<Far, DaemonError> {
-        let can = own_carried();
+        let can = own_carried(source);
         let can = Carried {
             xattrs: source.holds_xattrs(can.xattrs),
             ..can
@@ -161,7 +161,7 @@ impl Far {
         }
         let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
         let root = root.with_view(module.view());
-        let carried = can.common(Carried {
+        let carried = can.common(own_carried(&root)).common(Carried {
             xattrs: root.holds_xattrs(takes.xattrs),
             ..takes
         });

@@ -11,7 +11,7 @@ use driftless_protocol::{Attributes, Carried, Digest, Kind, ObjectId, XattrClass
 impl Source {
     /// What can be carried from here, whatever the target can hold.
     pub fn can_carry(&self) -> Carried {
-        let own = own_carried();
+        let own = own_carried(&self.root);
         Carried {
             xattrs: self.root.holds_xattrs(own.xattrs),
             ..own
