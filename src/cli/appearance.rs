@@ -1,11 +1,12 @@
 //! As what the tree appears on the target (owners, permissions, links): options of the end that sends, with rsync's names
 //! and syntax.
 
+use super::CliError;
 use crate::daemon::{KeptAs, TakenAs};
 use crate::engine::links::{FollowedLinks, LinkPolicy};
 use crate::engine::mode::{ModeChanges, ModeError};
 use crate::engine::owners::{OwnerRules, OwnerRulesError};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use driftless_protocol::OwnerKind;
 
 /// Options of every command that sends or compares.
@@ -46,10 +47,24 @@ pub(super) struct AppearanceArgs {
     /// Take the prefix /rsyncd-munged/ from symbolic links that have it, as a receiving end put it there
     #[arg(long)]
     munge_links: bool,
-    /// Read owners, modes, devices, links and attributes as `receive --fake-super` or rsync's --fake-super keep them. To a
-    /// directory on this machine, keep them so there, too, as rsync does
+    /// The tree has owners, modes, devices, links and attributes as `receive --fake-super` or rsync's --fake-super keep them.
+    /// SIDE is `source`, `target` (a directory on this machine is to keep them like that) or `both`, which is what --fake-super
+    /// alone says, as in rsync
+    #[arg(long, value_name = "SIDE", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "both",
+        hide_possible_values = true)]
+    fake_super: Option<FakeSide>,
+    /// Mirror block devices as files with their content, instead of as devices. They are read at each start and by each audit,
+    /// since their times tell nothing; nothing keeps what is read from changing meanwhile, so take a snapshot
     #[arg(long)]
-    fake_super: bool,
+    copy_devices: bool,
+}
+
+/// Which trees are kept with `--fake-super`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FakeSide {
+    Source,
+    Target,
+    Both,
 }
 
 impl AppearanceArgs {
@@ -71,15 +86,26 @@ impl AppearanceArgs {
                 to_directories: self.copy_dirlinks,
             },
             unmunged_links: self.munge_links,
-            fake_super: self.fake_super,
+            fake_super: matches!(self.fake_super, Some(FakeSide::Source | FakeSide::Both)),
+            copied_devices: self.copy_devices,
         }
     }
 
-    /// How a directory on this machine keeps the tree.
-    pub(super) fn kept_as(&self) -> KeptAs {
+    /// How a directory on this machine keeps the tree, given what else was said of it.
+    pub(super) fn kept_as(&self, kept_as: KeptAs) -> KeptAs {
         KeptAs {
-            fake_super: self.fake_super,
-            ..KeptAs::default()
+            fake_super: matches!(self.fake_super, Some(FakeSide::Target | FakeSide::Both)),
+            ..kept_as
+        }
+    }
+
+    /// Refuses what only a directory on this machine can be told.
+    pub(super) fn check_far(&self) -> Result<(), CliError> {
+        match self.fake_super {
+            Some(FakeSide::Target) => Err(CliError::usage(
+                "--fake-super=target is for a directory on this machine (give --fake-super to `receive` over there)",
+            )),
+            _ => Ok(()),
         }
     }
 

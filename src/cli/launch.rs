@@ -15,8 +15,8 @@ use crate::daemon::home::Home;
 use crate::daemon::receiver::ReceiverDaemon;
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
-    DaemonError, Deletes, Gate, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop, Summary, TargetOptions,
-    Turns, WatchChoice, WatchOptions, sender,
+    DaemonError, Deletes, Gate, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop,
+    Summary, TargetOptions, Turns, WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
@@ -156,9 +156,9 @@ impl SendArgs {
         }
     }
 
-    /// How a directory on this machine keeps the tree.
-    pub(super) fn kept_as(&self) -> KeptAs {
-        self.appearance.kept_as()
+    /// How a directory on this machine keeps the tree, given what else was said of it.
+    pub(super) fn kept_as(&self, kept_as: KeptAs) -> KeptAs {
+        self.appearance.kept_as(kept_as)
     }
 
     /// Whether the flags can be meant together.
@@ -174,6 +174,11 @@ impl SendArgs {
     pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
         self.check()?;
         self.filtering.filter(source)
+    }
+
+    /// Whether the flags can be meant for a target that is not a directory on this machine.
+    pub(super) fn check_far(&self) -> Result<(), CliError> {
+        self.appearance.check_far()
     }
 
     /// The options of a sender.
@@ -490,7 +495,7 @@ impl LocalEnd {
         path: &Path,
         link: &LinkOptions,
         writing: &WritingArgs,
-        kept_as: KeptAs,
+        kept_as: impl FnOnce(KeptAs) -> KeptAs,
     ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
@@ -500,7 +505,10 @@ impl LocalEnd {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
-            modules: vec![ModuleOptions { kept_as, ..offered }],
+            modules: vec![ModuleOptions {
+                kept_as: kept_as(offered.kept_as),
+                ..offered
+            }],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions {

@@ -63,7 +63,9 @@ impl LookingArgs {
 
     fn teller(&self, options: &SenderOptions, end: FarEnd<'_>, style: Style) -> Result<Teller, CliError> {
         if style.json && self.out_format.is_some() {
-            return Err(CliError::usage("--out-format is for text, --json for programs (leave one out)"));
+            return Err(CliError::usage(
+                "--out-format is for text, --json for programs (leave one out)",
+            ));
         }
         Ok(Teller::new(options, end, style, self.out_format.clone()))
     }
@@ -520,7 +522,12 @@ mod tests {
         assert!(parsed(&["-n", "--stats"]).unwrap().check_following().is_err());
         assert!(parsed(&["-n", "-i"]).unwrap().check_following().is_ok());
         assert!(parsed(&["--out-format=%n"]).unwrap().check_following().is_err());
-        assert!(parsed(&["-n", "--out-format=%n"]).unwrap().check_following().is_ok());
+        assert!(
+            parsed(&["-n", "--out-format=%n"])
+                .unwrap()
+                .check_following()
+                .is_ok()
+        );
         assert!(parsed(&["--out-format=%Z"]).is_err());
         assert!(parsed(&[]).unwrap().check_following().is_ok());
     }

@@ -1,7 +1,7 @@
 //! What a receiving end takes of metadata.
 
-use crate::daemon::{KeptAs, ModuleOptions};
 use crate::daemon::keeping::Keeping;
+use crate::daemon::{KeptAs, ModuleOptions};
 use crate::engine::hosts::Hosts;
 use clap::{Args, ValueEnum};
 use driftless_protocol::XattrClasses;
@@ -16,6 +16,10 @@ pub(super) struct MetadataArgs {
     /// Take no devices, even as root
     #[arg(long)]
     no_devices: bool,
+    /// Write the content of files to the block devices that stand at their places here, which is not atomic. Sizes must be
+    /// equal; a device that is mounted is refused; what comes is complete beside it before the first block is written
+    #[arg(long)]
+    write_devices: bool,
 }
 
 /// A namespace that is closed unless it is asked for.
@@ -39,8 +43,16 @@ impl MetadataArgs {
             preallocate: false,
             inplace: false,
             hosts: Hosts::default(),
-            kept_as: KeptAs::default(),
+            kept_as: KeptAs {
+                written_devices: self.write_devices,
+                ..KeptAs::default()
+            },
         }
+    }
+
+    /// Whether the content of files goes to devices.
+    pub(super) fn writes_devices(&self) -> bool {
+        self.write_devices
     }
 
     /// The extended attributes that are taken.

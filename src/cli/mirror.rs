@@ -92,10 +92,9 @@ impl MirrorArgs {
             Destination::Directory(path) => {
                 let place = locate(&source, &path)?;
                 let target = local_target(&place.path, session.identity.fingerprint(), 0);
-                let module = ModuleOptions {
-                    kept_as: self.send.kept_as(),
-                    ..self.writing.module(target.module.clone(), place.path.clone())?
-                };
+                let module = self.writing.module(target.module.clone(), place.path.clone())?;
+                let kept_as = self.send.kept_as(module.kept_as);
+                let module = ModuleOptions { kept_as, ..module };
                 let end = End {
                     identity: &session.identity,
                     target: &target,
@@ -106,13 +105,15 @@ impl MirrorArgs {
                     return self.preview(&session, end, far, &what);
                 };
                 place.make()?;
-                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, module.kept_as)?;
+                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, |_| kept_as)?;
                 let ended = self.follow(&session, local.end(), &what, plan.as_ref());
                 local.stop();
                 ended.tell(&session, far, &what, plan.as_ref())
             }
             Destination::Target(_) if self.writing.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
+                self.send.check_far()?;
+                self.writing.check_far()?;
                 let end = End {
                     identity: &session.identity,
                     target: &target,

@@ -39,6 +39,7 @@ impl SeedArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.send.check_far()?;
         self.send.priority.apply()?;
         let session = Session::open()?;
         let deadline = self.deadline.start(&session)?;

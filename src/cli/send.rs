@@ -42,6 +42,7 @@ impl SendCommandArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let source = existing_directory("send", &self.src)?;
         let filter = self.send.filter(&source)?;
+        self.send.check_far()?;
         self.send.priority.apply()?;
         self.looking.check_following()?;
         self.ending.check(!self.looking.is_dry_run())?;

@@ -59,13 +59,16 @@ impl VerifyArgs {
                     keeping: self.keeping.clone(),
                     ..WritingArgs::default()
                 };
-                let local = LocalEnd::start(&session, &path, &link, &writing, self.appearance.kept_as())?;
+                let local = LocalEnd::start(&session, &path, &link, &writing, |kept_as| {
+                    self.appearance.kept_as(kept_as)
+                })?;
                 let status = self.compare(&session, local.end(), &source, &filter);
                 local.stop();
                 status
             }
             Destination::Target(_) if self.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
+                self.appearance.check_far()?;
                 let end = End {
                     identity: &session.identity,
                     target: &target,

@@ -57,6 +57,16 @@ impl WritingArgs {
         })
     }
 
+    /// Refuses what only a directory on this machine can be told.
+    pub(super) fn check_far(&self) -> Result<(), CliError> {
+        match self.metadata.writes_devices() {
+            true => Err(CliError::usage(
+                "--write-devices is for a directory on this machine (give it to `receive` over there)",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Whether all of it can be: clap does not look into values.
     pub(super) fn check(&self) -> Result<(), CliError> {
         self.keeping.keeping().map(drop)

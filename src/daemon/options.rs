@@ -54,6 +54,8 @@ pub struct KeptAs {
     pub munged_links: bool,
     /// What this process may not set is in attributes, as with rsync's `--fake-super`.
     pub fake_super: bool,
+    /// The content of files goes to the block devices that stand at their places.
+    pub written_devices: bool,
 }
 
 impl ModuleOptions {
@@ -68,6 +70,7 @@ impl ModuleOptions {
                 true => FakeSuper::Kept,
                 false => FakeSuper::Off,
             },
+            devices_are_files: self.kept_as.written_devices,
             ..View::default()
         })
     }
@@ -213,6 +216,7 @@ impl SenderOptions {
                 true => FakeSuper::Read,
                 false => FakeSuper::Off,
             },
+            devices_are_files: self.taken_as.copied_devices,
         })
     }
 }
@@ -226,6 +230,8 @@ pub struct TakenAs {
     pub unmunged_links: bool,
     /// Objects are what attributes say, as with rsync's `--fake-super`.
     pub fake_super: bool,
+    /// Block devices are mirrored as files with their content.
+    pub copied_devices: bool,
 }
 
 /// A rhythm for files that are large: a change of one leaves this long after it was first seen, with all that came

@@ -387,7 +387,11 @@ impl<'a> Survey<'a> {
             size: row.size,
             digest: row.digest,
         });
-        let mut differences = Differences::between(&ours, theirs.as_ref(), self.options.compare);
+        let compare = match stat.is_device {
+            true => Compare::Always,
+            false => self.options.compare,
+        };
+        let mut differences = Differences::between(&ours, theirs.as_ref(), compare);
         match row {
             Some(row) if !self.classes.is_empty() => {
                 self.compare_xattrs(&job.path, directory, row, split, &mut differences)?;

@@ -114,7 +114,11 @@ mod tests {
         assert_eq!(munged(b"../x"), b"/rsyncd-munged/../x");
         for (text, unmunged, back) in [
             ("/rsyncd-munged/../x", "../x", "../x"),
-            ("/rsyncd-munged//rsyncd-munged/x", "/rsyncd-munged/x", "/rsyncd-munged/x"),
+            (
+                "/rsyncd-munged//rsyncd-munged/x",
+                "/rsyncd-munged/x",
+                "/rsyncd-munged/x",
+            ),
             ("/rsyncd-munged/", "/rsyncd-munged/", "\0/rsyncd-munged/"),
             ("x", "x", "\0x"),
         ] {

@@ -362,7 +362,10 @@ mod tests {
             ">f+++++++++ d/f\\#012|srv/src/d/f\\#012|rwsr-x--x|THEN|5:6|send|NOW|77"
         );
         assert_eq!(line("%l %'l %''l %'''l", &file), "1234567 1,234,567 1.23M 1.18M");
-        assert_eq!(line("%-10l|%10l|%'-12l|", &file), "1234567   |   1234567|1,234,567   |");
+        assert_eq!(
+            line("%-10l|%10l|%'-12l|", &file),
+            "1234567   |   1234567|1,234,567   |"
+        );
         assert_eq!(line("100% %% %1 % ", &file), "100% % %1 % ");
         let link = item(b"l", Kind::Symlink, Change::Symlink(new, b"to".to_vec()));
         assert_eq!(line("%n%L %B", &link), "l -> to rwxrwxrwx");
@@ -377,9 +380,15 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_refused() {
         for format in ["%a", "x %10h", "%b", "%C", "%'c", "%u"] {
-            assert!(matches!(format.parse::<OutFormat>(), Err(OutFormatError::NotKnown(..))), "{format}");
+            assert!(
+                matches!(format.parse::<OutFormat>(), Err(OutFormatError::NotKnown(..))),
+                "{format}"
+            );
         }
         assert_eq!("%Z".parse::<OutFormat>(), Err(OutFormatError::Unknown('Z')));
-        assert_eq!("%9999999999999999999999n".parse::<OutFormat>(), Err(OutFormatError::Width));
+        assert_eq!(
+            "%9999999999999999999999n".parse::<OutFormat>(),
+            Err(OutFormatError::Width)
+        );
     }
 }

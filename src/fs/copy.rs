@@ -1,5 +1,6 @@
 //! Copying from a basis into a staged file: by reference where the file system can, holes kept as holes.
 
+use super::device::size;
 use super::error::{FsErrorKind, Result};
 use super::read::read_full_at;
 use super::stage::Staged;
@@ -25,7 +26,12 @@ impl Staged {
             return Err(self.failed(COPY)(Errno::OVERFLOW));
         };
         let stat = retry_on_intr(|| rustix::fs::fstat(basis)).map_err(self.failed(COPY))?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let is_device =
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::BlockDevice;
+        let size = match is_device {
+            true => size(basis).map_err(self.failed(COPY))?,
+            false => u64::try_from(stat.st_size).unwrap_or(0),
+        };
         if end > size {
             return Err(self.short());
         }
@@ -33,7 +39,7 @@ impl Staged {
             return Ok(());
         }
         // Allocated blocks are counted in 512 bytes, whatever the file system's own are.
-        if u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
+        if is_device || u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
             return self.copy_data(basis, from, to, length);
         }
         self.copy_sparse(basis, from, to, length)

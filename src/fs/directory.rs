@@ -1,8 +1,8 @@
 //! A directory held by handle, and what is done to the names in it.
 
 use super::error::{FsError, FsErrorKind, Result, shown};
-use super::litter::Litter;
 use super::follow::Above;
+use super::litter::Litter;
 use super::meta::Handle;
 use super::private::{displaced_from, is_private_name};
 use super::read::read_full_at;
@@ -198,7 +198,13 @@ impl Directory {
     fn fake_link_text(&self, name: &Name) -> Result<Vec<u8>> {
         const OPERATION: &str = "read the link";
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = self.open_beneath(OPERATION, name.as_bytes(), flags, Mode::empty(), ResolveFlags::empty())?;
+        let fd = self.open_beneath(
+            OPERATION,
+            name.as_bytes(),
+            flags,
+            Mode::empty(),
+            ResolveFlags::empty(),
+        )?;
         let stat = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
         let taken_for = self.overlaid(Handle::Open(fd.as_fd()), stat)?.file_type;
         if stat.file_type != FileType::Regular || taken_for != FileType::Symlink {
@@ -227,7 +233,7 @@ impl Directory {
         let fd = match followed {
             Some(fd) => fd,
             None => {
-                let before = match self.fakes_super() {
+                let before = match self.fakes_super() || self.takes_devices_for_files() {
                     true => self.show_at(name, before)?,
                     false => before,
                 };
@@ -244,8 +250,8 @@ impl Directory {
             }
         };
         let stat = stat_handle(&fd).map_err(self.failed_at("look at", name))?;
-        self.expect_regular(name, &stat)?;
         let shown = self.show_open(Handle::Open(fd.as_fd()), stat)?;
+        self.expect_regular(name, &shown)?;
         Ok((File::from(fd), Stat { is_followed, ..shown }))
     }
 

@@ -151,7 +151,11 @@ fn read(target: &Target<'_>) -> Result<Option<Kept>, FakeFault> {
 }
 
 /// The attributes of these classes that an object of this mode is taken to have.
-pub(super) fn xattrs(target: &Target<'_>, mode: u16, classes: XattrClasses) -> Result<FoundXattrs, XattrFault> {
+pub(super) fn xattrs(
+    target: &Target<'_>,
+    mode: u16,
+    classes: XattrClasses,
+) -> Result<FoundXattrs, XattrFault> {
     let stored = xattr::read_all(target, XattrClasses::USER)?.xattrs;
     let mut others = 0;
     let shown = stored.iter().filter_map(|stored| shown(stored, mode));
@@ -177,9 +181,9 @@ fn shown(stored: &Xattr, mode: u16) -> Option<Xattr> {
         DEFAULT => acl(ACL_DEFAULT, acl_from_rsync(&stored.value, mode)),
         name if name.starts_with(RESERVED) => None,
         name => {
-            let foreign = name.strip_prefix(PREFIX).filter(|rest| {
-                !matches!(XattrClasses::of(rest), XattrClasses::NONE | XattrClasses::USER)
-            });
+            let foreign = name
+                .strip_prefix(PREFIX)
+                .filter(|rest| !matches!(XattrClasses::of(rest), XattrClasses::NONE | XattrClasses::USER));
             Some(Xattr {
                 name: foreign.unwrap_or(name).to_vec(),
                 value: stored.value.clone(),
@@ -249,9 +253,8 @@ pub(super) fn apply(
     if now.attributes.mode != between {
         set_mode(handle, between)?;
     }
-    let is_what_it_is = kept.owner == own
-        && mode == on_disk
-        && matches!(file_type, FileType::Regular | FileType::Directory);
+    let is_what_it_is =
+        kept.owner == own && mode == on_disk && matches!(file_type, FileType::Regular | FileType::Directory);
     let entry = (!is_what_it_is).then(|| Xattr {
         name: STAT.to_vec(),
         value: kept.format(),
@@ -282,7 +285,10 @@ pub(super) fn apply(
         tracing::debug!(name = %name.escape_ascii(), %errno, "an extended attribute was refused");
         let digest = xattrs(&target, mode, carried.xattrs).ok();
         let digest = digest.and_then(|found| found.xattrs.digest());
-        (FsError::new("set the extended attributes of", shown(), errno), digest)
+        (
+            FsError::new("set the extended attributes of", shown(), errno),
+            digest,
+        )
     });
     Ok(Applied { stat, refused })
 }
@@ -385,9 +391,14 @@ fn acl_from_rsync(acl: &[u8], mode: u16) -> Option<Vec<u8>> {
     }
     let or_mode = |entry: u32, shift: u16| match entry {
         NO_ENTRY => Some(mode >> shift & 7),
-        permissions => u16::try_from(permissions).ok().filter(|permissions| *permissions <= 7),
+        permissions => u16::try_from(permissions)
+            .ok()
+            .filter(|permissions| *permissions <= 7),
     };
-    let mut entries = vec![(USER_OBJ, or_mode(base[0], 6)?, NOBODY), (GROUP_OBJ, or_mode(base[1], 3)?, NOBODY)];
+    let mut entries = vec![
+        (USER_OBJ, or_mode(base[0], 6)?, NOBODY),
+        (GROUP_OBJ, or_mode(base[1], 3)?, NOBODY),
+    ];
     if base[2] != NO_ENTRY || !named.is_empty() {
         entries.push((MASK, or_mode(base[2], 3)?, NOBODY));
     }
@@ -397,7 +408,9 @@ fn acl_from_rsync(acl: &[u8], mode: u16) -> Option<Vec<u8>> {
             0 => GROUP,
             _ => USER,
         };
-        let permissions = u16::try_from(access & !IS_USER).ok().filter(|permissions| *permissions <= 7)?;
+        let permissions = u16::try_from(access & !IS_USER)
+            .ok()
+            .filter(|permissions| *permissions <= 7)?;
         entries.push((tag, permissions, *id));
     }
     // The kernel's order: by tag, and by number.
@@ -466,10 +479,20 @@ mod tests {
 
     #[test]
     fn what_is_no_acl_is_none() {
-        for bytes in [&b""[..], b"\x02\0\0", b"\x01\0\0\0", b"\x02\0\0\0\x01\0\x09\0\0\0\0\0"] {
+        for bytes in [
+            &b""[..],
+            b"\x02\0\0",
+            b"\x01\0\0\0",
+            b"\x02\0\0\0\x01\0\x09\0\0\0\0\0",
+        ] {
             assert_eq!(acl_to_rsync(bytes, Some(0o644)), None, "{bytes:?}");
         }
-        for numbers in [&[0x80, 0x80, 0x80][..], &[0x80, 0x80, 0x80, 0x80, 1], &[9, 0, 0, 0], &[7, 7, 7, 7, 1, 9]] {
+        for numbers in [
+            &[0x80, 0x80, 0x80][..],
+            &[0x80, 0x80, 0x80, 0x80, 1],
+            &[9, 0, 0, 0],
+            &[7, 7, 7, 7, 1, 9],
+        ] {
             assert_eq!(acl_from_rsync(&rsync(numbers), 0o644), None, "{numbers:?}");
         }
     }
@@ -484,8 +507,19 @@ mod tests {
             assert_eq!(Kept::parse(line.as_bytes()), Some(kept));
             assert_eq!(kept.format(), line.as_bytes());
         }
-        assert_eq!(Kept::parse(b"100644 0,0 -2:-1").map(|kept| kept.owner), Some((u32::MAX - 1, u32::MAX)));
-        for line in [&b""[..], b"100644", b"100644 0,0", b"x 0,0 0:0", b"100644 0 0:0", b"100644 0,0 a:b", b"\xff"] {
+        assert_eq!(
+            Kept::parse(b"100644 0,0 -2:-1").map(|kept| kept.owner),
+            Some((u32::MAX - 1, u32::MAX))
+        );
+        for line in [
+            &b""[..],
+            b"100644",
+            b"100644 0,0",
+            b"x 0,0 0:0",
+            b"100644 0 0:0",
+            b"100644 0,0 a:b",
+            b"\xff",
+        ] {
             assert_eq!(Kept::parse(line), None, "{line:?}");
         }
     }

@@ -6,6 +6,7 @@
 //! RACE: a link is judged by its text and then followed; who may write to its directory can put another link there in between,
 //! and could have had that mirrored just as well.
 
+use super::device::is_taken_for_file;
 use super::directory::{Directory, without_atime};
 use super::error::{FsError, FsErrorKind, Result};
 use super::stat::{FileType, Stamp, Stat, stat_at, stat_handle};
@@ -19,7 +20,8 @@ use std::sync::Arc;
 /// As what a link is shown that is to be followed and cannot be.
 pub(super) const NOWHERE: FileType = FileType::Other("symbolic link that leads nowhere");
 /// As what a directory is shown that would contain itself.
-pub(super) const CIRCLE: FileType = FileType::Other("directory that it stands in itself, by way of a symbolic link");
+pub(super) const CIRCLE: FileType =
+    FileType::Other("directory that it stands in itself, by way of a symbolic link");
 
 const FOLLOW: &str = "follow the symbolic link";
 /// As many links as the kernel follows on one way.
@@ -84,7 +86,15 @@ impl Directory {
         }
         // One of which that cannot be told stays a link.
         Ok(match self.follow(name) {
-            Ok(leads @ Leads::To(_, Stat { file_type: FileType::Directory, .. })) => Some(leads),
+            Ok(
+                leads @ Leads::To(
+                    _,
+                    Stat {
+                        file_type: FileType::Directory,
+                        ..
+                    },
+                ),
+            ) => Some(leads),
             _ => None,
         })
     }
@@ -131,7 +141,7 @@ impl Directory {
                 self.shown_name(name),
                 "it leads nowhere",
             )),
-            Some(Leads::To(_, stat)) if !opens(stat.file_type, flags) => Err(FsError::substituted(
+            Some(Leads::To(_, stat)) if !opens(view, &stat, flags) => Err(FsError::substituted(
                 FOLLOW,
                 self.shown_name(name),
                 stat.file_type.unexpected(),
@@ -246,11 +256,11 @@ impl Directory {
     }
 }
 
-/// Whether what a link leads to may be opened: a directory as one, anything else only if it is a regular file.
-fn opens(file_type: FileType, flags: OFlags) -> bool {
+/// Whether what a link leads to may be opened: a directory as one, anything else only if it is a file, or taken for one.
+fn opens(view: &View, stat: &Stat, flags: OFlags) -> bool {
     match flags.contains(OFlags::DIRECTORY) {
-        true => file_type == FileType::Directory,
-        false => file_type == FileType::Regular,
+        true => stat.file_type == FileType::Directory,
+        false => stat.file_type == FileType::Regular || is_taken_for_file(Some(view), stat),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writing into a file that has a name already: not atomic, and only where somebody asked for it.
 
+use super::device::{is_taken_for_file, size};
 use super::directory::Directory;
-use super::error::{FsError, Result};
+use super::error::{FsError, FsErrorKind, Result};
 use super::meta::{self, Applied, Handle, Metadata};
 use super::read::read_full_at;
 use super::stage::{HOLE_BYTES, Staged};
@@ -18,20 +19,28 @@ use std::sync::Arc;
 /// Compared at once.
 const COMPARED_BYTES: usize = 256 << 10;
 
-/// A regular file that is to be written in place.
+/// A regular file, or a block device that is taken for one, that is to be written in place.
 #[derive(Debug)]
 pub struct InPlace {
     file: File,
     shown: String,
     view: Option<Arc<View>>,
+    /// How large it is, if it is a block device.
+    device_bytes: Option<u64>,
 }
 
 impl Directory {
-    /// Opens a regular file to be written in place. Nothing of it is changed yet.
+    /// Opens a regular file, or a block device that is taken for one, to be written in place. Nothing of it is changed yet.
     pub fn open_in_place(&self, name: &Name) -> Result<InPlace> {
         const OPERATION: &str = "write in place";
-        // Neither a FIFO nor a device is opened: `NONBLOCK` does not wait, and the look below refuses it.
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let found = self.stat(name)?;
+        let is_device = found.is_some_and(|stat| stat.is_device);
+        // Neither a FIFO nor another device is opened: `NONBLOCK` does not wait, and the look below refuses it.
+        let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        if is_device {
+            // Not one that is mounted, or part of something else.
+            flags |= OFlags::EXCL;
+        }
         let fd = self.open_beneath(
             OPERATION,
             name.as_bytes(),
@@ -40,7 +49,11 @@ impl Directory {
             ResolveFlags::empty(),
         )?;
         let stat = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
-        if stat.file_type != FileType::Regular {
+        let device_bytes = match is_device && is_taken_for_file(self.view.as_deref(), &stat) {
+            true => Some(size(&fd).map_err(self.failed_at(OPERATION, name))?),
+            false => None,
+        };
+        if stat.file_type != FileType::Regular && device_bytes.is_none() {
             let text = stat.file_type.unexpected();
             return Err(FsError::substituted(OPERATION, self.shown_name(name), text));
         }
@@ -48,6 +61,7 @@ impl Directory {
             file: File::from(fd),
             shown: self.shown_name(name),
             view: self.view.clone(),
+            device_bytes,
         })
     }
 }
@@ -71,7 +85,14 @@ impl InPlace {
         let now = stat_handle(&self.file).map_err(self.failed())?;
         let shown = || self.shown.clone();
         let handle = Handle::Open(self.file.as_fd());
-        meta::give(self.view.as_deref(), handle, &now, FileType::Regular, wanted, shown)
+        meta::give(
+            self.view.as_deref(),
+            handle,
+            &now,
+            FileType::Regular,
+            wanted,
+            shown,
+        )
     }
 
     /// Flushes content and attributes to stable storage.
@@ -86,7 +107,14 @@ impl InPlace {
         let length = from.stat()?.size;
         let (mut new, mut old) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
         let (mut at, mut written) = (0, 0);
-        retry_on_intr(|| rustix::fs::ftruncate(&self.file, length)).map_err(self.failed())?;
+        match self.device_bytes {
+            None => retry_on_intr(|| rustix::fs::ftruncate(&self.file, length)).map_err(self.failed())?,
+            Some(bytes) if bytes == length => {}
+            Some(_) => {
+                let text = "the device has another size than what is to be written to it";
+                return Err(self.failed()(Errno::FBIG).explained(FsErrorKind::Unsupported, text));
+            }
+        }
         while at < length {
             let want = (length - at).min(COMPARED_BYTES as u64) as usize;
             let count = from.read_at(&mut new[..want], at)?;
@@ -109,6 +137,7 @@ impl InPlace {
     fn write_block(&self, mut bytes: &[u8], mut at: u64) -> Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if bytes.len() == HOLE_BYTES
+            && self.device_bytes.is_none()
             && is_zero(bytes)
             && rustix::fs::fallocate(&self.file, flags, at, bytes.len() as u64).is_ok()
         {

@@ -83,8 +83,8 @@ impl Directory {
             Ok(Applied { stat, ..applied })
         };
         place().inspect_err(|_| {
-            // What stays is swept at the next start.
-            let _ = self.remove_file(&aside);
+            // What stays is noted.
+            let _ = self.remove_private(&aside);
         })
     }
 
@@ -176,7 +176,12 @@ impl Directory {
     }
 
     /// What an object is shown to be that has this name.
-    pub(super) fn shown_by(&self, operation: &'static str, object: BorrowedFd<'_>, name: &Name) -> Result<Stat> {
+    pub(super) fn shown_by(
+        &self,
+        operation: &'static str,
+        object: BorrowedFd<'_>,
+        name: &Name,
+    ) -> Result<Stat> {
         let stat = stat_handle(object).map_err(self.failed_at(operation, name))?;
         match stat.file_type {
             // Its text counts, too.

@@ -10,11 +10,12 @@
 //! an access ACL changes while the group class has no permission at all; what gives power comes when everything else is
 //! right, capabilities last (chown would clear them).
 
+use super::device::is_taken_for_file;
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::fake::{self, FakeSuper};
 use super::stat::{FileType, Stamp, Stat, stat_handle};
-use super::view::View;
+use super::view::{View, overlaid};
 use super::xattr::{self, Plan, XattrFault};
 use crate::engine::owners::Owner;
 use driftless_protocol::entry::{Attributes, Carried, Digest, Kind, Timestamp};
@@ -215,6 +216,13 @@ pub(super) fn give(
         false => apply(handle, now, wanted, &shown),
     }
     .map_err(|fault| fault.into_error(shown()))
+    .and_then(|applied| {
+        let stat = match is_taken_for_file(view, &applied.stat) {
+            true => overlaid(view, handle, applied.stat, &shown)?,
+            false => applied.stat,
+        };
+        Ok(Applied { stat, ..applied })
+    })
 }
 
 /// Takes an object from `now` to `wanted` and answers what it then is.

@@ -26,6 +26,7 @@ mod accounts;
 mod boot;
 mod copy;
 mod descriptors;
+mod device;
 mod directory;
 mod error;
 mod fake;

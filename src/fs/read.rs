@@ -7,8 +7,8 @@
 
 use super::directory::{Directory, errno_of};
 use super::error::{FsError, Result};
-use super::stat::{Stat, stat_handle};
 use super::meta::Handle;
+use super::stat::{Stat, stat_handle};
 use super::view::{View, show_open};
 use super::writers::is_uncached;
 use driftless_protocol::name::Name;

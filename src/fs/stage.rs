@@ -212,7 +212,8 @@ impl Staged {
     pub fn set_metadata(&self, wanted: &Metadata<'_>) -> Result<Applied> {
         let now = stat_handle(&self.file).map_err(self.failed("look at"))?;
         let handle = Handle::Open(self.file.as_fd());
-        self.directory.give(handle, &now, FileType::Regular, wanted, || self.shown())
+        self.directory
+            .give(handle, &now, FileType::Regular, wanted, || self.shown())
     }
 
     /// Flushes content and attributes to stable storage. After a failure the file can only be dropped.

@@ -56,6 +56,8 @@ pub struct Stat {
     pub stamp: Stamp,
     /// A symbolic link stands there, and this is what it leads to, or that it leads nowhere.
     pub is_followed: bool,
+    /// It is a block device that is taken for a file. Its times do not tell of what is written to it.
+    pub is_device: bool,
 }
 
 impl FileType {
@@ -194,6 +196,7 @@ impl Stat {
                 size,
             },
             is_followed: false,
+            is_device: false,
         }
     }
 }

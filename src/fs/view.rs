@@ -2,8 +2,9 @@
 //!
 //! Every directory that is opened below one with a view has that view. It changes what is shown and nothing that is there.
 
+use super::device;
 use super::directory::Directory;
-use super::error::Result;
+use super::error::{FsError, Result};
 use super::fake::{self, FakeFault, FakeSuper};
 use super::follow::{CIRCLE, Leads, NOWHERE};
 use super::meta::Handle;
@@ -15,6 +16,7 @@ use driftless_protocol::xattr::ACL_ACCESS;
 use driftless_protocol::{Name, Xattr, Xattrs};
 use rustix::io::Errno;
 use std::borrow::Cow;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// How a tree shows itself.
@@ -30,9 +32,17 @@ pub struct View {
     pub texts: LinkTexts,
     /// Attributes say what objects are to be taken for.
     pub fake_super: FakeSuper,
+    /// Block devices are files, with what is on them as content.
+    pub devices_are_files: bool,
 }
 
 impl View {
+    /// Whether it shows everything as it is.
+    fn is_plain(&self) -> bool {
+        let links = self.links == LinkPolicy::All && !self.follows.any() && self.texts == LinkTexts::Plain;
+        links && self.modes.is_empty() && self.fake_super == FakeSuper::Off && !self.devices_are_files
+    }
+
     /// What an object is shown to be.
     pub(super) fn show(&self, mut stat: Stat) -> Stat {
         if stat.file_type != FileType::Symlink {
@@ -76,6 +86,9 @@ impl Directory {
         let stat = self.overlaid_at(name, stat)?;
         match stat.file_type {
             FileType::Symlink => self.show_link(view, name, stat, is_real_link),
+            _ if device::is_taken_for_file(Some(view), &stat) => {
+                self.device_as_file(name, stat).map(|stat| view.show(stat))
+            }
             FileType::Directory if view.follows.any() && self.would_contain_itself(&stat)? => Ok(Stat {
                 file_type: CIRCLE,
                 ..stat
@@ -98,8 +111,10 @@ impl Directory {
             false => None,
         };
         match followed {
-            Some(Leads::To(_, there)) => {
-                let is_circle = there.file_type == FileType::Directory && self.would_contain_itself(&there)?;
+            Some(Leads::To(fd, there)) => {
+                let there = self.overlaid(Handle::Path(fd.as_fd()), there)?;
+                let is_circle =
+                    there.file_type == FileType::Directory && self.would_contain_itself(&there)?;
                 let file_type = if is_circle { CIRCLE } else { there.file_type };
                 let shown = view.show(there);
                 return Ok(Stat {
@@ -148,12 +163,16 @@ impl Directory {
 
     /// Whether attributes say here what objects are to be taken for.
     pub fn fakes_super(&self) -> bool {
-        self.view.as_ref().is_some_and(|view| view.fake_super != FakeSuper::Off)
+        self.view
+            .as_ref()
+            .is_some_and(|view| view.fake_super != FakeSuper::Off)
     }
 
     /// Whether a symbolic link is made as a file.
     pub(super) fn keeps_fakes(&self) -> bool {
-        self.view.as_ref().is_some_and(|view| view.fake_super == FakeSuper::Kept)
+        self.view
+            .as_ref()
+            .is_some_and(|view| view.fake_super == FakeSuper::Kept)
     }
 
     /// What an object is taken for, given what the disk says of it.
@@ -187,10 +206,9 @@ impl Directory {
 
     /// This directory, shown by a view, and so is everything below it.
     pub fn with_view(mut self, view: Arc<View>) -> Directory {
-        self.view = Some(view);
+        self.view = Some(view).filter(|view| !view.is_plain());
         self
     }
-
 }
 
 const LOOK: &str = "look at";
@@ -202,6 +220,9 @@ pub(super) fn overlaid(
     stat: Stat,
     shown: impl Fn() -> String,
 ) -> Result<Stat> {
+    if device::is_taken_for_file(view, &stat) {
+        return device::as_file(handle, stat).map_err(|errno| FsError::new(LOOK, shown(), errno));
+    }
     match view.is_some_and(|view| view.fake_super != FakeSuper::Off) {
         true => fake::overlay(&Target::Handle(handle), stat).map_err(|fault| fault.into_error(LOOK, shown())),
         false => Ok(stat),

@@ -64,7 +64,9 @@ impl Directory {
         let target = Target::Name(&path);
         let found = match self.fakes_super() {
             true => {
-                let stat = self.stat(name)?.ok_or_else(|| self.failed_at(READ, name)(Errno::NOENT))?;
+                let stat = self
+                    .stat(name)?
+                    .ok_or_else(|| self.failed_at(READ, name)(Errno::NOENT))?;
                 fake::xattrs(&target, stat.attributes.mode, classes)
             }
             false => read_all(&target, classes),

@@ -218,13 +218,21 @@ fn changes_are_kept_live() {
     fs::create_dir(src.join("link")).unwrap();
     fs::rename(src.join("disk"), src.join("dir/disk")).unwrap();
     fs::hard_link(src.join("pipe"), src.join("dir/pipe")).unwrap();
-    wait_until("owners", || kept(&dst.join("plain")).as_deref() == Some("100644 0,0 11:12"));
-    wait_until("modes", || kept(&dst.join("set-id")).as_deref() == Some("100600 0,0 1234:2345"));
+    wait_until("owners", || {
+        kept(&dst.join("plain")).as_deref() == Some("100644 0,0 11:12")
+    });
+    wait_until("modes", || {
+        kept(&dst.join("set-id")).as_deref() == Some("100600 0,0 1234:2345")
+    });
     wait_until("what needs nothing kept any more", || {
         kept(&dst.join("guarded")).is_none() && dst.join("link").is_dir()
     });
-    wait_until("kinds", || kept(&dst.join("null")).as_deref() == Some("120777 0,0 0:0"));
-    wait_until("a move", || kept(&dst.join("dir/disk")).is_some() && !dst.join("disk").exists());
+    wait_until("kinds", || {
+        kept(&dst.join("null")).as_deref() == Some("120777 0,0 0:0")
+    });
+    wait_until("a move", || {
+        kept(&dst.join("dir/disk")).is_some() && !dst.join("disk").exists()
+    });
     wait_until("a name more", || {
         fs::metadata(dst.join("dir/pipe")).is_ok_and(|meta| meta.nlink() == 2)
     });
@@ -239,7 +247,10 @@ fn changes_are_kept_live() {
     set_xattr(&dst.join("set-id"), STAT, b"nonsense");
     fs::write(src.join("set-id"), "another content").unwrap();
     let summary = pair.seed().unwrap();
-    let is_told = summary.failed.iter().any(|entry| entry.error.contains("user.rsync.%stat"));
+    let is_told = summary
+        .failed
+        .iter()
+        .any(|entry| entry.error.contains("user.rsync.%stat"));
     assert!(is_told, "{summary:?}");
     remove_xattr(&dst.join("set-id"), STAT);
     seed(&pair);
@@ -271,7 +282,13 @@ fn nobody_keeps_what_root_has() {
     }
     mode(&pair.path("home-n"), 0o700);
     let receiver = Command::new(env!("CARGO_BIN_EXE_driftless"))
-        .args(["receive", "--json", "--fake-super", "--allow-xattrs", "security,trusted"])
+        .args([
+            "receive",
+            "--json",
+            "--fake-super",
+            "--allow-xattrs",
+            "security,trusted",
+        ])
         .args(["--module", "dst", "--listen", "127.0.0.1:0", "--allow"])
         .arg(pair.sender.fingerprint().to_string())
         .arg(pair.dst())
@@ -288,7 +305,9 @@ fn nobody_keeps_what_root_has() {
         Err(error) => return skip(&format!("nobody may not run it: {error}")),
     };
     let mut line = String::new();
-    BufReader::new(receiver.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(receiver.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address = ready["address"].as_str().unwrap().parse().unwrap();
     let mut options = pair.sender_options(address, false);
@@ -297,7 +316,10 @@ fn nobody_keeps_what_root_has() {
     drop(receiver);
     let summary = summary.unwrap();
     assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
-    assert_eq!(kept(&pair.dst().join("disk")).as_deref(), Some("60640 259,70000 7:8"));
+    assert_eq!(
+        kept(&pair.dst().join("disk")).as_deref(),
+        Some("60640 259,70000 7:8")
+    );
     let meta = fs::metadata(pair.dst().join("disk")).unwrap();
     assert_eq!((meta.uid(), meta.mode() & 0o7777), (NOBODY, 0o640));
     assert_rsync_agrees(&pair);

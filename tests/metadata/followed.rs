@@ -75,7 +75,10 @@ fn assert_rsync_agrees(pair: &Pair, options: &[&str]) {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() && text.is_empty(), "{options:?}: {text}{errors}");
+            assert!(
+                output.status.success() && text.is_empty(),
+                "{options:?}: {text}{errors}"
+            );
         }
         Err(error) => skip(&format!("no rsync: {error}")),
     }
@@ -102,13 +105,20 @@ fn links_are_followed_as_rsync_does() {
         (NONE, LinkPolicy::All, &[]),
         (LEADING_OUT, LinkPolicy::All, &["--copy-unsafe-links"]),
         (TO_DIRECTORIES, LinkPolicy::All, &["--copy-dirlinks"]),
-        (LEADING_OUT, LinkPolicy::Safe, &["--copy-unsafe-links", "--safe-links"]),
+        (
+            LEADING_OUT,
+            LinkPolicy::Safe,
+            &["--copy-unsafe-links", "--safe-links"],
+        ),
         (ALL, LinkPolicy::None, &["--copy-links", "--no-links"]),
     ] {
         pair.taken_as.followed_links = follows;
         pair.links = links;
         let summary = pair.seed().unwrap();
-        assert!(summary.in_sync && summary.failed.is_empty(), "{options:?}: {summary:?}");
+        assert!(
+            summary.in_sync && summary.failed.is_empty(),
+            "{options:?}: {summary:?}"
+        );
         assert_rsync_agrees(&pair, options);
         assert_verified(&pair);
         let again = pair.seed().unwrap();
@@ -166,7 +176,8 @@ fn circles_and_links_that_lead_nowhere_are_left_out_and_told() {
 }
 
 fn has(path: &Path, content: &str) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) && fs::read(path).is_ok_and(|found| found == content.as_bytes())
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+        && fs::read(path).is_ok_and(|found| found == content.as_bytes())
 }
 
 /// What is behind links is watched: in the tree, outside of it, and all of the way there.
@@ -195,7 +206,9 @@ fn follow_live(choice: WatchChoice) {
             && has(&there("by-the-root"), "in the tree, again")
     });
     write(&out.join("tree/new/file"), "new");
-    wait_until("a new directory outside", || has(&there("out-dir/new/file"), "new"));
+    wait_until("a new directory outside", || {
+        has(&there("out-dir/new/file"), "new")
+    });
     write(&src.join("dir/inner/new"), "new");
     wait_until("a directory of the tree, at both places", || {
         has(&dst.join("dir/inner/new"), "new") && has(&there("to-dir/inner/new"), "new")
@@ -214,13 +227,21 @@ fn follow_live(choice: WatchChoice) {
     // An editor's save, and a directory on the way that is moved off and comes back.
     write(&out.join("file.new"), "saved");
     fs::rename(out.join("file.new"), out.join("file")).unwrap();
-    wait_until("a file that was renamed over", || has(&there("out-file"), "saved"));
+    wait_until("a file that was renamed over", || {
+        has(&there("out-file"), "saved")
+    });
     fs::rename(&out, pair.path("elsewhere")).unwrap();
-    wait_until("what leads nowhere goes", || !there("out-file").exists() && !there("out-dir").exists());
+    wait_until("what leads nowhere goes", || {
+        !there("out-file").exists() && !there("out-dir").exists()
+    });
     fs::rename(pair.path("elsewhere"), &out).unwrap();
-    wait_until("and comes back", || has(&there("out-file"), "saved") && has(&there("out-dir/a/b"), "below"));
+    wait_until("and comes back", || {
+        has(&there("out-file"), "saved") && has(&there("out-dir/a/b"), "below")
+    });
     fs::write(out.join("tree/a/b"), "changed after that").unwrap();
-    wait_until("and is watched", || has(&there("out-dir/a/b"), "changed after that"));
+    wait_until("and is watched", || {
+        has(&there("out-dir/a/b"), "changed after that")
+    });
     // A link that goes, one that becomes another, and the last name of a directory that is left.
     fs::remove_file(src.join("links/out-dir")).unwrap();
     fs::remove_file(src.join("links/to-file")).unwrap();
@@ -235,7 +256,9 @@ fn follow_live(choice: WatchChoice) {
         !dst.join("dir").exists() && has(&there("to-dir/inner/new"), "newer")
     });
     fs::write(out.join("dir/inner/new"), "newest").unwrap();
-    wait_until("and is watched there", || has(&there("to-dir/inner/new"), "newest"));
+    wait_until("and is watched there", || {
+        has(&there("to-dir/inner/new"), "newest")
+    });
     following.watching.wait_in_sync();
     assert!(following.stop().unwrap().failed.is_empty());
     receiver.stop();
@@ -284,7 +307,10 @@ fn munged_links_lead_nowhere_and_come_back() {
     let by_rsync = pair.path("by-rsync");
     let outcome = Command::new("rsync")
         .args(["-a", "--munge-links", "--exclude=.driftless*"])
-        .args([format!("{}/", pair.dst().display()), format!("{}/", by_rsync.display())])
+        .args([
+            format!("{}/", pair.dst().display()),
+            format!("{}/", by_rsync.display()),
+        ])
         .status();
     match outcome {
         Ok(status) => {

@@ -1,5 +1,6 @@
 //! Metadata: what rsync -aHAXS carries, judged by system calls of the test's own and by rsync.
 
+mod device_contents;
 mod fake_super;
 mod followed;
 mod links;

@@ -207,18 +207,24 @@ impl Work {
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
                 let path = self.directory(&source, &path).map_err(Failure::early)?;
-                let (writing, kept_as) = (&mirror.options.writing, mirror.options.send.kept_as());
+                let (writing, send) = (&mirror.options.writing, &mirror.options.send);
+                let kept_as = |kept_as| send.kept_as(kept_as);
                 let local = LocalEnd::start(session, &path, &self.common.link, writing, kept_as)
                     .map_err(Failure::early)?;
                 let outcome = self.send(&options(local.end()));
                 local.stop();
                 outcome
             }
-            Destination::Target(target) => self.send(&options(End {
-                identity: &session.identity,
-                target: &target,
-                link: &self.common.link,
-            })),
+            Destination::Target(target) => {
+                let given = &mirror.options;
+                let checked = given.send.check_far().and_then(|()| given.writing.check_far());
+                checked.map_err(Failure::early)?;
+                self.send(&options(End {
+                    identity: &session.identity,
+                    target: &target,
+                    link: &self.common.link,
+                }))
+            }
         }
     }
 

@@ -152,7 +152,15 @@ impl Replica {
         });
         let content = (file.size, file.digest);
         let (mut file, mut is_spoiled) = (file, false);
-        if self.writes_in_place && in_the_way.is_none() {
+        let is_device = self.root.takes_devices_for_files()
+            && parent.stat(&place.name)?.is_some_and(|stat| stat.is_device);
+        if is_device && in_the_way.is_some() {
+            return Err(ApplyError::mismatch(format!(
+                "{} is a device that stands for another file of the source: it is not replaced",
+                place.name
+            )));
+        }
+        if (self.writes_in_place || is_device) && in_the_way.is_none() {
             match self.write_in_place(t, &parent, &place, file, occupant.as_ref())? {
                 Written::Not(staged) => file = staged,
                 Written::Spoiled(staged) => (file, is_spoiled) = (staged, true),

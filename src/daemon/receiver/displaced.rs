@@ -480,7 +480,7 @@ impl Replica {
         Ok(path)
     }
 
-    fn refused(&self, parent: &Directory, name: &Name) -> ApplyError {
+    pub(super) fn refused(&self, parent: &Directory, name: &Name) -> ApplyError {
         self.refused_below(&parent.shown_name(name))
     }
 

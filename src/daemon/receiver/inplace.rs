@@ -41,11 +41,17 @@ impl Replica {
         let is_file = looked
             .stat
             .is_some_and(|stat| stat.file_type == FileType::Regular);
+        let is_device = looked.stat.is_some_and(|stat| stat.is_device);
+        if is_device && looked.is_edit {
+            return Err(self.refused(parent, &place.name));
+        }
         if !is_file || looked.is_edit {
             return Ok(Written::Not(file));
         }
         let target = match parent.open_in_place(&place.name) {
             Ok(target) => target,
+            // No file ever takes the place of a device that may be written to.
+            Err(error) if is_device => return Err(error.into()),
             Err(error) if matches!(error.kind(), FsErrorKind::Permission | FsErrorKind::Substituted) => {
                 return Ok(Written::Not(file));
             }
@@ -57,6 +63,7 @@ impl Replica {
                 let (attributes, refused) = settled(file.attributes, applied);
                 Ok(Written::Done(stat, attributes, file.refused.or(refused)))
             }
+            Err(error) if is_device => Err(error),
             Err(error) => {
                 tracing::warn!("{}: it is replaced instead", error.text);
                 Ok(Written::Spoiled(file))

@@ -403,7 +403,8 @@ const COPY_BEHIND_BYTES: u64 = 64 << 20;
 /// Where a receiver in this process copies a file from, and when it has. None if it has to be given the very bytes that were
 /// read: what is copied later may be something else, and only the file's times tell.
 fn origin(file: &FileRef, read: &StableRead, is_steady: bool, bulk: &BulkSender) -> Option<(Origin, Copied)> {
-    let tells = is_steady && !file.hides && !is_within_tick(&read.stat().stamp);
+    let stat = read.stat();
+    let tells = is_steady && !file.hides && !stat.is_device && !is_within_tick(&stat.stamp);
     let open = || read.file().try_clone().ok().map(Origin::new);
     (bulk.is_local() && tells).then(open).flatten()
 }

@@ -174,7 +174,10 @@ fn note(
     };
     let mut updated = entry.clone();
     let row = present.or(replaced).and_then(|number| theirs.get(&number));
-    let assumed = row.and_then(|row| assumed_content(source.compare, entry, row, is_bound));
+    let may_assume = entry.kind == Kind::File && !source.is_device(t, entry)?;
+    let assumed = row
+        .filter(|_| may_assume)
+        .and_then(|row| assumed_content(source.compare, entry, row, is_bound));
     let differs = content || attributes || present.is_none();
     if differs && source.spares(entry, row.copied()) {
         outcome.let_go.extend(

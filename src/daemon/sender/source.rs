@@ -802,7 +802,8 @@ impl Source {
         }
         if let Some(old) = old
             .as_ref()
-            .filter(|old| old.kind == Kind::Directory && stat.file_type == FileType::Directory) {
+            .filter(|old| old.kind == Kind::Directory && stat.file_type == FileType::Directory)
+        {
             self.lookouts.note_followed(old.object, stat.is_followed);
         }
         let Some(kind) = self.kind_of(stat) else {
@@ -829,7 +830,8 @@ impl Source {
                 if hides && (look.is_untold || self.touched.contains(&place)) {
                     old.flags |= flags::STALE;
                 } else if is_unchanged(&old, stat) {
-                    if kind == Kind::File && self.touched.was_written(&place) {
+                    let hides = stat.is_device && look.is_untold;
+                    if kind == Kind::File && (hides || self.touched.was_written(&place)) {
                         self.doubt(t, old.object, look)?;
                     }
                     return Ok(());

@@ -61,6 +61,16 @@ impl Source {
             .filter(|kind| self.devices || !kind.is_device())
     }
 
+    /// Whether a file is a block device, whose size and times say nothing of its content.
+    pub fn is_device(&mut self, catalog: &impl CatalogRead, entry: &Entry) -> Result<bool, StoreError> {
+        if !self.root.takes_devices_for_files() {
+            return Ok(false);
+        }
+        let handle = self.directory(catalog, entry.place.directory)?;
+        let found = handle.and_then(|handle| handle.stat(&entry.place.name).ok().flatten());
+        Ok(found.is_some_and(|stat| stat.is_device))
+    }
+
     /// Other classes of extended attributes count from now on.
     fn read_xattrs_again(&mut self, t: &mut Tables<'_>, known: XattrClasses) -> Result<(), StoreError> {
         for object in with_other_xattrs(t, known, self.classes)? {

@@ -170,9 +170,10 @@ impl Source {
     /// walk, nearly all of a tree.
     fn is_plainly_unchanged(&self, known: &Entry, stat: &Stat) -> bool {
         let is_plain = known.kind != Kind::Directory && stat.links == 1 && known.flags & flags::HIDES == 0;
-        // What a link leads to that is followed is watched, whether it changed or not.
+        // What a link leads to that is followed is watched, whether it changed or not; of a device nobody can tell.
         is_plain
             && !stat.is_followed
+            && !stat.is_device
             && self.kind_of(stat) == Some(known.kind)
             && is_unchanged(known, stat)
             && (known.kind != Kind::File || !self.touched.was_written(&known.place))

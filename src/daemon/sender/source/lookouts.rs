@@ -66,10 +66,14 @@ impl Lookouts {
                 self.tell((to.0, &to.1), Hint::MovedIn, *is_directory, &mut told);
             }
             WatchEvent::Listing { directory } => {
-                self.tell_all(*directory, &mut told, |directory| WatchEvent::Listing { directory });
+                self.tell_all(*directory, &mut told, |directory| WatchEvent::Listing {
+                    directory,
+                });
             }
             WatchEvent::Itself { directory } => {
-                self.tell_all(*directory, &mut told, |directory| WatchEvent::Itself { directory });
+                self.tell_all(*directory, &mut told, |directory| WatchEvent::Itself {
+                    directory,
+                });
             }
             WatchEvent::Gone { directory } => {
                 self.tell_all(*directory, &mut told, |directory| WatchEvent::Gone { directory });
@@ -88,7 +92,10 @@ impl Lookouts {
     }
 
     fn behind(&self, directory: ObjectId, name: &Name) -> impl Iterator<Item = &Place> {
-        let names = self.inodes.get(&directory).and_then(|inode| self.places.get(inode));
+        let names = self
+            .inodes
+            .get(&directory)
+            .and_then(|inode| self.places.get(inode));
         names.and_then(|names| names.get(name)).into_iter().flatten()
     }
 
@@ -96,9 +103,20 @@ impl Lookouts {
         self.aliases(directory) == [directory] && self.behind(directory, name).next().is_none()
     }
 
-    fn tell(&self, (directory, name): (ObjectId, &Name), hint: Hint, is_directory: bool, told: &mut Vec<WatchEvent>) {
-        let aliases = self.aliases(directory).into_iter().map(|directory| (directory, name));
-        let behind = self.behind(directory, name).map(|place| (place.directory, &place.name));
+    fn tell(
+        &self,
+        (directory, name): (ObjectId, &Name),
+        hint: Hint,
+        is_directory: bool,
+        told: &mut Vec<WatchEvent>,
+    ) {
+        let aliases = self
+            .aliases(directory)
+            .into_iter()
+            .map(|directory| (directory, name));
+        let behind = self
+            .behind(directory, name)
+            .map(|place| (place.directory, &place.name));
         told.extend(aliases.chain(behind).map(|(directory, name)| WatchEvent::At {
             directory,
             name: name.clone(),
@@ -108,9 +126,17 @@ impl Lookouts {
     }
 
     /// Of a whole directory.
-    fn tell_all(&self, directory: ObjectId, told: &mut Vec<WatchEvent>, event: impl Fn(ObjectId) -> WatchEvent) {
+    fn tell_all(
+        &self,
+        directory: ObjectId,
+        told: &mut Vec<WatchEvent>,
+        event: impl Fn(ObjectId) -> WatchEvent,
+    ) {
         told.extend(self.aliases(directory).into_iter().map(event));
-        let names = self.inodes.get(&directory).and_then(|inode| self.places.get(inode));
+        let names = self
+            .inodes
+            .get(&directory)
+            .and_then(|inode| self.places.get(inode));
         let places: HashSet<&Place> = names.into_iter().flat_map(HashMap::values).flatten().collect();
         told.extend(places.into_iter().map(|place| WatchEvent::At {
             directory: place.directory,
@@ -155,7 +181,8 @@ impl Lookouts {
             look.shallow.insert(other);
         }
         let names = self.places.get(&inode);
-        look.behind.extend(names.into_iter().flat_map(HashMap::values).flatten().cloned());
+        look.behind
+            .extend(names.into_iter().flat_map(HashMap::values).flatten().cloned());
     }
 
     pub(super) fn note_followed(&mut self, directory: ObjectId, is_followed: bool) {
@@ -177,7 +204,9 @@ impl Lookouts {
             return Vec::new();
         };
         for (inode, name) in &trail {
-            let Some(names) = self.places.get_mut(inode) else { continue };
+            let Some(names) = self.places.get_mut(inode) else {
+                continue;
+            };
             if let Some(places) = names.get_mut(name) {
                 places.remove(place);
                 if places.is_empty() {
@@ -190,7 +219,9 @@ impl Lookouts {
         }
         let left = trail.iter().filter(|(inode, _)| !self.places.contains_key(inode));
         let left: BTreeSet<Inode> = left.map(|(inode, _)| *inode).collect();
-        left.into_iter().filter_map(|inode| self.drop_outpost(inode)).collect()
+        left.into_iter()
+            .filter_map(|inode| self.drop_outpost(inode))
+            .collect()
     }
 
     fn drop_outpost(&mut self, inode: Inode) -> Option<ObjectId> {
@@ -228,8 +259,7 @@ impl Lookouts {
     fn is_trail(&self, place: &Place, hops: &[Hop]) -> bool {
         let hops = hops.iter().map(|hop| (hop.inode, &hop.name));
         let known = self.trails.get(place).filter(|_| !self.doubted.contains(place));
-        known
-            .is_some_and(|known| known.iter().map(|(inode, name)| (*inode, name)).eq(hops))
+        known.is_some_and(|known| known.iter().map(|(inode, name)| (*inode, name)).eq(hops))
     }
 }
 
