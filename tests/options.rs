@@ -92,24 +92,72 @@ fn every_option_of_rsync_and_lsyncd_has_a_row() {
     section(&page, "lsyncd").has_all(LSYNCD);
 }
 
-/// The list above is that of the program, where it is installed in this version.
+/// Every option that the installed rsync tells of, by every name that it has: in its help, in that of its daemon, and in its
+/// manual.
 #[test]
-fn the_list_is_that_of_rsync() {
-    let Ok(output) = Command::new("rsync").arg("--help").output() else {
-        return;
+fn every_option_of_the_installed_rsync_has_a_row() {
+    let run = |command: &mut Command| {
+        let output = command.output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !help.starts_with("rsync  version 3.5.") {
-        return;
+    let Some(help) = run(Command::new("rsync").arg("--help")) else {
+        return skip("rsync is not installed");
+    };
+    let daemon = run(Command::new("rsync").args(["--daemon", "--help"])).unwrap();
+    let mut told: BTreeSet<String> = help.lines().chain(daemon.lines()).flat_map(in_help).collect();
+    assert!(told.len() > 150, "only {} in its help", told.len());
+    let manual = run(Command::new("man").args(["-w", "rsync"]))
+        .and_then(|path| run(Command::new("gzip").args(["-dcf", path.trim()])));
+    match manual {
+        Some(manual) => {
+            let named: BTreeSet<String> = manual.lines().flat_map(in_manual).collect();
+            assert!(named.len() > 150, "only {} in its manual", named.len());
+            told.extend(named);
+        }
+        None => skip("the manual of rsync is not installed"),
     }
-    let options = help.split("\nOptions\n").nth(1).unwrap();
-    let first = |line: &str| {
-        let name = line.split([' ', ',', '=']).next().unwrap_or_default().to_owned();
-        name.starts_with('-').then_some(name)
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
+    let page = page();
+    section(&page, "rsync").has_all(&told.join(" "));
+    if help.starts_with("rsync  version 3.5.") {
+        let listed: BTreeSet<&str> = RSYNC.split_whitespace().collect();
+        let unknown: Vec<_> = listed
+            .into_iter()
+            .filter(|name| *name != "--no-OPTION" && !told.contains(name))
+            .collect();
+        assert!(unknown.is_empty(), "listed above, and not in rsync: {unknown:?}");
+    }
+}
+
+fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("DRIFTLESS_TEST_NO_SKIP").is_none_or(|value| value != "1"),
+        "skipped: {reason}"
+    );
+    eprintln!("skipped: {reason}");
+}
+
+/// The names in a line like `--chmod=CHMOD            affect file ...`.
+fn in_help(line: &str) -> Vec<String> {
+    let names = line.split("  ").next().unwrap_or_default();
+    names.split(", ").filter_map(option_name).collect()
+}
+
+/// The names in a heading like `.IP "\fB\-\-verbose\fP, \fB\-v\fP"`.
+fn in_manual(line: &str) -> Vec<String> {
+    let Some(heading) = line.strip_prefix(".IP \"") else {
+        return Vec::new();
     };
-    let told: BTreeSet<String> = options.lines().filter_map(first).collect();
-    let listed: BTreeSet<String> = RSYNC.split_whitespace().map(str::to_owned).collect();
-    assert_eq!(told, listed);
+    let heading = heading.split('"').next().unwrap_or_default();
+    let plain = ["\\fB", "\\fI", "\\fP", "\\"]
+        .iter()
+        .fold(heading.to_owned(), |text, mark| text.replace(mark, ""));
+    plain.split(", ").filter_map(option_name).collect()
+}
+
+fn option_name(word: &str) -> Option<String> {
+    let name = word.split([' ', '=', '[', ',']).next()?;
+    (name.starts_with('-') && name.len() > 1).then(|| name.to_owned())
 }
 
 #[test]

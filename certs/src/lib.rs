@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod faults;
 mod files;
 mod fingerprint;
 mod identity;

@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::toml_fault;
 use crate::files::{self, Access, FileError, LockedDir};
 use crate::fingerprint::Fingerprint;
 use crate::names::{self, NameError};
@@ -288,8 +289,7 @@ fn read(path: &Path) -> Result<Vec<Peer>, TrustError> {
         cause,
     };
     let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
-    let contents: Contents =
-        toml::from_str(&text).map_err(|cause| wrong(cause.to_string().trim_end().to_owned()))?;
+    let contents: Contents = toml::from_str(&text).map_err(|cause| wrong(toml_fault(&text, &cause)))?;
     for (index, peer) in contents.peers.iter().enumerate() {
         let earlier = &contents.peers[..index];
         let fault = if let Err(fault) = check(peer) {

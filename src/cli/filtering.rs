@@ -6,8 +6,8 @@
 use super::CliError;
 use super::text::escaped;
 use crate::engine::filter::{
-    Filter, FilterBuilder, FilterError, NamedPaths, RULE_FILE_BYTES_MAX, ReadFault, RuleFiles, SizeUnit,
-    parse_size,
+    Filter, FilterBuilder, FilterError, NamedPaths, RULE_FILE_BYTES_MAX, ReadFault, RuleFiles, RuleSource,
+    SizeUnit, parse_size,
 };
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use driftless_protocol::Name;
@@ -255,7 +255,9 @@ fn named_paths(file: &OsStr, zeros: bool) -> Result<NamedPaths, CliError> {
             escaped(file)
         ))
     })?;
-    NamedPaths::parse(&content, zeros, true).map_err(|error| CliError::usage(error.to_string()))
+    let source = RuleSource::File(file.as_bytes().into());
+    let paths = NamedPaths::parse_from(source, &content, zeros, true);
+    paths.map_err(|error| CliError::usage(error.to_string()))
 }
 
 /// Files that options name, by paths of this machine.

@@ -21,6 +21,7 @@ use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use crate::faults::toml_fault;
 use crate::files::{self, Access, FileError, LockedDir};
 use crate::names::{self, NameError};
 use crate::rights::Grant;
@@ -281,8 +282,7 @@ impl Invites {
                 cause,
             };
             let text = String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8".to_owned()))?;
-            let record: Record =
-                toml::from_str(&text).map_err(|cause| damaged(cause.to_string().trim_end().to_owned()))?;
+            let record: Record = toml::from_str(&text).map_err(|cause| damaged(toml_fault(&text, &cause)))?;
             let hash =
                 blake3::Hash::from_hex(&record.secret_hash).map_err(|cause| damaged(cause.to_string()))?;
             all.push(Found {

@@ -37,7 +37,18 @@ impl NamedPaths {
     /// `recursive`: a named directory stands for all below it (rsync: `-r` was given, too); otherwise for itself,
     /// and with a slash behind for its direct entries, too.
     pub fn parse(content: &[u8], zeros: bool, recursive: bool) -> Result<NamedPaths, FilterError> {
-        let place = RulePlace::whole(RuleSource::Option("--files-from"));
+        let source = RuleSource::Option("--files-from");
+        NamedPaths::parse_from(source, content, zeros, recursive)
+    }
+
+    /// As [`NamedPaths::parse`], for messages that name where the list is from.
+    pub fn parse_from(
+        source: RuleSource,
+        content: &[u8],
+        zeros: bool,
+        recursive: bool,
+    ) -> Result<NamedPaths, FilterError> {
+        let place = RulePlace::whole(source);
         let mut paths = NamedPaths {
             entries: HashMap::new(),
             recursive,
