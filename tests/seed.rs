@@ -2,8 +2,9 @@
 
 mod support;
 
+use driftless::daemon::home::Home;
 use driftless::daemon::receiver::ReceiverDaemon;
-use driftless::daemon::{Deletes, ReceiverOptions};
+use driftless::daemon::{Deletes, ReceiverOptions, roots};
 use driftless::engine::delta::Engine;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -286,8 +287,8 @@ fn one_unreadable_or_odd_entry_does_not_stop_the_rest() {
     pair.assert_equal();
 }
 
-/// The module's name leads to another directory than before: that is a first contact again, whatever the sender
-/// remembers.
+/// The module's name leads to another directory than before: that is refused, and once it is approved a first contact
+/// again, whatever the sender remembers.
 #[test]
 fn another_tree_behind_the_same_module_loses_nothing() {
     let pair = Pair::new();
@@ -295,6 +296,11 @@ fn another_tree_behind_the_same_module_loses_nothing() {
     pair.seed().unwrap();
     fs::rename(pair.dst(), pair.path("former")).unwrap();
     write(&pair.dst().join("precious"), b"somebody's");
+    let started = ReceiverDaemon::start(pair.receiver_options(), &runtime());
+    let refused = started.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("nothing was written"), "{refused}");
+    let (home, root) = (Home::at(pair.path("home-r")), pair.dst().display().to_string());
+    roots::approve(&home, &root).unwrap().unwrap();
     let refused = pair.seed().unwrap_err().to_string();
     assert!(
         refused.contains("1 entry") && refused.contains("--delete"),

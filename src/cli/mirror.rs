@@ -105,7 +105,8 @@ impl MirrorArgs {
                     return self.preview(&session, end, far, &what);
                 };
                 place.make()?;
-                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, |_| kept_as)?;
+                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, |_| kept_as)
+                    .inspect_err(|_| place.unmake())?;
                 let ended = self.follow(&session, local.end(), &what, plan.as_ref());
                 local.stop();
                 ended.tell(&session, far, &what, plan.as_ref())
@@ -260,6 +261,14 @@ impl Place {
         }
         let made = DirBuilder::new().mode(0o700).create(&self.path);
         made.map_err(|error| CliError::failed(format!("cannot mirror to {}: {error}", escaped(&self.path))))
+    }
+
+    /// Removes it again if it was made and is not written to: where it was made, a file system may have to be mounted.
+    fn unmake(&self) {
+        if self.is_missing {
+            // What is not empty was not made by us alone.
+            let _ = std::fs::remove_dir(&self.path);
+        }
     }
 }
 

@@ -258,8 +258,17 @@ impl Home {
 
     /// The states of all module paths.
     pub fn module_dirs(&self) -> Vec<PathBuf> {
-        let modules = self.state.join(STATE_DIR).join("modules");
-        let found = std::fs::read_dir(modules).into_iter().flatten();
+        self.states("modules")
+    }
+
+    /// The states of all mirrors.
+    pub fn mirror_dirs(&self) -> Vec<PathBuf> {
+        self.states("mirrors")
+    }
+
+    fn states(&self, of: &str) -> Vec<PathBuf> {
+        let found = std::fs::read_dir(self.state.join(STATE_DIR).join(of));
+        let found = found.into_iter().flatten();
         found.filter_map(|entry| Some(entry.ok()?.path())).collect()
     }
 

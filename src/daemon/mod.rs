@@ -15,6 +15,7 @@ pub mod notify;
 mod options;
 mod quiet;
 pub mod receiver;
+pub mod roots;
 pub mod sender;
 pub mod status;
 pub mod survey;

@@ -79,7 +79,7 @@ fn walk_all(
     survey.holds_back = asks || survey.keeps || options.owners.demands_names();
     let stat = root.stat_self();
     let stat = stat.map_err(|error| DaemonError::failed(error.to_string()))?;
-    if let Some(refusal) = survey.refuses_root(&memory, &stat)? {
+    if let Some(refusal) = survey.refuses_root(&memory)? {
         survey.report.refusal = Some(refusal);
         survey.report.does_nothing = true;
         return Ok((survey.report, HashSet::new()));

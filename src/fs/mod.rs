@@ -31,6 +31,7 @@ mod directory;
 mod error;
 mod fake;
 mod follow;
+mod file_system;
 mod holes;
 mod inplace;
 mod link;

@@ -15,6 +15,7 @@ mod pace;
 mod replica;
 mod retention;
 mod rights;
+mod root;
 mod session;
 mod spans;
 mod sparing;
@@ -36,7 +37,7 @@ use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{Accepted, Admit, Alpn, Authorise, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
-use crate::store::Binding;
+use crate::store::{Binding, State};
 use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
 };
@@ -795,6 +796,7 @@ fn open_replica(
 ) -> Result<Replica, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
+    check_module_root(options, module, path, &root)?;
     let root = walk_path(root.with_view(module.view()), path, true)?;
     let place = place_of(module, path);
     let home = options.home.module_dir(&module.name, path);
@@ -812,6 +814,33 @@ fn open_replica(
 /// Whether a module may be reached from an address. Who is in this process has none, and may.
 fn may_come(module: &ModuleOptions, remote: Option<IpAddr>) -> bool {
     remote.is_none_or(|remote| module.hosts.admit(remote))
+}
+
+/// Before a path is made in a module: whether the module's own root is the one of before. That of the module is looked at
+/// when it is opened.
+fn check_module_root(
+    options: &ReceiverOptions,
+    module: &ModuleOptions,
+    path: &RelPath,
+    root: &Directory,
+) -> Result<(), DaemonError> {
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    let home = options.home.module_dir(&module.name, &RelPath::root());
+    let file = home.join("state.redb");
+    // Opening would make it.
+    if path.is_root() || !file.exists() {
+        return Ok(());
+    }
+    let state = State::open(&file).map_err(|error| failed(&error))?;
+    let generations = root::Generations {
+        known: state.generation().map_err(|error| failed(&error))?,
+        on_disk: replica::generation_in(root, &state).map_err(|error| failed(&error))?,
+    };
+    let standing = root::check(&state, (root, &module.path), &home, generations);
+    if standing.map_err(|error| failed(&error))? == root::Standing::New {
+        state.unbind().map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 /// Where a module path is.

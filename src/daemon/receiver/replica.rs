@@ -7,6 +7,7 @@
 use super::displaced::Recovery;
 use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
+use super::root::{self, Generations};
 use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::keeping::{Keeping, KeepingCounters};
 use crate::daemon::ledger::Ledger;
@@ -33,6 +34,8 @@ use thiserror::Error;
 const HANDLES_MAX: usize = 1_024;
 const META_CURSOR: &str = "cursor";
 const META_XATTRS: &str = "xattr classes";
+/// A number, the identity of the state, and what is between and behind them.
+const GENERATION_BYTES_MAX: usize = 64;
 /// Whether the names that the catalog has are on stable storage, too.
 const META_FLUSHED: &str = "flushed";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
@@ -49,6 +52,9 @@ pub enum ReplicaError {
     /// Another daemon works here.
     #[error("{0}")]
     Locked(String),
+    /// Another directory stands at its path.
+    #[error("{0}")]
+    OtherRoot(String),
     /// The entries of an earlier mirror could not be let go.
     #[error("cannot let go of the entries of the mirror before: {0}")]
     Disown(String),
@@ -234,6 +240,7 @@ impl Replica {
             last_durable: Instant::now(),
             _lock: lock,
         };
+        replica.check_root(home)?;
         replica.check_generation()?;
         let report = replica.walk()?;
         replica.flush_leftovers(&report)?;
@@ -574,6 +581,22 @@ impl Replica {
         catalog.update(false, |tables| self.put(tables, &entry))
     }
 
+    /// Another root than before is refused; of one that is meant to be another, nothing is known.
+    fn check_root(&mut self, home: &Path) -> Result<(), ReplicaError> {
+        let generations = Generations {
+            known: self.state.generation()?,
+            on_disk: generation_in(&self.root, &self.state)?,
+        };
+        match root::check(&self.state, (&self.root, &self.path), home, generations)? {
+            root::Standing::Same => Ok(()),
+            root::Standing::New => {
+                tracing::warn!(path = %self.path.display(), "the root is another directory than before: a first contact");
+                self.catalog.update(true, |tables| tables.clear())?;
+                Ok(self.state.unbind()?)
+            }
+        }
+    }
+
     /// The module's own generation is stored in the tree, too: if the disk was put back from an older image, what the
     /// catalog says about contents is not believed. A tree without any is not the one that the mirror was bound to.
     fn check_generation(&mut self) -> Result<(), ReplicaError> {
@@ -581,7 +604,7 @@ impl Replica {
         if self.binding()?.is_none() {
             return Ok(());
         }
-        let on_disk = self.generation_on_disk()?;
+        let on_disk = generation_in(&self.root, &self.state)?;
         if on_disk != Some(known) {
             tracing::warn!(path = %self.path.display(),
                 "the tree is of generation {on_disk:?}, the state of {known}: all contents will be compared again");
@@ -594,25 +617,15 @@ impl Replica {
         self.write_generation()
     }
 
-    fn generation_on_disk(&self) -> Result<Option<u64>, ReplicaError> {
-        let text = match read_whole(&self.root, &generation_file(), 64) {
-            Ok(ReadOutcome::Content(bytes, _)) => bytes,
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == FsErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(std::str::from_utf8(&text)
-            .ok()
-            .and_then(|text| text.trim().parse().ok()))
-    }
-
     /// Begins a new generation; called when a mirror is bound, and at every start.
     pub fn write_generation(&mut self) -> Result<(), ReplicaError> {
         let next = self.state.bump_generation()?;
         // The root's own time is the sender's to set.
         let before = self.root.stat_self()?.attributes.mtime;
         let staged = Staged::create(self.root.clone())?;
-        staged.write_all_at(format!("{next}\n").as_bytes(), 0)?;
+        // Numbers are small, and those of two targets often the same.
+        let text = format!("{next} {:032x}\n", self.state.mirror_id()?);
+        staged.write_all_at(text.as_bytes(), 0)?;
         staged.sync()?;
         staged.publish(&generation_file())?;
         self.root.set_self_mtime(before)?;
@@ -655,6 +668,23 @@ impl Replica {
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
         Ok(report)
     }
+}
+
+/// The generation that this state stored in a tree; `None` if there is none, or that of another state.
+pub(super) fn generation_in(root: &Directory, state: &State) -> Result<Option<u64>, ReplicaError> {
+    let text = match read_whole(root, &generation_file(), GENERATION_BYTES_MAX) {
+        Ok(ReadOutcome::Content(bytes, _)) => bytes,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == FsErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let whose = format!("{:032x}", state.mirror_id()?);
+    let words = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| text.trim().split_once(' '));
+    Ok(words
+        .filter(|(_, id)| *id == whose)
+        .and_then(|(number, _)| number.parse().ok()))
 }
 
 /// The name of the file with the generation, at the root.

@@ -18,7 +18,7 @@ pub use owners::{OwnerKey, keys as owner_keys, messages as owner_messages, rows 
 pub use readings::Readings;
 pub use reconcile::{ReconcileError, listing_from, receive_listing};
 pub use session::DELETES;
-pub use source::{Fate, Source, Standing, TreeFiles, fate_by, root_identity};
+pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 pub use watching::{Changed, watch};
 
 use self::barriers::Barriers;
@@ -70,7 +70,7 @@ pub fn run(
     let events = source.events();
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     observer.phase(&Phase::Scanning);
-    source.check_root(options.accept_root)?;
+    source.check_root(options.accept_root, &options.target.display)?;
     source.expect_carried().map_err(|error| failed(&error))?;
     let last = source
         .catalog

@@ -9,6 +9,7 @@ mod links;
 mod listing;
 mod lookouts;
 mod mounts;
+mod root;
 mod rules;
 
 pub use rules::{Fate, Standing, TreeFiles, fate_by};
@@ -284,41 +285,6 @@ impl Source {
 
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Refuses a root that was not meant: another directory than before, or an empty one where there was a tree.
-    /// Nothing is sent, so nothing is deleted.
-    pub fn check_root(&mut self, accept: bool) -> Result<(), DaemonError> {
-        let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-        let stamp = self.root.stat_self().map_err(|error| failed(&error))?.stamp;
-        let identity = root_identity(&stamp);
-        let known = self.state.source_identity().map_err(|error| failed(&error))?;
-        let path = self.path.display();
-        if known.as_ref().is_some_and(|known| *known != identity) && !accept {
-            return Err(DaemonError::failed(format!(
-                "{path} is another directory than at the last run (moved, recreated, or on another file system): \
-                 nothing was sent and nothing deleted; if that is right, run once with --accept-root"
-            )));
-        }
-        let had_entries = self
-            .catalog
-            .read(|view| view.has_children(ObjectId::ROOT))
-            .map_err(|error| failed(&error))?;
-        let is_empty = self
-            .root
-            .list()
-            .map_err(|error| failed(&error))?
-            .entries
-            .is_empty();
-        if is_empty && had_entries && !accept {
-            return Err(DaemonError::failed(format!(
-                "{path} is empty, but was not at the last run (is a file system not mounted?): nothing was sent and \
-                 nothing deleted; if that is right, run once with --accept-root"
-            )));
-        }
-        self.state
-            .set_source_identity(&identity)
-            .map_err(|error| failed(&error))
     }
 
     /// Whether the source path still leads to the root that was opened.
@@ -1161,16 +1127,6 @@ fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
         }
         _ => same_attributes && stamp_of(entry) == Some(stat.stamp),
     }
-}
-
-/// Inode and birth time: they survive a reboot, which device numbers may not.
-pub fn root_identity(stamp: &Stamp) -> Vec<u8> {
-    let mut identity = stamp.inode.to_be_bytes().to_vec();
-    if let Some(birth) = stamp.birth {
-        identity.extend_from_slice(&birth.seconds().to_be_bytes());
-        identity.extend_from_slice(&birth.nanoseconds().to_be_bytes());
-    }
-    identity
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use super::Survey;
 use crate::daemon::home::Home;
-use crate::daemon::sender::{DELETES, root_identity};
+use crate::daemon::roots::RootIdentity;
+use crate::daemon::sender::DELETES;
 use crate::daemon::{DaemonError, Deletes, SenderOptions};
-use crate::fs::Stat;
 use crate::store::State;
 use driftless_protocol::{RelPath, XattrClasses};
 
@@ -14,7 +14,7 @@ pub(super) struct Memory {
     /// What the user said becomes of what only the target has.
     pub(super) decision: Option<Vec<u8>>,
     /// Which directory the source was.
-    root: Option<Vec<u8>>,
+    root: Option<RootIdentity>,
 }
 
 impl Memory {
@@ -28,7 +28,11 @@ impl Memory {
         match State::open(&file) {
             Ok(state) => Memory {
                 decision: state.value(DELETES).ok().flatten(),
-                root: state.source_identity().ok().flatten(),
+                root: state
+                    .source_identity()
+                    .ok()
+                    .flatten()
+                    .and_then(|bytes| RootIdentity::from_bytes(&bytes)),
             },
             // Of a daemon that holds it, it is enough to know that it got beyond first contact.
             Err(_) => Memory {
@@ -49,22 +53,19 @@ impl Memory {
 
 impl Survey<'_> {
     /// Why a run would not even begin: the source is not what it was.
-    pub(super) fn refuses_root(
-        &mut self,
-        memory: &Memory,
-        stat: &Stat,
-    ) -> Result<Option<String>, DaemonError> {
+    pub(super) fn refuses_root(&mut self, memory: &Memory) -> Result<Option<String>, DaemonError> {
         let (accepts, path) = (self.options.accept_root, self.options.source.display());
         let Some(known) = memory.root.as_ref().filter(|_| !accepts) else {
             return Ok(None);
         };
-        if *known != root_identity(&stat.stamp) {
+        let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+        let now = RootIdentity::of(&self.root).map_err(|error| failed(&error))?;
+        if !known.is_of(&now) {
             return Ok(Some(format!(
                 "{path} is another directory than at the last run (moved, recreated, or on another file system): nothing \
                  would be sent and nothing deleted; if that is right, look with --accept-root"
             )));
         }
-        let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
         let is_empty = self
             .root
             .list()
