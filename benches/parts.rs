@@ -284,6 +284,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         look_again: false,
         gives_up: false,
         accept_root: false,
+        leaves_root: false,
         filter: Filter::everything(),
         owners: OwnerRules::default(),
         modes: ModeChanges::default(),

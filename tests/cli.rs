@@ -244,7 +244,7 @@ fn wrong_calls_are_told_in_one_line() {
             .run(&format!("{command} nothing {url}"))
             .complains(1, &["nothing", "No such file"]);
         machine
-            .run(&format!("{command} file {url}"))
+            .run(&format!("{command} file/ {url}"))
             .complains(1, &["file", "Not a directory"]);
         machine
             .run(&format!("{command} src nas:/path"))

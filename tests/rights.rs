@@ -75,6 +75,7 @@ impl Bench {
             owner: true,
             devices: true,
             xattrs: XattrClasses::ALL,
+            leaves_root: false,
         };
         let open = Open {
             purpose,

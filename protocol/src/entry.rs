@@ -179,6 +179,8 @@ pub struct Carried {
     pub xattrs: XattrClasses,
     /// Devices are carried.
     pub devices: bool,
+    /// The root's own attributes are not carried, whatever else is: each end has those that it has.
+    pub leaves_root: bool,
 }
 
 impl Carried {
@@ -188,6 +190,7 @@ impl Carried {
             owner: self.owner && other.owner,
             xattrs: self.xattrs.common(other.xattrs),
             devices: self.devices && other.devices,
+            leaves_root: self.leaves_root || other.leaves_root,
         }
     }
 }

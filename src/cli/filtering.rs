@@ -4,6 +4,7 @@
 //! of each flag apart, so [`FilteringArgs`] puts them back in order by their positions.
 
 use super::CliError;
+use super::origin::Origin;
 use super::text::escaped;
 use crate::engine::filter::{
     Filter, FilterBuilder, FilterError, NamedPaths, RULE_FILE_BYTES_MAX, ReadFault, RuleFiles, RuleSource,
@@ -118,6 +119,9 @@ struct FilteringFlags {
     /// Mirror nothing but the paths in FILE and what is below them
     #[arg(long, value_name = "FILE")]
     files_from: Option<OsString>,
+    /// Mirror SRC under its whole path, or that behind the first `/./` in it, with the directories above it
+    #[arg(long, short = 'R', conflicts_with = "files_from")]
+    relative: bool,
 }
 
 impl Args for FilteringArgs {
@@ -167,11 +171,25 @@ impl FilteringArgs {
         }
     }
 
-    /// The filter for a source, given by its canonical path. Files of rules are read now.
-    pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+    /// What SRC stands for; `purpose` is a verb.
+    pub(super) fn origin(&self, purpose: &str, source: &Path) -> Result<Origin, CliError> {
+        Origin::find(purpose, source, self.flags.relative)
+    }
+
+    /// The filter for a source. Files of rules are read now.
+    pub(super) fn filter(&self, origin: &Origin) -> Result<Filter, CliError> {
         self.check()?;
         let flags = &self.flags;
-        let mut builder = FilterBuilder::new(source.as_os_str().as_bytes());
+        let mut builder = FilterBuilder::new(origin.root.as_os_str().as_bytes());
+        if let Some(path) = &origin.named {
+            if flags.files_from.is_some() {
+                return Err(CliError::usage(format!(
+                    "--files-from names paths in a directory, and {} is none (leave it out, or give the directory)",
+                    escaped(origin.path())
+                )));
+            }
+            builder.only_named(NamedPaths::single(path));
+        }
         builder
             .zeros(flags.from0)
             .delete_excluded(flags.delete_excluded)
@@ -360,7 +378,7 @@ mod tests {
     fn order_decides() {
         let name = Name::new(*b"a.o").unwrap();
         let sent = |words: &[&str]| {
-            let filter = parsed(words).filter(Path::new("/srv")).unwrap();
+            let filter = parsed(words).filter(&Origin::whole("/srv".into())).unwrap();
             let path = driftless_protocol::RelPath::root().join(&name);
             filter
                 .explain(
@@ -384,26 +402,26 @@ mod tests {
         let file = dir.path().join("rules");
         std::fs::write(&file, "ok\n*.o\n").unwrap();
         let merge = format!("--filter=. {}", file.display());
-        let Err(CliError::Usage(text)) = parsed(&[&merge]).filter(Path::new("/srv")) else {
+        let Err(CliError::Usage(text)) = parsed(&[&merge]).filter(&Origin::whole("/srv".into())) else {
             panic!("a list of plain patterns was taken for rules");
         };
         assert!(text.contains("rules, line 1") && !text.contains("ok"), "{text}");
         let missing = format!("--exclude-from={}", dir.path().join("no").display());
         assert!(matches!(
-            parsed(&[&missing]).filter(Path::new("/srv")),
+            parsed(&[&missing]).filter(&Origin::whole("/srv".into())),
             Err(CliError::Usage(text)) if text.contains("does not exist")
         ));
         let list = format!("--files-from={}", dir.path().join("no").display());
         assert!(matches!(
-            parsed(&[&list]).filter(Path::new("/srv")),
+            parsed(&[&list]).filter(&Origin::whole("/srv".into())),
             Err(CliError::Usage(_))
         ));
         assert!(matches!(
-            parsed(&["--min-size=2k", "--max-size=1k"]).filter(Path::new("/srv")),
+            parsed(&["--min-size=2k", "--max-size=1k"]).filter(&Origin::whole("/srv".into())),
             Err(CliError::Usage(_))
         ));
         assert!(matches!(
-            parsed(&["--gitignore=a/b"]).filter(Path::new("/srv")),
+            parsed(&["--gitignore=a/b"]).filter(&Origin::whole("/srv".into())),
             Err(CliError::Usage(_))
         ));
     }

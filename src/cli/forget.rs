@@ -2,6 +2,7 @@
 
 use super::config::{FileArg, load};
 use super::launch::{Destination, End, SendArgs, Session, destination, local_module, local_target};
+use super::origin::Origin;
 use super::target::is_target;
 use super::text::{count, escaped, quoted};
 use super::{CliError, DONE, SOME_FAILED, output};
@@ -83,7 +84,7 @@ impl ForgetArgs {
         let session = Session::open()?;
         let word = self.mirror.clone().unwrap_or_default();
         let (name, source, targets) = match &self.target {
-            Some(target) => (None, source_of(Path::new(&word)), vec![target.clone()]),
+            Some(target) => (None, root_of(Path::new(&word)), vec![target.clone()]),
             None => configured(&self.file.path(&session.home), &word)?,
         };
         for word in &targets {
@@ -243,6 +244,12 @@ fn source_of(path: &Path) -> PathBuf {
         .unwrap_or_else(|_| path.to_owned())
 }
 
+/// The root of the tree, where the source is a file in it.
+fn root_of(path: &Path) -> PathBuf {
+    let found = Origin::find("forget", path, false);
+    found.map_or_else(|_| source_of(path), |origin| origin.root)
+}
+
 /// Name, source and targets of a mirror of the configuration.
 fn configured(file: &Path, word: &OsStr) -> Result<(Option<String>, PathBuf, Vec<OsString>), CliError> {
     let source = source_of(Path::new(word));
@@ -259,7 +266,7 @@ fn configured(file: &Path, word: &OsStr) -> Result<(Option<String>, PathBuf, Vec
         mirrors.find(|mirror| OsStr::new(&mirror.name) == word || source_of(&mirror.source) == source)
     });
     match found {
-        Some(mirror) => Ok((Some(mirror.name), source_of(&mirror.source), mirror.targets)),
+        Some(mirror) => Ok((Some(mirror.name), root_of(&mirror.source), mirror.targets)),
         None => Err(CliError::usage(format!(
             "{} has no mirror {} (give SRC and TARGET as they were given to `send` or `mirror`)",
             escaped(file),
@@ -314,7 +321,8 @@ fn ask_receiver(session: &Session, source: &Path, target: &TargetOptions, mirror
         target,
         link: &link,
     };
-    let options = SendArgs::default().options(session, end, source, &Filter::everything(), false);
+    let origin = Origin::whole(source.to_owned());
+    let options = SendArgs::default().options(session, end, &origin, &Filter::everything(), false);
     match forget::ask(&options, mirror, session.handle()) {
         Ok(left) => {
             told.done.push(format!("{target} forgot it"));

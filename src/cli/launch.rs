@@ -4,6 +4,7 @@ use super::appearance::AppearanceArgs;
 use super::comparing::ComparingArgs;
 use super::filtering::FilteringArgs;
 use super::network::NetworkArgs;
+use super::origin::Origin;
 use super::priority::PriorityArgs;
 use super::target::{Target, is_target};
 use super::text::escaped;
@@ -170,10 +171,15 @@ impl SendArgs {
         self.filtering.check()
     }
 
-    /// What is mirrored of a source, given by its canonical path.
-    pub(super) fn filter(&self, source: &Path) -> Result<Filter, CliError> {
+    /// What SRC stands for; `purpose` is a verb.
+    pub(super) fn origin(&self, purpose: &str, source: &Path) -> Result<Origin, CliError> {
+        self.filtering.origin(purpose, source)
+    }
+
+    /// What is mirrored of a source.
+    pub(super) fn filter(&self, origin: &Origin) -> Result<Filter, CliError> {
         self.check()?;
-        self.filtering.filter(source)
+        self.filtering.filter(origin)
     }
 
     /// Whether the flags can be meant for a target that is not a directory on this machine.
@@ -186,7 +192,7 @@ impl SendArgs {
         &self,
         session: &Session,
         end: End<'_>,
-        source: &Path,
+        origin: &Origin,
         filter: &Filter,
         follow: bool,
     ) -> SenderOptions {
@@ -207,7 +213,7 @@ impl SendArgs {
         SenderOptions {
             home: session.home.clone(),
             identity: end.identity.clone(),
-            source: source.to_owned(),
+            source: origin.root.clone(),
             target: end.target.clone(),
             follow,
             quiet: None,
@@ -232,6 +238,7 @@ impl SendArgs {
             look_again: false,
             gives_up: self.network.gives_up(),
             accept_root: self.accept_root,
+            leaves_root: origin.is_named(),
             filter: filter.clone(),
             owners: self.appearance.rules(),
             modes: self.appearance.modes(),

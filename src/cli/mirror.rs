@@ -3,11 +3,10 @@
 use super::deadline::{Deadline, DeadlineArgs};
 use super::ending::{EndingArgs, Told};
 use super::keeping::KEEPING_THERE;
-use super::launch::{
-    Destination, End, LocalEnd, SendArgs, Session, destination, existing_directory, local_target,
-};
+use super::launch::{Destination, End, LocalEnd, SendArgs, Session, destination, local_target};
 use super::looking::{LookingArgs, Plan};
 use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
+use super::origin::Origin;
 use super::output::Printer;
 use super::text::{escaped, quoted};
 use super::writing::WritingArgs;
@@ -29,7 +28,7 @@ use std::time::{Duration, Instant};
 /// DST is a directory on this machine, or a TARGET. Without --once, it goes on following changes until Ctrl-C.
 #[derive(Debug, Args)]
 pub(super) struct MirrorArgs {
-    /// The tree
+    /// The tree, or a single file
     src: PathBuf,
     /// A directory (made if it is missing), or a TARGET
     dst: OsString,
@@ -56,8 +55,8 @@ pub(super) struct MirrorArgs {
 
 impl MirrorArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
-        let source = existing_directory("mirror", &self.src)?;
-        let filter = self.send.filter(&source)?;
+        let origin = self.send.origin("mirror", &self.src)?;
+        let filter = self.send.filter(&origin)?;
         self.writing.check()?;
         self.send.priority.apply()?;
         let looking = &self.looking;
@@ -83,14 +82,14 @@ impl MirrorArgs {
         }
         let link = self.send.link();
         let what = What {
-            source: &source,
+            origin: &origin,
             filter: &filter,
             style: self.style(verbose),
             deadline: &deadline,
         };
         match destination(&self.dst, self.send.port(), &session.home)? {
             Destination::Directory(path) => {
-                let place = locate(&source, &path)?;
+                let place = locate(&origin, &origin.directory_of(&path)?)?;
                 let target = local_target(&place.path, session.identity.fingerprint(), 0);
                 let module = self.writing.module(target.module.clone(), place.path.clone())?;
                 let kept_as = self.send.kept_as(module.kept_as);
@@ -115,6 +114,7 @@ impl MirrorArgs {
             Destination::Target(target) => {
                 self.send.check_far()?;
                 self.writing.check_far()?;
+                let target = origin.target_of(target, &self.dst)?;
                 let end = End {
                     identity: &session.identity,
                     target: &target,
@@ -159,7 +159,7 @@ impl MirrorArgs {
         if self.looking.is_dry_run() {
             return Ok(None);
         }
-        let options = self.send.options(session, end, what.source, what.filter, false);
+        let options = self.send.options(session, end, what.origin, what.filter, false);
         self.looking.plan(&options, far, what.style).map(Some)
     }
 
@@ -172,7 +172,7 @@ impl MirrorArgs {
     ) -> Result<u8, CliError> {
         let options = self
             .send
-            .options(session, end, what.source, what.filter, !self.once);
+            .options(session, end, what.origin, what.filter, !self.once);
         match self.once {
             true => self.looking.preview(&options, far, what.style),
             false => self.looking.preview_following(session, &options, far, what.style),
@@ -180,16 +180,16 @@ impl MirrorArgs {
     }
 
     fn follow(&self, session: &Session, end: End<'_>, what: &What<'_>, plan: Option<&Arc<Plan>>) -> Ended {
-        let (source, style) = (what.source, what.style);
+        let (origin, style) = (what.origin, what.style);
         let target = end.target.display.clone();
         let options = SenderOptions {
             // A directory here was walked just now, when it was opened.
             look_again: plan.is_some() && end.link.shortcut.is_none(),
             quiet: self.ending.quiet(1),
-            ..self.send.options(session, end, source, what.filter, !self.once)
+            ..self.send.options(session, end, origin, what.filter, !self.once)
         };
         let identity = end.identity.fingerprint().to_string();
-        let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
+        let board = StatusBoard::new(identity, &session.home, escaped(origin.path()), target.clone());
         let _control = session.control("sender", Arc::new(vec![board.clone()]));
         let printer = Arc::new(Printer::start(None));
         let narrator = Narrator::new(board.clone(), printer.clone(), style, target);
@@ -240,7 +240,7 @@ impl Ended {
 
 /// What is mirrored, and how that is told.
 struct What<'a> {
-    source: &'a Path,
+    origin: &'a Origin,
     filter: &'a Filter,
     style: Style,
     deadline: &'a Deadline,
@@ -273,7 +273,7 @@ impl Place {
 }
 
 /// The canonical path of the directory to write to, which need not be there yet. Refused if it cannot be right.
-pub(super) fn locate(source: &Path, path: &Path) -> Result<Place, CliError> {
+pub(super) fn locate(origin: &Origin, path: &Path) -> Result<Place, CliError> {
     let failed = |cause: &dyn std::fmt::Display| {
         CliError::failed(format!("cannot mirror to {}: {cause}", escaped(path)))
     };
@@ -296,7 +296,7 @@ pub(super) fn locate(source: &Path, path: &Path) -> Result<Place, CliError> {
         }
         Err(error) => return Err(failed(&error)),
     };
-    check_apart(source, &found)?;
+    check_apart(origin, &found)?;
     if !is_missing && !found.is_dir() {
         return Err(failed(&"it is not a directory"));
     }
@@ -307,12 +307,13 @@ pub(super) fn locate(source: &Path, path: &Path) -> Result<Place, CliError> {
 }
 
 /// Refuses a tree that would be mirrored into itself; both paths are canonical.
-fn check_apart(source: &Path, destination: &Path) -> Result<(), CliError> {
-    let how = if source == destination {
+fn check_apart(origin: &Origin, destination: &Path) -> Result<(), CliError> {
+    let source = &*origin.path();
+    let how = if origin.root == destination {
         "they are the same directory"
     } else if destination.starts_with(source) {
         "the destination is inside the source, and would be mirrored into itself for ever"
-    } else if source.starts_with(destination) {
+    } else if source.starts_with(destination) && !origin.is_named() {
         "the source is inside the destination, and would be deleted as something that the source lacks"
     } else {
         return Ok(());
@@ -330,7 +331,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn prepare(source: &Path, path: &Path) -> Result<PathBuf, CliError> {
-        let place = locate(source, path)?;
+        let place = locate(&Origin::whole(source.to_owned()), path)?;
         place.make()?;
         Ok(place.path)
     }

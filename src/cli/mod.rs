@@ -34,6 +34,7 @@ mod narrate;
 mod network;
 mod offering;
 mod orders;
+mod origin;
 mod output;
 mod pair;
 mod peers;

@@ -1,7 +1,7 @@
 //! `driftless seed`: one full-tree sync with progress.
 
 use super::deadline::DeadlineArgs;
-use super::launch::{End, SendArgs, Session, existing_directory, target};
+use super::launch::{End, SendArgs, Session, target};
 use super::looking::{LookingArgs, Plan};
 use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
 use super::output::Printer;
@@ -20,7 +20,7 @@ use std::time::Instant;
 /// Bring TARGET into sync with SRC once, with progress; ends when in sync
 #[derive(Debug, Args)]
 pub(super) struct SeedArgs {
-    /// The tree
+    /// The tree, or a single file
     src: PathBuf,
     /// HOST::MODULE[/PATH] or driftless://[FINGERPRINT@]HOST:PORT/MODULE[/PATH]
     target: OsString,
@@ -37,20 +37,21 @@ pub(super) struct SeedArgs {
 
 impl SeedArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
-        let source = existing_directory("send", &self.src)?;
-        let filter = self.send.filter(&source)?;
+        let origin = self.send.origin("send", &self.src)?;
+        let filter = self.send.filter(&origin)?;
         self.send.check_far()?;
         self.send.priority.apply()?;
         let session = Session::open()?;
         let deadline = self.deadline.start(&session)?;
         let target = target(&self.target, self.send.port(), &session.home)?;
+        let target = origin.target_of(target, &self.target)?;
         let link = self.send.link();
         let end = End {
             identity: &session.identity,
             target: &target,
             link: &link,
         };
-        let options = self.send.options(&session, end, &source, &filter, false);
+        let options = self.send.options(&session, end, &origin, &filter, false);
         let (looking, far) = (&self.looking, FarEnd::Target(session.handle()));
         // Until the end only warnings are told, and those not as JSON.
         let silent = Style {
@@ -82,7 +83,12 @@ impl SeedArgs {
             ..options
         };
         let identity = session.identity.fingerprint().to_string();
-        let board = StatusBoard::new(identity, &session.home, escaped(&source), target.display.clone());
+        let board = StatusBoard::new(
+            identity,
+            &session.home,
+            escaped(origin.path()),
+            target.display.clone(),
+        );
         let _control = session.control("sender", Arc::new(vec![board.clone()]));
         let is_quiet = verbose == 0 && plan.is_none();
         let bar = (is_quiet && std::io::stderr().is_terminal()).then(|| board.clone());

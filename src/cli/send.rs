@@ -2,9 +2,10 @@
 
 use super::deadline::Deadline;
 use super::ending::EndingArgs;
-use super::launch::{End, SendArgs, Session, existing_directory, target};
+use super::launch::{End, SendArgs, Session, target};
 use super::looking::LookingArgs;
 use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
+use super::origin::Origin;
 use super::output::Printer;
 use super::text::escaped;
 use super::{CliError, DONE, FAILED, USAGE, output};
@@ -15,14 +16,14 @@ use crate::daemon::{SenderOptions, TargetOptions};
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Send SRC to every TARGET and follow its changes: the sender daemon
 #[derive(Debug, Args)]
 pub(super) struct SendCommandArgs {
-    /// The tree
+    /// The tree, or a single file
     src: PathBuf,
     /// HOST::MODULE[/PATH] or driftless://[FINGERPRINT@]HOST:PORT/MODULE[/PATH]
     #[arg(required = true, value_name = "TARGET")]
@@ -40,14 +41,14 @@ pub(super) struct SendCommandArgs {
 
 impl SendCommandArgs {
     pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
-        let source = existing_directory("send", &self.src)?;
-        let filter = self.send.filter(&source)?;
+        let origin = self.send.origin("send", &self.src)?;
+        let filter = self.send.filter(&origin)?;
         self.send.check_far()?;
         self.send.priority.apply()?;
         self.looking.check_following()?;
         self.ending.check(!self.looking.is_dry_run())?;
         let session = Session::open()?;
-        let targets = self.targets(&session)?;
+        let targets = self.targets(&session, &origin)?;
         let link = self.send.link();
         let detail = if verbose == 0 {
             Detail::Milestones
@@ -61,9 +62,9 @@ impl SendCommandArgs {
             name_target: true,
         };
         if self.looking.is_dry_run() {
-            return self.preview(&session, &source, &filter, &targets, style);
+            return self.preview(&session, &origin, &filter, &targets, style);
         }
-        let shown = escaped(&source);
+        let shown = escaped(origin.path());
         let identity = session.identity.fingerprint().to_string();
         let boards: Vec<Arc<StatusBoard>> = targets
             .iter()
@@ -93,7 +94,7 @@ impl SendCommandArgs {
                     let options = SenderOptions {
                         readings: (targets.len() > 1).then(|| readings.clone()),
                         quiet: quiet.clone(),
-                        ..self.send.options(&session, end, &source, &filter, true)
+                        ..self.send.options(&session, end, &origin, &filter, true)
                     };
                     let narrator =
                         Narrator::new(board.clone(), printer.clone(), style, target.display.clone());
@@ -134,7 +135,7 @@ impl SendCommandArgs {
     fn preview(
         &self,
         session: &Session,
-        source: &Path,
+        origin: &Origin,
         filter: &Filter,
         targets: &[TargetOptions],
         style: Style,
@@ -146,7 +147,7 @@ impl SendCommandArgs {
                 target,
                 link: &link,
             };
-            let options = self.send.options(session, end, source, filter, true);
+            let options = self.send.options(session, end, origin, filter, true);
             let far = FarEnd::Target(session.handle());
             let outcome = self.looking.preview_following(session, &options, far, style);
             outcome.map_err(|error| session.explain(error))
@@ -177,10 +178,11 @@ impl SendCommandArgs {
         Ok(worst(&statuses.collect::<Vec<_>>()))
     }
 
-    fn targets(&self, session: &Session) -> Result<Vec<TargetOptions>, CliError> {
+    fn targets(&self, session: &Session, origin: &Origin) -> Result<Vec<TargetOptions>, CliError> {
         let mut targets: Vec<TargetOptions> = Vec::new();
         for word in &self.targets {
             let target = target(word, self.send.port(), &session.home)?;
+            let target = origin.target_of(target, word)?;
             let place =
                 |target: &TargetOptions| (target.fingerprint, target.module.clone(), target.path.clone());
             if let Some(same) = targets.iter().find(|other| place(other) == place(&target)) {

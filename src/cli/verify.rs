@@ -7,6 +7,7 @@ use super::launch::{
     Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
 };
 use super::narrate::{Detail, Narrator, Style};
+use super::origin::Origin;
 use super::output::{self, Printer};
 use super::text::{self, escaped};
 use super::writing::WritingArgs;
@@ -20,7 +21,7 @@ use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 /// Changes nothing. Ends with status 4 if they differ, and names each difference.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// The tree
+    /// The tree, or a single file
     src: PathBuf,
     /// A TARGET, or a directory
     target: OsString,
@@ -48,13 +49,13 @@ pub(super) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(super) fn run(&self) -> Result<u8, CliError> {
-        let source = existing_directory("verify", &self.src)?;
-        let filter = self.filtering.filter(&source)?;
+        let origin = self.filtering.origin("verify", &self.src)?;
+        let filter = self.filtering.filter(&origin)?;
         let session = Session::open()?;
         let link = LinkOptions::default();
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
-                let path = existing_directory("verify", &path)?;
+                let path = existing_directory("verify", &origin.directory_of(&path)?)?;
                 let writing = WritingArgs {
                     keeping: self.keeping.clone(),
                     ..WritingArgs::default()
@@ -62,19 +63,20 @@ impl VerifyArgs {
                 let local = LocalEnd::start(&session, &path, &link, &writing, |kept_as| {
                     self.appearance.kept_as(kept_as)
                 })?;
-                let status = self.compare(&session, local.end(), &source, &filter);
+                let status = self.compare(&session, local.end(), &origin, &filter);
                 local.stop();
                 status
             }
             Destination::Target(_) if self.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
                 self.appearance.check_far()?;
+                let target = origin.target_of(target, &self.target)?;
                 let end = End {
                     identity: &session.identity,
                     target: &target,
                     link: &link,
                 };
-                self.compare(&session, end, &source, &filter)
+                self.compare(&session, end, &origin, &filter)
                     .map_err(|error| session.explain(error))
             }
         }
@@ -84,7 +86,7 @@ impl VerifyArgs {
         &self,
         session: &Session,
         end: End<'_>,
-        source: &Path,
+        origin: &Origin,
         filter: &Filter,
     ) -> Result<u8, CliError> {
         let options = SenderOptions {
@@ -92,11 +94,11 @@ impl VerifyArgs {
             modes: self.appearance.modes(),
             links: self.appearance.links(),
             taken_as: self.appearance.taken_as(),
-            ..SendArgs::default().options(session, end, source, filter, false)
+            ..SendArgs::default().options(session, end, origin, filter, false)
         };
         let target = end.target.display.clone();
         let identity = end.identity.fingerprint().to_string();
-        let board = StatusBoard::new(identity, &session.home, escaped(source), target.clone());
+        let board = StatusBoard::new(identity, &session.home, escaped(origin.path()), target.clone());
         let bar = std::io::stderr().is_terminal().then(|| board.clone());
         let printer = Arc::new(Printer::start(bar));
         let style = Style {

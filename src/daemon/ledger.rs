@@ -2,7 +2,7 @@
 
 use crate::engine::sum::{Element, SumState};
 use crate::store::{CatalogRead, Entry, StoreError};
-use driftless_protocol::{Attributes, Carried, EntrySum, Kind, OwnerKind, TreeSum};
+use driftless_protocol::{Attributes, Carried, EntrySum, Kind, ObjectId, OwnerKind, TreeSum};
 use std::collections::HashSet;
 
 /// Flags of a sender's catalog entries. A receiver's entries have none.
@@ -78,6 +78,11 @@ impl Ledger {
 
     /// One entry took the place of another; either may be none.
     pub fn replace(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
+        let is_left = |entry: &&Entry| self.carried.leaves_root && entry.object == ObjectId::ROOT;
+        let (old, new) = (
+            old.filter(|entry| !is_left(entry)),
+            new.filter(|entry| !is_left(entry)),
+        );
         let is_withheld = |entry: &&Entry| entry.flags & flags::WITHHELD != 0;
         self.withheld -= u64::from(old.as_ref().is_some_and(is_withheld));
         self.withheld += u64::from(new.as_ref().is_some_and(is_withheld));

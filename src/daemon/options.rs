@@ -181,6 +181,8 @@ pub struct SenderOptions {
     pub gives_up: bool,
     /// Accept a source root that is empty or another directory than before.
     pub accept_root: bool,
+    /// Leave the attributes of the target's root as they are: what is mirrored is named within it.
+    pub leaves_root: bool,
     /// What of the tree is mirrored, and what of the target's own may be deleted.
     pub filter: Filter,
     /// Which symbolic links are mirrored.

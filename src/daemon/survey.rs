@@ -227,6 +227,9 @@ impl<'a> Survey<'a> {
             attributes: attributes.carried(carried),
             ..ours
         });
+        if carried.leaves_root && theirs.is_some() {
+            return Ok(None);
+        }
         let mut differences = Differences::between(&ours, theirs.as_ref(), self.options.compare);
         if let Some(theirs) = theirs {
             let found = self.root.self_xattrs(self.classes);

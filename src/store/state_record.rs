@@ -80,7 +80,7 @@ pub(super) fn decode_failed(object: ObjectId, bytes: &[u8]) -> Result<Failed, St
     })
 }
 
-/// Version, mirror, peer, carried (bit 0: owner; 1 to 5: classes of extended attributes; 6: devices), generation, source.
+/// Version, mirror, peer, carried (bit 0: owner; 1 to 5: classes of extended attributes; 6: devices; 7: not the root), generation, source.
 pub(super) fn encode_binding(binding: &Binding) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.extend(binding.mirror.to_be_bytes());
@@ -89,8 +89,9 @@ pub(super) fn encode_binding(binding: &Binding) -> Vec<u8> {
         owner,
         xattrs,
         devices,
+        leaves_root,
     } = binding.carried;
-    out.push(u8::from(owner) | xattrs.0 << 1 | u8::from(devices) << 6);
+    out.push(u8::from(owner) | xattrs.0 << 1 | u8::from(devices) << 6 | u8::from(leaves_root) << 7);
     put_varint(&mut out, binding.generation);
     put_text(&mut out, &binding.source);
     out
@@ -103,13 +104,11 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Result<Binding, StoreError> {
             peer: reader.array()?,
             carried: {
                 let bits = reader.byte()?;
-                if bits >> 7 != 0 {
-                    return None;
-                }
                 Carried {
                     owner: bits & 1 == 1,
                     xattrs: XattrClasses(bits >> 1 & XattrClasses::ALL.0),
-                    devices: bits >> 6 == 1,
+                    devices: bits >> 6 & 1 == 1,
+                    leaves_root: bits >> 7 == 1,
                 }
             },
             generation: reader.varint()?,

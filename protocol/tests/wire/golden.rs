@@ -90,6 +90,7 @@ fn opening() {
                 owner: true,
                 xattrs: XattrClasses::USUAL,
                 devices: true,
+                leaves_root: true,
             },
             sum: Some(TreeSum([0xaa; 32])),
             protects: true,
@@ -113,7 +114,7 @@ fn opening() {
          fe 10 0f 0e 0d 0c 0b 0a 09 08 07 06 05 04 03 02 01   # mirror
          04 2f 73 72 63                                       # source: /src
          05                                                   # incarnation
-         01 07 01                                             # carried: owner, user, ACL, capability, devices
+         01 07 01 01                                          # carried: owner, user, ACL, capability, devices; not the root
          01 aa*32                                             # sum
          01                                                   # protects
          01 00 01                                             # sparing: existing, newer
@@ -141,7 +142,7 @@ fn opening() {
         }),
         "00 01             # ToReceiver::Open, purpose: Verify
          00 00 00 00 00    # module, path, mirror, source, incarnation
-         00*5              # carried, sum, protects
+         00*6              # carried, sum, protects
          00*7              # sparing, whole_files, recheck, upstream, engine",
     );
     golden(
@@ -159,7 +160,7 @@ fn opening() {
             may_delete: true,
         }),
         "00               # ToSender::Opened
-         00 00 00         # carried
+         00 00 00 00      # carried
          01 00            # bound, is_empty
          01               # cursor
            fe ff*16       #   incarnation
@@ -715,6 +716,7 @@ fn entry_sums() {
         owner: true,
         xattrs: XattrClasses::USER,
         devices: false,
+        leaves_root: false,
     };
     let record = [&with_owner[..63], &[0xcd; 32], &[0; 8]].concat();
     assert_eq!(

@@ -139,10 +139,11 @@ fn special() -> BoxedStrategy<Special> {
 }
 
 fn carried() -> BoxedStrategy<Carried> {
-    (any::<bool>(), any::<u8>(), any::<bool>())
-        .prop_map(|(owner, classes, devices)| Carried {
+    (any::<bool>(), any::<u8>(), any::<bool>(), any::<bool>())
+        .prop_map(|(owner, classes, devices, leaves_root)| Carried {
             owner,
             devices,
+            leaves_root,
             xattrs: XattrClasses(classes),
         })
         .boxed()

@@ -111,10 +111,9 @@ impl Configuration {
     /// What may well be right by the time that a daemon needs it: a daemon says the same, and tries again.
     fn warn(&self, home: &Home) {
         for mirror in &self.mirrors {
-            let source = match existing_directory("send", &mirror.source) {
-                Ok(source) => mirror.options.send.filter(&source).map(drop),
-                Err(error) => Err(error),
-            };
+            let send = &mirror.options.send;
+            let source = send.origin("send", &mirror.source);
+            let source = source.and_then(|origin| send.filter(&origin).map(drop));
             warn(&mirror.name, source);
             for word in &mirror.targets {
                 let found = destination(word, mirror.port_for(word), home);

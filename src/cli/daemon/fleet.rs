@@ -3,6 +3,7 @@
 use super::hub::{Hub, StatusSource};
 use super::sender::{Common, Sender, Shared};
 use crate::cli::config::{Configuration, Fault, Mirror};
+use crate::cli::origin::Origin;
 use crate::cli::receive::Forgetter;
 use crate::cli::send::worst;
 use crate::cli::text::count;
@@ -372,7 +373,11 @@ fn start_module_hooks(configuration: &Configuration, shared: &Shared) -> Vec<Mod
 
 /// What the filter of a mirror means.
 fn rules(mirror: &Mirror) -> Result<[u8; 32], String> {
-    match mirror.options.send.filter(&mirror.source) {
+    let send = &mirror.options.send;
+    // A source that is missing has rules all the same.
+    let origin = send.origin("send", &mirror.source);
+    let origin = origin.unwrap_or_else(|_| Origin::whole(mirror.source.clone()));
+    match send.filter(&origin) {
         Ok(filter) => Ok(filter.fingerprint()),
         Err(CliError::Failed(text) | CliError::Usage(text)) => Err(format!("{}: {text}", mirror.name)),
     }

@@ -5,6 +5,7 @@ use crate::cli::config::Mirror;
 use crate::cli::launch::{Destination, End, LocalEnd, Session, destination, existing_directory};
 use crate::cli::mirror::locate;
 use crate::cli::narrate::{Narrator, Stopped, Style, conclude_named};
+use crate::cli::origin::Origin;
 use crate::cli::output::{self, Printer};
 use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
@@ -194,19 +195,20 @@ impl Work {
     /// Everything from the beginning: what was missing may be there now.
     fn attempt(&self) -> Result<Summary, Failure> {
         let (session, mirror) = (&self.shared.session, &self.mirror);
-        let source = existing_directory("send", &mirror.source).map_err(Failure::early)?;
-        let filter = mirror.options.send.filter(&source).map_err(Failure::early)?;
+        let send = &mirror.options.send;
+        let origin = send.origin("send", &mirror.source).map_err(Failure::early)?;
+        let filter = send.filter(&origin).map_err(Failure::early)?;
         let place = destination(&self.target, mirror.port_for(&self.target), &session.home);
         let options = |end: End<'_>| SenderOptions {
             gate: self.common.gate.clone(),
             walks: self.shared.walks.clone(),
             transfers: self.shared.transfers.clone(),
             readings: (mirror.targets.len() > 1).then(|| self.common.readings.clone()),
-            ..mirror.options.send.options(session, end, &source, &filter, true)
+            ..send.options(session, end, &origin, &filter, true)
         };
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
-                let path = self.directory(&source, &path).map_err(Failure::early)?;
+                let path = self.directory(&origin, &path).map_err(Failure::early)?;
                 let (writing, send) = (&mirror.options.writing, &mirror.options.send);
                 let kept_as = |kept_as| send.kept_as(kept_as);
                 let local = LocalEnd::start(session, &path, &self.common.link, writing, kept_as)
@@ -219,6 +221,7 @@ impl Work {
                 let given = &mirror.options;
                 let checked = given.send.check_far().and_then(|()| given.writing.check_far());
                 checked.map_err(Failure::early)?;
+                let target = origin.target_of(target, &self.target).map_err(Failure::early)?;
                 self.send(&options(End {
                     identity: &session.identity,
                     target: &target,
@@ -229,9 +232,10 @@ impl Work {
     }
 
     /// A directory has to exist: one that a daemon makes may be where a file system is not mounted.
-    fn directory(&self, source: &Path, path: &Path) -> Result<std::path::PathBuf, CliError> {
-        existing_directory("mirror to", path)?;
-        locate(source, path).map(|place| place.path)
+    fn directory(&self, origin: &Origin, path: &Path) -> Result<std::path::PathBuf, CliError> {
+        let path = origin.directory_of(path)?;
+        existing_directory("mirror to", &path)?;
+        locate(origin, &path).map(|place| place.path)
     }
 
     fn send(&self, options: &SenderOptions) -> Result<Summary, Failure> {

@@ -544,10 +544,12 @@ impl Replica {
                 .map(|&object| view.get(object))
                 .collect::<Result<Vec<_>, _>>()
         })?;
+        let leaves_root = self.terms.carried.leaves_root;
         for entry in wanted
             .into_iter()
             .flatten()
             .filter(|entry| entry.kind == Kind::Directory)
+            .filter(|entry| entry.object != ObjectId::ROOT || !leaves_root)
         {
             let catalog = self.catalog.clone();
             let handle = match catalog.read(|view| Ok(self.directory(view, entry.object)))? {
@@ -700,6 +702,7 @@ pub fn own_carried(root: &Directory) -> Carried {
     Carried {
         owner: is_root,
         devices: is_root,
+        leaves_root: false,
         xattrs: match is_root {
             true => XattrClasses::ALL,
             false => XattrClasses::USER.union(XattrClasses::ACL),

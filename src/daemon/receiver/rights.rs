@@ -57,6 +57,7 @@ pub(super) fn carried(module: &ModuleOptions, rights: Rights) -> Carried {
         owner: rights.has(Right::Owner),
         devices: module.devices && rights.has(Right::Devices),
         xattrs: module.xattrs.common(granted),
+        leaves_root: false,
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Source {
     accepts_unmounted: bool,
     /// That the root is on.
     device: u64,
+    /// The root's own attributes are not carried.
+    leaves_root: bool,
     is_summed: bool,
     watcher: Arc<Mutex<Box<dyn Watcher>>>,
     handles: HashMap<ObjectId, Arc<Directory>>,
@@ -231,6 +233,7 @@ impl Source {
             unmounted: HashSet::new(),
             accepts_unmounted: options.accept_root,
             device,
+            leaves_root: options.leaves_root,
             is_summed: false,
             watcher: Arc::new(Mutex::new(Box::new(watcher))),
             handles: HashMap::new(),
@@ -568,6 +571,14 @@ impl Source {
         let mut entry = known
             .clone()
             .unwrap_or_else(|| new_entry(ObjectId::ROOT, Kind::Directory, root_place()));
+        if self.leaves_root {
+            entry.flags = flags::ON_TARGET;
+            entry.stamp = Some(stat.stamp.to_bytes());
+            return match known.is_some_and(|known| known == entry) {
+                true => Ok(()),
+                false => self.put(t, &entry),
+            };
+        }
         let root = self.root.clone();
         entry.attributes = self.attributes_now(&root, &entry, stat);
         let is_same = known

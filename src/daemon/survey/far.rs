@@ -83,6 +83,7 @@ impl Far {
         let can = own_carried(source);
         let can = Carried {
             xattrs: source.holds_xattrs(can.xattrs),
+            leaves_root: options.leaves_root,
             ..can
         };
         match end {
@@ -155,6 +156,7 @@ impl Far {
             owner: true,
             devices: module.devices,
             xattrs: module.xattrs,
+            leaves_root: false,
         };
         if !module.path.exists() {
             return Ok(Self::new(Side::Missing, can.common(takes), None, &options.owners));

@@ -104,9 +104,11 @@ const OWNER: Carried = Carried {
     owner: true,
     xattrs: XattrClasses::NONE,
     devices: false,
+    leaves_root: false,
 };
 const NO_OWNER: Carried = Carried {
     owner: false,
     xattrs: XattrClasses::NONE,
     devices: false,
+    leaves_root: false,
 };

@@ -81,7 +81,7 @@ impl Session<'_, '_> {
         source.rules_changed = false;
         source.state.put_value(extras::RULES, &source.rules_print())?;
         source.catalog.clone().update(false, |t| {
-            let Some(mut root) = t.get(ObjectId::ROOT)? else {
+            let Some(mut root) = t.get(ObjectId::ROOT)?.filter(|_| !opened.carried.leaves_root) else {
                 return Ok(());
             };
             root.flags |= flags::ATTRIBUTES;

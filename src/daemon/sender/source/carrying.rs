@@ -14,6 +14,7 @@ impl Source {
         let own = own_carried(&self.root);
         Carried {
             xattrs: self.root.holds_xattrs(own.xattrs),
+            leaves_root: self.leaves_root,
             ..own
         }
     }

@@ -65,6 +65,7 @@ impl Bench {
             look_again: false,
             gives_up: false,
             accept_root: false,
+            leaves_root: false,
             links: Default::default(),
             taken_as: Default::default(),
             modes: Default::default(),
