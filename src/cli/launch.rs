@@ -13,7 +13,7 @@ use super::writing::WritingArgs;
 use super::{CliError, output};
 use crate::daemon::control::{ControlServer, Controlled};
 use crate::daemon::home::Home;
-use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::receiver::{Previous, ReceiverDaemon};
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
     DaemonError, Deletes, Gate, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop,
@@ -504,18 +504,31 @@ impl LocalEnd {
         writing: &WritingArgs,
         kept_as: impl FnOnce(KeptAs) -> KeptAs,
     ) -> Result<LocalEnd, CliError> {
+        LocalEnd::version(session, path, link, writing, kept_as, None)
+    }
+
+    /// The same, of a directory that begins as a version of another.
+    pub(super) fn version(
+        session: &Session,
+        path: &Path,
+        link: &LinkOptions,
+        writing: &WritingArgs,
+        kept_as: impl FnOnce(KeptAs) -> KeptAs,
+        previous: Option<Previous>,
+    ) -> Result<LocalEnd, CliError> {
         let (sender, receiver) = (Identity::ephemeral()?, Identity::ephemeral()?);
         let fingerprint = receiver.fingerprint();
         let link = local_link(link, sender.fingerprint());
-        let module = local_module(path);
-        let offered = writing.module(module.clone(), path.to_owned())?;
+        let offered = writing.module(local_module(path), path.to_owned())?;
+        let module = ModuleOptions {
+            kept_as: kept_as(offered.kept_as),
+            previous,
+            ..offered
+        };
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
-            modules: vec![ModuleOptions {
-                kept_as: kept_as(offered.kept_as),
-                ..offered
-            }],
+            modules: vec![module],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],
             link: LinkOptions {

@@ -47,6 +47,7 @@ impl MetadataArgs {
                 written_devices: self.write_devices,
                 ..KeptAs::default()
             },
+            previous: None,
         }
     }
 

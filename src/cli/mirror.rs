@@ -8,12 +8,13 @@ use super::looking::{LookingArgs, Plan};
 use super::narrate::{Detail, Narrator, Stopped, Style, conclude};
 use super::origin::Origin;
 use super::output::Printer;
+use super::previous::PreviousArgs;
 use super::text::{escaped, quoted};
 use super::writing::WritingArgs;
 use super::{CliError, INTERRUPTED, TIMED_OUT};
 use crate::daemon::status::StatusBoard;
 use crate::daemon::survey::FarEnd;
-use crate::daemon::{DaemonError, ModuleOptions, SenderOptions, Summary};
+use crate::daemon::{DaemonError, Deletes, ModuleOptions, SenderOptions, Summary};
 use crate::engine::filter::Filter;
 use clap::Args;
 use std::ffi::OsString;
@@ -51,6 +52,8 @@ pub(super) struct MirrorArgs {
     ending: EndingArgs,
     #[command(flatten)]
     writing: WritingArgs,
+    #[command(flatten)]
+    previous: PreviousArgs,
 }
 
 impl MirrorArgs {
@@ -104,12 +107,24 @@ impl MirrorArgs {
                     return self.preview(&session, end, far, &what);
                 };
                 place.make()?;
-                let local = LocalEnd::start(&session, &place.path, &link, &self.writing, |_| kept_as)
+                let begun = self.previous.begin(&origin.path(), &place);
+                let begun = begun.inspect_err(|_| place.unmake())?;
+                let previous = begun.as_ref().and_then(|begun| begun.previous.clone());
+                let local =
+                    LocalEnd::version(&session, &place.path, &link, &self.writing, |_| kept_as, previous)
                     .inspect_err(|_| place.unmake())?;
-                let ended = self.follow(&session, local.end(), &what, plan.as_ref());
+                let is_fresh = begun.as_ref().is_some_and(|begun| begun.is_fresh);
+                let ended = self.follow(&session, local.end(), &what, plan.as_ref(), is_fresh);
                 local.stop();
+                if let Some(begun) = begun.filter(|_| ended.is_in_sync()) {
+                    begun.conclude()?;
+                }
                 ended.tell(&session, far, &what, plan.as_ref())
             }
+            Destination::Target(_) if self.previous.is_given() => Err(CliError::usage(
+                "--link-dest and --copy-dest are for a directory on this machine (run the mirror there, or see \
+                 docs/recipes.md)",
+            )),
             Destination::Target(_) if self.writing.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
                 self.send.check_far()?;
@@ -123,7 +138,7 @@ impl MirrorArgs {
                 let far = FarEnd::Target(session.handle());
                 let outcome = match self.look(&session, end, far, &what) {
                     Ok(Some(plan)) => {
-                        let ended = self.follow(&session, end, &what, plan.as_ref());
+                        let ended = self.follow(&session, end, &what, plan.as_ref(), false);
                         ended.tell(&session, far, &what, plan.as_ref())
                     }
                     Ok(None) => self.preview(&session, end, far, &what),
@@ -179,7 +194,15 @@ impl MirrorArgs {
         }
     }
 
-    fn follow(&self, session: &Session, end: End<'_>, what: &What<'_>, plan: Option<&Arc<Plan>>) -> Ended {
+    /// `is_fresh`: what the target has was put there for this, so that deletions need nobody's approval.
+    fn follow(
+        &self,
+        session: &Session,
+        end: End<'_>,
+        what: &What<'_>,
+        plan: Option<&Arc<Plan>>,
+        is_fresh: bool,
+    ) -> Ended {
         let (origin, style) = (what.origin, what.style);
         let target = end.target.display.clone();
         let options = SenderOptions {
@@ -187,6 +210,14 @@ impl MirrorArgs {
             look_again: plan.is_some() && end.link.shortcut.is_none(),
             quiet: self.ending.quiet(1),
             ..self.send.options(session, end, origin, what.filter, !self.once)
+        };
+        let options = match is_fresh {
+            true => SenderOptions {
+                deletes: Deletes::Always,
+                delete_limit: None,
+                ..options
+            },
+            false => options,
         };
         let identity = end.identity.fingerprint().to_string();
         let board = StatusBoard::new(identity, &session.home, escaped(origin.path()), target.clone());
@@ -218,6 +249,10 @@ struct Ended {
 }
 
 impl Ended {
+    fn is_in_sync(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(|summary| summary.in_sync)
+    }
+
     fn tell(
         self,
         session: &Session,

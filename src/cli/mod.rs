@@ -38,6 +38,7 @@ mod origin;
 mod output;
 mod pair;
 mod peers;
+mod previous;
 mod priority;
 mod receive;
 mod reporting;

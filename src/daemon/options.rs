@@ -45,6 +45,8 @@ pub struct ModuleOptions {
     pub hosts: Hosts,
     /// As what the tree is kept on the disk.
     pub kept_as: KeptAs,
+    /// What it begins as, if it is empty.
+    pub previous: Option<super::receiver::Previous>,
 }
 
 /// How a module keeps what it cannot, or shall not, have on the disk as it is.

@@ -59,6 +59,7 @@ impl Bench {
                 hosts: Default::default(),
                 inplace: false,
                 kept_as: driftless::daemon::KeptAs::default(),
+                previous: None,
             });
         }
         change(&pair, &mut options);

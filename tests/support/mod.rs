@@ -169,6 +169,7 @@ impl Pair {
                 inplace: self.inplace,
                 hosts: self.hosts.clone(),
                 kept_as: self.kept_as,
+                previous: None,
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],

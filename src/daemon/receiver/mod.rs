@@ -12,6 +12,7 @@ mod kept;
 mod listing;
 mod owners;
 mod pace;
+mod previous;
 mod replica;
 mod retention;
 mod rights;
@@ -25,6 +26,7 @@ mod verify;
 
 pub use listing::{BelowSums, Wanted, below_sums, disk_rows, own_attributes};
 pub use owners::resolve as resolve_owner;
+pub use previous::{Previous, conclude as conclude_version, is_fresh as is_fresh_version};
 pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 pub use staging::digest_of;
 
@@ -802,8 +804,9 @@ fn open_replica(
     let home = options.home.module_dir(&module.name, path);
     upstream::forget(&home);
     let keeping = (&module.keeping, kept.clone());
+    let previous = module.previous.as_ref().filter(|_| path.is_root());
     let (mut replica, report) =
-        Replica::open(root, &place, &home, keeping).map_err(|error| failed(&error))?;
+        Replica::open(root, &place, &home, keeping, previous).map_err(|error| failed(&error))?;
     replica.preallocates = module.preallocate;
     replica.writes_in_place = module.inplace;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,

@@ -7,6 +7,7 @@
 use super::displaced::Recovery;
 use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
+use super::previous::Previous;
 use super::root::{self, Generations};
 use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::keeping::{Keeping, KeepingCounters};
@@ -55,6 +56,9 @@ pub enum ReplicaError {
     /// Another directory stands at its path.
     #[error("{0}")]
     OtherRoot(String),
+    /// It cannot begin as a version of another.
+    #[error("{0}")]
+    Version(String),
     /// The entries of an earlier mirror could not be let go.
     #[error("cannot let go of the entries of the mirror before: {0}")]
     Disown(String),
@@ -149,6 +153,8 @@ pub struct Replica {
     pub preallocates: bool,
     /// Files are written under their name.
     pub writes_in_place: bool,
+    /// Objects have names in other versions of the tree, which are not to change with it.
+    pub is_version: bool,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -186,6 +192,7 @@ impl Replica {
         path: &Path,
         home: &Path,
         (keeping, counters): (&Keeping, Arc<KeepingCounters>),
+        previous: Option<&Previous>,
     ) -> Result<(Replica, WalkReport), ReplicaError> {
         let lock = TreeLock::acquire_on(&root).map_err(|error| ReplicaError::Locked(error.to_string()))?;
         fs::create_dir_all(home).map_err(|source| ReplicaError::Home {
@@ -228,6 +235,7 @@ impl Replica {
             whole_files: false,
             preallocates: false,
             writes_in_place: false,
+            is_version: false,
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             spans: Arc::new(spans),
@@ -242,6 +250,7 @@ impl Replica {
         };
         replica.check_root(home)?;
         replica.check_generation()?;
+        replica.begin_version(previous)?;
         let report = replica.walk()?;
         replica.flush_leftovers(&report)?;
         Ok((replica, report))
@@ -667,6 +676,9 @@ impl Replica {
             Ok(outcome)
         })??;
         self.keeper.sync()?;
+        if self.is_version {
+            self.leave_lonely_groups()?;
+        }
         self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
         Ok(report)
     }

@@ -110,6 +110,7 @@ mod tests {
         assert_eq!(retention.expire(1_000_000), None);
         let week = Duration::from_secs(7 * 86_400);
         let module = |old| ModuleOptions {
+            previous: None,
             name: "m".to_owned(),
             path: dir.path().to_owned(),
             xattrs: Default::default(),

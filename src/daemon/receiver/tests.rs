@@ -53,7 +53,13 @@ fn open(root: &Path, home: &Path) -> Result<(Replica, WalkReport), ReplicaError>
 }
 
 fn open_keeping(root: &Path, home: &Path, keeping: &Keeping) -> Result<(Replica, WalkReport), ReplicaError> {
-    Replica::open(Directory::open_root(root)?, root, home, (keeping, Arc::default()))
+    Replica::open(
+        Directory::open_root(root)?,
+        root,
+        home,
+        (keeping, Arc::default()),
+        None,
+    )
 }
 
 impl Bench {
