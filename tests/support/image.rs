@@ -189,9 +189,19 @@ pub fn cut_power(mounted: &Path) {
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Unmounts it, which nobody may keep from happening.
+    /// Unmounts it, which nobody may keep from happening for long: what is listed just now is let go of.
     pub fn unmount(self) {
-        run(Command::new("umount").arg(&self.0)).unwrap();
+        let unmount = || run(Command::new("umount").arg(&self.0));
+        let tried = (1..UNMOUNT_TRIES).any(|_| {
+            let done = unmount().is_ok();
+            if !done {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            done
+        });
+        if !tried {
+            unmount().unwrap();
+        }
         std::mem::forget(self);
     }
 }
