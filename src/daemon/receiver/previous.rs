@@ -174,7 +174,7 @@ fn copy(from: &Directory, to: &Arc<Directory>, name: &Name, stat: &Stat) -> Resu
     let staged = Staged::create(to.clone())?;
     staged.copy_from(&basis, 0, 0, found.size)?;
     staged.set_len(found.size)?;
-    staged.set_metadata(&Metadata::plain(&stat.attributes, own_carried()))?;
+    staged.set_metadata(&Metadata::plain(&stat.attributes, own_carried(to)))?;
     staged.publish(name)?;
     Ok(())
 }
