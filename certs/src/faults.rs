@@ -10,20 +10,33 @@ const QUOTING: [&str; 6] = [
     "duplicate field",
 ];
 
-/// Line and kind of a fault. The text of the file is never repeated: who named the wrong file may have named one whose
+/// Line, key and kind of a fault. The text of the file is never repeated: who named the wrong file may have named one whose
 /// content is nobody else's business, and an invite is as good as a key.
 pub(crate) fn toml_fault(text: &str, fault: &toml::de::Error) -> String {
     let start = fault.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or_default();
     let line = 1 + before.matches('\n').count();
+    let place = match key_at(text, before) {
+        Some(key) => format!("line {line}, {key}"),
+        None => format!("line {line}"),
+    };
     let message = fault.message().lines().next().unwrap_or_default();
     let Some(kind) = QUOTING.iter().find(|kind| message.starts_with(**kind)) else {
-        return format!("line {line}: {message}");
+        return format!("{place}: {message}");
     };
     match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("line {line}: {kind}, expected {expected}"),
-        None => format!("line {line}: {kind}"),
+        Some((_, expected)) => format!("{place}: {kind}, expected {expected}"),
+        None => format!("{place}: {kind}"),
     }
+}
+
+/// The key of the line that begins within `before`, if it is a plain word, as all keys are that belong into such a file.
+fn key_at<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    let begin = before.rfind('\n').map_or(0, |end| end + 1);
+    let (key, _) = text.get(begin..)?.lines().next()?.split_once('=')?;
+    let key = key.trim();
+    let is_word = !key.is_empty() && key.len() <= 24 && key.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_word.then_some(key)
 }
 
 #[cfg(test)]
@@ -43,13 +56,17 @@ mod tests {
         for (text, line, what) in [
             ("hunter2", 1, "expected"),
             ("number = 1\nhunter2 = 3\n", 2, "unknown field"),
-            ("\nnumber = \"hunter2\"\n", 2, "invalid type, expected u32"),
+            (
+                "\nnumber = \"hunter2\"\n",
+                2,
+                "number: invalid type, expected u32",
+            ),
             ("number = -42\n", 1, "invalid value, expected u32"),
             ("", 1, "missing field `number`"),
         ] {
             let error = toml::from_str::<File>(text).unwrap_err();
             let told = toml_fault(text, &error);
-            assert!(told.starts_with(&format!("line {line}: ")), "{text}: {told}");
+            assert!(told.starts_with(&format!("line {line}")), "{text}: {told}");
             assert!(
                 told.contains(what) && !told.contains("hunter2") && !told.contains("42"),
                 "{text}: {told}"

@@ -48,12 +48,12 @@ macro_rules! lists {
 }
 
 pub(crate) const LISTS: &[List] = lists! {
-    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*16";
-    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*15";
-    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*15";
-    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*13";
-    ToReceiver "Open.upstream" RELAYS_MAX: "00*17" ["00*32 01 61"] "00";
-    ToReceiver "Open.upstream, a source" TEXT_BYTES_MAX: "00*17 01 00*32" ["61"] "00";
+    ToReceiver "Open.module" MODULE_NAME_BYTES_MAX: "00 00" ["6d"] "00*17";
+    ToReceiver "Open.path" PATH_ELEMENTS_MAX: "00 00 00" ["01 61"] "00*16";
+    ToReceiver "Open.path, a name" NAME_BYTES_MAX: "00 00 00 01" ["61"] "00*16";
+    ToReceiver "Open.source" TEXT_BYTES_MAX: "00 00 00 00 00" ["61"] "00*14";
+    ToReceiver "Open.upstream" RELAYS_MAX: "00*18" ["00*32 01 61"] "00";
+    ToReceiver "Open.upstream, a source" TEXT_BYTES_MAX: "00*18 01 00*32" ["61"] "00";
     ToReceiver "List" LIST_DIRECTORIES_MAX: "01" ["fd ff*8"] "";
     ToReceiver "ListDisk" PATH_ELEMENTS_MAX: "02" ["01 61"] "";
     ToReceiver "ListDisk, a name" NAME_BYTES_MAX: "02 01" ["61"] "";
@@ -61,7 +61,7 @@ pub(crate) const LISTS: &[List] = lists! {
     ToReceiver "Owners, a name" OWNER_NAME_BYTES_MAX: "04 01 01 07 00" ["61"] "";
     ToReceiver "Survey.path" PATH_ELEMENTS_MAX: "05" ["01 61"] "00 00";
     ToReceiver "Survey.path, a name" NAME_BYTES_MAX: "05 01" ["61"] "00 00";
-    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*7 00*32 01" ["61"] "01";
+    ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*8 00*32 01" ["61"] "01";
     ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
     ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";
     ToSender "ListingFailed" TEXT_BYTES_MAX: "02" ["61"] "";
