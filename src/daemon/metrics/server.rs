@@ -1,6 +1,7 @@
 //! Serves the metrics over HTTP: `GET /metrics` and nothing else.
 //!
-//! One thread answers one scraper after the other; each has two seconds in all, and a request 8 KiB. What it tells is no secret
+//! Each scraper has a thread, two seconds in all, and a request of 8 KiB; beyond [`CONNECTIONS_MAX`] at a time connections are
+//! dropped, so that none that is slow holds up another. What it tells is no secret
 //! of contents, but it names paths and peers, and nobody is asked who they are: it belongs on the loopback device, or behind
 //! something that asks.
 
@@ -9,12 +10,15 @@ use crate::daemon::control::Controlled;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long one scraper may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 16;
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -36,16 +40,13 @@ impl MetricsServer {
         let thread = std::thread::Builder::new().name("metrics".to_owned()).spawn({
             let stopping = stopping.clone();
             move || {
+                let open = Arc::new(AtomicUsize::new(0));
                 for stream in listener.incoming() {
                     if stopping.load(Ordering::Acquire) {
                         return;
                     }
                     match stream {
-                        Ok(stream) => {
-                            if let Err(error) = answer(&stream, &*daemons) {
-                                tracing::debug!("a scraper was not answered: {error}");
-                            }
-                        }
+                        Ok(stream) => answer_apart(stream, &daemons, &open),
                         // Out of descriptors, most likely: it passes, but not faster by asking again at once.
                         Err(_) => std::thread::sleep(Duration::from_millis(200)),
                     }
@@ -81,6 +82,34 @@ impl Drop for MetricsServer {
         {
             let _ = thread.join();
         }
+    }
+}
+
+/// A connection that is counted until it ends, however it does.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn answer_apart(stream: TcpStream, daemons: &Arc<dyn Controlled>, open: &Arc<AtomicUsize>) {
+    let slot = Slot(open.clone());
+    if open.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS_MAX {
+        return;
+    }
+    let daemons = daemons.clone();
+    let spawned = std::thread::Builder::new()
+        .name("metrics-answer".to_owned())
+        .spawn(move || {
+            if let Err(error) = answer(&stream, &*daemons) {
+                tracing::debug!("a scraper was not answered: {error}");
+            }
+            drop(slot);
+        });
+    if let Err(error) = spawned {
+        tracing::warn!("cannot start a thread for a scraper: {error}");
     }
 }
 
@@ -161,6 +190,37 @@ mod tests {
         text
     }
 
+    /// Nothing if the connection was dropped.
+    fn try_get(server: &MetricsServer, request: &[u8]) -> String {
+        let mut text = String::new();
+        if let Ok(mut stream) = TcpStream::connect(server.address()) {
+            let _ = stream.write_all(request);
+            let _ = stream.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// Whoever says nothing has a thread of its own, and is still there when others have their answer. (On a machine so busy that
+    /// the time of all of them ends before, it is tried again.)
+    #[test]
+    fn a_slow_client_does_not_stall_the_others() {
+        let server = MetricsServer::start("127.0.0.1:0".parse().unwrap(), Arc::new(Vec::new())).unwrap();
+        let is_answered_beside = |_: &i32| {
+            let mut silent: Vec<_> = (0..4)
+                .map(|_| TcpStream::connect(server.address()).unwrap())
+                .collect();
+            assert!(get(&server, b"GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+            let is_open = |stream: &mut TcpStream| {
+                stream.set_nonblocking(true).unwrap();
+                stream
+                    .read(&mut [0])
+                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            };
+            silent.iter_mut().any(is_open)
+        };
+        assert!((0..20).any(|at| is_answered_beside(&at)));
+    }
+
     #[test]
     fn only_the_metrics_are_served_and_nobody_holds_it_up() {
         let daemons: Arc<dyn Controlled> = Arc::new(Vec::new());
@@ -188,6 +248,19 @@ mod tests {
         let mut endless = TcpStream::connect(server.address()).unwrap();
         let _ = endless.write_all(&vec![b'x'; HEAD_BYTES_MAX * 4]);
         assert!(get(&server, b"GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+        drop(silent);
+        // As many as may be there at a time, none of which says anything: one more is not kept waiting, and their time ends.
+        let silent: Vec<_> = (0..CONNECTIONS_MAX)
+            .map(|_| TcpStream::connect(server.address()).unwrap())
+            .collect();
+        let began = Instant::now();
+        while !try_get(&server, b"GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200") {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "nobody is answered any more"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
         drop(silent);
         let taken = MetricsServer::start(server.address(), daemons).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
