@@ -130,6 +130,7 @@ impl Liar {
             root: ObjectId::ROOT,
             root_path: "/liar".into(),
             may_delete: true,
+            demoted: false,
         }));
         lie
     }

@@ -27,6 +27,8 @@ pub enum CloseCode {
     Circle = 9,
     /// What was kept of the mirror is gone, as it was asked for; the text says what was left.
     Forgotten = 10,
+    /// The module was promoted: what is on the receiver counts, and it takes nothing until it is demoted.
+    Promoted = 11,
 }
 
 impl CloseCode {
@@ -48,6 +50,7 @@ impl CloseCode {
             8 => CloseCode::Pairing,
             9 => CloseCode::Circle,
             10 => CloseCode::Forgotten,
+            11 => CloseCode::Promoted,
             _ => CloseCode::Violation,
         }
     }
@@ -56,7 +59,7 @@ impl CloseCode {
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
-            CloseCode::Done | CloseCode::Busy | CloseCode::Unable | CloseCode::Limit
+            CloseCode::Done | CloseCode::Busy | CloseCode::Unable | CloseCode::Limit | CloseCode::Promoted
         )
     }
 }
@@ -79,6 +82,7 @@ mod tests {
             CloseCode::Pairing,
             CloseCode::Circle,
             CloseCode::Forgotten,
+            CloseCode::Promoted,
         ];
         for (number, code) in codes.into_iter().enumerate() {
             assert_eq!(code.number() as usize, number);

@@ -11,7 +11,7 @@
 //! [`Progress`]), or failed ([`ToSender::Failed`]).
 
 use crate::codec::{checked, decode_bytes, decode_list, encode_list};
-use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, TreeSum};
+use crate::entry::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, Special, Timestamp, TreeSum};
 use crate::limits::*;
 use crate::name::{Name, RelPath};
 use crate::owner::{Owners, OwnersHere};
@@ -171,6 +171,21 @@ pub enum Purpose {
     /// End the mirror: the receiver drops what it has of its own in the tree and in its home, and closes with
     /// [`CloseCode::Forgotten`](crate::CloseCode::Forgotten) and a text that says what it left, in the place of an [`Opened`].
     Forget,
+    /// Only hear what others than the mirror changed on the receiver, by [`ToSender::Diverged`]: nothing is changed.
+    Divergence,
+}
+
+/// What became of an entry by somebody's hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, DeriveDecode)]
+pub enum Diverged {
+    /// It was not there before, under this name.
+    Made,
+    /// Its content was changed, or another object took its place.
+    Changed,
+    /// Its attributes were.
+    Attributes,
+    /// It is gone, with all that was in it.
+    Removed,
 }
 
 /// What a receiver looks at anew before it answers an [`Open`], because the sender was told not to go by catalogs.
@@ -268,6 +283,9 @@ pub struct Opened {
     pub root_path: Text,
     /// Whether `Remove` is permitted to this peer.
     pub may_delete: bool,
+    /// The module was promoted and demoted since this path was last in sync: what only the receiver has is no leftover, and is
+    /// treated as at first contact.
+    pub demoted: bool,
 }
 
 /// Sender to receiver on the control stream.
@@ -477,6 +495,16 @@ pub enum ToSender {
     Confirmed {
         /// As it was asked.
         token: u64,
+    },
+    /// `Purpose::Divergence`: an entry is not as the mirror left it. The last of them is followed by a `Listing` without rows, or by
+    /// `ListingFailed`.
+    Diverged {
+        /// Where.
+        path: RelPath,
+        /// What became of it.
+        what: Diverged,
+        /// When, by the receiver's clock.
+        at: Timestamp,
     },
 }
 

@@ -241,6 +241,7 @@ mod tests {
         let module = |name: &&str| ModuleStatus {
             name: (*name).to_owned(),
             path: "/m".to_owned(),
+            promoted_since: None,
             keeping: crate::daemon::keeping::KeepingReport::default(),
             sessions: vec![],
         };

@@ -528,6 +528,7 @@ impl LocalEnd {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: receiver,
+            machine: Some(session.identity.fingerprint()),
             modules: vec![module],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow: vec![sender.fingerprint()],

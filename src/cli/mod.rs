@@ -14,8 +14,10 @@ mod config;
 mod confinement;
 mod daemon;
 mod deadline;
+mod divergence;
 mod ending;
 mod events;
+mod fencing;
 mod filtering;
 mod forget;
 mod hooks;
@@ -120,6 +122,8 @@ enum Command {
     Rescan(ask::RescanArgs),
     Events(events::EventsArgs),
     Approve(approve::ApproveArgs),
+    Promote(fencing::PromoteArgs),
+    Demote(fencing::DemoteArgs),
     Trash(trash::TrashArgs),
     Id(id::IdArgs),
     Peers(peers::PeersArgs),
@@ -251,6 +255,8 @@ impl Command {
             Command::Rescan(args) => args.run(),
             Command::Events(args) => args.run(),
             Command::Approve(args) => args.run(),
+            Command::Promote(args) => args.run(),
+            Command::Demote(args) => args.run(),
             Command::Trash(args) => args.run(),
             Command::Id(args) => args.run(),
             Command::Peers(args) => args.run(),
@@ -315,6 +321,7 @@ mod tests {
             "driftless forget www",
             "driftless forget a nas::m --with-trash --json",
             "driftless forget --module m --dir d",
+            "driftless verify a b --divergence --json",
             "driftless status --json",
             "driftless status --watch --json",
             "driftless id",
@@ -330,6 +337,8 @@ mod tests {
             "driftless config show --config x.toml --json",
             "driftless import-lsyncd /etc/lsyncd.conf.lua",
             "driftless import-lsyncd x.lua -o y.toml --json",
+            "driftless promote m",
+            "driftless demote m",
             "driftless reload",
             "driftless wait --timeout 5m",
             "driftless wait a/b --mirror www --level applied --targets 2 --timeout 30s --json",

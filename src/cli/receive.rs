@@ -8,11 +8,11 @@ use super::target::{DEFAULT_PORT, check_module};
 use super::text::{escaped, quoted};
 use super::writing::OfferArgs;
 use super::{CliError, DONE, output};
-use crate::daemon::control::{Controlled, ForgetModule};
+use crate::daemon::control::{Controlled, ForgetModule, Obeyed, Order};
 use crate::daemon::forget::Cleared;
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
-use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::receiver::{Fencer, ReceiverDaemon};
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
 use crate::daemon::{DaemonError, ReceiverOptions};
 use crate::engine::delta::Engine;
@@ -101,6 +101,7 @@ impl ReceiveArgs {
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: session.identity.clone(),
+            machine: None,
             modules: vec![offered],
             listen,
             allow: self.endpoint.allow.clone(),
@@ -118,6 +119,7 @@ impl ReceiveArgs {
                 }
             }),
             forget: Box::new(daemon.forgetter()),
+            fencer: daemon.fencer(),
         };
         let control = session.control("receiver", Arc::new(asked));
         // Later no socket can be made to tell it by.
@@ -162,6 +164,7 @@ impl ReceiveArgs {
 struct Asked {
     status: Box<dyn Fn() -> ReceiverStatus + Send + Sync>,
     forget: Box<Forgetter>,
+    fencer: Box<Fencer>,
 }
 
 /// Forgets a module of a running receiver.
@@ -175,6 +178,13 @@ impl Controlled for Asked {
     fn forget_module(&self, wanted: &ForgetModule) -> Option<Result<Cleared, String>> {
         let outcome = (self.forget)(&wanted.name, wanted.with_kept)?;
         Some(outcome.map_err(|error| error.to_string()))
+    }
+
+    fn obey(&self, order: &Order) -> Obeyed {
+        match order {
+            Order::Fence(module) => Obeyed::of_fence((self.fencer)(module)),
+            _ => Obeyed::Unknown,
+        }
     }
 }
 

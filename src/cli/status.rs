@@ -3,11 +3,12 @@
 use super::text::{ago, bytes, count, grouped, span};
 use super::{CliError, DONE, FAILED, output, view};
 use crate::daemon::control::{Answers, ask_all};
+use crate::daemon::fence;
 use crate::daemon::home::Home;
 use crate::daemon::keeping::KeepingReport;
 use crate::daemon::status::{
-    Behind, DaemonStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus, SessionReport,
-    unix_now,
+    Behind, DaemonStatus, ModuleStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus,
+    SessionReport, unix_now,
 };
 use clap::Args;
 use serde_json::json;
@@ -38,6 +39,9 @@ impl StatusArgs {
             daemons
                 .iter()
                 .for_each(|daemon| output::raw(&describe(daemon, now)));
+            promoted_lines(&home, &daemons, now)
+                .iter()
+                .for_each(|line| output::line(line));
         }
         problems.iter().for_each(|problem| output::note(problem));
         if daemons.is_empty() {
@@ -54,7 +58,15 @@ impl StatusArgs {
 
 /// What `driftless status --json` prints.
 pub(super) fn object(home: &Home, daemons: &[DaemonStatus], problems: &[String]) -> serde_json::Value {
-    json!({"version": STATUS_VERSION, "home": home.to_string(), "daemons": daemons, "problems": problems})
+    let promoted = fence::promoted(home).into_iter();
+    let promoted = promoted.map(|fence| json!({"module": fence.module, "since": fence.since}));
+    json!({
+        "version": STATUS_VERSION,
+        "home": home.to_string(),
+        "daemons": daemons,
+        "problems": problems,
+        "promoted": promoted.collect::<Vec<_>>(),
+    })
 }
 
 /// The status of several daemons, with the time of day.
@@ -94,18 +106,44 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
     ];
     lines.extend(protection_lines(protections));
     for module in &receiver.modules {
-        let idle = if module.sessions.is_empty() {
-            ": nobody is connected"
-        } else {
-            ""
-        };
-        lines.push(format!("module {} in {}{idle}", module.name, module.path));
+        let state = module_state(module, now);
+        lines.push(format!("module {} in {}{state}", module.name, module.path));
         for session in &module.sessions {
             lines.extend(session_lines(session, now));
         }
         lines.extend(keeping_lines(&module.keeping));
     }
     lines
+}
+
+/// What is told of a module beside its sessions, behind its place.
+pub(super) fn module_state(module: &ModuleStatus, now: u64) -> String {
+    match module.promoted_since {
+        Some(since) => format!(": promoted {}, senders are refused", ago(since, now)),
+        None if module.sessions.is_empty() => ": nobody is connected".to_owned(),
+        None => String::new(),
+    }
+}
+
+/// Modules that are promoted and that no receiver offers now: their senders hear nothing, and nobody else tells it.
+fn promoted_lines(home: &Home, daemons: &[DaemonStatus], now: u64) -> Vec<String> {
+    let is_offered = |name: &str| {
+        daemons.iter().any(|daemon| match daemon {
+            DaemonStatus::Receiver(receiver) => receiver.modules.iter().any(|module| module.name == name),
+            DaemonStatus::Sender(_) => false,
+        })
+    };
+    let promoted = fence::promoted(home).into_iter();
+    promoted
+        .filter(|fence| !is_offered(&fence.module))
+        .map(|fence| {
+            format!(
+                "module {}: promoted {}; no receiver offers it now",
+                fence.module,
+                ago(fence.since, now)
+            )
+        })
+        .collect()
 }
 
 fn protection_lines(protections: &[ProtectionStatus]) -> Vec<String> {
@@ -342,6 +380,7 @@ mod tests {
             ModuleStatus {
                 name: "m".to_owned(),
                 path: "/m".to_owned(),
+                promoted_since: None,
                 sessions,
                 keeping: KeepingReport {
                     edits_kept: 1_200,
@@ -353,6 +392,7 @@ mod tests {
             ModuleStatus {
                 name: "idle".to_owned(),
                 path: "/i".to_owned(),
+                promoted_since: None,
                 sessions: vec![],
                 keeping: KeepingReport::default(),
             },

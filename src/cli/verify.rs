@@ -4,15 +4,16 @@ use super::appearance::AppearanceArgs;
 use super::filtering::FilteringArgs;
 use super::keeping::{KEEPING_THERE, KeepingArgs};
 use super::launch::{
-    Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory,
+    Destination, End, LocalEnd, PortArg, SendArgs, Session, destination, existing_directory, local_target,
 };
 use super::narrate::{Detail, Narrator, Style};
 use super::origin::Origin;
 use super::output::{self, Printer};
 use super::text::{self, escaped};
 use super::writing::WritingArgs;
-use super::{CliError, DIFFERENT, DONE, INTERRUPTED, SOME_FAILED};
+use super::{CliError, DIFFERENT, DONE, INTERRUPTED, SOME_FAILED, divergence};
 use crate::daemon::SenderOptions;
+use crate::daemon::divergence::{between_machines, on_this_machine};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, VerifyReport};
 use crate::engine::filter::Filter;
@@ -34,6 +35,10 @@ pub(super) struct VerifyArgs {
     src: PathBuf,
     /// A TARGET, or a directory
     target: OsString,
+    /// List instead what each side changed by itself since both were last equal, and when, by what their catalogs know: after a
+    /// failover for example. The mirror must not run; no contents are read
+    #[arg(long)]
+    divergence: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -53,6 +58,9 @@ impl VerifyArgs {
         let filter = self.filtering.filter(&origin)?;
         let session = Session::open()?;
         let link = LinkOptions::default();
+        if self.divergence {
+            return self.diverged(&session, &link, &source, &filter);
+        }
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &origin.directory_of(&path)?)?;
@@ -80,6 +88,45 @@ impl VerifyArgs {
                     .map_err(|error| session.explain(error))
             }
         }
+    }
+
+    fn diverged(
+        &self,
+        session: &Session,
+        link: &LinkOptions,
+        source: &Path,
+        filter: &Filter,
+    ) -> Result<u8, CliError> {
+        if self.keeping.is_given() {
+            return Err(divergence::refuse("keeping options"));
+        }
+        let options = |end: End<'_>| SenderOptions {
+            modes: self.appearance.modes(),
+            links: self.appearance.links(),
+            ..SendArgs::default().options(session, end, source, filter, false)
+        };
+        let end = |target| End {
+            identity: &session.identity,
+            target,
+            link,
+        };
+        let place = destination(&self.target, self.port, &session.home)?;
+        session.exit_when_stopped(|| INTERRUPTED);
+        let (target, found) = match place {
+            Destination::Directory(path) => {
+                let path = existing_directory("verify", &path)?;
+                let target = local_target(&path, session.identity.fingerprint(), 0);
+                let module = session.home.module_place(&target.module, &target.path);
+                let found = on_this_machine(&options(end(&target)), &path, &module);
+                (target.display, found?)
+            }
+            Destination::Target(target) => {
+                let found = between_machines(&options(end(&target)), session.handle());
+                let found = found.map_err(|error| session.explain(error.into()))?;
+                (target.display, found)
+            }
+        };
+        Ok(divergence::tell(&escaped(source), &target, &found, self.json))
     }
 
     fn compare(

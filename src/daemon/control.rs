@@ -82,6 +82,8 @@ pub enum Order {
     Stop(String),
     /// Start a mirror that was stopped, or that failed.
     Start(String),
+    /// Look whether a module was promoted or demoted, and act on that. Receivers take it, too.
+    Fence(String),
 }
 
 impl Order {
@@ -93,16 +95,19 @@ impl Order {
             Order::Resume(_) => "resume",
             Order::Stop(_) => "stop",
             Order::Start(_) => "start",
+            Order::Fence(_) => "fence",
         }
     }
 
-    /// Which mirror it is for.
+    /// Which mirror it is for, or which module.
     pub fn mirror(&self) -> Option<&str> {
         match self {
             Order::Reload => None,
-            Order::Pause(mirror) | Order::Resume(mirror) | Order::Stop(mirror) | Order::Start(mirror) => {
-                Some(mirror)
-            }
+            Order::Pause(mirror)
+            | Order::Resume(mirror)
+            | Order::Stop(mirror)
+            | Order::Start(mirror)
+            | Order::Fence(mirror) => Some(mirror),
         }
     }
 
@@ -114,6 +119,7 @@ impl Order {
             "resume" => mirror.map(Order::Resume),
             "stop" => mirror.map(Order::Stop),
             "start" => mirror.map(Order::Start),
+            "fence" => mirror.map(Order::Fence),
             _ => None,
         }
     }
@@ -130,6 +136,17 @@ pub enum Obeyed {
     Misconfigured(String),
     /// There is no such mirror here, or nobody who takes orders.
     Unknown,
+}
+
+impl Obeyed {
+    /// How looking at the fence of a module ended; `None` if the module is not one of the process.
+    pub fn of_fence(outcome: Option<Result<(), String>>) -> Obeyed {
+        match outcome {
+            Some(Ok(())) => Obeyed::Done("what was decided about the module is in force".to_owned()),
+            Some(Err(text)) => Obeyed::Failed(text),
+            None => Obeyed::Unknown,
+        }
+    }
 }
 
 /// What a process can be asked. Called on the control threads.
@@ -153,7 +170,7 @@ pub trait Controlled: Send + Sync {
         None
     }
 
-    /// Carries out an order. Only `driftless daemon` takes any.
+    /// Carries out an order. Only `driftless daemon` takes any, but for [`Order::Fence`].
     fn obey(&self, _order: &Order) -> Obeyed {
         Obeyed::Unknown
     }
@@ -597,10 +614,12 @@ pub fn order(home: &Home, order: &Order) -> Result<Vec<Obeyed>, ControlError> {
     let mut outcomes = Vec::new();
     for (pid, path) in sockets(home)? {
         // Others would say that they take no orders.
-        if !path
-            .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"daemon-"))
-        {
+        let takes = |role: &[u8]| {
+            path.file_name()
+                .is_some_and(|name| name.as_bytes().starts_with(role))
+        };
+        let is_taken = takes(b"daemon-") || (matches!(order, Order::Fence(_)) && takes(b"receiver-"));
+        if !is_taken {
             continue;
         }
         let outcome = match ask_for(&path, &request, ORDER_PATIENCE) {

@@ -3,7 +3,9 @@
 pub mod barrier;
 pub mod control;
 mod crew;
+pub mod divergence;
 pub mod events;
+pub mod fence;
 pub mod forget;
 pub mod home;
 pub mod hooks;

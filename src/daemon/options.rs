@@ -85,6 +85,9 @@ pub struct ReceiverOptions {
     pub home: super::home::Home,
     /// Who this is.
     pub identity: Identity,
+    /// By whose name the trees of this machine are known where content is told to come from, if not by `identity`: a directory
+    /// as a target has throw-away identities.
+    pub machine: Option<Fingerprint>,
     /// What is offered.
     pub modules: Vec<ModuleOptions>,
     /// Where to listen (UDP). Port 0 takes a free one.

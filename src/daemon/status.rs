@@ -115,6 +115,9 @@ pub struct ModuleStatus {
     pub name: String,
     /// The directory.
     pub path: String,
+    /// Since when it is promoted, so that senders are refused; none if it is a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_since: Option<u64>,
     /// Who is connected.
     pub sessions: Vec<SessionReport>,
     /// What was kept of what was replaced, deleted or changed by somebody else, since the receiver started.

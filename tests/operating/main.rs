@@ -2,6 +2,7 @@
 //! behind, what happened.
 
 mod events;
+mod failover;
 mod hooks;
 mod logs;
 mod page;

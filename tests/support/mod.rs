@@ -159,6 +159,7 @@ impl Pair {
         ReceiverOptions {
             home: Home::at(self.path("home-r")),
             identity: self.receiver.clone(),
+            machine: None,
             modules: vec![ModuleOptions {
                 name: "dst".to_owned(),
                 path: self.dst(),

@@ -158,6 +158,7 @@ fn opening() {
             root: ObjectId(1),
             root_path: "/r".into(),
             may_delete: true,
+            demoted: false,
         }),
         "00               # ToSender::Opened
          00 00 00 00      # carried
@@ -169,7 +170,7 @@ fn opening() {
          dd*32            # sum
          01               # root
          02 2f 72         # root_path: /r
-         01               # may_delete: true",
+         01 00            # may_delete: true, demoted: false",
     );
 }
 
@@ -275,6 +276,17 @@ fn progress() {
         ToSender::Confirmed { token: 7 },
         "0b           # ToSender::Confirmed
          07           # token",
+    );
+    golden(
+        ToSender::Diverged {
+            path: RelPath::parse(b"d/f").unwrap(),
+            what: Diverged::Removed,
+            at: Timestamp::new(1, 2).unwrap(),
+        },
+        "0c           # ToSender::Diverged
+         02 01 64 01 66  # path
+         03           # what: Removed
+         02 02        # at: 1 s, 2 ns",
     );
     golden(
         ToSender::Progress(Progress {

@@ -99,6 +99,11 @@ fn path(reach: Reach) -> BoxedStrategy<RelPath> {
         .boxed()
 }
 
+fn timestamp() -> impl Strategy<Value = Timestamp> + 'static {
+    (any::<i64>(), 0u32..1_000_000_000)
+        .prop_map(|(seconds, nanoseconds)| Timestamp::new(seconds, nanoseconds).unwrap())
+}
+
 fn attributes(reach: Reach) -> BoxedStrategy<Attributes> {
     let mode = if reach == Within {
         0..=MODE_MAX
@@ -206,7 +211,8 @@ fn open(reach: Reach) -> BoxedStrategy<Open> {
         Just(Purpose::Mirror),
         Just(Purpose::Verify),
         Just(Purpose::Survey),
-        Just(Purpose::Forget)
+        Just(Purpose::Forget),
+        Just(Purpose::Divergence)
     ];
     let recheck = prop_oneof![
         Just(Recheck::Nothing),
@@ -382,14 +388,14 @@ pub(crate) fn longest_row() -> Row {
 fn opened(reach: Reach) -> BoxedStrategy<Opened> {
     (
         carried(),
-        any::<(bool, bool, bool)>(),
+        any::<(bool, bool, bool, bool)>(),
         cursor(),
         tree_sum(),
         object(),
         text(reach),
     )
         .prop_map(
-            |(carried, (bound, is_empty, may_delete), cursor, sum, root, root_path)| Opened {
+            |(carried, (bound, is_empty, may_delete, demoted), cursor, sum, root, root_path)| Opened {
                 carried,
                 bound,
                 is_empty,
@@ -398,6 +404,7 @@ fn opened(reach: Reach) -> BoxedStrategy<Opened> {
                 root,
                 root_path,
                 may_delete,
+                demoted,
             },
         )
         .boxed()
@@ -492,8 +499,22 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
                 spans: HeldSpans(spans)
             }),
         number().prop_map(|token| ToSender::Confirmed { token }),
+        (path(reach), diverged(), timestamp()).prop_map(|(path, what, at)| ToSender::Diverged {
+            path,
+            what,
+            at
+        }),
     ]
     .boxed()
+}
+
+fn diverged() -> impl Strategy<Value = Diverged> + 'static {
+    prop_oneof![
+        Just(Diverged::Made),
+        Just(Diverged::Changed),
+        Just(Diverged::Attributes),
+        Just(Diverged::Removed)
+    ]
 }
 
 fn run() -> impl Strategy<Value = Run> + 'static {

@@ -251,6 +251,11 @@ impl Fleet {
         Obeyed::Done(format!("the mirror {name} {state}"))
     }
 
+    /// Acts on `driftless promote` and `demote`.
+    pub(super) fn heed_fence(&mut self, module: &str) -> Obeyed {
+        Obeyed::of_fence(self.hub.heed_fence(module))
+    }
+
     /// Starts what is stopped, and tries at once what waits after a failure. What runs well is not touched.
     pub(super) fn start_mirror(&mut self, name: &str) -> Obeyed {
         let Some(running) = self

@@ -98,6 +98,7 @@ impl Hub {
         let options = ReceiverOptions {
             home: self.session.home.clone(),
             identity: self.session.identity.clone(),
+            machine: None,
             modules: Vec::new(),
             listen: options.endpoint.address(),
             allow: options.endpoint.allow.clone(),
@@ -132,6 +133,12 @@ impl Hub {
     pub(super) fn forgetter(&self) -> Option<Arc<Forgetter>> {
         let forgetter = self.daemon.as_ref()?.forgetter();
         Some(Arc::new(forgetter))
+    }
+
+    /// Acts on `driftless promote` and `demote`, if the module is offered here.
+    pub(super) fn heed_fence(&self, module: &str) -> Option<Result<(), String>> {
+        let heed = self.daemon.as_ref()?.fencer();
+        heed(module)
     }
 
     pub(super) fn stop(self) {

@@ -208,6 +208,7 @@ fn carry_out(fleet: &mut Fleet, order: &Order, path: &Path) -> Obeyed {
         Order::Resume(name) => fleet.pause(name, false),
         Order::Stop(name) => fleet.stop_mirror(name),
         Order::Start(name) => fleet.start_mirror(name),
+        Order::Fence(name) => fleet.heed_fence(name),
     }
 }
 

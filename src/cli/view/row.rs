@@ -1,7 +1,7 @@
 //! The lines of the table: what there is to see of each mirror and target, and of each module.
 
 use super::rates::{Counted, Rate, Rates};
-use crate::cli::status::{keeping_lines, sender_lines, session_lines};
+use crate::cli::status::{keeping_lines, module_state, sender_lines, session_lines};
 use crate::cli::text::{bytes, grouped, span};
 use crate::daemon::status::{DaemonStatus, ModuleStatus, ReceiverStatus, SenderStatus, SessionReport};
 use std::fmt::Write;
@@ -184,7 +184,7 @@ fn module_rows(receiver: &ReceiverStatus, module: &ModuleStatus, rates: &Rates, 
         let key = session_key(receiver, module, session);
         let mut lines = match session {
             Some(session) => session_lines(session, now),
-            None => vec![format!("in {}: nobody is connected", module.path)],
+            None => vec![format!("in {}{}", module.path, module_state(module, now))],
         };
         lines.extend(keeping_lines(&module.keeping));
         let place = match session {
@@ -196,7 +196,12 @@ fn module_rows(receiver: &ReceiverStatus, module: &ModuleStatus, rates: &Rates, 
             other: session.map_or_else(String::new, |session| {
                 visible(&format!("from {}", session.source))
             }),
-            state: if session.is_some() { "receiving" } else { "idle" }.to_owned(),
+            state: match (session, module.promoted_since) {
+                (_, Some(_)) => "promoted",
+                (Some(_), None) => "receiving",
+                (None, None) => "idle",
+            }
+            .to_owned(),
             reason: None,
             tone: if session.is_some() {
                 Tone::Good

@@ -43,6 +43,7 @@ fn everything() -> Vec<DaemonStatus> {
     let modules = vec![ModuleStatus {
         name: "m".to_owned(),
         path: "/m".to_owned(),
+        promoted_since: None,
         sessions,
         keeping: crate::daemon::keeping::KeepingReport::default(),
     }];

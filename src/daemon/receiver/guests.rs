@@ -75,10 +75,11 @@ impl Guests {
         Seat { guests, number }
     }
 
-    /// Ends the connections of peers that have not the same rights any more, until asked to stop.
-    pub fn watch(&self, stop: &Stop, standing: impl Fn(&Fingerprint, &str) -> Standing) {
+    /// Ends the connections of peers that have not the same rights any more, until asked to stop. `also` is looked after each time.
+    pub fn watch(&self, stop: &Stop, standing: impl Fn(&Fingerprint, &str) -> Standing, also: impl Fn()) {
         let stop = stop.channel();
         while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            also();
             let present: Vec<_> = self
                 .lock()
                 .guests

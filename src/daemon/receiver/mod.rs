@@ -3,6 +3,8 @@
 mod apply;
 mod confirms;
 mod displaced;
+mod divergence;
+mod fencing;
 mod forget;
 mod guests;
 mod incoming;
@@ -27,10 +29,14 @@ mod verify;
 pub use listing::{BelowSums, Wanted, below_sums, disk_rows, own_attributes};
 pub use owners::resolve as resolve_owner;
 pub use previous::{Previous, conclude as conclude_version, is_fresh as is_fresh_version};
-pub use replica::{cheap_digest, kind_of, note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
+pub use replica::{
+    cheap_digest, is_same_state, kind_of, note_xattr_classes, own_carried, stored_cursor, with_other_xattrs,
+    xattr_classes,
+};
 pub use staging::digest_of;
 
 use super::events::{self, What};
+use super::fence;
 use super::forget::Cleared;
 use super::keeping::KeepingCounters;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
@@ -38,7 +44,9 @@ use super::upstream;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
-use crate::net::{Accepted, Admit, Alpn, Authorise, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink};
+use crate::net::{
+    Accepted, Admit, Alpn, Authorise, LinkEnd, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink,
+};
 use crate::store::{Binding, State};
 use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
@@ -66,6 +74,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a session may take to flush what it did, once its connection is gone.
 const RETIRE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a connection is ended, for its sender.
+type Refusal = (CloseCode, String);
+
+/// What [`ReceiverDaemon::fencer`] gives.
+pub type Fencer = dyn Fn(&str) -> Option<Result<(), String>> + Send + Sync;
 
 /// A running receiver.
 #[derive(Debug)]
@@ -142,6 +156,9 @@ impl ReceiverDaemon {
         let retention = Retention::default();
         for module in &options.modules {
             let counters = kept.entry(module.name.clone()).or_default();
+            if is_promoted(&options, module)? {
+                continue;
+            }
             let replica = open_replica(&options, module, &RelPath::root(), counters)?;
             retention.add(module, &replica.root);
             slots.insert(
@@ -203,9 +220,11 @@ impl ReceiverDaemon {
             .spawn({
                 let shared = shared.clone();
                 move || {
-                    shared
-                        .guests
-                        .watch(&shared.stop, |peer, module| shared.rights_now(peer, module))
+                    shared.guests.watch(
+                        &shared.stop,
+                        |peer, module| shared.rights_now(peer, module),
+                        || shared.heed_fences(),
+                    )
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
@@ -244,11 +263,16 @@ impl ReceiverDaemon {
             )));
         }
         let kept = shared.kept_in(&module.name);
-        let replica = open_replica(&shared.options, &module, &RelPath::root(), &kept)?;
+        let replica = match is_promoted(&shared.options, &module)? {
+            true => None,
+            false => Some(open_replica(&shared.options, &module, &RelPath::root(), &kept)?),
+        };
         let key = (module.name.clone(), RelPath::root());
         let mut slots = lock(&shared.slots);
-        shared.retention.add(&module, &replica.root);
-        slots.insert(key, Slot::Idle(Box::new(replica)));
+        if let Some(replica) = replica {
+            shared.retention.add(&module, &replica.root);
+            slots.insert(key, Slot::Idle(Box::new(replica)));
+        }
         shared.modules_mut().push(Arc::new(module));
         Ok(())
     }
@@ -290,6 +314,14 @@ impl ReceiverDaemon {
     /// What it is doing.
     pub fn status(&self) -> ReceiverStatus {
         self.shared.status(self.address())
+    }
+
+    /// Something that acts on `driftless promote` and `demote` without holding the daemon, by the name of the module: see
+    /// [`crate::daemon::fence`]. It gives nothing for a module that is not offered here, and in words what is not done yet. It may
+    /// take some twenty seconds.
+    pub fn fencer(&self) -> Box<Fencer> {
+        let shared = self.shared.clone();
+        Box::new(move |module| shared.module(module).map(|_| shared.heed_fence(module)))
     }
 
     /// Something that tells the status without holding the daemon.
@@ -374,18 +406,27 @@ impl Shared {
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;
         let _seat = self.guests.seat(peer, &module.name, rights, link.handle());
         if open.purpose == Purpose::Forget {
+            // With what is known of the module its promotion would go.
+            self.check_fence(&module)?;
             return self.forget(link, open, &module);
+        }
+        if open.purpose == Purpose::Divergence {
+            return self.tell_divergence(link, &module, open);
         }
         if open.purpose != Purpose::Mirror {
             return verify::serve(link, &module, rights, open);
         }
+        self.check_fence(&module)?;
         let place = place_of(&module, &open.path);
         let mut relays = open.upstream.0.clone();
         relays.push(Relay {
-            peer: *peer.as_bytes(),
+            peer: *self.options.machine.unwrap_or(peer).as_bytes(),
             source: open.source.clone(),
         });
-        let own = self.options.identity.fingerprint();
+        let own = self
+            .options
+            .machine
+            .unwrap_or_else(|| self.options.identity.fingerprint());
         if let Some(source) = upstream::circle(&own, &place, &relays) {
             let text = format!(
                 "a circle of mirrors: what would come to {} comes from {source} on the same machine; end the mirror of \
@@ -416,17 +457,46 @@ impl Shared {
             },
         );
         let state = self.options.home.module_dir(&module.name, &open.path);
-        let incoming = upstream::Incoming::begin(state, &place, &relays);
+        let mut incoming = upstream::Incoming::begin(state, &module.name, &place, &relays);
         if let Err(error) = &incoming {
             tracing::warn!("cannot write down where {} comes from: {error}", place.display());
         }
         let engine = open.engine.map_or(self.options.delta_engine, Engine::from);
-        let outcome = begin(&mut replica, open, owners, peer, &module, rights).and_then(|opened| {
+        let before = replica.cursor().unwrap_or_default();
+        // Again, now that whoever promotes the module sees this session.
+        let asks = self
+            .check_fence(&module)
+            .and_then(|()| self.must_ask(&module.name, &open.path));
+        let began = asks.and_then(|asks| {
+            let opened = begin(&mut replica, open, owners, peer, &module, rights)?;
+            Ok(Opened {
+                demoted: asks,
+                ..opened
+            })
+        });
+        let outcome = began.and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
             Session::run(link, &mut replica, status, open.incarnation, engine, rights)
                 .map_err(|error| (error.close_code(), error.to_string()))
         });
+        if replica.cursor().is_ok_and(|cursor| cursor != before) {
+            self.note_in_sync(&module.name, &open.path);
+        }
+        // Before somebody who waits for this session asks where the content comes from.
+        if let Ok(incoming) = &mut incoming
+            && matches!(
+                link.ended(),
+                Some(LinkEnd::Closed {
+                    code: CloseCode::Done,
+                    by_peer: true,
+                    ..
+                })
+            )
+        {
+            incoming.note_left();
+        }
+        drop(incoming);
         if matches!(outcome, Err((CloseCode::Unable, _))) {
             // A database takes nothing more after a write that failed, and nobody knows what reached the disk. The next
             // connection opens everything anew: that walks the tree and flushes it.
@@ -693,6 +763,7 @@ impl Shared {
             ModuleStatus {
                 name: module.name.clone(),
                 path: module.path.display().to_string(),
+                promoted_since: self.promoted_since(&module.name),
                 sessions,
                 keeping: self.kept_in(&module.name).report(),
             }
@@ -787,7 +858,17 @@ fn begin(
         root: ObjectId::ROOT,
         root_path: replica.path.display().to_string().as_str().into(),
         may_delete,
+        demoted: false,
     })
+}
+
+/// Whether a module is promoted: then its tree is not walked, and what is known of it stays as its last sender left it.
+fn is_promoted(options: &ReceiverOptions, module: &ModuleOptions) -> Result<bool, DaemonError> {
+    let root = Directory::open_root(&module.path);
+    root.map_err(|error| DaemonError::failed(error.to_string()))?;
+    // What cannot be read refuses each sender, with the reason.
+    Ok(fence::read(&options.home, &module.name)
+        .map_or(true, |fence| fence.is_some_and(|fence| fence.is_promoted)))
 }
 
 fn open_replica(

@@ -380,8 +380,7 @@ impl Replica {
 
     /// The stored cursor.
     pub fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
-        let bytes = self.catalog.read(|view| view.meta(META_CURSOR))?;
-        Ok(bytes.and_then(|bytes| decode_cursor(&bytes)))
+        self.catalog.read(|view| stored_cursor(view))
     }
 
     /// Says, durably and before it happens, which contents are about to be committed: after a crash they are known
@@ -728,6 +727,12 @@ pub fn xattr_classes(catalog: &impl CatalogRead) -> Result<XattrClasses, StoreEr
     Ok(bits.map_or(XattrClasses::NONE, |bits| {
         XattrClasses(bits.first().copied().unwrap_or(0))
     }))
+}
+
+/// Up to where the catalog of a module path is its sender's doing, durably.
+pub fn stored_cursor(catalog: &impl CatalogRead) -> Result<Option<Cursor>, StoreError> {
+    let bytes = catalog.meta(META_CURSOR)?;
+    Ok(bytes.and_then(|bytes| decode_cursor(&bytes)))
 }
 
 /// Notes the classes that the digests in a catalog are of.

@@ -19,7 +19,7 @@ pub(super) fn check_purpose(rights: Rights, purpose: Purpose) -> Result<(), &'st
         Purpose::Mirror if !rights.has(Right::Push) => {
             Err("this peer may verify this module, but not push to it")
         }
-        Purpose::Verify if !rights.has(Right::Verify) => {
+        Purpose::Verify | Purpose::Divergence if !rights.has(Right::Verify) => {
             Err("this peer may push to this module, but not verify it")
         }
         Purpose::Survey if !rights.has(Right::Push) && !rights.has(Right::Verify) => {
@@ -28,7 +28,7 @@ pub(super) fn check_purpose(rights: Rights, purpose: Purpose) -> Result<(), &'st
         Purpose::Forget if !rights.has(Right::Push) => {
             Err("this peer may verify this module, but not end a mirror to it")
         }
-        Purpose::Mirror | Purpose::Verify | Purpose::Survey | Purpose::Forget => Ok(()),
+        Purpose::Mirror | Purpose::Verify | Purpose::Survey | Purpose::Forget | Purpose::Divergence => Ok(()),
     }
 }
 

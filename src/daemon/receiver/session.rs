@@ -216,7 +216,8 @@ impl<'a> Session<'a> {
             if let Err(error) = &outcome {
                 // Before the threads are joined: the range threads end with the link.
                 link.close(error.close_code(), &error.to_string());
-            } else {
+            } else if link.ended().is_none() {
+                // One that has ended keeps its reason.
                 link.close(CloseCode::Done, "");
             }
             // What did not arrive holds up no directory any more.
@@ -243,6 +244,9 @@ impl<'a> Session<'a> {
     fn serve(&mut self) -> Result<(), SessionError> {
         let (incoming, ops) = (self.link.incoming().clone(), self.link.ops().clone());
         loop {
+            if self.status.is_cut() {
+                return Ok(());
+            }
             let mut ended = false;
             let mut frames = 0;
             // A bounded look at the op streams, so that commits and answers are never starved by arrivals.

@@ -30,7 +30,7 @@ pub fn serve(
     // Of a path that is missing, a survey says so; the directory above has the same file system, most often.
     let root = match open.purpose {
         Purpose::Survey => find(top, &open.path).map_err(unable)?,
-        Purpose::Mirror | Purpose::Verify | Purpose::Forget => {
+        Purpose::Mirror | Purpose::Verify | Purpose::Forget | Purpose::Divergence => {
             Some(walk_path(top, &open.path, false).map_err(unable)?)
         }
     };
@@ -50,6 +50,7 @@ pub fn serve(
         root: ObjectId::ROOT,
         root_path: root.as_ref().map_or("", |root| root.shown()).into(),
         may_delete: open.purpose == Purpose::Survey && rights.has(Right::Delete),
+        demoted: false,
     };
     let _ = link.control().send(ToSender::Opened(opened));
     if open.purpose == Purpose::Survey {

@@ -440,6 +440,8 @@ pub fn open_link(
     // What it says when it refuses reads the same before and after its hello.
     let refused = |code: CloseCode, text: &str| match code {
         CloseCode::NotAllowed => unopened(not_allowed(options), false),
+        // Only who follows has the time to wait for somebody's decision.
+        CloseCode::Promoted => unopened(about(&text), options.follow),
         code => unopened(about(&text), code.is_temporary()),
     };
     let owners = messages(owners).map(ToReceiver::Owners);

@@ -268,9 +268,11 @@ fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool)
     let never_read = ours.digest.is_none();
     let is_stranger = theirs.object.is_local() && theirs.digest.is_none();
     let is_known_here = ours.flags & flags::STALE == 0;
+    // By an earlier contact that ended in a question to the user.
+    let was_assumed = ours.digest == Some(Digest::assumed(ours.object, ours.size));
     match theirs.digest {
         Some(digest) if never_read => Some(digest),
-        None if is_stranger && (never_read || (is_known_here && !is_bound)) => {
+        None if is_stranger && (never_read || (is_known_here && (!is_bound || was_assumed))) => {
             Some(Digest::assumed(ours.object, ours.size))
         }
         _ => None,

@@ -5,7 +5,7 @@ use crate::daemon::events::{self, What};
 use driftless_protocol::message::Progress;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a connected sender has done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,8 @@ pub struct SessionStatus {
     told_durable: AtomicU64,
     /// The module, and the fingerprint of the sender.
     of: Option<(String, String)>,
+    /// Nothing more is to be applied.
+    is_cut: AtomicBool,
 }
 
 impl Default for SessionStatus {
@@ -69,6 +71,7 @@ impl Default for SessionStatus {
             last_error: Mutex::default(),
             told_durable: AtomicU64::new(0),
             of: None,
+            is_cut: AtomicBool::new(false),
         }
     }
 }
@@ -80,6 +83,16 @@ impl SessionStatus {
             of: Some((module, peer)),
             ..SessionStatus::default()
         }
+    }
+
+    /// Has the session end as it is: what arrived and is not applied yet is left alone.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+    }
+
+    /// Whether the session has to end.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
     }
 
     /// Everything that was applied is on stable storage: tells listeners, if that is news.

@@ -161,6 +161,7 @@ fn the_json_keeps_its_shape_and_readers_ignore_what_is_new() {
         keeping: KeepingReport::default(),
         name: "m".to_owned(),
         path: "/m".to_owned(),
+        promoted_since: None,
         sessions: vec![session],
     };
     let address = "127.0.0.1:4433".parse().unwrap();

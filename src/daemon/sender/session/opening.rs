@@ -35,7 +35,7 @@ impl Session<'_, '_> {
             Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
             _ => false,
         };
-        let first = !opened.bound || source.state.value(DELETES)?.is_none();
+        let first = !opened.bound || opened.demoted || source.state.value(DELETES)?.is_none();
         let kept = source
             .state
             .value(EXTRAS_KEPT)?
@@ -119,7 +119,8 @@ impl Session<'_, '_> {
         });
         // A receiver that does not know this mirror, any more or yet, may offer another tree than last time.
         // Later in the same connection, what is extra is what the source lost meanwhile.
-        let unknown = !opened.bound && self.reconciles_ever == 1;
+        // One that was demoted holds what was done there meanwhile.
+        let unknown = (!opened.bound || opened.demoted) && self.reconciles_ever == 1;
         let first = unknown || self.context.source.state.value(DELETES)?.is_none();
         let asked = self.context.options.deletes != Deletes::Ask;
         if (first && count > 0 && !asked && self.may_delete) || (deletes == Deletes::Never && blocked > 0) {

@@ -83,6 +83,7 @@ impl Session<'_, '_> {
             | ToSender::Opened(_)
             | ToSender::Owners(_)
             | ToSender::SurveyRoot { .. }
+            | ToSender::Diverged { .. }
             | ToSender::Listing { .. }
             | ToSender::ListingFailed(_) => Ok(()),
         }

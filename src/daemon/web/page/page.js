@@ -87,7 +87,8 @@ function mirrorRow(sender, now) {
 function moduleRows(module) {
   const name = element("th", { scope: "row" }, shown(module.name));
   if (!module.sessions.length) {
-    return [element("tr", {}, name, element("td", { class: "quiet" }, "nobody is connected"),
+    return [element("tr", {}, name, element("td", { class: module.promoted_since ? "warning" : "quiet" },
+      module.promoted_since ? "promoted: senders are refused" : "nobody is connected"),
       number("", ""), number("", ""), number("", ""))];
   }
   return module.sessions.map((session) => element("tr", {}, name.cloneNode(true),
