@@ -157,10 +157,11 @@ fn clones() -> Result<Vec<SeccompRule>, String> {
 }
 
 /// Typing into the administrator's terminal.
+#[allow(clippy::unnecessary_cast, reason = "musl has another type for them")]
 fn terminals() -> Result<Vec<SeccompRule>, String> {
     [libc::TIOCSTI, libc::TIOCLINUX]
         .into_iter()
-        .map(|request| argument(1, SeccompCmpOp::Eq, request))
+        .map(|request| argument(1, SeccompCmpOp::Eq, request as u64))
         .collect()
 }
 

@@ -270,18 +270,24 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<u64>) -> Result<(), String> {
 fn raise_priority() -> bool {
     // The default of 50 us would be added to each wait; real-time threads have none anyway.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: a structure of integers, of which musl has more than glibc.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = 1;
     // SAFETY: the pointer is to a valid structure that lives across the call; 0 names the calling thread.
     let result =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &parameters) };
     result == 0
 }
 
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the type of a thread is another one with musl"
+)]
 fn thread_cpu_time(thread: &JoinHandle<()>) -> Option<Duration> {
     let mut clock: libc::clockid_t = 0;
     // SAFETY: the handle is not joined yet, so the thread id is valid even if the thread has ended; `clock` is
     // a valid place for the answer.
-    if unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &mut clock) } != 0 {
+    if unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t() as libc::pthread_t, &mut clock) } != 0 {
         return None;
     }
     let mut time = libc::timespec {
