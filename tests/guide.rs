@@ -9,6 +9,14 @@
 //! - `paste`: what the block before printed is its standard input
 //! - `status=N`: it has to end with this status instead of 0
 //!
+//! A block of commands that is not run says why:
+//!
+//! - `untried=build`: what `.ci/run` does itself
+//! - `untried=elsewhere`: another page or test runs these commands
+//! - `untried=hours`: it takes that long, or needs a machine for itself
+//! - `untried=systemd`: it needs a system that runs; `packaging/test` has one
+//! - `untried=terminal`: somebody has to look at it; `tests/operating` does
+//!
 //! A block `text output` is what the block before prints: each of its lines occurs there, in this order; `...` stands for
 //! anything. The blocks of a page are run one after the other.
 
@@ -94,6 +102,12 @@ impl Block {
     }
 }
 
+/// The program that the commands call: `DRIFTLESS_TEST_PROGRAM`, for example that of a package, or the one that was built.
+fn program() -> PathBuf {
+    let given = std::env::var_os("DRIFTLESS_TEST_PROGRAM");
+    given.map_or_else(|| env!("CARGO_BIN_EXE_driftless").into(), PathBuf::from)
+}
+
 /// Runs the blocks of a page; gives how many there were.
 fn run(page: &Path) -> usize {
     let shown = page.file_name().unwrap().to_string_lossy().into_owned();
@@ -106,7 +120,7 @@ fn run(page: &Path) -> usize {
     let path = |name: String| work.path().join(name);
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(path("bin".to_owned())).unwrap();
-    symlink(env!("CARGO_BIN_EXE_driftless"), path("bin/driftless".to_owned())).unwrap();
+    symlink(program(), path("bin/driftless".to_owned())).unwrap();
     let mut plan = String::new();
     for (at, block) in commands.iter().enumerate() {
         const HOW: [&str; 3] = ["daemon", "stop", "paste"];
@@ -224,6 +238,23 @@ fn the_commands_of_the_guide_work() {
         }
     }
     assert!(count >= 20 || only.is_some(), "only {count} blocks are run");
+}
+
+#[test]
+fn commands_are_run_or_say_why_not() {
+    const REASONS: [&str; 5] = ["build", "elsewhere", "hours", "systemd", "terminal"];
+    for page in pages() {
+        for block in blocks(&read(&page)) {
+            let are_commands = block.is(&["sh"]) || block.is(&["console"]) || block.is(&["bash"]);
+            let has_reason = block.value("untried").is_some_and(|why| REASONS.contains(&why));
+            assert!(
+                !are_commands || block.is(&["sh", "test"]) || has_reason,
+                "{}:{}: neither `sh test` nor `untried=` with one of {REASONS:?}",
+                page.display(),
+                block.line
+            );
+        }
+    }
 }
 
 /// Where the links of a page lead: the file, and the part of it if one is named.
