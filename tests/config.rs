@@ -715,9 +715,20 @@ fn the_examples_of_the_documents_are_correct() {
     assert!(out.contains("correct; 1 mirror, 1 module"), "{out}");
 
     let handbook = blocks("docs/configuration.md");
-    assert_eq!(handbook.len(), 2, "the main file and a drop-in");
+    assert_eq!(
+        handbook.len(),
+        4,
+        "the main file and a drop-in, a tree and who pulls it"
+    );
     site.configure(&handbook[0]);
     fs::write(site.path("home/mirrors.d/container-7.toml"), &handbook[1]).unwrap();
     let (out, _) = site.run("config check", 0);
     assert!(out.contains("correct; 3 mirrors, 2 modules"), "{out}");
+    fs::write(site.path("home/mirrors.d/container-7.toml"), "").unwrap();
+    site.configure(&handbook[2]);
+    let (out, _) = site.run("config check", 0);
+    assert!(out.contains("correct; 0 mirrors, 1 tree, 0 modules"), "{out}");
+    site.configure(&handbook[3]);
+    let (out, _) = site.run("config check", 0);
+    assert!(out.contains("correct; 0 mirrors, 1 module"), "{out}");
 }

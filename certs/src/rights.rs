@@ -38,7 +38,12 @@ pub enum Right {
     SecurityXattrs = 1 << 9,
     /// Set `trusted.*` attributes, if the module takes any.
     TrustedXattrs = 1 << 10,
+    /// Pull the tree that is offered under the name: have its content sent.
+    Pull = 1 << 11,
 }
+
+/// The word for [`Right::Pull`], which is about trees that are offered, and is never granted but by being named.
+const PULL: &str = "pull";
 
 /// The words for activities. One that is not named is not granted.
 const ACTIVITIES: [(&str, Right); 3] = [
@@ -59,16 +64,23 @@ const REFUSALS: [(&str, Right); 8] = [
     ("no-trusted", Right::TrustedXattrs),
 ];
 
-/// What a peer may do in a module.
+/// What a peer may do in a module, and with a tree of the same name.
 ///
 /// As words: `push`, `delete` and `verify` are granted by being named (all three if none is), metadata is refused by
 /// `no-owner`, `no-set-id`, `no-devices`, `no-user-xattrs`, `no-acls`, `no-capabilities`, `no-security` and `no-trusted`.
+/// `pull` is about the tree that is offered under the name: alone, it grants nothing in a module.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rights(u16);
 
+/// All that has to do with modules.
+const OF_MODULES: u16 = (1 << (ACTIVITIES.len() + REFUSALS.len())) - 1;
+
 impl Rights {
-    /// Everything.
-    pub const ALL: Rights = Rights((1 << (ACTIVITIES.len() + REFUSALS.len())) - 1);
+    /// Everything in a module. To read a tree is another matter.
+    pub const ALL: Rights = Rights(OF_MODULES);
+
+    /// To pull a tree, and nothing in a module.
+    pub const PULL: Rights = Rights(Right::Pull as u16);
 
     /// Whether one thing is granted.
     pub fn has(self, right: Right) -> bool {
@@ -78,8 +90,12 @@ impl Rights {
     /// Reads words; they may come in any order, and twice.
     pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Rights, RightsError> {
         let activities = ACTIVITIES.iter().fold(0, |all, (_, right)| all | *right as u16);
-        let (mut granted, mut refused) = (0, 0);
+        let (mut granted, mut refused, mut pull) = (0, 0, 0);
         for word in words {
+            if word == PULL {
+                pull = Right::Pull as u16;
+                continue;
+            }
             let find =
                 |table: &[(&str, Right)]| table.iter().find(|(own, _)| *own == word).map(|found| found.1);
             match (find(&ACTIVITIES), find(&REFUSALS)) {
@@ -88,10 +104,16 @@ impl Rights {
                 (None, None) => return Err(RightsError::Unknown(word.to_owned())),
             }
         }
+        if granted == 0 && pull != 0 {
+            return match refused {
+                0 => Ok(Rights::PULL),
+                _ => Err(RightsError::PullAlone),
+            };
+        }
         if granted == 0 {
             granted = activities;
         }
-        let rights = Rights(Rights::ALL.0 & !activities & !refused | granted);
+        let rights = Rights(Rights::ALL.0 & !activities & !refused | granted | pull);
         match rights.has(Right::Delete) && !rights.has(Right::Push) {
             true => Err(RightsError::DeleteAlone),
             false => Ok(rights),
@@ -101,8 +123,23 @@ impl Rights {
     /// The words, in a fixed order.
     pub fn words(self) -> Vec<&'static str> {
         let granted = ACTIVITIES.iter().filter(|(_, right)| self.has(*right));
-        let refused = REFUSALS.iter().filter(|(_, right)| !self.has(*right));
-        granted.chain(refused).map(|(word, _)| *word).collect()
+        let refused = REFUSALS
+            .iter()
+            .filter(|(_, right)| self != Rights::PULL && !self.has(*right));
+        let pull = self.has(Right::Pull).then_some(PULL);
+        let words = granted.chain(refused).map(|(word, _)| *word);
+        words.chain(pull).collect()
+    }
+
+    /// Whether anything is said about a module.
+    pub(crate) fn is_for_modules(self) -> bool {
+        self.0 & OF_MODULES != 0
+    }
+
+    /// These, and of others what is about trees where these are about modules alone, or the other way round.
+    pub(crate) fn completed_by(self, others: Rights) -> Rights {
+        let modules = if self.is_for_modules() { self } else { others };
+        Rights(modules.0 & OF_MODULES | (self.0 | others.0) & Right::Pull as u16)
     }
 }
 
@@ -160,13 +197,18 @@ impl<'de> Deserialize<'de> for Rights {
 pub enum RightsError {
     /// Not one of ours.
     #[error(
-        "there is no right {0:?} (push, delete, verify; no-owner, no-set-id, no-devices, no-user-xattrs, no-acls, \
+        "there is no right {0:?} (push, delete, verify, pull; no-owner, no-set-id, no-devices, no-user-xattrs, no-acls, \
          no-capabilities, no-security, no-trusted)"
     )]
     Unknown(String),
     /// Deleting without pushing.
     #[error("the right to delete is of no use without the right to push (name both)")]
     DeleteAlone,
+    /// Metadata is refused to one that writes nothing.
+    #[error(
+        "the right to pull is about reading, what begins with `no-` about writing to a module (leave one of them out)"
+    )]
+    PullAlone,
 }
 
 /// A module, and what a peer may do there. In the file a name stands for all rights:
@@ -183,6 +225,12 @@ impl Grant {
     /// All rights in a module.
     pub fn all(module: impl Into<String>) -> Grant {
         let (module, rights) = (module.into(), Rights::ALL);
+        Grant { module, rights }
+    }
+
+    /// To pull a tree.
+    pub fn pull(tree: impl Into<String>) -> Grant {
+        let (module, rights) = (tree.into(), Rights::PULL);
         Grant { module, rights }
     }
 
@@ -265,9 +313,31 @@ mod tests {
     }
 
     #[test]
+    fn to_pull_has_to_be_named_and_gives_nothing_else() {
+        let rights = |text: &str| text.parse::<Rights>().unwrap();
+        assert!(!Rights::ALL.has(Right::Pull) && !rights("no-owner").has(Right::Pull));
+        assert_eq!(rights("pull"), Rights::PULL);
+        assert!(
+            !Rights::PULL.has(Right::Push)
+                && !Rights::PULL.has(Right::Verify)
+                && !Rights::PULL.has(Right::Owner)
+        );
+        assert_eq!(Rights::PULL.words(), ["pull"]);
+        let both = rights("pull,push,no-owner");
+        assert!(both.has(Right::Pull) && both.has(Right::Push) && !both.has(Right::Owner));
+        assert_eq!(rights(&both.words().join(",")), both);
+        assert_eq!("pull,no-owner".parse::<Rights>(), Err(RightsError::PullAlone));
+        assert_eq!(Rights::PULL.completed_by(rights("push")), rights("push,pull"));
+        assert_eq!(rights("verify").completed_by(both), rights("verify,pull"));
+    }
+
+    #[test]
     fn every_set_of_rights_survives_its_words() {
-        for bits in 0..=Rights::ALL.0 {
+        for bits in 0..=(Rights::ALL.0 | Rights::PULL.0) {
             let rights = Rights(bits);
+            if rights.has(Right::Pull) && !ACTIVITIES.iter().any(|(_, right)| rights.has(*right)) {
+                continue;
+            }
             let grants_any = ACTIVITIES.iter().any(|(_, right)| rights.has(*right));
             match Rights::from_words(rights.words()) {
                 Ok(read) if grants_any => assert_eq!(read, rights),

@@ -25,7 +25,7 @@ use crate::faults::toml_fault;
 use crate::files::{self, Access, FileError, LockedDir};
 use crate::fingerprint::Fingerprint;
 use crate::names::{self, NameError};
-use crate::rights::{Grant, Rights};
+use crate::rights::{Grant, Right, Rights};
 
 /// Room for some thousands of peers.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -60,18 +60,34 @@ impl Peer {
 
     /// What it may do in a module: by that module's own grant, or by that of all modules.
     pub fn rights_in(&self, module: &str) -> Option<Rights> {
-        let own = self
-            .modules
-            .iter()
-            .find(|grant| grant.module == module && !grant.is_for_all());
-        own.or_else(|| self.modules.iter().find(|grant| grant.is_for_all()))
+        let said = || self.modules.iter().filter(|grant| grant.rights.is_for_modules());
+        let own = said().find(|grant| grant.module == module && !grant.is_for_all());
+        own.or_else(|| said().find(|grant| grant.is_for_all()))
             .map(|grant| grant.rights)
     }
 
-    fn covers(&self, module: &str) -> bool {
-        self.modules
-            .iter()
-            .any(|grant| grant.is_for_all() || grant.module == module)
+    /// Whether it may pull the tree of a name now.
+    pub fn may_pull(&self, tree: &str, now: SystemTime) -> bool {
+        let is_named = |grant: &Grant| grant.module == tree || grant.is_for_all();
+        let pulls = |grant: &Grant| grant.rights.has(Right::Pull) && is_named(grant);
+        !self.has_expired(unix_seconds(now)) && self.modules.iter().any(pulls)
+    }
+
+    /// Whether there is any tree that it may pull now.
+    pub fn may_pull_any(&self, now: SystemTime) -> bool {
+        let pulls = |grant: &Grant| grant.rights.has(Right::Pull);
+        !self.has_expired(unix_seconds(now)) && self.modules.iter().any(pulls)
+    }
+
+    /// Whether something is said here about all that a grant is about: its module, its tree, or both.
+    fn covers(&self, other: &Grant) -> bool {
+        let said = || {
+            self.modules
+                .iter()
+                .filter(|grant| grant.is_for_all() || grant.module == other.module)
+        };
+        (!other.rights.is_for_modules() || said().any(|grant| grant.rights.is_for_modules()))
+            && (!other.rights.has(Right::Pull) || said().any(|grant| grant.rights.has(Right::Pull)))
     }
 
     /// Takes over what a newer entry for the same key says; see [`TrustStore::add`].
@@ -81,7 +97,7 @@ impl Peer {
             self.modules = newer.modules;
             self.expires = newer.expires;
         } else {
-            let covers_all = self.modules.iter().all(|grant| newer.covers(&grant.module));
+            let covers_all = self.modules.iter().all(|grant| newer.covers(grant));
             self.expires = match (self.expires, newer.expires) {
                 // The newer entry speaks about everything the peer may do, so it says until when.
                 _ if covers_all => newer.expires,
@@ -97,10 +113,16 @@ impl Peer {
         self.tidy();
     }
 
-    /// One grant a module, the first of each, in order; none that only repeats that of all modules.
+    /// One grant a name, in order, of the first that is said of its module and of its tree; none that only repeats that of all.
     fn tidy(&mut self) {
         self.modules.sort_by(|a, b| a.module.cmp(&b.module));
-        self.modules.dedup_by(|later, first| later.module == first.module);
+        self.modules.dedup_by(|later, first| {
+            let is_same = later.module == first.module;
+            if is_same {
+                first.rights = first.rights.completed_by(later.rights);
+            }
+            is_same
+        });
         if let Some(rights) = self
             .modules
             .iter()

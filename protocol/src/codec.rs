@@ -7,7 +7,7 @@
 //! of [`crate::message`].
 
 use crate::limits;
-use crate::message::{BulkFrame, OpFrame, PairReply, PairRequest, ToReceiver, ToSender};
+use crate::message::{BulkFrame, OpFrame, PairReply, PairRequest, PullRequest, ToReceiver, ToSender};
 use bincode::config;
 use bincode::de::read::Reader;
 use bincode::de::{Decode, Decoder};
@@ -39,6 +39,7 @@ message! {
     BulkFrame, limits::BULK_FRAME_BYTES_MAX, "bulk frame";
     PairRequest, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing request";
     PairReply, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing reply";
+    PullRequest, limits::PULL_MESSAGE_BYTES_MAX, "pull request";
 }
 
 /// Why a value could not be read or written.

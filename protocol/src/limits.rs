@@ -104,6 +104,9 @@ pub const WANTED_FILES_MAX: usize = 256;
 /// Bytes of one message on a pairing connection, encoded.
 pub const PAIRING_MESSAGE_BYTES_MAX: usize = 4 << 10;
 
+/// Bytes of the request on a pull connection, encoded.
+pub const PULL_MESSAGE_BYTES_MAX: usize = 256;
+
 /// Bytes in a pairing secret.
 pub const PAIRING_SECRET_BYTES: usize = 16;
 

@@ -876,8 +876,17 @@ impl std::fmt::Debug for PairRequest {
 /// On a pairing connection, the receiver's answer. A refusal is a close code instead.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
 pub struct PairReply {
-    /// The module that the sender may push to now.
+    /// The module that the sender may push to now, or the tree that it may pull.
     pub module: ModuleName,
     /// What the receiver calls itself.
     pub name: Text,
+    /// Whether it is not a module but a tree, which the peer may pull now.
+    pub is_tree: bool,
+}
+
+/// On a connection that the receiver opened, its one message that says which tree it wants. A refusal is a close code.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, DeriveDecode)]
+pub struct PullRequest {
+    /// The tree.
+    pub tree: ModuleName,
 }

@@ -11,6 +11,9 @@ pub const ALPN_MIRROR: &[u8] = b"driftless/1";
 /// ALPN of a pairing connection, the only kind that an unknown peer may open.
 pub const ALPN_PAIR: &[u8] = b"driftless-pair/1";
 
+/// ALPN of a mirror connection that the receiver opens, to have a tree sent that is offered there.
+pub const ALPN_PULL: &[u8] = b"driftless-pull/1";
+
 /// Version of the messages that this crate speaks.
 pub const VERSION: u16 = 1;
 

@@ -1,11 +1,12 @@
 //! How a receiver confines itself, and how that is told.
 
-use super::{CliError, accounts};
+use super::{CliError, accounts, lookups};
 use crate::confine::{self, Confined, Needs, Protection};
 use crate::daemon::ModuleOptions;
 use crate::daemon::home::Home;
 use crate::daemon::status::ProtectionStatus;
 use crate::fs::delegate_accounts;
+use crate::net::delegate_hosts;
 use clap::{Args, ValueEnum};
 use driftless_protocol::XattrClasses;
 use std::net::SocketAddr;
@@ -43,12 +44,12 @@ pub(super) struct Confine {
 }
 
 impl Confine {
-    /// The first step, before there is any thread.
+    /// The first step, before there is any thread. One that does not listen connects, and has to look hosts up.
     pub(super) fn enter(
         args: &ConfineArgs,
         home: &Home,
         module: &ModuleOptions,
-        listen: SocketAddr,
+        listen: Option<SocketAddr>,
     ) -> Result<Confine, CliError> {
         let how = args.confine;
         let mut confine = Confine {
@@ -69,13 +70,18 @@ impl Confine {
         if let Err(error) = delegated {
             tracing::warn!("users and groups cannot be looked up by name under confinement: {error}");
         }
+        if listen.is_none()
+            && let Err(error) = lookups::program().and_then(|mut program| delegate_hosts(&mut program))
+        {
+            tracing::warn!("hosts cannot be looked up by name under confinement: {error}");
+        }
         let privileged = XattrClasses::SECURITY.union(XattrClasses::TRUSTED);
         confine.confined = Some(confine::enter(Needs {
             writable,
             readable: READABLE.map(PathBuf::from).to_vec(),
             devices: module.devices,
             privileged_xattrs: !module.xattrs.common(privileged).is_empty(),
-            low_port: (1..1024).contains(&listen.port()),
+            low_port: listen.is_some_and(|listen| (1..1024).contains(&listen.port())),
         }));
         confine.check()?;
         Ok(confine)

@@ -26,6 +26,9 @@ pub(super) struct InviteArgs {
     /// What the peer may write to [default: the only module of the running receiver]
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
+    /// The tree offered here that the peer may pull (`driftless serve`), in place of a module
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["module", "rights"])]
+    tree: Option<String>,
     /// What it may do there, as in `driftless peers add` [default: everything that the module takes]
     #[arg(long, value_name = "RIGHT,...")]
     rights: Option<Rights>,
@@ -64,7 +67,10 @@ impl InviteArgs {
         )?;
         let grant = Grant {
             module: module.clone(),
-            rights: self.rights.unwrap_or_default(),
+            rights: match &self.tree {
+                Some(_) => Rights::PULL,
+                None => self.rights.unwrap_or_default(),
+            },
         };
         let (secret, _) = invites.create(&grant, self.expires, SystemTime::now())?;
         let code = PairingCode::new(addresses.clone(), fingerprint, module.clone(), secret, expires_at)?;
@@ -78,13 +84,25 @@ impl InviteArgs {
         }
         let time = span(self.expires);
         let places = addresses.join(", ");
-        output::note(&format!(
-            "paste that line on the sender within {time}; it works once, and lets it write to module {module} on {places}"
-        ));
+        output::note(&match &self.tree {
+            Some(tree) => {
+                format!(
+                    "paste that line on the receiver within {time}; it works once, and lets it pull tree {tree} from {places}"
+                )
+            }
+            None => format!(
+                "paste that line on the sender within {time}; it works once, and lets it write to module {module} on {places}"
+            ),
+        });
         if receiver.is_none() {
-            output::note(&format!(
-                "no receiver offers that module now: run `driftless receive DIR --module {module}` first"
-            ));
+            output::note(&match &self.tree {
+                Some(tree) => {
+                    format!("nobody offers that tree now: run `driftless serve SRC --tree {tree}` first")
+                }
+                None => format!(
+                    "no receiver offers that module now: run `driftless receive DIR --module {module}` first"
+                ),
+            });
         }
         Ok(DONE)
     }
@@ -99,6 +117,10 @@ impl InviteArgs {
                 .iter()
                 .flat_map(|receiver| receiver.modules.iter().map(move |m| (&m.name, receiver)))
         };
+        if let Some(tree) = &self.tree {
+            let found = receivers.iter().find(|receiver| receiver.trees.contains(tree));
+            return Ok((tree.clone(), found));
+        }
         match &self.module {
             Some(wanted) => {
                 let found = offered().find(|(name, _)| *name == wanted);
@@ -121,7 +143,7 @@ impl InviteArgs {
     }
 
     fn addresses(&self, receiver: Option<&ReceiverStatus>) -> Result<Vec<String>, CliError> {
-        let listening = receiver.map(|receiver| receiver.address);
+        let listening = receiver.and_then(|receiver| receiver.address);
         let port = self
             .port
             .or(listening.map(|address| address.port()))
@@ -229,6 +251,7 @@ mod tests {
     fn args() -> InviteArgs {
         InviteArgs {
             module: None,
+            tree: None,
             rights: None,
             expires: Duration::from_secs(600),
             address: vec![],
@@ -267,7 +290,10 @@ mod tests {
             ..args()
         };
         let (name, found) = music.choose_module(&two).unwrap();
-        assert_eq!((name.as_str(), found.unwrap().address.port()), ("music", 2));
+        assert_eq!(
+            (name.as_str(), found.unwrap().address.unwrap().port()),
+            ("music", 2)
+        );
         assert!(music.choose_module(&one).unwrap().1.is_none());
     }
 

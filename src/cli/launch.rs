@@ -162,6 +162,25 @@ impl SendArgs {
         self.appearance.kept_as(kept_as)
     }
 
+    /// Of an endpoint, if it is this that listens.
+    pub(super) fn network(&self) -> &NetworkArgs {
+        &self.network
+    }
+
+    /// Whether the flags can be meant of a tree that receivers connect for.
+    pub(super) fn check_offered(&self) -> Result<(), CliError> {
+        let meaningless = match (self.port.port, self.contimeout) {
+            (Some(_), _) => {
+                "--port is that of a receiver, and here the receivers connect (say --listen :PORT)"
+            }
+            (None, Some(_)) => {
+                "--contimeout is of whoever connects, and here the receivers do (leave it out)"
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(CliError::usage(meaningless))
+    }
+
     /// Whether the flags can be meant together.
     pub(super) fn check(&self) -> Result<(), CliError> {
         if self.filtering.delete_excluded() && !matches!(self.delete, None | Some(DeleteWhen::Always)) {

@@ -29,6 +29,7 @@ mod keeping;
 mod launch;
 mod logging;
 mod looking;
+mod lookups;
 mod manual;
 mod metadata;
 mod mirror;
@@ -46,6 +47,7 @@ mod receive;
 mod reporting;
 mod seed;
 mod send;
+mod serve;
 mod status;
 mod target;
 mod text;
@@ -112,6 +114,7 @@ enum Command {
     Mirror(mirror::MirrorArgs),
     Receive(receive::ReceiveArgs),
     Send(send::SendCommandArgs),
+    Serve(Box<serve::ServeArgs>),
     Seed(seed::SeedArgs),
     Verify(verify::VerifyArgs),
     Forget(forget::ForgetArgs),
@@ -143,6 +146,8 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     #[command(hide = true)]
     Accounts(accounts::AccountsArgs),
+    #[command(hide = true)]
+    Lookups(lookups::LookupsArgs),
 }
 
 /// Why a command ended without having done its work.
@@ -245,6 +250,7 @@ impl Command {
             Command::Mirror(args) => args.run(verbose),
             Command::Receive(args) => args.run(),
             Command::Send(args) => args.run(verbose),
+            Command::Serve(args) => args.run(verbose),
             Command::Seed(args) => args.run(verbose),
             Command::Verify(args) => args.run(),
             Command::Forget(args) => args.run(),
@@ -274,12 +280,16 @@ impl Command {
             Command::ManPages(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Accounts(args) => args.run(),
+            Command::Lookups(args) => args.run(),
         }
     }
 
     /// Whether it runs until it is stopped, so that what happens belongs into its log.
     fn is_daemon(&self) -> bool {
-        matches!(self, Command::Receive(_) | Command::Send(_) | Command::Daemon(_))
+        matches!(
+            self,
+            Command::Receive(_) | Command::Send(_) | Command::Serve(_) | Command::Daemon(_)
+        )
     }
 }
 

@@ -164,8 +164,11 @@ impl Observer for Narrator {
             Phase::Waiting { error, seconds } => {
                 let mut last = self.last_wait.lock().unwrap_or_else(PoisonError::into_inner);
                 if last.as_ref() != Some(error) {
-                    self.printer
-                        .note(format!("{}: {error}; trying again in {seconds} s", self.label));
+                    let again = match seconds {
+                        0 => String::new(),
+                        seconds => format!("; trying again in {seconds} s"),
+                    };
+                    self.printer.note(format!("{}: {error}{again}", self.label));
                     *last = Some(error.clone());
                 }
             }

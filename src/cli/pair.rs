@@ -18,7 +18,7 @@ use std::io::BufRead;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::SystemTime;
 
-/// Pair with a receiver by the line that `driftless invite` printed there
+/// Pair with a receiver, or with a sender that offers trees, by the line that `driftless invite` printed there
 #[derive(Debug, Args)]
 pub(super) struct PairArgs {
     /// The code, which begins with `driftless-pair1-`; `-` reads it from standard input, where no other user of this machine
@@ -81,8 +81,16 @@ impl PairArgs {
                 "paired with {} ({}), identity {}",
                 stored.name, address, stored.fingerprint
             ));
-            output::line("now run, with the directory to send:");
-            output::line(&format!("driftless seed SRC {}", quoted(&target)));
+            match reply.is_tree {
+                true => {
+                    output::line("now run, with the directory to receive into:");
+                    output::line(&format!("driftless receive DIR --from {}", quoted(&target)));
+                }
+                false => {
+                    output::line("now run, with the directory to send:");
+                    output::line(&format!("driftless seed SRC {}", quoted(&target)));
+                }
+            }
         }
         Ok(DONE)
     }

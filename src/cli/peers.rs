@@ -40,6 +40,9 @@ enum PeersCommand {
         /// `no-trusted` for metadata that is not taken from it
         #[arg(long, value_name = "RIGHT,...", requires = "module")]
         rights: Option<Rights>,
+        /// A tree offered here that it may pull, or `*` for all; may be repeated
+        #[arg(long, value_name = "NAME")]
+        tree: Vec<String>,
         /// For how long from now on; without it, for ever
         #[arg(long, value_name = "TIME", value_parser = parse_span)]
         expires: Option<Duration>,
@@ -66,6 +69,7 @@ impl PeersArgs {
                 name,
                 module,
                 rights,
+                tree,
                 expires,
                 address,
             } => {
@@ -78,7 +82,11 @@ impl PeersArgs {
                 let peer = Peer {
                     name,
                     fingerprint: *fingerprint,
-                    modules: module.iter().map(grant).collect(),
+                    modules: module
+                        .iter()
+                        .map(grant)
+                        .chain(tree.iter().map(Grant::pull))
+                        .collect(),
                     added: unix_now(),
                     expires: expires.map(|time| unix_now().saturating_add(time.as_secs())),
                     address: address.clone(),
@@ -87,7 +95,8 @@ impl PeersArgs {
                 output::line(&describe(&stored, unix_now()));
                 if stored.modules.is_empty() && stored.address.is_none() {
                     output::note(
-                        "it may write to no module here, and has no address to send to: give --module or --address",
+                        "it may write to no module and pull no tree here, and has no address to send to: give --module, --tree or \
+                         --address",
                     );
                 }
                 Ok(DONE)
@@ -148,6 +157,7 @@ fn granted(grant: &Grant) -> String {
     };
     match grant.rights {
         Rights::ALL => module.to_owned(),
+        Rights::PULL if grant.module == "*" => "all trees (pull)".to_owned(),
         rights => format!("{module} ({rights})"),
     }
 }

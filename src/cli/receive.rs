@@ -1,7 +1,7 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::confinement::{Confine, ConfineArgs};
-use super::launch::{Session, existing_directory};
+use super::launch::{PortArg, Session, existing_directory, target};
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, check_module};
@@ -12,13 +12,15 @@ use crate::daemon::control::{Controlled, ForgetModule, Obeyed, Order};
 use crate::daemon::forget::Cleared;
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
-use crate::daemon::receiver::{Fencer, ReceiverDaemon};
+use crate::daemon::receiver::{Entrance, Fencer, PullOptions, ReceiverDaemon};
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
-use crate::daemon::{DaemonError, ReceiverOptions};
+use crate::daemon::{DaemonError, ReceiverOptions, TargetOptions};
 use crate::engine::delta::Engine;
+use crate::net::{LinkOptions, Sockets};
 use clap::Args;
 use driftless_certs::{Fingerprint, TrustStore};
 use serde_json::json;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +35,10 @@ pub(super) struct ReceiveArgs {
     /// Under which name [default: that of DIR]
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
+    /// Pull: connect to a sender that offers trees (`driftless serve`) and have this one sent, in place of listening. For receivers
+    /// that nobody can connect to: HOST::TREE or driftless://[FINGERPRINT@]HOST:PORT/TREE
+    #[arg(long, value_name = "HOST::TREE", conflicts_with_all = ["listen", "allow", "hosts_allow", "hosts_deny"])]
+    from: Option<OsString>,
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
@@ -70,6 +76,11 @@ pub(super) struct SigningArgs {
 }
 
 impl EndpointArgs {
+    /// As if it had been said so.
+    pub(super) fn new(listen: Option<Listen>, allow: Vec<Fingerprint>) -> EndpointArgs {
+        EndpointArgs { listen, allow }
+    }
+
     /// The address to listen on.
     pub(super) fn address(&self) -> SocketAddr {
         self.listen.unwrap_or(Listen::Everywhere(DEFAULT_PORT)).address()
@@ -78,7 +89,7 @@ impl EndpointArgs {
 
 /// Where to listen, as the user said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listen {
+pub(super) enum Listen {
     At(SocketAddr),
     Everywhere(u16),
 }
@@ -88,15 +99,22 @@ impl ReceiveArgs {
         let path = existing_directory("receive into", &self.dir)?;
         let module = match &self.module {
             Some(name) => name.clone(),
-            None => default_module(&path)?,
+            None => default_name(&path, "a module (choose one with --module NAME)")?,
         };
         check_module(&module)
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
         let offered = self.offer.module(module.clone(), path.clone())?;
         self.priority.apply()?;
         let listen = self.endpoint.address();
+        let home = Home::discover()?;
+        let from = self
+            .from
+            .as_deref()
+            .map(|word| tree_of(word, &home))
+            .transpose()?;
         // Before there is any thread.
-        let confine = Confine::enter(&self.confine, &Home::discover()?, &offered, listen)?;
+        let listening = from.is_none().then_some(listen);
+        let confine = Confine::enter(&self.confine, &home, &offered, listening)?;
         let session = Session::open()?;
         let options = ReceiverOptions {
             home: session.home.clone(),
@@ -108,7 +126,14 @@ impl ReceiveArgs {
             link: self.network.link(),
             delta_engine: self.signing.delta_engine,
         };
-        let daemon = ReceiverDaemon::start(options, session.handle())?;
+        let entrance = Entrance {
+            listens: from.is_none(),
+            ..Entrance::default()
+        };
+        let daemon = ReceiverDaemon::start_behind(options, entrance, session.handle())?;
+        if let Some(from) = &from {
+            pull(&daemon, from, &module, &self.network, &session)?;
+        }
         let (source, protections) = (daemon.status_source(), confine.shared());
         let asked = Asked {
             status: Box::new(move || {
@@ -128,18 +153,25 @@ impl ReceiveArgs {
             daemon.stop();
             return Err(error);
         }
-        let (address, identity, path) = (daemon.address(), session.identity.fingerprint(), escaped(&path));
+        let (address, identity, path) = (daemon.listening(), session.identity.fingerprint(), escaped(&path));
         if self.json {
+            let from = from.as_ref().map(|from| &from.display);
             output::json(
                 &json!({"version": STATUS_VERSION, "event": "ready", "module": module, "path": path,
-                "address": address, "identity": identity.to_string()}),
+                "address": address, "from": from, "identity": identity.to_string()}),
             );
         } else {
+            let way = match (&from, address) {
+                (Some(from), _) => format!("from {from}"),
+                (None, address) => address.map_or_else(String::new, |address| format!("on {address}")),
+            };
             output::line(&format!(
-                "receiving module {module} in {path} on {address}; identity {identity}"
+                "receiving module {module} in {path} {way}; identity {identity}"
             ));
         }
-        self.hint(&session, &module);
+        if from.is_none() {
+            self.hint(&session, &module);
+        }
         // Ends when the last sender of the channel is gone, which is when stopping is asked.
         let _ = session.stop.channel().recv();
         drop(control);
@@ -188,15 +220,47 @@ impl Controlled for Asked {
     }
 }
 
-fn default_module(path: &Path) -> Result<String, CliError> {
+/// The name of a directory, to name what it is.
+pub(super) fn default_name(path: &Path, what: &str) -> Result<String, CliError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.filter(|name| check_module(name).is_ok());
-    name.map(str::to_owned).ok_or_else(|| {
-        CliError::usage(format!(
-            "the name of {} cannot name a module (choose one with --module NAME)",
-            escaped(path)
-        ))
-    })
+    let fault = || CliError::usage(format!("the name of {} cannot name {what}", escaped(path)));
+    name.map(str::to_owned).ok_or_else(fault)
+}
+
+/// A tree that somebody offers, resolved by the trust store.
+pub(super) fn tree_of(word: &OsStr, home: &Home) -> Result<TargetOptions, CliError> {
+    let found = target(word, PortArg::default(), home)?;
+    if !found.path.is_root() {
+        let text =
+            format!("{found} names a directory of a tree; a tree is pulled as a whole (leave the path out)");
+        return Err(CliError::usage(text));
+    }
+    Ok(found)
+}
+
+/// Has a module filled by pulling. All sockets are open when this returns.
+pub(super) fn pull(
+    daemon: &ReceiverDaemon,
+    from: &TargetOptions,
+    module: &str,
+    network: &NetworkArgs,
+    session: &Session,
+) -> Result<(), CliError> {
+    let link = network.link();
+    let sockets = Sockets::limited(link.limiter.clone());
+    sockets
+        .open_all(session.handle())
+        .map_err(|error| CliError::failed(format!("cannot open a socket: {error}")))?;
+    let options = PullOptions {
+        from: from.clone(),
+        module: module.to_owned(),
+        link: LinkOptions {
+            sockets: Some(sockets),
+            ..link
+        },
+    };
+    Ok(daemon.pull(options)?)
 }
 
 impl Listen {
@@ -212,7 +276,7 @@ impl Listen {
     }
 }
 
-fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(Listen::At(address));
     }
@@ -258,12 +322,12 @@ mod tests {
     #[test]
     fn the_module_is_called_like_its_directory() {
         assert_eq!(
-            default_module(Path::new("/srv/photos")).ok().as_deref(),
+            default_name(Path::new("/srv/photos"), "it").ok().as_deref(),
             Some("photos")
         );
         for path in ["/", "/srv/a:b", "/srv/ x"] {
             assert!(
-                matches!(default_module(Path::new(path)), Err(CliError::Usage(_))),
+                matches!(default_name(Path::new(path), "it"), Err(CliError::Usage(_))),
                 "{path}"
             );
         }

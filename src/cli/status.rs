@@ -95,19 +95,44 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
         identity,
         since,
         protections,
+        trees,
         ..
     } = receiver;
+    let on = address.map_or_else(String::new, |address| format!(" on {address}"));
+    let what = if receiver.modules.is_empty() && !trees.is_empty() {
+        "offer"
+    } else {
+        "receiver"
+    };
     let mut lines = vec![
-        format!(
-            "receiver on {address} (process {pid}, started {})",
-            ago(*since, now)
-        ),
+        format!("{what}{on} (process {pid}, started {})", ago(*since, now)),
         format!("identity {identity}"),
     ];
     lines.extend(protection_lines(protections));
+    if !trees.is_empty() {
+        lines.push(format!("offers for pulling: {}", trees.join(", ")));
+    }
     for module in &receiver.modules {
         let state = module_state(module, now);
         lines.push(format!("module {} in {}{state}", module.name, module.path));
+        lines.extend(
+            receiver
+                .pulls
+                .iter()
+                .filter(|pull| pull.module == module.name)
+                .map(|pull| {
+                    let why = pull
+                        .error
+                        .as_ref()
+                        .map_or_else(String::new, |error| format!(": {error}"));
+                    format!(
+                        "  pulls {}, {} (since {}){why}",
+                        pull.from,
+                        pull.phase,
+                        ago(pull.since, now)
+                    )
+                }),
+        );
         for session in &module.sessions {
             lines.extend(session_lines(session, now));
         }

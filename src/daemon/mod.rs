@@ -1,5 +1,6 @@
 //! The loops that join the layers: receivers, senders, and what tells about them.
 
+mod backoff;
 pub mod barrier;
 pub mod control;
 mod crew;
@@ -14,6 +15,7 @@ pub mod ledger;
 mod memory;
 pub mod metrics;
 pub mod notify;
+pub mod offers;
 mod options;
 mod quiet;
 pub mod receiver;

@@ -67,13 +67,36 @@ pub struct ReceiverStatus {
     pub home: String,
     /// When the process started.
     pub since: u64,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens; none if it only pulls.
+    pub address: Option<SocketAddr>,
     /// What it offers.
     pub modules: Vec<ModuleStatus>,
+    /// Trees that receivers may pull here.
+    #[serde(default)]
+    pub trees: Vec<String>,
+    /// Modules that are filled by pulling.
+    #[serde(default)]
+    pub pulls: Vec<PullStatus>,
     /// What its process gave up; empty if it was not asked to.
     #[serde(default)]
     pub protections: Vec<ProtectionStatus>,
+}
+
+/// A module that is filled by pulling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullStatus {
+    /// The module.
+    pub module: String,
+    /// Who offers the tree, and the tree.
+    pub from: String,
+    /// The sender's fingerprint.
+    pub peer: String,
+    /// `connecting`, `preparing` (the sender is connected and looks at its tree), `receiving`, or `waiting` to try again.
+    pub phase: String,
+    /// Since when.
+    pub since: u64,
+    /// Why the last try or connection ended; none while it receives.
+    pub error: Option<String>,
 }
 
 /// One of the measures by which a process confines itself, or that guard a target.
@@ -101,8 +124,10 @@ impl ReceiverStatus {
             identity,
             home: home.to_string(),
             since,
-            address,
+            address: Some(address),
             modules,
+            trees: Vec::new(),
+            pulls: Vec::new(),
             protections: Vec::new(),
         }
     }

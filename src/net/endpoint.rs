@@ -1,16 +1,18 @@
 //! The receiver's endpoint: handshakes, authorisation, limits.
 
+use super::call::Call;
 use super::congestion::Permit;
 use super::handshakes::{Handshakes, Knock, Place};
 use super::limit::Limiter;
 use super::link::{Line, ReceiverLink, Shared};
-use super::pair::PairLink;
+use super::pair::{PairLink, read_message};
 use super::shortcut::Shortcut;
 use super::transport::{BULK_STREAMS, CONNECTION_WINDOW_BYTES, LinkOptions, OP_STREAMS, endpoint, transport};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
 use driftless_protocol::CloseCode;
-use driftless_protocol::version::{ALPN_PAIR, HELLO_BYTES, Hello, HelloFault};
+use driftless_protocol::message::PullRequest;
+use driftless_protocol::version::{ALPN_PAIR, ALPN_PULL, Features, HELLO_BYTES, Hello, HelloFault};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use std::collections::HashMap;
 use std::fmt;
@@ -44,6 +46,8 @@ pub enum Alpn {
     Mirror,
     /// Pairing.
     Pair,
+    /// Mirroring, opened by the receiver.
+    Pull,
 }
 
 /// A connection that passed the handshake and the authorisation.
@@ -53,6 +57,8 @@ pub enum Accepted {
     Mirror(ReceiverLink),
     /// For pairing.
     Pair(PairLink),
+    /// A receiver that wants a tree.
+    Call(Call),
 }
 
 /// Whether a peer may connect, asked after the handshake and before anything is sent.
@@ -202,7 +208,7 @@ impl Connected {
                 self.pairing += 1;
                 Some(1)
             }
-            Alpn::Mirror if !self.is_full() => {
+            Alpn::Mirror | Alpn::Pull if !self.is_full() => {
                 let count = self.mirroring.get(&peer).map_or(1, |count| count + 1);
                 if count > CONNECTIONS_PER_PEER_MAX {
                     return None;
@@ -210,7 +216,7 @@ impl Connected {
                 self.mirroring.insert(peer, count);
                 Some(count)
             }
-            Alpn::Pair | Alpn::Mirror => None,
+            Alpn::Pair | Alpn::Mirror | Alpn::Pull => None,
         }
     }
 
@@ -299,12 +305,14 @@ impl Door {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
-        if alpn == Alpn::Mirror {
+        if alpn != Alpn::Pair {
             connection.set_receive_window(seat.window.into());
+        }
+        if alpn == Alpn::Mirror {
             connection.set_max_concurrent_uni_streams((OP_STREAMS + BULK_STREAMS).into());
         }
         let greeted = tokio::time::timeout(deadline, greet(&connection)).await;
-        let (send, receive) = match greeted {
+        let (send, mut receive, features) = match greeted {
             Ok(Ok(streams)) => streams,
             Ok(Err((code, text))) => return connection.close(code.number().into(), text.as_bytes()),
             Err(_) => return connection.close(CloseCode::Violation.number().into(), b"no hello in time"),
@@ -327,6 +335,22 @@ impl Door {
                 let (runtime, options) = (&self.runtime, &self.options);
                 ReceiverLink::start(runtime, connection, peer, send, receive, options, permit)
                     .map(Accepted::Mirror)
+            }
+            Alpn::Pull => {
+                let request = tokio::time::timeout(deadline, read_message(&mut receive)).await;
+                let Ok(Some(PullRequest { tree })) = request else {
+                    let text = b"it was not said which tree is wanted";
+                    return connection.close(CloseCode::Violation.number().into(), text);
+                };
+                Ok(Accepted::Call(Call {
+                    connection,
+                    peer,
+                    tree,
+                    features,
+                    send,
+                    receive,
+                    permit,
+                }))
             }
         };
         match accepted {
@@ -389,28 +413,28 @@ fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
         .ok()?;
     let peer = peer_fingerprint(&certificates).ok()?;
     let handshake = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
-    let alpn = if handshake.protocol.as_deref()? == ALPN_PAIR {
-        Alpn::Pair
-    } else {
-        Alpn::Mirror
+    let alpn = match handshake.protocol.as_deref()? {
+        name if name == ALPN_PAIR => Alpn::Pair,
+        name if name == ALPN_PULL => Alpn::Pull,
+        _ => Alpn::Mirror,
     };
     Some((peer, alpn))
 }
 
 async fn greet(
     connection: &quinn::Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), (CloseCode, String)> {
+) -> Result<(quinn::SendStream, quinn::RecvStream, Features), (CloseCode, String)> {
     let gone = |_| (CloseCode::Violation, "the hello is missing".to_owned());
     let (mut send, mut receive) = connection.accept_bi().await.map_err(|_| gone(()))?;
     let _ = send.set_priority(2);
     let mut bytes = [0; HELLO_BYTES];
     receive.read_exact(&mut bytes).await.map_err(|_| gone(()))?;
-    Hello::from_bytes(&bytes).map_err(|fault| match fault {
+    let hello = Hello::from_bytes(&bytes).map_err(|fault| match fault {
         HelloFault::NotDriftless => (CloseCode::Violation, fault.to_string()),
         HelloFault::NoCommonVersion { .. } => (CloseCode::Version, fault.to_string()),
     })?;
     send.write_all(&Hello::OURS.to_bytes())
         .await
         .map_err(|_| gone(()))?;
-    Ok((send, receive))
+    Ok((send, receive, hello.features.common(Features::OURS)))
 }

@@ -139,7 +139,27 @@ impl Shared {
         connection.close(code.number().into(), text.as_bytes());
     }
 
-    fn ended(&self) -> Option<LinkEnd> {
+    /// Whether the peer sends anything within `patience`, or four round trips if that is longer, when `ask` hands something to the
+    /// link that it has to acknowledge. Blocks.
+    pub(super) fn answers(&self, patience: Duration, ask: impl FnOnce() -> bool) -> bool {
+        let Line::Network(connection) = &self.line else {
+            return self.ended().is_none();
+        };
+        let before = connection.stats();
+        if !ask() {
+            return false;
+        }
+        let deadline = Instant::now() + patience.max(4 * before.path.rtt);
+        while connection.close_reason().is_none() && Instant::now() < deadline {
+            if connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
+                return true;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        false
+    }
+
+    pub(super) fn ended(&self) -> Option<LinkEnd> {
         let connection = match &self.line {
             Line::Network(connection) => connection,
             Line::Here(room, side) => return room.ended(*side),
@@ -167,7 +187,7 @@ impl Shared {
     }
 
     /// Starts our direction of the control stream.
-    fn send_control<Out: Message + Send + 'static>(
+    pub(super) fn send_control<Out: Message + Send + 'static>(
         &self,
         runtime: &tokio::runtime::Handle,
         send: quinn::SendStream,
@@ -187,7 +207,7 @@ impl Shared {
     }
 
     /// Starts the peer's direction of the control stream.
-    fn receive_control<In: Message + Send + 'static>(
+    pub(super) fn receive_control<In: Message + Send + 'static>(
         &self,
         runtime: &tokio::runtime::Handle,
         receive: quinn::RecvStream,
@@ -347,7 +367,8 @@ pub struct SenderLink {
 }
 
 impl SenderLink {
-    /// Connects to the first address that answers, and sends the first messages. Blocks; not for threads of the runtime.
+    /// Connects to the first address that answers, or answers the receiver that has called, and sends the first messages. Blocks;
+    /// not for threads of the runtime.
     pub fn connect(
         runtime: &tokio::runtime::Handle,
         tls: rustls::ClientConfig,
@@ -360,9 +381,12 @@ impl SenderLink {
             let link = shortcut.connect(first).map_err(failed)?;
             return link.ok_or_else(|| ConnectError::Failed("the receiver has ended".to_owned()));
         }
+        if let Some(calls) = &options.calls {
+            return calls.answer(runtime, first, options);
+        }
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
-            match runtime.block_on(dial(tls.clone(), address, options)) {
+            match runtime.block_on(dial(tls.clone(), address, options, 0)) {
                 Ok((endpoint, connection, permit)) => {
                     let watched = connection.clone();
                     let link = Self::open(runtime, endpoint, connection, &permit, first, address, options)?;
@@ -415,7 +439,7 @@ impl SenderLink {
     }
 
     /// Starts the op and bulk streams.
-    fn start(
+    pub(super) fn start(
         runtime: &tokio::runtime::Handle,
         connection: &quinn::Connection,
         shared: &Shared,
@@ -521,13 +545,16 @@ impl Drop for SenderLink {
     }
 }
 
-async fn dial(
+/// Shakes hands. The peer may open so many streams of one direction, and no others.
+pub(super) async fn dial(
     tls: rustls::ClientConfig,
     address: SocketAddr,
     options: &LinkOptions,
+    uni_streams: u32,
 ) -> Result<(quinn::Endpoint, quinn::Connection, Arc<Permit>), ConnectError> {
     let failed = |error: &dyn fmt::Display| ConnectError::Failed(error.to_string());
-    let shared = options.sockets.as_ref().filter(|_| options.limiter.is_none());
+    let shared = options.sockets.as_ref();
+    let shared = shared.filter(|sockets| sockets.are_limited() == options.limiter.is_some());
     let endpoint = match shared {
         Some(sockets) => sockets.endpoint_for(address),
         None => endpoint(any(address), None, None, options.limiter.clone()),
@@ -536,7 +563,8 @@ async fn dial(
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| failed(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let permit = Arc::<Permit>::default();
-    config.transport_config(transport(options, 0, 0, CONNECTION_WINDOW_BYTES, permit.clone()));
+    let window = CONNECTION_WINDOW_BYTES;
+    config.transport_config(transport(options, uni_streams, 0, window, permit.clone()));
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| {
@@ -553,7 +581,7 @@ async fn dial(
 }
 
 /// Opens the control stream with our hello.
-async fn say_hello(
+pub(super) async fn say_hello(
     connection: &quinn::Connection,
 ) -> Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError> {
     let (mut send, receive) = connection.open_bi().await?;
@@ -566,7 +594,7 @@ async fn say_hello(
 
 /// Waits for the receiver's hello. QUIC's handshake ends for the sender before the receiver has judged its key; this
 /// says that it has.
-async fn hear_hello(
+pub(super) async fn hear_hello(
     connection: &quinn::Connection,
     receive: &mut quinn::RecvStream,
     address: SocketAddr,
@@ -609,7 +637,7 @@ pub(super) async fn dial_and_greet(
     ),
     ConnectError,
 > {
-    let (endpoint, connection, _) = dial(tls, address, options).await?;
+    let (endpoint, connection, _) = dial(tls, address, options, 0).await?;
     let (send, mut receive) = say_hello(&connection)
         .await
         .map_err(|error| connect_error(&error, address, options))?;
@@ -816,22 +844,9 @@ impl LinkHandle {
 
     /// Whether the peer still answers. Blocks for `patience`, or four round trips if that is longer, when it does not.
     pub fn is_alive(&self, patience: Duration) -> bool {
-        let Line::Network(connection) = &self.shared.line else {
-            return self.shared.ended().is_none();
-        };
-        let before = connection.stats();
         // Says nothing, but has to be acknowledged.
-        if self.control.offer(ToSender::Ended(Runs::default())).is_err() {
-            return false;
-        }
-        let deadline = Instant::now() + patience.max(4 * before.path.rtt);
-        while connection.close_reason().is_none() && Instant::now() < deadline {
-            if connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
-                return true;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        false
+        let ask = || self.control.offer(ToSender::Ended(Runs::default())).is_ok();
+        self.shared.answers(patience, ask)
     }
 }
 

@@ -6,11 +6,13 @@
 //! A mirror connection has one bidirectional control stream, op streams and bulk streams; see the protocol's
 //! specification for their layout.
 
+mod call;
 mod compression;
 mod congestion;
 mod endpoint;
 mod gather;
 mod handshakes;
+mod hosts;
 mod lanes;
 mod limit;
 mod link;
@@ -23,9 +25,11 @@ mod sockets;
 mod spread;
 mod transport;
 
+pub use call::{Call, Calls};
 pub use compression::Compression;
 pub use congestion::{Congestion, PathMemory};
 pub use endpoint::{Accepted, Admit, Alpn, Authorise, BindError, ReceiverEndpoint};
+pub use hosts::{delegate_hosts, serve_hosts};
 pub use lanes::OpSender;
 pub use limit::{Limiter, Schedule, ScheduleError};
 pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, ReceiverLink, SenderLink};

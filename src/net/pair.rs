@@ -127,7 +127,8 @@ async fn redeem(
     }
 }
 
-async fn read_message<M: Message>(stream: &mut quinn::RecvStream) -> Option<M> {
+/// One message in a plain frame; none if it is none of this kind.
+pub(super) async fn read_message<M: Message>(stream: &mut quinn::RecvStream) -> Option<M> {
     let mut prefix = [0; FRAME_PREFIX_BYTES];
     stream.read_exact(&mut prefix).await.ok()?;
     let length = u32::from_be_bytes(prefix) as usize;

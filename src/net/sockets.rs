@@ -1,5 +1,6 @@
 //! Sockets that the connections of a process share: 500 mirrors need no more than one for each family of addresses.
 
+use super::limit::Limiter;
 use super::transport::endpoint;
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Endpoints for connecting, opened when they are needed. For one runtime.
 #[derive(Clone, Default)]
-pub struct Sockets(Arc<Mutex<HashMap<bool, quinn::Endpoint>>>);
+pub struct Sockets {
+    open: Arc<Mutex<HashMap<bool, quinn::Endpoint>>>,
+    limiter: Option<Arc<Limiter>>,
+}
 
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,20 +21,38 @@ impl fmt::Debug for Sockets {
 }
 
 impl Sockets {
+    /// Sockets for links that have this limiter, if any.
+    pub fn limited(limiter: Option<Arc<Limiter>>) -> Sockets {
+        let open = Arc::default();
+        Sockets { open, limiter }
+    }
+
+    pub(super) fn are_limited(&self) -> bool {
+        self.limiter.is_some()
+    }
+
+    /// Opens those of both families as far as there are both, for a process that can open none later on.
+    pub fn open_all(&self, runtime: &tokio::runtime::Handle) -> std::io::Result<()> {
+        let _inside = runtime.enter();
+        let any: [SocketAddr; 2] = [([0u16; 8], 0).into(), ([0u8; 4], 0).into()];
+        let [six, four] = any.map(|address| self.endpoint_for(address));
+        four.or(six).map(drop)
+    }
+
     /// The one that reaches an address. Must be called inside the runtime.
     pub(super) fn endpoint_for(&self, address: SocketAddr) -> std::io::Result<quinn::Endpoint> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = open.get(&address.is_ipv6()) {
             return Ok(endpoint.clone());
         }
-        let opened = endpoint(any(address), None, None, None)?;
+        let opened = endpoint(any(address), None, None, self.limiter.clone())?;
         open.insert(address.is_ipv6(), opened.clone());
         Ok(opened)
     }
 
     /// Gives up one that failed: the next to connect opens another.
     pub(super) fn forget(&self, address: SocketAddr) {
-        self.0
+        self.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&address.is_ipv6());

@@ -1,7 +1,9 @@
 //! Windows, timeouts and sockets: what both kinds of endpoint share.
 
+use super::call::Calls;
 use super::compression::Compression;
 use super::congestion::{Congestion, PathMemory, Permit};
+use super::hosts::look_up;
 use super::limit::{LimitedSocket, Limiter};
 use super::shortcut::Shortcut;
 use super::sockets::Sockets;
@@ -9,11 +11,11 @@ use driftless_protocol::CloseCode;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TokioRuntime, TransportConfig,
-    VarInt,
+    TransportErrorCode, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -53,13 +55,18 @@ pub struct LinkOptions {
     pub sockets: Option<Sockets>,
     /// The way to the other end, if that is in this process; nothing else here counts then.
     pub shortcut: Option<Shortcut>,
+    /// Where the receiver calls, if it is the one that connects.
+    pub calls: Option<Calls>,
+    /// An end that listens may come to send much: it finds out how large packets may be, which costs some of them.
+    pub probes_size: bool,
 }
 
 impl Default for LinkOptions {
     fn default() -> Self {
         LinkOptions {
             idle_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(5),
+            // Two of them may be lost; mappings of NATs live for longer.
+            keep_alive: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             hello_timeout: Duration::from_secs(10),
             compression: Compression::default(),
@@ -68,6 +75,8 @@ impl Default for LinkOptions {
             limiter: None,
             sockets: None,
             shortcut: None,
+            calls: None,
+            probes_size: false,
         }
     }
 }
@@ -109,10 +118,8 @@ pub enum ConnectError {
 
 /// Looks up a host.
 pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    let found = (host, port)
-        .to_socket_addrs()
+    let found = look_up(host, port)
         .map_err(|error| ConnectError::Failed(format!("cannot look up the host {host}: {error}")))?;
-    let found: Vec<_> = found.collect();
     if found.is_empty() {
         return Err(ConnectError::Failed(format!("the host {host} has no address")));
     }
@@ -141,6 +148,8 @@ pub fn transport(
     config.congestion_controller_factory(options.congestion.factory(options.remembered, permit));
     if bidi_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
+    }
+    if (bidi_streams == 0 && uni_streams == 0) || options.probes_size {
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.
         let mut probing = MtuDiscoveryConfig::default();
         probing.minimum_change(64);
@@ -235,6 +244,12 @@ pub fn connect_error(
             code: CloseCode::from_number(close.error_code.into_inner()),
             text: escaped(&close.reason),
         },
+        quinn::ConnectionError::ConnectionClosed(close) if close.error_code == no_common_protocol() => {
+            ConnectError::Refused {
+                code: CloseCode::Version,
+                text: "it speaks none of the protocols of this driftless: upgrade the older side".to_owned(),
+            }
+        }
         quinn::ConnectionError::TransportError(error) if error.reason.contains("the receiver is") => {
             ConnectError::WrongPeer {
                 text: escaped(error.reason.as_bytes()),
@@ -242,6 +257,11 @@ pub fn connect_error(
         }
         error => ConnectError::Failed(error.to_string()),
     }
+}
+
+/// TLS's `no_application_protocol` (RFC 7301), as QUIC tells it: an incompatible version has another ALPN.
+fn no_common_protocol() -> TransportErrorCode {
+    TransportErrorCode::crypto(120)
 }
 
 /// Nobody answered in time.

@@ -172,6 +172,43 @@ fn what_is_said_last_of_a_module_counts() {
 }
 
 #[test]
+fn a_tree_and_a_module_of_one_name_are_two_things() {
+    let f = fixture();
+    let mut store = TrustStore::open(&f.path).unwrap();
+    let with = |modules: Vec<Grant>, expires| Peer {
+        modules,
+        expires,
+        added: 1500,
+        ..peer("one", 1, &[])
+    };
+    store.add(with(vec![grant("www", "push")], Some(2000))).unwrap();
+    // To let it pull takes nothing away, and does not let it push for longer.
+    let merged = store.add(with(vec![Grant::pull("www")], None)).unwrap();
+    assert_eq!(merged.modules, [grant("www", "push,pull")]);
+    assert_eq!(merged.expires, Some(2000));
+    assert!(
+        merged.may_pull("www", at(1999))
+            && !merged.may_pull("www", at(2000))
+            && !merged.may_pull("ww", at(0))
+    );
+    // What is said last about the module says nothing about the tree.
+    let merged = store.add(with(vec![Grant::all("www")], None)).unwrap();
+    assert_eq!(
+        (merged.modules, merged.expires),
+        (vec![grant("www", "push,delete,verify,pull")], Some(2000))
+    );
+    // All modules are no tree, and all trees are no module.
+    let all = with(vec![Grant::all("*"), Grant::pull("music")], None);
+    assert!(all.may_pull("music", at(0)) && !all.may_pull("photos", at(0)) && all.may_pull_any(at(0)));
+    assert_eq!(all.rights_in("music"), Some(Rights::ALL));
+    let all = with(vec![Grant::pull("*")], None);
+    assert!(all.may_pull("photos", at(0)));
+    assert_eq!(all.rights_in("photos"), None);
+    assert!(!with(vec![Grant::all("*")], None).may_pull_any(at(0)));
+    assert_eq!(fs::read_to_string(&f.path).unwrap().matches("pull").count(), 1);
+}
+
+#[test]
 fn adding_again_merges_and_never_prolongs_a_module() {
     type Case<'a> = (
         &'a [&'a str],

@@ -643,9 +643,21 @@ fn pairing() {
         PairReply {
             module: ModuleName(b"m".to_vec()),
             name: "nas".into(),
+            is_tree: true,
         },
         "01 6d         # module: m
-         03 6e 61 73   # name: nas",
+         03 6e 61 73   # name: nas
+         01            # is_tree",
+    );
+}
+
+#[test]
+fn pulling() {
+    golden(
+        PullRequest {
+            tree: ModuleName(b"www".to_vec()),
+        },
+        "03 77 77 77   # tree: www",
     );
 }
 

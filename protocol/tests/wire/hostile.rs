@@ -28,7 +28,8 @@ fn survived_by_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     survives::<OpFrame>(bytes)?;
     survives::<BulkFrame>(bytes)?;
     survives::<PairRequest>(bytes)?;
-    survives::<PairReply>(bytes)
+    survives::<PairReply>(bytes)?;
+    survives::<PullRequest>(bytes)
 }
 
 #[derive(Debug, Clone)]

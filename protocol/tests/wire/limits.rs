@@ -167,6 +167,13 @@ fn s08_the_encoder_refuses_what_is_over_a_limit() {
         PairReply {
             module: ModuleName(over(MODULE_NAME_BYTES_MAX)),
             name: Text::default(),
+            is_tree: false,
+        },
+        "ModuleName",
+    );
+    refused(
+        PullRequest {
+            tree: ModuleName(over(MODULE_NAME_BYTES_MAX)),
         },
         "ModuleName",
     );
@@ -360,6 +367,10 @@ fn x01_full_messages_are_accepted() {
     accepted(&PairReply {
         module: ModuleName(vec![0xff; MODULE_NAME_BYTES_MAX]),
         name: Text(vec![0xff; TEXT_BYTES_MAX]),
+        is_tree: true,
+    });
+    accepted(&PullRequest {
+        tree: ModuleName(vec![0xff; MODULE_NAME_BYTES_MAX]),
     });
 }
 
@@ -461,6 +472,7 @@ fn x01_messages_over_their_own_limit_are_refused() {
     over::<BulkFrame>();
     over::<PairRequest>();
     over::<PairReply>();
+    over::<PullRequest>();
 }
 
 #[test]

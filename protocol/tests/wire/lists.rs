@@ -85,8 +85,9 @@ pub(crate) const LISTS: &[List] = lists! {
     BulkFrame "Delta.parts" DELTA_PARTS_MAX: "01 00 01 03" ["00 fd ff*8 fc ff*4"] "00";
     BulkFrame "Delta.literals" RANGE_BYTES_MAX: "01 00 01 03 00" ["61"] "";
     PairRequest "name" TEXT_BYTES_MAX: "00*16" ["61"] "";
-    PairReply "module" MODULE_NAME_BYTES_MAX: "" ["61"] "00";
-    PairReply "name" TEXT_BYTES_MAX: "00" ["61"] "";
+    PairReply "module" MODULE_NAME_BYTES_MAX: "" ["61"] "00 00";
+    PairReply "name" TEXT_BYTES_MAX: "00" ["61"] "00";
+    PullRequest "tree" MODULE_NAME_BYTES_MAX: "" ["61"] "";
 };
 
 /// Counts that no sender of ours would claim, the 5 bytes of 4 GiB among them.

@@ -698,9 +698,17 @@ pub(crate) fn pair_request(reach: Reach) -> BoxedStrategy<PairRequest> {
 }
 
 pub(crate) fn pair_reply(reach: Reach) -> BoxedStrategy<PairReply> {
-    (module(reach), text(reach))
-        .prop_map(|(module, name)| PairReply { module, name })
+    (module(reach), text(reach), any::<bool>())
+        .prop_map(|(module, name, is_tree)| PairReply {
+            module,
+            name,
+            is_tree,
+        })
         .boxed()
+}
+
+pub(crate) fn pull_request(reach: Reach) -> BoxedStrategy<PullRequest> {
+    module(reach).prop_map(|tree| PullRequest { tree }).boxed()
 }
 
 /// Valid encodings of any message, by the one decoder that has to take them.
@@ -717,6 +725,7 @@ pub(crate) fn encoded() -> BoxedStrategy<Vec<u8>> {
         of(bulk_frame(Within)),
         of(pair_request(Within)),
         of(pair_reply(Within)),
+        of(pull_request(Within)),
     ]
     .boxed()
 }

@@ -9,10 +9,13 @@ mod relations;
 mod schema;
 mod show;
 
-pub(super) use plan::{Configuration, Mirror, Module, check_text, keys_of_mirrors_and_modules, load};
+pub(super) use plan::{
+    Configuration, EndpointOptions, Mirror, Module, check_text, keys_of_mirrors_and_modules, load,
+};
 pub(super) use read::Fault;
 
 use super::launch::{Destination, destination, existing_directory};
+use super::receive::tree_of;
 use super::text::{count, escaped};
 use super::{CliError, DONE, USAGE, output};
 use crate::daemon::home::Home;
@@ -76,7 +79,7 @@ impl ConfigArgs {
                         output::line(&format!(
                             "{}: correct; {}, {}",
                             escaped(&path),
-                            count(configuration.mirrors.len() as u64, "mirror", "mirrors"),
+                            configuration.tally(),
                             count(configuration.modules.len() as u64, "module", "modules")
                         ));
                         Ok(DONE)
@@ -108,6 +111,16 @@ pub(super) fn complain(faults: &[Fault]) -> u8 {
 }
 
 impl Configuration {
+    /// How many mirrors there are, and how many trees if there are any.
+    pub(super) fn tally(&self) -> String {
+        let trees = self.trees().len() as u64;
+        let mirrors = count(self.mirrors.len() as u64 - trees, "mirror", "mirrors");
+        match trees {
+            0 => mirrors,
+            trees => format!("{mirrors}, {}", count(trees, "tree", "trees")),
+        }
+    }
+
     /// What may well be right by the time that a daemon needs it: a daemon says the same, and tries again.
     fn warn(&self, home: &Home) {
         for mirror in &self.mirrors {
@@ -132,6 +145,8 @@ impl Configuration {
                 &module.name,
                 existing_directory("receive into", &module.path).map(drop),
             );
+            let from = module.from.as_ref().map(|word| tree_of(word, home));
+            warn(&module.name, from.transpose().map(drop));
         }
     }
 }

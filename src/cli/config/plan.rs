@@ -15,7 +15,7 @@ use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
 use crate::cli::receive::{EndpointArgs, SigningArgs};
 use crate::cli::reporting::ReportingArgs;
-use crate::cli::target::{check_module, is_target};
+use crate::cli::target::{Target, check_module, is_target};
 use crate::cli::text::escaped;
 use crate::cli::writing::{OfferArgs, WritingArgs};
 use clap::Args;
@@ -86,12 +86,17 @@ struct Settings {
     max_transfers: Option<u16>,
 }
 
+/// Keys of options of an endpoint, which trees are offered behind, or of whoever connects. A tree has none of its own.
+pub(super) const ENDPOINT_KEYS: [&str; 5] = ["port", "contimeout", "bwlimit", "congestion", "timeout"];
+
 /// A source and its targets.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Mirror {
     pub(in crate::cli) name: String,
     pub(in crate::cli) source: PathBuf,
     pub(in crate::cli) targets: Vec<OsString>,
+    /// A tree that receivers pull: its targets are those that connect.
+    pub(in crate::cli) is_offered: bool,
     pub(in crate::cli) options: MirrorOptions,
     /// What runs when something happens to it.
     pub(in crate::cli) hooks: Vec<PlannedHook>,
@@ -113,6 +118,8 @@ pub(in crate::cli) struct PlannedHook {
 pub(in crate::cli) struct Module {
     pub(in crate::cli) name: String,
     pub(in crate::cli) path: PathBuf,
+    /// The tree that it pulls, if it does not wait for senders.
+    pub(in crate::cli) from: Option<OsString>,
     pub(in crate::cli) options: OfferArgs,
     pub(super) place: Place,
     pub(super) entries: Vec<Entry>,
@@ -170,6 +177,50 @@ impl Module {
 }
 
 impl Configuration {
+    /// A tree that is offered, and nothing else.
+    pub(in crate::cli) fn offering(
+        name: String,
+        source: PathBuf,
+        send: SendArgs,
+        endpoint: EndpointOptions,
+    ) -> Configuration {
+        let place = Place {
+            file: "".into(),
+            line: 1,
+            is_drop_in: false,
+        };
+        let tree = Mirror {
+            name,
+            source,
+            targets: Vec::new(),
+            is_offered: true,
+            options: MirrorOptions {
+                send,
+                ..MirrorOptions::default()
+            },
+            hooks: Vec::new(),
+            place,
+            entries: Vec::new(),
+        };
+        Configuration {
+            endpoint,
+            mirrors: vec![tree],
+            ..Configuration::default()
+        }
+    }
+
+    /// The names of what receivers may pull.
+    pub(in crate::cli) fn trees(&self) -> Vec<String> {
+        let offered = self.mirrors.iter().filter(|mirror| mirror.is_offered);
+        offered.map(|mirror| mirror.name.clone()).collect()
+    }
+
+    /// Whether anybody connects to it: receivers that pull, or senders.
+    pub(in crate::cli) fn listens(&self) -> bool {
+        self.mirrors.iter().any(|mirror| mirror.is_offered)
+            || self.modules.iter().any(|module| module.from.is_none())
+    }
+
     /// Whether the endpoint of another is the same.
     pub(in crate::cli) fn has_endpoint_of(&self, other: &Configuration) -> bool {
         self.said::<EndpointOptions>() == other.said::<EndpointOptions>()
@@ -217,6 +268,7 @@ pub(in crate::cli) fn load(path: &Path) -> Result<Configuration, Vec<Fault>> {
     for drop_in in drop_ins(path, &mut faults) {
         let more = read(&drop_in, true, &mut faults);
         document.mirrors.extend(more.mirrors);
+        document.trees.extend(more.trees);
         document.modules.extend(more.modules);
         document.hooks.extend(more.hooks);
     }
@@ -284,6 +336,7 @@ fn drop_ins(main: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
 struct Vocabulary {
     settings: Vec<(String, Shape)>,
     mirror: Vec<(String, Shape)>,
+    tree: Vec<(String, Shape)>,
     module: Vec<(String, Shape)>,
     process: Vec<(String, Shape)>,
     hook: Vec<(String, Shape)>,
@@ -294,10 +347,16 @@ impl Vocabulary {
         let process = schema::keys::<ProcessOptions>();
         let mut mirror = schema::keys::<MirrorOptions>();
         mirror.retain(|(key, _)| !process.iter().any(|(other, _)| other == key));
+        let module = schema::keys::<OfferArgs>();
+        let mut tree = mirror.clone();
+        tree.retain(|(key, _)| {
+            !ENDPOINT_KEYS.contains(&key.as_str()) && !module.iter().any(|(other, _)| other == key)
+        });
         Vocabulary {
             settings: schema::keys::<Settings>(),
             mirror,
-            module: schema::keys::<OfferArgs>(),
+            tree,
+            module,
             process,
             hook: schema::keys::<HookOptions>(),
         }
@@ -322,6 +381,8 @@ impl Planner<'_> {
         let mut mirrors: Vec<_> = mirrors
             .filter_map(|table| self.mirror(table, &settings, &words))
             .collect();
+        let trees = document.trees.into_iter();
+        mirrors.extend(trees.filter_map(|table| self.tree(table, &settings, &words)));
         let modules = document.modules.into_iter();
         let modules: Vec<_> = modules
             .filter_map(|table| self.module(table, &settings, &words))
@@ -374,6 +435,30 @@ impl Planner<'_> {
             name: name?,
             source: source?,
             targets: targets?,
+            is_offered: false,
+            options: options?,
+            hooks: Vec::new(),
+            place: table.place,
+            entries,
+        })
+    }
+
+    /// A tree is a mirror whose targets connect themselves.
+    fn tree(&mut self, table: Table, settings: &[Entry], words: &Vocabulary) -> Option<Mirror> {
+        self.check::<MirrorOptions>(&table, &words.tree, &["name", "source"], words);
+        let name = self.name(&table);
+        let source = self.directory(&table, "source");
+        let entries = inherited(table.entries, settings, &words.tree);
+        self.check_needs::<MirrorOptions>(&entries, &words.tree);
+        let options = self.options::<MirrorOptions>(&entries, &table.place);
+        if let Some(options) = &options {
+            self.check_options(&table.place, options.send.check());
+        }
+        Some(Mirror {
+            name: name?,
+            source: source?,
+            targets: Vec::new(),
+            is_offered: true,
             options: options?,
             hooks: Vec::new(),
             place: table.place,
@@ -396,9 +481,18 @@ impl Planner<'_> {
     }
 
     fn module(&mut self, table: Table, settings: &[Entry], words: &Vocabulary) -> Option<Module> {
-        self.check::<OfferArgs>(&table, &words.module, &["name", "path"], words);
+        self.check::<OfferArgs>(&table, &words.module, &["name", "path", "from"], words);
         let name = self.name(&table);
         let path = self.directory(&table, "path");
+        let from = self.from(&table);
+        let is_of_address = |entry: &&Entry| ["hosts-allow", "hosts-deny"].contains(&entry.key.as_str());
+        if let (Some(_), Some(entry)) = (&from, table.entries.iter().find(is_of_address)) {
+            let text = format!(
+                "{} has no meaning with from: this module connects itself (leave one of them out)",
+                entry.key
+            );
+            self.faults.push(Fault::at(&entry.place, text));
+        }
         let entries = inherited(table.entries, settings, &words.module);
         self.check_needs::<OfferArgs>(&entries, &words.module);
         let options = self.options::<OfferArgs>(&entries, &table.place);
@@ -408,6 +502,7 @@ impl Planner<'_> {
         Some(Module {
             name: name?,
             path: path?,
+            from,
             options: options?,
             place: table.place,
             entries,
@@ -522,6 +617,24 @@ impl Planner<'_> {
         Some(PathBuf::from(text))
     }
 
+    /// The tree that a module pulls, if it pulls one.
+    fn from(&mut self, table: &Table) -> Option<OsString> {
+        table.entries.iter().find(|entry| entry.key == "from")?;
+        let (word, place) = self.text(table, "from")?;
+        let fault = match Target::parse(OsStr::new(&word)) {
+            _ if !is_target(OsStr::new(&word)) => {
+                format!("from: {word:?} is a directory here (write HOST::TREE)")
+            }
+            Ok(target) if !target.path.is_root() => {
+                "from: a tree is pulled as a whole (leave the path out)".to_owned()
+            }
+            Ok(_) => return Some(OsString::from(word)),
+            Err(error) => format!("from: {error}"),
+        };
+        self.faults.push(Fault::at(&place, fault));
+        None
+    }
+
     fn text(&mut self, table: &Table, key: &str) -> Option<(String, Place)> {
         match table.entries.iter().find(|entry| entry.key == key) {
             Some(Entry {
@@ -568,7 +681,7 @@ impl Planner<'_> {
                 ));
             }
             if is_target(OsStr::new(word))
-                && let Err(error) = crate::cli::target::Target::parse(OsStr::new(word))
+                && let Err(error) = Target::parse(OsStr::new(word))
             {
                 return wrong(error.to_string());
             }
@@ -600,7 +713,16 @@ fn for_onlookers() -> Vec<String> {
 fn unknown(entry: &Entry, keys: &[(String, Shape)], own: &[&str], words: &Vocabulary) -> Fault {
     let key = &entry.key;
     let has = |keys: &[(String, Shape)]| keys.iter().any(|(other, _)| other == key);
-    let text = if has(&words.process) || has(&words.settings) {
+    let text = if key == "from" {
+        "from belongs into a [[module]], which pulls".to_owned()
+    } else if has(&words.mirror) && own == ["name", "source"] {
+        format!(
+            "{key} is not of a tree: the receivers connect to the endpoint of [settings], and write themselves (leave it out)"
+        )
+    } else if key == "targets" && own == ["name", "source"] {
+        "a [[tree]] has no targets: receivers connect for it (write [[mirror]] to send it somewhere)"
+            .to_owned()
+    } else if has(&words.process) || has(&words.settings) {
         format!("{key} belongs into [settings]: it is for the whole process")
     } else if has(&words.mirror) || ["source", "targets"].contains(&key.as_str()) {
         format!("{key} belongs into a [[mirror]]")

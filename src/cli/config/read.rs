@@ -72,6 +72,7 @@ pub(super) struct Table {
 pub(super) struct Document {
     pub(super) settings: Option<Table>,
     pub(super) mirrors: Vec<Table>,
+    pub(super) trees: Vec<Table>,
     pub(super) modules: Vec<Table>,
     pub(super) hooks: Vec<Table>,
 }
@@ -165,7 +166,7 @@ pub(super) fn parse(text: &str, file: &Arc<str>, is_drop_in: bool, faults: &mut 
                 "[settings] belongs into the main file, not into one of mirrors.d (write the keys into each mirror)",
             )),
             ("settings", _) => faults.push(Fault::at(&place, "settings are a table: write [settings] above them")),
-            (name @ ("mirror" | "module" | "hook"), DeValue::Array(array)) => {
+            (name @ ("mirror" | "tree" | "module" | "hook"), DeValue::Array(array)) => {
                 for item in array.iter() {
                     let place = lines.place(item.span().start);
                     let DeValue::Table(table) = item.get_ref() else {
@@ -175,21 +176,22 @@ pub(super) fn parse(text: &str, file: &Arc<str>, is_drop_in: bool, faults: &mut 
                     let table = entries(table, place, &lines, faults);
                     match name {
                         "mirror" => document.mirrors.push(table),
+                        "tree" => document.trees.push(table),
                         "hook" => document.hooks.push(table),
                         _ => document.modules.push(table),
                     }
                 }
             }
-            (name @ ("mirror" | "module" | "hook"), _) => faults.push(Fault::at(
+            (name @ ("mirror" | "tree" | "module" | "hook"), _) => faults.push(Fault::at(
                 &place,
                 format!("there can be several of {name}: write [[{name}]], with two brackets"),
             )),
             (name, value) => {
-                let near = super::schema::nearest(name, ["settings", "mirror", "module", "hook"]);
+                let near = super::schema::nearest(name, ["settings", "mirror", "tree", "module", "hook"]);
                 let meant = match (value, near) {
                     (DeValue::Table(_) | DeValue::Array(_), Some(near)) => format!("did you mean {near:?}?"),
                     (DeValue::Table(_) | DeValue::Array(_), None) => {
-                        "there are [settings], [[mirror]], [[module]] and [[hook]]".to_owned()
+                        "there are [settings], [[mirror]], [[tree]], [[module]] and [[hook]]".to_owned()
                     }
                     _ => "a key belongs into [settings], [[mirror]] or [[module]]: write one of these above it".to_owned(),
                 };

@@ -1,6 +1,6 @@
 //! The effective configuration, for people (as TOML that could be used) and for programs (as JSON).
 
-use super::plan::{Configuration, EndpointOptions, MirrorOptions, ProcessOptions};
+use super::plan::{Configuration, ENDPOINT_KEYS, EndpointOptions, MirrorOptions, ProcessOptions};
 use super::read::{Entry, Place, Value};
 use super::schema;
 use crate::cli::hooks::HookOptions;
@@ -26,10 +26,20 @@ fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
         place: None,
         values: with_defaults(&configuration.settings, &settings_defaults),
     };
-    let mirrors = configuration.mirrors.iter().map(|mirror| Shown {
-        heading: "[[mirror]]",
-        place: Some(&mirror.place),
-        values: with_defaults(&mirror.entries, &mirror_defaults),
+    let mut tree_defaults = mirror_defaults.clone();
+    tree_defaults.retain(|(key, _)| {
+        !ENDPOINT_KEYS.contains(&key.as_str()) && !module_defaults.iter().any(|(other, _)| other == key)
+    });
+    let mirrors = configuration.mirrors.iter().map(|mirror| {
+        let (heading, defaults) = match mirror.is_offered {
+            true => ("[[tree]]", &tree_defaults),
+            false => ("[[mirror]]", &mirror_defaults),
+        };
+        Shown {
+            heading,
+            place: Some(&mirror.place),
+            values: with_defaults(&mirror.entries, defaults),
+        }
     });
     let modules = configuration.modules.iter().map(|module| Shown {
         heading: "[[module]]",
@@ -124,6 +134,7 @@ pub(super) fn json(configuration: &Configuration) -> serde_json::Value {
     json!({
         "settings": of("[settings]").pop(),
         "mirrors": of("[[mirror]]"),
+        "trees": of("[[tree]]"),
         "modules": of("[[module]]"),
         "hooks": of("[[hook]]"),
     })

@@ -1,7 +1,7 @@
 //! All that a daemon runs, and how it becomes what another configuration says: what is as it was is not touched.
 
 use super::hub::{Hub, StatusSource};
-use super::sender::{Common, Sender, Shared};
+use super::sender::{Common, Far, Sender, Shared};
 use crate::cli::config::{Configuration, Fault, Mirror};
 use crate::cli::origin::Origin;
 use crate::cli::receive::Forgetter;
@@ -12,8 +12,10 @@ use crate::daemon::Gate;
 use crate::daemon::control::{ForgetModule, Obeyed};
 use crate::daemon::forget::Cleared;
 use crate::daemon::hooks::ModuleHook;
+use crate::daemon::offers::{Caller, News, Offers};
 use crate::daemon::sender::Readings;
 use crate::daemon::status::{DaemonStatus, StatusBoard};
+use crossbeam_channel::{Receiver, unbounded};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,6 +69,8 @@ impl View {
 /// A mirror, with a sender for each target.
 struct Running {
     mirror: Arc<Mirror>,
+    /// Of a tree that is offered: who pulls it.
+    callers: Vec<Caller>,
     common: Common,
     /// What its filter means; none if files of rules could not be read.
     rules: Option<[u8; 32]>,
@@ -80,6 +84,8 @@ pub(super) struct Fleet {
     configuration: Configuration,
     mirrors: Vec<Running>,
     hub: Hub,
+    /// Of receivers that pull.
+    news: Receiver<News>,
     module_hooks: Vec<ModuleHook>,
     view: Arc<View>,
 }
@@ -87,12 +93,16 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Starts all senders, and then the modules, whose directories are walked first.
     pub(super) fn start(shared: Shared, configuration: Configuration, view: Arc<View>) -> Fleet {
-        let hub = Hub::new(shared.session.clone(), shared.printer.clone());
+        // Bounded by the trust store: one for each peer and tree.
+        let (tell, news) = unbounded();
+        let offers = Offers::new(shared.session.home.clone(), tell);
+        let hub = Hub::new(shared.session.clone(), shared.printer.clone(), offers);
         let mut fleet = Fleet {
             shared,
             configuration: Configuration::default(),
             mirrors: Vec::new(),
             hub,
+            news,
             module_hooks: Vec::new(),
             view,
         };
@@ -136,6 +146,7 @@ impl Fleet {
             .collect();
         let (mut kept, mut gone) = (Vec::new(), Vec::new());
         let (mut stopped, mut paused) = (Vec::new(), Vec::new());
+        let mut callers = Vec::new();
         for mut running in std::mem::take(&mut self.mirrors) {
             let name = &running.mirror.name;
             if running.is_stopped {
@@ -148,12 +159,14 @@ impl Fleet {
                 running.mirror.is_like(mirror) && running.rules.is_some() && running.rules == *rules
             });
             let Some((mirror, _)) = same else {
+                // They go on calling, if it is still offered.
+                callers.append(&mut running.callers);
                 gone.append(&mut running.senders);
                 continue;
             };
             let (stay, go) = std::mem::take(&mut running.senders)
                 .into_iter()
-                .partition(|sender| mirror.targets.contains(&sender.target));
+                .partition(|sender| mirror.is_offered || mirror.targets.contains(&sender.target));
             (running.senders, running.mirror) = (stay, mirror.clone());
             gone.extend::<Vec<_>>(go);
             kept.push(running);
@@ -179,6 +192,11 @@ impl Fleet {
                     readings: Readings::default(),
                 },
                 rules,
+                callers: callers
+                    .extract_if(.., |caller: &mut Caller| {
+                        mirror.is_offered && caller.tree == mirror.name
+                    })
+                    .collect(),
                 is_stopped: stopped.contains(&mirror.name),
                 senders: Vec::new(),
                 mirror: mirror.clone(),
@@ -193,6 +211,39 @@ impl Fleet {
         self.hub.apply(&self.configuration, can_stay);
         self.publish();
         tally.sentence(self.hub.offered())
+    }
+
+    /// Told when a receiver begins or ends to pull; see [`Fleet::handle_news`].
+    pub(super) fn news(&self) -> Receiver<News> {
+        self.news.clone()
+    }
+
+    /// Gives a receiver that calls for the first time a sender, and takes it away from one that has no right any more.
+    pub(super) fn handle_news(&mut self, news: News) {
+        let (News::Came(caller) | News::Gone(caller)) = &news;
+        let is_meant =
+            |running: &&mut Running| running.mirror.is_offered && running.mirror.name == caller.tree;
+        let Some(running) = self.mirrors.iter_mut().find(is_meant) else {
+            return;
+        };
+        // Under another name by now, perhaps.
+        let (_, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut running.callers)
+            .into_iter()
+            .partition(|other| other.peer == caller.peer);
+        running.callers = rest;
+        let word = Far::Caller(caller.clone()).word();
+        let (old, others) = std::mem::take(&mut running.senders)
+            .into_iter()
+            .partition(|sender| sender.target == word);
+        running.senders = others;
+        Sender::stop_all(old);
+        if let News::Came(caller) = news {
+            running.callers.push(caller);
+            if !running.is_stopped {
+                running.start(&self.shared);
+            }
+        }
+        self.publish();
     }
 
     /// Tries again what could not be offered.
@@ -290,7 +341,9 @@ impl Fleet {
         let mut senders = Vec::new();
         let mut counts = Vec::new();
         for running in self.mirrors {
-            let is_meant = !running.is_stopped && !running.common.gate.is_closed();
+            // A receiver that connects when it likes need not be here.
+            let is_meant =
+                !running.is_stopped && !running.common.gate.is_closed() && !running.mirror.is_offered;
             counts.extend(running.senders.iter().map(|_| is_meant));
             senders.extend(running.senders);
         }
@@ -308,7 +361,8 @@ impl Fleet {
 
     /// How much runs, in one line.
     pub(super) fn summary(&self) -> String {
-        let mirrors = count(self.mirrors.len() as u64, "mirror", "mirrors");
+        let (trees, total) = (self.configuration.trees().len() as u64, self.mirrors.len() as u64);
+        let mirrors = count(total - trees, "mirror", "mirrors");
         let targets = self
             .mirrors
             .iter()
@@ -316,7 +370,11 @@ impl Fleet {
             .sum();
         let targets = count(targets, "target", "targets");
         let modules = count(self.hub.offered() as u64, "module", "modules");
-        format!("{mirrors} with {targets}, {modules}")
+        let trees = match trees {
+            0 => String::new(),
+            trees => format!("{}, ", count(trees, "tree", "trees")),
+        };
+        format!("{mirrors} with {targets}, {trees}{modules}")
     }
 
     fn publish(&self) {
@@ -337,17 +395,20 @@ impl Fleet {
 }
 
 impl Running {
-    /// Starts a sender for each target that has none. Says how many.
+    /// Starts a sender for each target, or receiver that pulls, that has none. Says how many.
     fn start(&mut self, shared: &Shared) -> usize {
         let mirror = self.mirror.clone();
         let mut senders = Vec::new();
         let mut started = 0;
-        for target in &mirror.targets {
-            let present = self.senders.iter().position(|sender| sender.target == *target);
+        let targets = mirror.targets.iter().cloned().map(Far::Target);
+        let callers = self.callers.iter().cloned().map(Far::Caller);
+        for target in targets.chain(callers) {
+            let word = target.word();
+            let present = self.senders.iter().position(|sender| sender.target == word);
             senders.push(present.map_or_else(
                 || {
                     started += 1;
-                    Sender::start(shared, &mirror, target, &self.common)
+                    Sender::start(shared, &mirror, &target, &self.common)
                 },
                 |at| self.senders.swap_remove(at),
             ));

@@ -1,12 +1,13 @@
-//! The modules of the daemon, all behind one endpoint.
+//! The modules of the daemon, and the trees that it offers, all behind one endpoint.
 
 use crate::cli::CliError;
 use crate::cli::config::{Configuration, Module};
 use crate::cli::launch::{Session, existing_directory};
 use crate::cli::output::Printer;
-use crate::cli::receive::Forgetter;
+use crate::cli::receive::{Forgetter, pull, tree_of};
 use crate::daemon::ReceiverOptions;
-use crate::daemon::receiver::ReceiverDaemon;
+use crate::daemon::offers::Offers;
+use crate::daemon::receiver::{Entrance, ReceiverDaemon};
 use crate::daemon::status::ReceiverStatus;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,18 +21,44 @@ pub(super) struct Hub {
     session: Arc<Session>,
     printer: Arc<Printer>,
     daemon: Option<ReceiverDaemon>,
+    /// What receivers may pull.
+    offers: Arc<Offers>,
+    wants: Wants,
     /// All that are wanted; whether each is offered.
     modules: Vec<(Module, bool)>,
     /// What was said of each that fails, by its name; that of the endpoint by an empty one.
     told: HashMap<String, String>,
 }
 
+/// What an endpoint is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Wants {
+    anything: bool,
+    /// Somebody connects.
+    listens: bool,
+    /// Receivers pull.
+    offers: bool,
+}
+
+impl Wants {
+    fn of(configuration: &Configuration) -> Wants {
+        let offers = !configuration.trees().is_empty();
+        Wants {
+            anything: offers || !configuration.modules.is_empty(),
+            listens: configuration.listens(),
+            offers,
+        }
+    }
+}
+
 impl Hub {
-    pub(super) fn new(session: Arc<Session>, printer: Arc<Printer>) -> Hub {
+    pub(super) fn new(session: Arc<Session>, printer: Arc<Printer>, offers: Arc<Offers>) -> Hub {
         Hub {
             session,
             printer,
             daemon: None,
+            offers,
+            wants: Wants::default(),
             modules: Vec::new(),
             told: HashMap::new(),
         }
@@ -39,9 +66,12 @@ impl Hub {
 
     /// Takes on the modules of a configuration. What is as it was is not touched, if the endpoint can stay.
     pub(super) fn apply(&mut self, new: &Configuration, can_stay: bool) {
-        if (!can_stay || new.modules.is_empty())
-            && let Some(daemon) = self.daemon.take()
-        {
+        let wants = Wants::of(new);
+        let can_stay = can_stay && wants == self.wants && wants.anything;
+        self.wants = wants;
+        self.offers
+            .offer(new.trees(), new.endpoint.endpoint.allow.clone());
+        if !can_stay && let Some(daemon) = self.daemon.take() {
             daemon.stop();
             self.modules.clear();
         }
@@ -70,7 +100,7 @@ impl Hub {
 
     /// Tries what is wanted and not there yet. Tells what is wrong once.
     pub(super) fn tend(&mut self, configuration: &Configuration) {
-        if self.modules.is_empty() {
+        if !self.wants.anything {
             return;
         }
         if self.daemon.is_none() {
@@ -83,8 +113,20 @@ impl Hub {
         for (module, is_offered) in self.modules.iter_mut().filter(|(_, is_offered)| !is_offered) {
             let path = existing_directory("receive into", &module.path);
             let offered = path.and_then(|path| {
+                let from = module.from.as_ref().map(|word| tree_of(word, &self.session.home));
+                let from = from.transpose()?;
                 let options = module.options.module(module.name.clone(), path)?;
-                daemon.offer(options).map_err(CliError::from)
+                daemon.offer(options)?;
+                match from {
+                    Some(from) => pull(
+                        daemon,
+                        &from,
+                        &module.name,
+                        &configuration.endpoint.network,
+                        &self.session,
+                    ),
+                    None => Ok(()),
+                }
             });
             match offered {
                 Ok(()) => *is_offered = true,
@@ -105,14 +147,19 @@ impl Hub {
             link: options.network.link(),
             delta_engine: options.signing.delta_engine,
         };
-        let names = names(configuration);
-        let daemon = ReceiverDaemon::start_announcing(options, names, self.session.handle())?;
+        let entrance = Entrance {
+            announced: names(configuration),
+            offers: self.wants.offers.then(|| self.offers.clone()),
+            listens: self.wants.listens,
+        };
+        let daemon = ReceiverDaemon::start_behind(options, entrance, self.session.handle())?;
         Ok(daemon)
     }
 
     /// Whether something is wanted that is not there.
     pub(super) fn is_incomplete(&self) -> bool {
-        self.modules.iter().any(|(_, is_offered)| !is_offered)
+        (self.wants.anything && self.daemon.is_none())
+            || self.modules.iter().any(|(_, is_offered)| !is_offered)
     }
 
     pub(super) fn offered(&self) -> usize {
@@ -121,7 +168,7 @@ impl Hub {
 
     /// Where it listens, if it does.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.daemon.as_ref().map(ReceiverDaemon::address)
+        self.daemon.as_ref().and_then(ReceiverDaemon::listening)
     }
 
     pub(super) fn status_source(&self) -> Option<StatusSource> {
@@ -160,7 +207,7 @@ fn tell(told: &mut HashMap<String, String>, printer: &Printer, name: &str, error
     let (CliError::Failed(text) | CliError::Usage(text)) = error;
     if told.get(name) != Some(&text) {
         let about = if name.is_empty() {
-            "modules".to_owned()
+            "endpoint".to_owned()
         } else {
             format!("module {name}")
         };

@@ -11,7 +11,7 @@ mod pid_file;
 mod sender;
 mod status_file;
 
-use super::config::{FileArg, complain, load};
+use super::config::{Configuration, FileArg, complain, load};
 use super::launch::Session;
 use super::narrate::{Detail, Style};
 use super::output::Printer;
@@ -112,7 +112,7 @@ impl DaemonArgs {
         let mut fleet = Fleet::start(shared, configuration, view.clone());
         let status_file = start_status_file(&reporting, &view);
         self.tell_ready(&session, &fleet);
-        serve(&session, &mut fleet, &inbox, &path);
+        serve(&session, &mut fleet, &inbox, Some(&path));
         notify(State::Stopping, "stopping");
         drop((control, metrics, page, status_file));
         Ok(fleet.stop())
@@ -148,6 +148,46 @@ impl DaemonArgs {
     }
 }
 
+/// Runs a configuration that is in no file: `driftless serve`.
+pub(super) fn offer(configuration: Configuration, style: Style) -> Result<u8, CliError> {
+    limit_heaps(HEAPS);
+    let session = Arc::new(Session::open()?);
+    let (orders, inbox) = bounded(ORDERS_MAX);
+    let view = Arc::new(View::default());
+    let desk = Desk {
+        view: view.clone(),
+        orders,
+    };
+    let control = session.control("sender", Arc::new(desk));
+    let shared = Shared {
+        session: session.clone(),
+        printer: Arc::new(Printer::start(None)),
+        style,
+        slots: ReportingArgs::default().slots(),
+        walks: Turns::at_most(std::thread::available_parallelism().map_or(2, |n| n.get().max(2))),
+        transfers: Turns::default(),
+    };
+    let trees = configuration.trees().join(", ");
+    let mut fleet = Fleet::start(shared, configuration, view);
+    let identity = session.identity.fingerprint().to_string();
+    if style.json {
+        output::json(
+            &json!({"version": STATUS_VERSION, "event": "ready", "tree": trees, "address": fleet.address(),
+            "identity": identity}),
+        );
+    } else {
+        let on = fleet
+            .address()
+            .map_or_else(String::new, |address| format!(" on {address}"));
+        output::line(&format!("offering {trees}{on}; identity {identity}"));
+    }
+    notify(State::Ready, &format!("offering {trees}"));
+    serve(&session, &mut fleet, &inbox, None);
+    notify(State::Stopping, "stopping");
+    drop(control);
+    Ok(fleet.stop())
+}
+
 /// Begins with the status file, if one is wanted. The rest goes on without it.
 fn start_status_file(reporting: &ReportingArgs, view: &Arc<View>) -> Option<StatusFile> {
     let (path, interval) = reporting.status_file()?;
@@ -160,11 +200,12 @@ fn start_status_file(reporting: &ReportingArgs, view: &Arc<View>) -> Option<Stat
 type Errand = (Order, Option<Sender<Obeyed>>);
 
 /// Carries out orders until the process is asked to stop.
-fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &Path) {
+fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: Option<&Path>) {
     let stop = session.stop.channel();
     let watchdog = Watchdog::start(session.handle());
     let ticks = watchdog.ticks();
     let mut tend_at = Instant::now() + TEND_EVERY;
+    let news = fleet.news();
     let (rest, mut rested) = (crossbeam_channel::tick(REST_EVERY), Rested::default());
     while !session.stop.is_requested() {
         watchdog.beat();
@@ -179,6 +220,11 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
             recv(tend) -> _ => {
                 watchdog.during(|| fleet.tend());
                 tend_at = Instant::now() + TEND_EVERY;
+            }
+            recv(news) -> told => {
+                if let Ok(told) = told {
+                    watchdog.during(|| fleet.handle_news(told));
+                }
             }
             recv(rest) -> _ => {
                 fleet.forget_old();
@@ -196,19 +242,20 @@ fn serve(session: &Session, fleet: &mut Fleet, inbox: &Receiver<Errand>, path: &
     }
 }
 
-fn carry_out(fleet: &mut Fleet, order: &Order, path: &Path) -> Obeyed {
-    match order {
-        Order::Reload => {
+fn carry_out(fleet: &mut Fleet, order: &Order, path: Option<&Path>) -> Obeyed {
+    match (order, path) {
+        (Order::Reload, None) => Obeyed::Failed("this process has no configuration to read again".to_owned()),
+        (Order::Reload, Some(path)) => {
             notify(State::Reloading, "reading the configuration again");
             let outcome = fleet.reload(load(path));
             notify(State::Ready, &fleet.summary());
             outcome
         }
-        Order::Pause(name) => fleet.pause(name, true),
-        Order::Resume(name) => fleet.pause(name, false),
-        Order::Stop(name) => fleet.stop_mirror(name),
-        Order::Start(name) => fleet.start_mirror(name),
-        Order::Fence(name) => fleet.heed_fence(name),
+        (Order::Pause(name), _) => fleet.pause(name, true),
+        (Order::Resume(name), _) => fleet.pause(name, false),
+        (Order::Stop(name), _) => fleet.stop_mirror(name),
+        (Order::Start(name), _) => fleet.start_mirror(name),
+        (Order::Fence(name), _) => fleet.heed_fence(name),
     }
 }
 

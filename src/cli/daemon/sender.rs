@@ -10,10 +10,12 @@ use crate::cli::output::{self, Printer};
 use crate::cli::text::escaped;
 use crate::cli::{CliError, FAILED, USAGE};
 use crate::daemon::hooks::{SenderHooks, Slots};
+use crate::daemon::offers::Caller;
 use crate::daemon::sender::Readings;
 use crate::daemon::status::StatusBoard;
-use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary, Turns};
+use crate::daemon::{Gate, Observer, Phase, SenderOptions, Stop, Summary, TargetOptions, Turns};
 use crate::net::LinkOptions;
+use driftless_protocol::RelPath;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +53,25 @@ pub(super) struct Common {
     pub(super) readings: Readings,
 }
 
+/// Where a sender sends to.
+#[derive(Clone)]
+pub(super) enum Far {
+    /// What the configuration says.
+    Target(OsString),
+    /// A receiver that connects itself.
+    Caller(Caller),
+}
+
+impl Far {
+    /// In a word, which is also the key of its state.
+    pub(super) fn word(&self) -> OsString {
+        match self {
+            Far::Target(word) => word.clone(),
+            Far::Caller(caller) => OsString::from(caller.to_string()),
+        }
+    }
+}
+
 /// A running sender.
 pub(super) struct Sender {
     pub(super) target: OsString,
@@ -61,8 +82,8 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Starts one on a thread of its own.
-    pub(super) fn start(shared: &Shared, mirror: &Arc<Mirror>, target: &OsString, common: &Common) -> Sender {
-        let session = &shared.session;
+    pub(super) fn start(shared: &Shared, mirror: &Arc<Mirror>, far: &Far, common: &Common) -> Sender {
+        let (session, target) = (&shared.session, &far.word());
         let board = StatusBoard::named(
             Some(mirror.name.clone()),
             session.identity.fingerprint().to_string(),
@@ -81,6 +102,7 @@ impl Sender {
             shared: shared.clone(),
             mirror: mirror.clone(),
             target: target.clone(),
+            far: far.clone(),
             common: common.clone(),
             stop: stop.clone(),
             board: board.clone(),
@@ -136,6 +158,7 @@ struct Work {
     shared: Shared,
     mirror: Arc<Mirror>,
     target: OsString,
+    far: Far,
     common: Common,
     stop: Stop,
     board: Arc<StatusBoard>,
@@ -198,7 +221,6 @@ impl Work {
         let send = &mirror.options.send;
         let origin = send.origin("send", &mirror.source).map_err(Failure::early)?;
         let filter = send.filter(&origin).map_err(Failure::early)?;
-        let place = destination(&self.target, mirror.port_for(&self.target), &session.home);
         let options = |end: End<'_>| SenderOptions {
             gate: self.common.gate.clone(),
             walks: self.shared.walks.clone(),
@@ -206,6 +228,11 @@ impl Work {
             readings: (mirror.targets.len() > 1).then(|| self.common.readings.clone()),
             ..send.options(session, end, &origin, &filter, true)
         };
+        let word = match &self.far {
+            Far::Target(word) => word,
+            Far::Caller(caller) => return self.send(&self.answering(caller, options)),
+        };
+        let place = destination(word, mirror.port_for(word), &session.home);
         match place.map_err(Failure::early)? {
             Destination::Directory(path) => {
                 let path = self.directory(&origin, &path).map_err(Failure::early)?;
@@ -228,6 +255,34 @@ impl Work {
                     link: &self.common.link,
                 }))
             }
+        }
+    }
+
+    /// The options for a receiver that connects itself.
+    fn answering(&self, caller: &Caller, options: impl FnOnce(End<'_>) -> SenderOptions) -> SenderOptions {
+        let target = TargetOptions {
+            display: escaped(&self.target),
+            // Nobody is looked up and nothing is dialled.
+            host: String::new(),
+            port: 0,
+            fingerprint: caller.peer,
+            module: caller.tree.clone(),
+            path: RelPath::root(),
+        };
+        let link = LinkOptions {
+            calls: Some(caller.calls.clone()),
+            // Its socket is the endpoint's.
+            limiter: None,
+            ..self.common.link.clone()
+        };
+        let several = self.common.readings.clone();
+        SenderOptions {
+            readings: Some(several),
+            ..options(End {
+                identity: &self.shared.session.identity,
+                target: &target,
+                link: &link,
+            })
         }
     }
 

@@ -212,10 +212,10 @@ fn module_rows(receiver: &ReceiverStatus, module: &ModuleStatus, rates: &Rates, 
             to_go: String::new(),
             rate: rates.of(&key).map_or_else(String::new, described),
             failed: session.map_or(0, |session| session.failed),
-            title: visible(&format!(
-                "module {} in {}, on {}",
-                module.name, module.path, receiver.address
-            )),
+            title: visible(&match receiver.address {
+                Some(address) => format!("module {} in {}, on {address}", module.name, module.path),
+                None => format!("module {} in {}", module.name, module.path),
+            }),
             details: lines.into_iter().map(toned).collect(),
             subject: None,
             held: None,

@@ -75,11 +75,11 @@ impl Guests {
         Seat { guests, number }
     }
 
-    /// Ends the connections of peers that have not the same rights any more, until asked to stop. `also` is looked after each time.
-    pub fn watch(&self, stop: &Stop, standing: impl Fn(&Fingerprint, &str) -> Standing, also: impl Fn()) {
+    /// Ends the connections of peers that have not the same rights any more, until asked to stop. `tend` is called as often.
+    pub fn watch(&self, stop: &Stop, standing: impl Fn(&Fingerprint, &str) -> Standing, tend: impl Fn()) {
         let stop = stop.channel();
         while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-            also();
+            tend();
             let present: Vec<_> = self
                 .lock()
                 .guests

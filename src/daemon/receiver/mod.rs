@@ -15,6 +15,7 @@ mod listing;
 mod owners;
 mod pace;
 mod previous;
+mod pull;
 mod replica;
 mod retention;
 mod rights;
@@ -29,6 +30,7 @@ mod verify;
 pub use listing::{BelowSums, Wanted, below_sums, disk_rows, own_attributes};
 pub use owners::resolve as resolve_owner;
 pub use previous::{Previous, conclude as conclude_version, is_fresh as is_fresh_version};
+pub use pull::PullOptions;
 pub use replica::{
     cheap_digest, is_same_state, kind_of, note_xattr_classes, own_carried, stored_cursor, with_other_xattrs,
     xattr_classes,
@@ -39,13 +41,15 @@ use super::events::{self, What};
 use super::fence;
 use super::forget::Cleared;
 use super::keeping::KeepingCounters;
+use super::offers::Offers;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::upstream;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{
-    Accepted, Admit, Alpn, Authorise, LinkEnd, LinkHandle, PairLink, ReceiverEndpoint, ReceiverLink,
+    Accepted, Admit, Alpn, Authorise, LinkEnd, LinkHandle, LinkOptions, PairLink, ReceiverEndpoint,
+    ReceiverLink,
 };
 use crate::store::{Binding, State};
 use driftless_certs::{
@@ -55,9 +59,10 @@ use driftless_protocol::limits::OWNERS_TOTAL_MAX;
 use driftless_protocol::message::{
     ModuleName, Open, Opened, PairReply, Purpose, Recheck, Relay, ToReceiver, ToSender,
 };
-use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR};
+use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
 use guests::{Guests, Standing};
+use pull::Pull;
 use replica::Replica;
 use retention::Retention;
 use session::Session;
@@ -85,17 +90,43 @@ pub type Fencer = dyn Fn(&str) -> Option<Result<(), String>> + Send + Sync;
 #[derive(Debug)]
 pub struct ReceiverDaemon {
     shared: Arc<Shared>,
-    endpoint: ReceiverEndpoint,
+    runtime: tokio::runtime::Handle,
+    /// None if nobody can connect.
+    endpoint: Option<ReceiverEndpoint>,
     acceptor: Option<JoinHandle<()>>,
     doorman: Option<JoinHandle<()>>,
     cleaner: Option<JoinHandle<()>>,
 }
 
+/// How a receiver is reached, and what else is behind its endpoint.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// Names of modules that are to be offered later; see [`ReceiverDaemon::announce`].
+    pub announced: Vec<String>,
+    /// Trees that receivers may pull.
+    pub offers: Option<Arc<Offers>>,
+    /// Whether it listens. One that only pulls need not.
+    pub listens: bool,
+}
+
+impl Default for Entrance {
+    fn default() -> Entrance {
+        Entrance {
+            announced: Vec::new(),
+            offers: None,
+            listens: true,
+        }
+    }
+}
+
+/// Modules that are offered now; the endpoint asks from where they may be reached.
+type Modules = Arc<RwLock<Vec<Arc<ModuleOptions>>>>;
+
 #[derive(Debug)]
 struct Shared {
     options: ReceiverOptions,
     /// What is offered now. Changed with `slots` locked, so that no session opens a module that goes.
-    modules: Arc<RwLock<Vec<Arc<ModuleOptions>>>>,
+    modules: Modules,
     /// Names of modules that are to be offered but may not be yet: their senders are asked to come back.
     announced: RwLock<Vec<String>>,
     stop: Stop,
@@ -108,6 +139,9 @@ struct Shared {
     /// What was kept, by module, also by those that are offered no longer: they may come back.
     kept: Mutex<HashMap<String, Arc<KeepingCounters>>>,
     sessions: Mutex<Vec<JoinHandle<()>>>,
+    offers: Option<Arc<Offers>>,
+    /// Modules that are filled by pulling.
+    pulls: Mutex<Vec<(Arc<Pull>, JoinHandle<()>)>>,
 }
 
 /// A module path.
@@ -141,15 +175,20 @@ impl Tenant {
 impl ReceiverDaemon {
     /// Takes the modules' locks, walks them, and listens.
     pub fn start(options: ReceiverOptions, runtime: &tokio::runtime::Handle) -> Result<Self, DaemonError> {
-        ReceiverDaemon::start_announcing(options, Vec::new(), runtime)
+        ReceiverDaemon::start_behind(options, Entrance::default(), runtime)
     }
 
-    /// The same, with the names of modules that are to be offered later; see [`ReceiverDaemon::announce`].
-    pub fn start_announcing(
+    /// The same, reached in another way.
+    pub fn start_behind(
         options: ReceiverOptions,
-        announced: Vec<String>,
+        entrance: Entrance,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, DaemonError> {
+        let Entrance {
+            announced,
+            offers,
+            listens,
+        } = entrance;
         crate::fs::raise_descriptor_limit();
         let mut slots = HashMap::new();
         let mut kept: HashMap<String, Arc<KeepingCounters>> = HashMap::new();
@@ -166,32 +205,12 @@ impl ReceiverDaemon {
                 Slot::Idle(Box::new(replica)),
             );
         }
-        let tls = receiver_config(&options.identity, &[ALPN_MIRROR, ALPN_PAIR])
-            .map_err(|error| DaemonError::failed(error.to_string()))?;
-        let authorise: Authorise = {
-            let (allow, peers) = (options.allow.clone(), options.home.peers_file());
-            Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
-                // An invited peer is unknown by nature; it may say one thing, its secret.
-                Alpn::Pair => true,
-                Alpn::Mirror => {
-                    allow.contains(&peer)
-                        || TrustStore::open(&peers).is_ok_and(|trust| trust.find(&peer).is_some())
-                }
-            })
-        };
         let modules: Vec<_> = options.modules.iter().cloned().map(Arc::new).collect();
-        let modules = Arc::new(RwLock::new(modules));
-        let admit: Admit = Arc::new({
-            let modules = modules.clone();
-            move |remote| {
-                let modules = modules.read().unwrap_or_else(PoisonError::into_inner);
-                modules.is_empty() || modules.iter().any(|module| module.hosts.admit(remote))
-            }
-        });
-        let door = (admit, authorise);
-        let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
-        let endpoint = ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &options.link, door)
-            .map_err(|error| DaemonError::failed(error.to_string()))?;
+        let modules: Modules = Arc::new(RwLock::new(modules));
+        let endpoint = match listens {
+            true => Some(listen(&options, &modules, offers.clone(), runtime)?),
+            false => None,
+        };
         let shared = Arc::new(Shared {
             options,
             modules,
@@ -203,28 +222,33 @@ impl ReceiverDaemon {
             retention,
             kept: Mutex::new(kept),
             sessions: Mutex::default(),
+            offers,
+            pulls: Mutex::default(),
         });
-        let acceptor = std::thread::Builder::new()
-            .name("acceptor".to_owned())
-            .spawn({
-                let (shared, accepted) = (shared.clone(), endpoint.accept().clone());
-                move || {
+        let accepted = endpoint.as_ref().map(|endpoint| endpoint.accept().clone());
+        let acceptor = accepted.map(|accepted| {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name("acceptor".to_owned())
+                .spawn(move || {
                     for link in accepted {
                         shared.clone().admit(link);
                     }
-                }
-            })
-            .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+                })
+                .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))
+        });
+        let acceptor = acceptor.transpose()?;
         let doorman = std::thread::Builder::new()
             .name("rights".to_owned())
             .spawn({
                 let shared = shared.clone();
                 move || {
-                    shared.guests.watch(
-                        &shared.stop,
-                        |peer, module| shared.rights_now(peer, module),
-                        || shared.heed_fences(),
-                    )
+                    let tend = || {
+                        shared.offers.iter().for_each(|offers| offers.tend());
+                        shared.heed_fences();
+                    };
+                    let rights = |peer: &Fingerprint, module: &str| shared.rights_now(peer, module);
+                    shared.guests.watch(&shared.stop, rights, tend);
                 }
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
@@ -237,8 +261,9 @@ impl ReceiverDaemon {
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
         Ok(ReceiverDaemon {
             shared,
+            runtime: runtime.clone(),
             endpoint,
-            acceptor: Some(acceptor),
+            acceptor,
             doorman: Some(doorman),
             cleaner: Some(cleaner),
         })
@@ -281,6 +306,7 @@ impl ReceiverDaemon {
     /// Connections to others go on.
     pub fn withdraw(&self, name: &str) {
         let shared = &self.shared;
+        let pulls = shared.end_pulls(|pull| pull.options.module == name);
         let mut slots = lock(&shared.slots);
         shared.modules_mut().retain(|module| module.name != name);
         shared.retention.forget(name);
@@ -304,16 +330,24 @@ impl ReceiverDaemon {
             .unwrap_or_else(PoisonError::into_inner)
             .0;
         slots.retain(|(module, _), slot| module != name || matches!(slot, Slot::Taken(_)));
+        drop(slots);
+        // They have ended with their sessions, or wait for nothing any more.
+        pulls.into_iter().for_each(|pull| drop(pull.join()));
     }
 
-    /// Where it listens.
+    /// Where it listens; where it would, if it does not.
     pub fn address(&self) -> SocketAddr {
-        self.endpoint.local_address()
+        self.listening().unwrap_or(self.shared.options.listen)
+    }
+
+    /// Where it listens, if it does.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().map(ReceiverEndpoint::local_address)
     }
 
     /// What it is doing.
     pub fn status(&self) -> ReceiverStatus {
-        self.shared.status(self.address())
+        self.shared.status(self.listening())
     }
 
     /// Something that acts on `driftless promote` and `demote` without holding the daemon, by the name of the module: see
@@ -326,7 +360,7 @@ impl ReceiverDaemon {
 
     /// Something that tells the status without holding the daemon.
     pub fn status_source(&self) -> impl Fn() -> ReceiverStatus + Send + Sync + 'static {
-        let (shared, address) = (self.shared.clone(), self.address());
+        let (shared, address) = (self.shared.clone(), self.listening());
         move || shared.status(address)
     }
 
@@ -343,7 +377,11 @@ impl ReceiverDaemon {
     /// Ends all sessions, flushes, and releases the modules.
     pub fn stop(mut self) {
         self.shared.stop.request();
-        self.endpoint.close();
+        let pulls = self.shared.end_pulls(|_| true);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.close();
+        }
+        pulls.into_iter().for_each(|pull| drop(pull.join()));
         let threads = [self.acceptor.take(), self.doorman.take(), self.cleaner.take()];
         for thread in threads.into_iter().flatten() {
             let _ = thread.join();
@@ -365,6 +403,10 @@ impl Shared {
             .spawn(move || match link {
                 Accepted::Mirror(link) => shared.serve(&link),
                 Accepted::Pair(link) => shared.pair(link),
+                Accepted::Call(call) => match &shared.offers {
+                    Some(offers) => offers.take(call),
+                    None => call.refuse(CloseCode::NotAllowed, "this peer is not allowed here"),
+                },
             });
         let mut sessions = lock(&self.sessions);
         sessions.retain(|session| !session.is_finished());
@@ -416,8 +458,21 @@ impl Shared {
         if open.purpose != Purpose::Mirror {
             return verify::serve(link, &module, rights, open);
         }
-        self.check_fence(&module)?;
-        let place = place_of(&module, &open.path);
+        self.serve_mirror(link, open, owners, &module, rights)
+    }
+
+    /// Serves a connection for mirroring into a module, of a peer that has rights there.
+    fn serve_mirror(
+        &self,
+        link: &ReceiverLink,
+        open: &Open,
+        owners: &[OwnerRow],
+        module: &Arc<ModuleOptions>,
+        rights: Rights,
+    ) -> Result<(), (CloseCode, String)> {
+        let peer = link.peer();
+        self.check_fence(module)?;
+        let place = place_of(module, &open.path);
         let mut relays = open.upstream.0.clone();
         relays.push(Relay {
             peer: *self.options.machine.unwrap_or(peer).as_bytes(),
@@ -446,7 +501,7 @@ impl Shared {
             status: status.clone(),
             link: link.handle(),
         };
-        let mut replica = self.take(&key, &module, tenant, open.recheck)?;
+        let mut replica = self.take(&key, module, tenant, open.recheck)?;
         let told = || (module.name.clone(), peer.to_string());
         let (name, fingerprint) = told();
         events::publish(
@@ -465,10 +520,10 @@ impl Shared {
         let before = replica.cursor().unwrap_or_default();
         // Again, now that whoever promotes the module sees this session.
         let asks = self
-            .check_fence(&module)
+            .check_fence(module)
             .and_then(|()| self.must_ask(&module.name, &open.path));
         let began = asks.and_then(|asks| {
-            let opened = begin(&mut replica, open, owners, peer, &module, rights)?;
+            let opened = begin(&mut replica, open, owners, peer, module, rights)?;
             Ok(Opened {
                 demoted: asks,
                 ..opened
@@ -509,7 +564,7 @@ impl Shared {
             {
                 tracing::error!("{error}");
             }
-            self.put_back(key, &module, replica);
+            self.put_back(key, module, replica);
         }
         self.released.notify_all();
         let (name, fingerprint) = told();
@@ -524,6 +579,18 @@ impl Shared {
             tracing::info!(%peer, module = %module.name, "the connection ended");
         }
         outcome
+    }
+
+    /// Asks those that fill modules to end, and gives their threads.
+    fn end_pulls(&self, which: impl Fn(&Pull) -> bool) -> Vec<JoinHandle<()>> {
+        let mut pulls = lock(&self.pulls);
+        let (end, stay) = std::mem::take(&mut *pulls)
+            .into_iter()
+            .partition(|(pull, _)| which(pull));
+        *pulls = stay;
+        let end: Vec<(Arc<Pull>, JoinHandle<()>)> = end;
+        end.iter().for_each(|(pull, _)| pull.stop());
+        end.into_iter().map(|(_, thread)| thread).collect()
     }
 
     /// A session is over. Of a module that is no longer offered nothing is kept, above all not its lock.
@@ -695,8 +762,9 @@ impl Shared {
             }
         };
         let module = grant.module.clone();
+        let is_tree = grant.rights == Rights::PULL;
         let is_kept_out = |module: Arc<ModuleOptions>| !may_come(&module, link.remote_address());
-        if self.module(&module).is_some_and(is_kept_out) {
+        if !is_tree && self.module(&module).is_some_and(is_kept_out) {
             tracing::warn!(%peer, module, "pairing refused: hosts-allow and hosts-deny keep out its address");
             return link.refuse("this address is not allowed here, and the code is used up: make a new one with `driftless invite`");
         }
@@ -707,6 +775,7 @@ impl Shared {
                 let reply = PairReply {
                     module: ModuleName(module.into_bytes()),
                     name: name.as_str().into(),
+                    is_tree,
                 };
                 link.reply(&reply);
             }
@@ -740,7 +809,7 @@ impl Shared {
         lock(&self.kept).entry(module.to_owned()).or_default().clone()
     }
 
-    fn status(&self, address: SocketAddr) -> ReceiverStatus {
+    fn status(&self, address: Option<SocketAddr>) -> ReceiverStatus {
         let slots = lock(&self.slots);
         let offered = self
             .modules
@@ -769,8 +838,51 @@ impl Shared {
             }
         });
         let identity = self.options.identity.fingerprint().to_string();
-        ReceiverStatus::new(identity, &self.options.home, address, modules.collect())
+        let modules = modules.collect();
+        ReceiverStatus {
+            address,
+            trees: self
+                .offers
+                .as_ref()
+                .map_or_else(Vec::new, |offers| offers.trees()),
+            pulls: lock(&self.pulls).iter().map(|(pull, _)| pull.report()).collect(),
+            ..ReceiverStatus::new(identity, &self.options.home, self.options.listen, modules)
+        }
     }
+}
+
+/// Opens the endpoint.
+fn listen(
+    options: &ReceiverOptions,
+    modules: &Modules,
+    offers: Option<Arc<Offers>>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<ReceiverEndpoint, DaemonError> {
+    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
+    let protocols = [ALPN_MIRROR, ALPN_PAIR, ALPN_PULL];
+    let tls = receiver_config(&options.identity, &protocols).map_err(|error| failed(&error))?;
+    let link = LinkOptions {
+        probes_size: offers.is_some(),
+        ..options.link.clone()
+    };
+    // Trees are for receivers wherever they are.
+    let (modules, offers_any) = (modules.clone(), offers.is_some());
+    let admit: Admit = Arc::new(move |remote| {
+        let modules = modules.read().unwrap_or_else(PoisonError::into_inner);
+        offers_any || modules.is_empty() || modules.iter().any(|module| module.hosts.admit(remote))
+    });
+    let (allow, peers) = (options.allow.clone(), options.home.peers_file());
+    let authorise: Authorise = Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
+        // An invited peer is unknown by nature; it may say one thing, its secret.
+        Alpn::Pair => true,
+        Alpn::Mirror => {
+            allow.contains(&peer) || TrustStore::open(&peers).is_ok_and(|trust| trust.find(&peer).is_some())
+        }
+        Alpn::Pull => offers.as_ref().is_some_and(|offers| offers.may_call(&peer)),
+    });
+    let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
+    ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &link, (admit, authorise))
+        .map_err(|error| failed(&error))
 }
 
 /// Checks the binding of a module path and answers the opening.

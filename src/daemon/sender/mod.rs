@@ -22,6 +22,7 @@ pub use source::{Fate, Source, Standing, TreeFiles, fate_by};
 pub use watching::{Changed, watch};
 
 use self::barriers::Barriers;
+use super::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
 use super::ledger::flags;
 use super::status::unix_now;
 use super::upstream;
@@ -44,11 +45,6 @@ use session::{Context, Ended, Session, failed_entries, tell_backlog_apart};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-/// Between tries at a receiver that refuses, or cannot work just now: it shall go on soon after that has changed.
-const BACKOFF_MAX: Duration = Duration::from_secs(20);
-/// Between tries at a receiver that does not answer. Such a try costs a few packets, and nobody any work.
-const SILENCE_BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The policy under which entries were withheld.
 const SPARING: &str = "sparing";
 /// How often a one-shot run connects again before it gives up.
@@ -231,7 +227,7 @@ fn connect_and_serve(
     let mut tries = 0;
     let mut was_connected = false;
     loop {
-        if !wait_open(context)? || !wait_turn(context)? {
+        if !wait_open(context)? || !wait_call(context)? || !wait_turn(context)? {
             return Ok(Ended::Stopped(None));
         }
         context.observer.phase(&Phase::Connecting);
@@ -253,6 +249,10 @@ fn connect_and_serve(
                 }
                 match ended {
                     Ended::Halted(error) => {
+                        if context.options.link.calls.is_some() {
+                            // Who called cannot see why otherwise.
+                            link.close(CloseCode::Unable, &error.to_string());
+                        }
                         context.observer.phase(&Phase::Halted {
                             error: error.to_string(),
                         });
@@ -323,17 +323,6 @@ fn remember_path(context: &Context<'_>, link: &SenderLink) {
     {
         tracing::debug!("cannot store what is known of the path: {error}");
     }
-}
-
-/// Doubles from 200 ms to the longest, each time a random part between a half and the whole of it, so that many senders
-/// do not come back at the same moment.
-fn backoff(tries: u32, longest: Duration) -> Duration {
-    let full = BACKOFF_FIRST
-        .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)))
-        .min(longest);
-    let mut byte = [128];
-    let _ = getrandom::fill(&mut byte);
-    full / 2 + full / 2 * u32::from(byte[0]) / 256
 }
 
 enum Connected {
@@ -436,7 +425,10 @@ pub fn open_link(
     let about = |error: &dyn std::fmt::Display| format!("{target}: {error}");
     let tls = sender_config(&options.identity, target.fingerprint, &[ALPN_MIRROR])
         .map_err(|error| unopened(about(&error), false))?;
-    let addresses = resolve(&target.host, target.port).map_err(|error| unopened(about(&error), true))?;
+    let addresses = match &options.link.calls {
+        Some(_) => Vec::new(),
+        None => resolve(&target.host, target.port).map_err(|error| unopened(about(&error), true))?,
+    };
     // What it says when it refuses reads the same before and after its hello.
     let refused = |code: CloseCode, text: &str| match code {
         CloseCode::NotAllowed => unopened(not_allowed(options), false),
@@ -571,6 +563,29 @@ fn wait_patiently<T>(
             let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
         }
     }
+}
+
+/// Waits for the receiver to call, if it is the one that connects, and meanwhile keeps in mind where something changes. False when
+/// asked to stop.
+fn wait_call(context: &mut Context<'_>) -> Result<bool, DaemonError> {
+    let Some(calls) = context.options.link.calls.clone() else {
+        return Ok(true);
+    };
+    let mut is_told = false;
+    while calls.waiting().is_empty() {
+        if !std::mem::replace(&mut is_told, true) {
+            let error = "the receiver is not connected; it connects by itself".to_owned();
+            context.observer.phase(&Phase::Waiting { error, seconds: 0 });
+        }
+        if !wait_following(
+            context,
+            Some(calls.waiting()),
+            Instant::now() + Duration::from_secs(3_600),
+        )? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Waits for a turn at bringing the target in sync, and meanwhile keeps in mind where something changes. False when asked to
