@@ -108,6 +108,57 @@ fn leads_out(text: &[u8], depth: usize) -> bool {
 mod tests {
     use super::*;
 
+    /// Every text of up to five steps, judged by walking it: whoever follows an admitted one never stands above the root, not
+    /// even if what he goes down through leads elsewhere by then.
+    #[test]
+    fn s_18_an_admitted_link_never_leads_out_at_any_step() {
+        let steps = ["..", ".", "a", "", "...", "..a"];
+        let (mut admitted, mut refused) = (0, 0);
+        for code in 0..steps.len().pow(5) {
+            let all: Vec<&str> = (0..5)
+                .scan(code, |rest, _| {
+                    let step = steps[*rest % steps.len()];
+                    *rest /= steps.len();
+                    Some(step)
+                })
+                .collect();
+            for (length, depth) in (1..=5).flat_map(|length| (0..4).map(move |depth| (length, depth))) {
+                let text = all[..length].join("/");
+                let (mut level, mut lowest, mut went_down, mut climbed_after) = (depth, depth, false, false);
+                for step in text.split('/') {
+                    match step {
+                        "" | "." => {}
+                        ".." => {
+                            climbed_after |= went_down;
+                            level -= 1;
+                        }
+                        _ => {
+                            went_down = true;
+                            level += 1;
+                        }
+                    }
+                    lowest = lowest.min(level);
+                }
+                let may_lead_out = text.is_empty() || text.starts_with('/') || lowest < 0 || climbed_after;
+                let is_admitted = LinkPolicy::Safe.admits(text.as_bytes(), depth as usize);
+                assert!(!(is_admitted && may_lead_out), "{text:?} at {depth}");
+                // What else is refused only looks like it: `.` counts as a step down, and no text may end by climbing.
+                let rest = text.split('/').skip_while(|step| *step != ".");
+                let looks_like_it = text.ends_with("/..") || rest.clone().any(|step| step == "..");
+                assert!(
+                    is_admitted || may_lead_out || looks_like_it,
+                    "{text:?} at {depth}"
+                );
+                *(if is_admitted { &mut admitted } else { &mut refused }) += 1;
+            }
+        }
+        assert!(admitted > 1_000 && refused > 1_000);
+        let long = [b"a/".repeat(2_047), b"b".to_vec()].concat();
+        assert!(long.len() == 4_095 && LinkPolicy::Safe.admits(&long, 0));
+        assert!(!LinkPolicy::Safe.admits(&[&long[..], b"/.."].concat(), 0));
+        assert!(LinkPolicy::All.admits(b"/etc/passwd", 0) && !LinkPolicy::None.admits(b"a", 9));
+    }
+
     #[test]
     fn texts_are_munged_as_rsync_does() {
         let shown = |texts: LinkTexts, text: &str| texts.shown(text.as_bytes().to_vec());
