@@ -1,6 +1,8 @@
 //! Threads for work that comes now and then: they are started when there is some, and end when there has been none for a
 //! while. A process with hundreds of mirrors, in few of which anything happens, has few threads then.
 
+#[cfg(test)]
+use super::simulation;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -35,7 +37,7 @@ struct State<J> {
 impl<J: Send + 'static> Crew<J> {
     /// Nobody, until there is something to do.
     pub fn new(name: &'static str, workers_max: usize, work: impl Fn(J) + Send + Sync + 'static) -> Crew<J> {
-        Crew(Arc::new(Inner {
+        let crew = Crew(Arc::new(Inner {
             name,
             workers_max,
             work: Box::new(work),
@@ -47,7 +49,21 @@ impl<J: Send + 'static> Crew<J> {
             }),
             called: Condvar::new(),
             left: Condvar::new(),
-        }))
+        }));
+        #[cfg(test)]
+        simulation::lend(|| crew.simulated_work());
+        crew
+    }
+
+    /// Does the next job, if there is one: what its threads would do.
+    #[cfg(test)]
+    fn simulated_work(&self) -> simulation::Work {
+        let inner = Arc::downgrade(&self.0);
+        Box::new(move || {
+            let inner = inner.upgrade();
+            let job = inner.as_ref().and_then(|inner| inner.state().jobs.pop_front());
+            inner.zip(job).map(|(inner, job)| (inner.work)(job)).is_some()
+        })
     }
 
     /// Has a job done. Never waits, unless no thread can be had at all: then the caller does it.
@@ -55,6 +71,10 @@ impl<J: Send + 'static> Crew<J> {
         let inner = &self.0;
         let mut state = inner.state();
         state.jobs.push_back(job);
+        #[cfg(test)]
+        if simulation::is_here() {
+            return;
+        }
         if state.idle >= state.jobs.len() || state.workers == inner.workers_max {
             return inner.called.notify_one();
         }

@@ -21,11 +21,14 @@ mod quiet;
 pub mod receiver;
 pub mod roots;
 pub mod sender;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod survey;
 mod turns;
 mod upstream;
 pub mod verify;
+mod waiting;
 pub mod watchdog;
 pub mod web;
 

@@ -1,5 +1,6 @@
 //! A directory held by handle, and what is done to the names in it.
 
+use super::calls;
 use super::error::{FsError, FsErrorKind, Result, shown};
 use super::follow::Above;
 use super::litter::Litter;
@@ -270,7 +271,7 @@ impl Directory {
     ///
     /// RACE: who may write to this directory can put another directory in the place of the new one before it is opened.
     pub fn make_dir(&self, name: &Name) -> Result<Directory> {
-        rustix::fs::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU)
+        calls::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU)
             .map_err(self.failed_at("create the directory", name))?;
         self.open_dir(name)
     }
@@ -283,8 +284,8 @@ impl Directory {
     pub fn rename(&self, from: &Name, to_dir: &Directory, to: &Name, mode: RenameMode) -> Result<()> {
         let failed = |errno| to_dir.failed_at("rename to", to)(errno);
         let (old, new) = (from.as_bytes(), to.as_bytes());
-        let plain = || rustix::fs::renameat(&self.fd, old, &to_dir.fd, new);
-        let flagged = |flags| rustix::fs::renameat_with(&self.fd, old, &to_dir.fd, new, flags);
+        let plain = || calls::renameat(&self.fd, old, &to_dir.fd, new);
+        let flagged = |flags| calls::renameat_with(&self.fd, old, &to_dir.fd, new, flags);
         match mode {
             RenameMode::NoReplace => match flagged(RenameFlags::NOREPLACE) {
                 Err(Errno::INVAL) => match stat_at(&to_dir.fd, new) {
@@ -334,13 +335,12 @@ impl Directory {
 
     /// Takes a name away from anything but a directory.
     pub fn remove_file(&self, name: &Name) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name.as_bytes(), AtFlags::empty())
-            .map_err(self.failed_at("remove", name))
+        calls::unlinkat(&self.fd, name.as_bytes(), AtFlags::empty()).map_err(self.failed_at("remove", name))
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &Name) -> Result<()> {
-        rustix::fs::unlinkat(&self.fd, name.as_bytes(), AtFlags::REMOVEDIR).map_err(|errno| {
+        calls::unlinkat(&self.fd, name.as_bytes(), AtFlags::REMOVEDIR).map_err(|errno| {
             let error = self.failed_at("remove the directory", name)(errno);
             if errno == Errno::EXIST {
                 error.sorted(FsErrorKind::NotEmpty)
@@ -399,7 +399,7 @@ impl Directory {
 
     /// Flushes this directory: what was linked, renamed and removed in it before is then on stable storage.
     pub fn sync(&self) -> Result<()> {
-        match retry_on_intr(|| rustix::fs::fsync(&self.fd)) {
+        match retry_on_intr(|| calls::fsync(&self.fd)) {
             // Some file systems flush files only.
             Err(Errno::INVAL) => self.sync_filesystem(),
             other => other.map_err(self.failed("flush")),
@@ -408,7 +408,7 @@ impl Directory {
 
     /// Flushes everything on this directory's file system.
     pub fn sync_filesystem(&self) -> Result<()> {
-        retry_on_intr(|| rustix::fs::syncfs(&self.fd)).map_err(self.failed("flush the file system of"))
+        retry_on_intr(|| calls::syncfs(&self.fd)).map_err(self.failed("flush the file system of"))
     }
 
     /// Bytes that an unprivileged user could still write on this file system.

@@ -1,5 +1,6 @@
 //! Writing into a file that has a name already: not atomic, and only where somebody asked for it.
 
+use super::calls;
 use super::device::{is_taken_for_file, size};
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
@@ -97,7 +98,7 @@ impl InPlace {
 
     /// Flushes content and attributes to stable storage.
     pub fn sync(&self) -> Result<()> {
-        retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(self.failed())
+        retry_on_intr(|| calls::fsync(&self.file)).map_err(self.failed())
     }
 
     /// Gives the file the content of a staged one: only blocks that differ are written, blocks of zeros become holes where

@@ -1,5 +1,6 @@
 //! New names for complete objects: symbolic links, hard links, and how an open object gets its name.
 
+use super::calls;
 use super::directory::{Directory, RenameMode, errno_of};
 use super::error::{FsError, FsErrorKind, Result};
 use super::meta::{Applied, Handle, Metadata, NO_PROC, proc_path};
@@ -23,7 +24,7 @@ impl Directory {
         if self.keeps_fakes() {
             return self.make_fake(FileType::Symlink, &target, name, wanted);
         }
-        rustix::fs::symlinkat(&*target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
+        calls::symlinkat(&*target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
             let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
@@ -65,7 +66,7 @@ impl Directory {
             ),
         };
         let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(self, aside.as_bytes(), file_type, mode, device)
+        calls::mknodat(self, aside.as_bytes(), file_type, mode, device)
             .map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
@@ -207,7 +208,7 @@ impl Directory {
         object: BorrowedFd<'_>,
     ) -> Result<Stat> {
         let failed = |errno| self.failed_at(operation, name)(errno);
-        rustix::fs::renameat(self, aside.as_bytes(), self, name.as_bytes()).map_err(|errno| match errno {
+        calls::renameat(self, aside.as_bytes(), self, name.as_bytes()).map_err(|errno| match errno {
             Errno::ISDIR => FsError::new(operation, self.shown_name(name), Errno::EXIST)
                 .explained(FsErrorKind::Exists, FileType::Directory.unexpected()),
             _ => failed(errno),
@@ -242,14 +243,14 @@ pub(super) fn link_handle(
 ) -> Result<()> {
     let failed = directory.failed_at(operation, name);
     // By the handle itself: needs a privilege (CAP_DAC_READ_SEARCH) or a recent kernel, but no /proc.
-    match rustix::fs::linkat(object, "", directory, name.as_bytes(), AtFlags::EMPTY_PATH) {
+    match calls::linkat(object, b"", directory, name.as_bytes(), AtFlags::EMPTY_PATH) {
         Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {}
         other => return other.map_err(failed),
     }
     let path = proc_path(object);
-    match rustix::fs::linkat(
+    match calls::linkat(
         CWD,
-        path.as_str(),
+        path.as_bytes(),
         directory,
         name.as_bytes(),
         AtFlags::SYMLINK_FOLLOW,

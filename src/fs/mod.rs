@@ -24,6 +24,7 @@
 mod account_helper;
 mod accounts;
 mod boot;
+mod calls;
 mod copy;
 mod descriptors;
 mod device;
@@ -45,6 +46,8 @@ mod private;
 mod read;
 mod remove;
 mod shelf;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod stage;
 mod stat;
 #[cfg(test)]
@@ -56,6 +59,8 @@ mod xattr;
 pub use account_helper::{become_nobody, delegate_accounts, serve_accounts};
 pub use accounts::{owner_id, owner_name, umask};
 pub use boot::boot_id;
+#[cfg(test)]
+pub(crate) use calls::{Call, Disk, with_disk};
 pub use descriptors::{descriptors_for, raise_descriptor_limit};
 pub use directory::{Directory, RenameMode, Swept};
 pub use error::{FsError, FsErrorKind, Result};

@@ -4,6 +4,7 @@
 //! the file system has no unnamed files it gets a private name, which [`Directory::sweep`] knows. It inherits what the
 //! directory hands down: label, default ACL, group, project quota.
 
+use super::calls;
 use super::directory::Directory;
 use super::error::{FsError, FsErrorKind, Result};
 use super::link::link_handle;
@@ -219,7 +220,7 @@ impl Staged {
     /// Flushes content and attributes to stable storage. After a failure the file can only be dropped.
     pub fn sync(&self) -> Result<()> {
         self.refuse_condemned("flush")?;
-        retry_on_intr(|| rustix::fs::fsync(&self.file)).map_err(|errno| {
+        retry_on_intr(|| calls::fsync(&self.file)).map_err(|errno| {
             self.condemned.store(true, Ordering::Relaxed);
             self.discard();
             self.failed("flush")(errno)

@@ -349,7 +349,7 @@ impl BulkSender {
 
     /// Whether the receiver is in this process, so that packing its bytes is of no use.
     pub fn is_local(&self) -> bool {
-        matches!(self.way, BulkWay::Here(_))
+        matches!(&self.way, BulkWay::Here(room) if room.is_near())
     }
 }
 
@@ -769,7 +769,7 @@ impl ReceiverLink {
 
     /// Whether the sender is in this process.
     pub fn is_local(&self) -> bool {
-        matches!(self.shared.line, Line::Here(..))
+        matches!(&self.shared.line, Line::Here(room, _) if room.is_near())
     }
 
     /// Where it is, for messages.

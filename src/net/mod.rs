@@ -36,6 +36,8 @@ pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, Re
 pub use packed::{UnpackError, Unpacker, rests};
 pub use pair::{PairLink, pair};
 pub use shift::Outlet;
+#[cfg(test)]
+pub(crate) use shortcut::apart;
 pub use shortcut::{Copied, Origin, Shortcut};
 pub use silence::Silence;
 pub use sockets::Sockets;

@@ -22,6 +22,9 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+#[cfg(test)]
+pub(crate) mod apart;
+
 /// The way to a receiver in this process. Both ends' options hold the same one.
 #[derive(Debug, Clone)]
 pub struct Shortcut {
@@ -132,6 +135,8 @@ pub(super) struct Room {
     gone: Receiver<Infallible>,
     /// The way of contents, which nobody forwards. Taken at the end, so that the receiver sees the end of its channel.
     bulk: Mutex<Option<Sender<Range>>>,
+    /// Both ends are in the same memory. In a simulated network they are treated as two machines.
+    is_near: bool,
     /// Memory of ranges that were taken.
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
 }
@@ -142,6 +147,11 @@ const CONTROL_QUEUE: usize = 1_024;
 const SPARE_MAX: usize = 2 * RECEIVED_FRAMES;
 
 impl Room {
+    /// Whether what is sent is taken from the same memory.
+    pub(super) fn is_near(&self) -> bool {
+        self.is_near
+    }
+
     /// Ends the connection, if nobody has yet.
     pub(super) fn close(&self, side: Side, code: CloseCode, text: &str) {
         let _ = self.ended.set((side, code, text.to_owned()));
@@ -222,6 +232,7 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
         ended: OnceLock::new(),
         open: Mutex::new(Some(open)),
         gone,
+        is_near: true,
         bulk: Mutex::new(Some(bulk)),
         spare: bounded(SPARE_MAX),
     });

@@ -101,14 +101,14 @@ pub(super) fn open<T>(
     let open = || {
         if worth == Worth::Precious {
             verify_copy(&builder, &file)?;
-            let database = builder.create_file(file)?;
+            let database = create(&builder, file)?;
             let found = probe(&database)?;
             return Ok((database, found));
         }
         let repaired = Rc::new(Cell::new(false));
         let told = repaired.clone();
         builder.set_repair_callback(move |_| told.set(true));
-        let mut database = builder.create_file(file)?;
+        let mut database = create(&builder, file)?;
         // A repair after a crash has verified everything already.
         if length > 0 && !repaired.get() && !database.check_integrity()? {
             return Err(Fault::Damaged("pages do not have their checksums".into()));
@@ -117,6 +117,15 @@ pub(super) fn open<T>(
         Ok((database, found))
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| Err(Fault::Damaged(panic_text(&*panic))))
+}
+
+fn create(builder: &Builder, file: File) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    let file = match super::simulated::backend(file) {
+        Ok(backend) => return builder.create_with_backend(backend),
+        Err(file) => file,
+    };
+    builder.create_file(file)
 }
 
 /// Verifies a file without writing to it.

@@ -39,6 +39,8 @@ mod state_record;
 mod tables;
 
 #[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
 mod tests;
 
 pub use catalog::{Catalog, Opened, Role};

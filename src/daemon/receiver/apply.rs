@@ -587,9 +587,10 @@ impl Replica {
                 return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
             }
             // Names were swapped: the holder gets its own number by an adoption that follows, or is an extra that the
-            // next comparison finds.
+            // next comparison finds. There must be one then, even if this connection breaks before it.
             let local = t.next_local()?;
             self.relabel(t, object, local)?;
+            self.note_stranger(t)?;
         }
         self.relabel(t, present, object)
     }

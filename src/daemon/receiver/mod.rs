@@ -44,6 +44,7 @@ use super::keeping::KeepingCounters;
 use super::offers::Offers;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::upstream;
+use super::waiting;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
@@ -60,7 +61,7 @@ use driftless_protocol::message::{
     ModuleName, Open, Opened, PairReply, Purpose, Recheck, Relay, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
-use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath};
+use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath, TreeSum};
 use guests::{Guests, Standing};
 use pull::Pull;
 use replica::Replica;
@@ -190,41 +191,11 @@ impl ReceiverDaemon {
             listens,
         } = entrance;
         crate::fs::raise_descriptor_limit();
-        let mut slots = HashMap::new();
-        let mut kept: HashMap<String, Arc<KeepingCounters>> = HashMap::new();
-        let retention = Retention::default();
-        for module in &options.modules {
-            let counters = kept.entry(module.name.clone()).or_default();
-            if is_promoted(&options, module)? {
-                continue;
-            }
-            let replica = open_replica(&options, module, &RelPath::root(), counters)?;
-            retention.add(module, &replica.root);
-            slots.insert(
-                (module.name.clone(), RelPath::root()),
-                Slot::Idle(Box::new(replica)),
-            );
-        }
-        let modules: Vec<_> = options.modules.iter().cloned().map(Arc::new).collect();
-        let modules: Modules = Arc::new(RwLock::new(modules));
+        let shared = Arc::new(Shared::open(options, announced, offers.clone())?);
         let endpoint = match listens {
-            true => Some(listen(&options, &modules, offers.clone(), runtime)?),
+            true => Some(listen(&shared.options, &shared.modules, offers, runtime)?),
             false => None,
         };
-        let shared = Arc::new(Shared {
-            options,
-            modules,
-            announced: RwLock::new(announced),
-            stop: Stop::default(),
-            slots: Mutex::new(slots),
-            released: Condvar::new(),
-            guests: Guests::default(),
-            retention,
-            kept: Mutex::new(kept),
-            sessions: Mutex::default(),
-            offers,
-            pulls: Mutex::default(),
-        });
         let accepted = endpoint.as_ref().map(|endpoint| endpoint.accept().clone());
         let acceptor = accepted.map(|accepted| {
             let shared = shared.clone();
@@ -396,6 +367,44 @@ impl ReceiverDaemon {
 }
 
 impl Shared {
+    /// Takes the modules' locks and walks them.
+    fn open(
+        options: ReceiverOptions,
+        announced: Vec<String>,
+        offers: Option<Arc<Offers>>,
+    ) -> Result<Shared, DaemonError> {
+        let mut slots = HashMap::new();
+        let mut kept: HashMap<String, Arc<KeepingCounters>> = HashMap::new();
+        let retention = Retention::default();
+        for module in &options.modules {
+            let counters = kept.entry(module.name.clone()).or_default();
+            if is_promoted(&options, module)? {
+                continue;
+            }
+            let replica = open_replica(&options, module, &RelPath::root(), counters)?;
+            retention.add(module, &replica.root);
+            slots.insert(
+                (module.name.clone(), RelPath::root()),
+                Slot::Idle(Box::new(replica)),
+            );
+        }
+        let modules = options.modules.iter().cloned().map(Arc::new).collect();
+        Ok(Shared {
+            options,
+            modules: Arc::new(RwLock::new(modules)),
+            announced: RwLock::new(announced),
+            stop: Stop::default(),
+            slots: Mutex::new(slots),
+            released: Condvar::new(),
+            guests: Guests::default(),
+            retention,
+            kept: Mutex::new(kept),
+            sessions: Mutex::default(),
+            offers,
+            pulls: Mutex::default(),
+        })
+    }
+
     fn admit(self: Arc<Self>, link: Accepted) {
         let shared = self.clone();
         let spawned = std::thread::Builder::new()
@@ -421,12 +430,12 @@ impl Shared {
         let deadline = Instant::now() + self.options.link.hello_timeout;
         let mut owners = Vec::new();
         let open = loop {
-            match link.incoming().recv_deadline(deadline) {
-                Ok(ToReceiver::Open(open)) => break open,
-                Ok(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
+            match waiting::receive(link.incoming(), Some(deadline)) {
+                Some(ToReceiver::Open(open)) => break open,
+                Some(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
                     owners.extend(rows.0);
                 }
-                Ok(ToReceiver::Owners(_)) => return link.close(CloseCode::Limit, "too many owners"),
+                Some(ToReceiver::Owners(_)) => return link.close(CloseCode::Limit, "too many owners"),
                 _ => return link.close(CloseCode::Violation, "the first message was not an opening"),
             }
         };
@@ -961,12 +970,17 @@ fn begin(
         replica.state.bind(&binding).map_err(|error| unable(&error))?;
         replica.write_generation().map_err(|error| unable(&error))?;
     }
+    let mut sum = replica.ledger.fold();
+    if replica.has_strangers().map_err(|error| unable(&error))? {
+        // No tree has it: that has everything compared.
+        sum = TreeSum(sum.0.map(|byte| !byte));
+    }
     Ok(Opened {
         carried,
         bound: binding.is_some(),
         is_empty,
         cursor: replica.cursor().map_err(|error| unable(&error))?,
-        sum: replica.ledger.fold(),
+        sum,
         root: ObjectId::ROOT,
         root_path: replica.path.display().to_string().as_str().into(),
         may_delete,
@@ -1073,6 +1087,23 @@ fn is_below(path: &RelPath, above: &RelPath) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A receiver without a network, for simulations.
+#[cfg(test)]
+pub struct Simulated(Shared);
+
+#[cfg(test)]
+impl Simulated {
+    /// Takes the modules' locks and walks them.
+    pub fn open(options: ReceiverOptions) -> Result<Simulated, DaemonError> {
+        Shared::open(options, Vec::new(), None).map(Simulated)
+    }
+
+    /// Serves one connection to its end.
+    pub fn serve(&self, link: &ReceiverLink) {
+        self.0.serve(link);
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ const META_XATTRS: &str = "xattr classes";
 const GENERATION_BYTES_MAX: usize = 64;
 /// Whether the names that the catalog has are on stable storage, too.
 const META_FLUSHED: &str = "flushed";
+/// Whether there are entries that no sum counts, see [`Replica::has_strangers`].
+const META_STRANGERS: &str = "strangers";
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
 /// A module path that could not be opened.
@@ -127,6 +129,9 @@ pub struct WalkReport {
     pub unlike: u64,
     /// Leftovers of an earlier run that were removed or put where they belong.
     pub swept: u64,
+    /// Entries that were not catalogued. They may be somebody's, or ours: a process that is killed between a deed and its note
+    /// leaves one that no sum counts.
+    pub strangers: u64,
 }
 
 /// A module path, held by this process.
@@ -175,6 +180,8 @@ pub struct Replica {
     is_flushed: bool,
     /// Whether intents were stored since the catalog was last committed durably.
     has_intents: bool,
+    /// Something lost its number since this was last looked at.
+    pub has_new_strangers: bool,
     last_durable: Instant,
     _lock: TreeLock,
 }
@@ -244,6 +251,7 @@ impl Replica {
             parked: HashSet::new(),
             partials: Arc::new(partials),
             has_intents: false,
+            has_new_strangers: false,
             is_flushed: true,
             last_durable: Instant::now(),
             _lock: lock,
@@ -401,12 +409,28 @@ impl Replica {
         due
     }
 
-    /// Stores the cursor with everything the catalog holds, durably.
-    pub fn commit_durably(&mut self, cursor: Option<Cursor>) -> Result<(), StoreError> {
+    /// Whether a walk found entries that no sum counts, and no comparison has dealt with them since: equal sums say nothing then.
+    pub fn has_strangers(&self) -> Result<bool, StoreError> {
+        self.catalog
+            .read(|view| Ok(view.meta(META_STRANGERS)?.is_some_and(|value| value == [1])))
+    }
+
+    /// Notes that something here lost its number, which only a comparison finds out.
+    pub fn note_stranger(&mut self, t: &mut Tables<'_>) -> Result<(), StoreError> {
+        self.has_new_strangers = true;
+        note_strangers(t, true)
+    }
+
+    /// Stores the cursor with everything the catalog holds, durably. `are_compared` says that the sender has dealt with all that
+    /// is here.
+    pub fn commit_durably(&mut self, cursor: Option<Cursor>, are_compared: bool) -> Result<(), StoreError> {
         self.has_intents = false;
         self.last_durable = Instant::now();
         self.catalog.update(true, |tables| {
             note_flushed(tables, true)?;
+            if are_compared {
+                note_strangers(tables, false)?;
+            }
             match cursor {
                 Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
                 None => Ok(()),
@@ -668,6 +692,9 @@ impl Replica {
                 report: &mut report,
             };
             let outcome = walk.tree(tables, &root);
+            if report.strangers > 0 {
+                note_strangers(tables, true)?;
+            }
             if report.unlike > 0 || report.swept > 0 {
                 // The next walk finds it as it is catalogued from now on, but nobody may have flushed it then.
                 note_flushed(tables, false)?;
@@ -749,6 +776,18 @@ fn note_flushed(t: &mut Tables<'_>, are_flushed: bool) -> Result<(), StoreError>
     }
 }
 
+/// Notes whether a walk found entries that were not catalogued, and no comparison has dealt with them since.
+fn note_strangers(t: &mut Tables<'_>, are_there: bool) -> Result<(), StoreError> {
+    let value = [u8::from(are_there)];
+    match t
+        .meta(META_STRANGERS)?
+        .map_or(!are_there, |present| present == value)
+    {
+        true => Ok(()),
+        false => t.set_meta(META_STRANGERS, &value),
+    }
+}
+
 /// The objects whose digest of extended attributes may be another when other classes count. What has none of more
 /// classes has none of fewer.
 pub fn with_other_xattrs(
@@ -825,7 +864,12 @@ impl Walk<'_> {
                     }
                 }
             }
+            let before = handle.stat_self()?.attributes.mtime;
             let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
+            if !swept.removed.is_empty() {
+                // Nobody else would notice: what the directory is was looked at before.
+                handle.set_self_mtime(before)?;
+            }
             self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
             for aside in &swept.displaced {
                 self.recover(tables, object, &handle, aside);
@@ -922,6 +966,7 @@ impl Walk<'_> {
                     tables.remove_below(other, |_| ())?;
                     tables.remove(other, None)?;
                 }
+                self.report.strangers += 1;
                 tables.next_local()?
             }
         };

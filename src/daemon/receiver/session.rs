@@ -15,6 +15,7 @@ use super::staging::{Done, Job, Staging, Wanted};
 use super::subject::{check, check_xattrs, object_of, place_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
+use crate::daemon::waiting;
 use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
 use crate::fs::descriptors_for;
@@ -130,6 +131,8 @@ pub struct Session<'a> {
     /// The highest op that the sender wants durable soon.
     flush_wanted: u64,
     cursor: Option<Cursor>,
+    /// The tree was listed for a comparison; the mark that had been passed then.
+    listed: Option<Option<u64>>,
     /// Content bytes that were made visible.
     published: u64,
     spent: Spent,
@@ -163,15 +166,26 @@ impl<'a> Session<'a> {
             takes_whole: link.is_local() || replica.whole_files,
             preallocates: replica.preallocates,
         };
+        #[cfg(test)]
+        let _work = crate::daemon::simulation::take_over(|| {
+            let staged = [&job_queue, &file_queue].map(|queue| staging.clone().simulated_work(queue.clone()));
+            let ranges = staging.clone().simulated_ranges(link.bulk().clone());
+            staged.into_iter().chain([ranges]).collect()
+        });
+        #[cfg(test)]
+        let is_simulated = _work.is_some();
+        #[cfg(not(test))]
+        let is_simulated = false;
         std::thread::scope(|scope| {
             let queues = [&job_queue; STAGING_THREADS]
                 .into_iter()
-                .chain([&file_queue; FILE_THREADS]);
+                .chain([&file_queue; FILE_THREADS])
+                .filter(|_| !is_simulated);
             for queue in queues {
                 let (staging, queue) = (staging.clone(), queue.clone());
                 scope.spawn(move || staging.work(&queue));
             }
-            for _ in 0..RANGE_THREADS {
+            for _ in (0..RANGE_THREADS).filter(|_| !is_simulated) {
                 let (staging, ranges): (Staging, Receiver<Range>) = (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
@@ -207,6 +221,7 @@ impl<'a> Session<'a> {
                 flushed: 0,
                 flush_wanted: 0,
                 cursor: None,
+                listed: None,
                 published: 0,
                 spent: Spent::default(),
                 owners: 0,
@@ -314,10 +329,7 @@ impl<'a> Session<'a> {
         select.recv(&self.done);
         select.recv(ops);
         select.recv(incoming);
-        match due {
-            Some(due) => drop(select.ready_deadline(due)),
-            None => drop(select.ready()),
-        }
+        waiting::ready(&mut select, due);
     }
 
     fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
@@ -408,6 +420,7 @@ impl<'a> Session<'a> {
             ToReceiver::Open(_) => Err(SessionError::Violation("the session was opened twice".to_owned())),
             ToReceiver::List(directories) => {
                 self.remove_parked()?;
+                self.listed = Some(self.order.passed_mark());
                 listing::send_listings(self.replica, self.link, &directories.0)
             }
             ToReceiver::ListDisk(_) | ToReceiver::Survey { .. } => Err(SessionError::Violation(
@@ -994,7 +1007,14 @@ impl<'a> Session<'a> {
                 sum,
             });
         }
-        self.replica.commit_durably(self.cursor)?;
+        // A mark comes after everything that a comparison found has been dealt with, unless that left something for the next.
+        if std::mem::take(&mut self.replica.has_new_strangers) {
+            self.listed = None;
+        }
+        let are_compared = self
+            .listed
+            .is_some_and(|before| before != self.order.passed_mark());
+        self.replica.commit_durably(self.cursor, are_compared)?;
         (self.durable, self.flushed) = (prefix, ended);
         self.tell_progress();
         self.status.tell_durable();

@@ -7,6 +7,8 @@ use super::kept::Keep;
 use super::owners::Terms;
 use super::replica::ApplyError;
 use super::spans;
+#[cfg(test)]
+use crate::daemon::simulation::Work;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
 use crate::fs::{Directory, Metadata, Staged};
@@ -179,103 +181,120 @@ impl Staging {
     /// Runs jobs until the channel closes.
     pub fn work(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let done = match job {
-                Job::Stop => return,
-                Job::Inline {
-                    number,
-                    directory,
-                    digest,
-                    bytes,
-                    attributes,
-                    xattrs,
-                } => {
-                    let wanted = self.terms.metadata(&attributes, Some(&xattrs));
-                    let outcome = wanted.and_then(|wanted| {
-                        stage_inline(directory, digest, &bytes, &wanted, self.preallocates)
-                    });
-                    Some(report(number, outcome))
-                }
-                Job::CompareBasis {
-                    number,
-                    basis,
-                    digest,
-                } => {
-                    let same = digest_of(&basis).is_ok_and(|found| found == digest);
-                    Some(Done::Compared(number, same))
-                }
-                Job::Want {
-                    number,
-                    directory,
-                    basis,
-                    size,
-                    keep,
-                    xattrs,
-                } => self
-                    .want(number, directory, basis, size, keep, xattrs)
-                    .err()
-                    .map(|error| Done::Failed(number, error)),
-                Job::Patch {
-                    seal,
-                    directory,
-                    basis,
-                    basis_digest,
-                    parts,
-                    literals,
-                    xattrs,
-                } => {
-                    let known = (basis_digest, basis.1);
-                    let outcome = Staged::create(directory).map_err(ApplyError::from);
-                    let outcome = outcome.and_then(|staged| {
-                        let incoming = Incoming::new(staged, Some(basis), seal.size, xattrs);
-                        self.patch(incoming, known, &seal, &parts, &literals)
-                    });
-                    Some(report(seal.number, outcome))
-                }
-                Job::Copy {
-                    seal,
-                    directory,
-                    source,
-                    xattrs,
-                } => Some(report(
-                    seal.number,
-                    copied(directory, &source, &seal, xattrs, &self.terms, &self.spans),
-                )),
-                Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
-                    Ok(incoming) => report(
-                        seal.number,
-                        incoming.verify(&seal, &self.terms, &self.spans, None),
-                    ),
-                    // A range thread still holds it for an instant; look again after the others.
-                    Err(incoming) => {
-                        std::thread::yield_now();
-                        if self.file_jobs.send(Job::Verify { seal, incoming }).is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                }),
-            };
-            if done.is_some_and(|done| self.done.send(done).is_err()) {
+            if !self.carry_out(job) {
                 return;
             }
         }
     }
 
+    /// Does one job; false if there are to be no others.
+    fn carry_out(&self, job: Job) -> bool {
+        let done = match job {
+            Job::Stop => return false,
+            Job::Inline {
+                number,
+                directory,
+                digest,
+                bytes,
+                attributes,
+                xattrs,
+            } => {
+                let wanted = self.terms.metadata(&attributes, Some(&xattrs));
+                let outcome = wanted
+                    .and_then(|wanted| stage_inline(directory, digest, &bytes, &wanted, self.preallocates));
+                Some(report(number, outcome))
+            }
+            Job::CompareBasis {
+                number,
+                basis,
+                digest,
+            } => {
+                let same = digest_of(&basis).is_ok_and(|found| found == digest);
+                Some(Done::Compared(number, same))
+            }
+            Job::Want {
+                number,
+                directory,
+                basis,
+                size,
+                keep,
+                xattrs,
+            } => self
+                .want(number, directory, basis, size, keep, xattrs)
+                .err()
+                .map(|error| Done::Failed(number, error)),
+            Job::Patch {
+                seal,
+                directory,
+                basis,
+                basis_digest,
+                parts,
+                literals,
+                xattrs,
+            } => {
+                let known = (basis_digest, basis.1);
+                let outcome = Staged::create(directory).map_err(ApplyError::from);
+                let outcome = outcome.and_then(|staged| {
+                    let incoming = Incoming::new(staged, Some(basis), seal.size, xattrs);
+                    self.patch(incoming, known, &seal, &parts, &literals)
+                });
+                Some(report(seal.number, outcome))
+            }
+            Job::Copy {
+                seal,
+                directory,
+                source,
+                xattrs,
+            } => Some(report(
+                seal.number,
+                copied(directory, &source, &seal, xattrs, &self.terms, &self.spans),
+            )),
+            Job::Verify { seal, incoming } => Some(match Arc::try_unwrap(incoming) {
+                Ok(incoming) => report(
+                    seal.number,
+                    incoming.verify(&seal, &self.terms, &self.spans, None),
+                ),
+                // A range thread still holds it for an instant; look again after the others.
+                Err(incoming) => {
+                    std::thread::yield_now();
+                    return self.file_jobs.send(Job::Verify { seal, incoming }).is_ok();
+                }
+            }),
+        };
+        done.is_none_or(|done| self.done.send(done).is_ok())
+    }
+
     /// Takes ranges until the link ends.
     pub fn take_ranges(&self, ranges: &Receiver<Range>) {
         for range in ranges {
-            let number = range.frame.number;
-            let incoming = self.wanted.lock().get(&number).cloned();
-            // A file that failed here may still have ranges under way.
-            let Some(incoming) = incoming else { continue };
-            match incoming.take(&range.frame, range.sum, range.origin.as_ref().map(Origin::file)) {
-                Ok(()) => self.close_if_complete(number, incoming),
-                Err(error) => {
-                    incoming.discard();
-                    self.fail(number, error);
-                }
+            self.take_range(&range);
+        }
+    }
+
+    fn take_range(&self, range: &Range) {
+        let number = range.frame.number;
+        let incoming = self.wanted.lock().get(&number).cloned();
+        // A file that failed here may still have ranges under way.
+        let Some(incoming) = incoming else { return };
+        match incoming.take(&range.frame, range.sum, range.origin.as_ref().map(Origin::file)) {
+            Ok(()) => self.close_if_complete(number, incoming),
+            Err(error) => {
+                incoming.discard();
+                self.fail(number, error);
             }
         }
+    }
+
+    /// What [`Staging::work`] does, one job at a call.
+    #[cfg(test)]
+    pub fn simulated_work(self, jobs: Receiver<Job>) -> Work {
+        Box::new(move || jobs.try_recv().is_ok_and(|job| self.carry_out(job)))
+    }
+
+    /// What [`Staging::take_ranges`] does, one range at a call.
+    #[cfg(test)]
+    pub fn simulated_ranges(self, ranges: Receiver<Range>) -> Work {
+        Box::new(move || ranges.try_recv().map(|range| self.take_range(&range)).is_ok())
     }
 
     /// The sender has said all about a file.

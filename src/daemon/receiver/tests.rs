@@ -270,6 +270,52 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
     assert_eq!(bench.read("theirs/file"), "x");
 }
 
+/// A process that was killed between a deed and its note leaves what no sum counts; so does a number that went elsewhere. Equal
+/// sums say nothing then, whatever happens before the next comparison.
+#[test]
+fn what_no_sum_counts_is_remembered_until_it_is_compared() {
+    let mut bench = Bench::new();
+    bench.put(10, place(1, "a"), "A");
+    bench.put(11, place(1, "b"), "B");
+    bench.replica.commit_durably(None, false).unwrap();
+    assert!(!bench.replica.has_strangers().unwrap());
+    fs::write(bench.path("c"), "C").unwrap();
+    let mut bench = bench.reopen(&Keeping::default());
+    assert!(bench.replica.has_strangers().unwrap());
+    let mut bench = {
+        bench.replica.commit_durably(None, false).unwrap();
+        bench.reopen(&Keeping::default())
+    };
+    assert!(bench.replica.has_strangers().unwrap(), "the walk knows it by now");
+    bench.replica.commit_durably(None, true).unwrap();
+    assert!(!bench.replica.has_strangers().unwrap());
+    bench
+        .apply(|replica, t| replica.adopt(t, &place(1, "b"), ObjectId(10)))
+        .unwrap();
+    assert!(bench.replica.has_strangers().unwrap() && bench.replica.has_new_strangers);
+}
+
+/// What a crash left is swept, and its directory looks as if it had never been there.
+#[test]
+fn a_sweep_leaves_the_time_of_its_directory() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "d"));
+    bench
+        .apply(|replica, t| replica.set_attributes(t, ObjectId(10), attributes(), &Xattrs::default()))
+        .unwrap();
+    bench.replica.commit_durably(None, false).unwrap();
+    let modified = |bench: &Bench| fs::metadata(bench.path("d")).unwrap().modified().unwrap();
+    let before = modified(&bench);
+    fs::write(bench.path("d/.driftless-0123456789abcdef"), "left").unwrap();
+    fs::File::open(bench.path("d"))
+        .unwrap()
+        .set_modified(before)
+        .unwrap();
+    let bench = bench.reopen(&Keeping::default());
+    assert_eq!(bench.names(), ["d"]);
+    assert_eq!(modified(&bench), before);
+}
+
 #[test]
 fn directories_that_changed_names_change_numbers() {
     let mut bench = Bench::new();

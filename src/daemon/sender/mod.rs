@@ -26,6 +26,7 @@ use super::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
 use super::ledger::flags;
 use super::status::unix_now;
 use super::upstream;
+use super::waiting;
 use super::{Backlog, DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
 use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
@@ -365,6 +366,15 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
             }));
         }
     };
+    #[cfg(test)]
+    if let Some(dialled) = super::simulation::dial() {
+        return Ok(
+            match dialled.and_then(|link| open_simulated(link, &options, owners, open)) {
+                Ok((link, opened)) => Connected::Link(link, opened),
+                Err(error) => Connected::Failed(error),
+            },
+        );
+    }
     let runtime = runtime.clone();
     let (sender, receiver) = bounded(1);
     let thread = std::thread::spawn(move || {
@@ -429,30 +439,32 @@ pub fn open_link(
         Some(_) => Vec::new(),
         None => resolve(&target.host, target.port).map_err(|error| unopened(about(&error), true))?,
     };
-    // What it says when it refuses reads the same before and after its hello.
-    let refused = |code: CloseCode, text: &str| match code {
-        CloseCode::NotAllowed => unopened(not_allowed(options), false),
-        // Only who follows has the time to wait for somebody's decision.
-        CloseCode::Promoted => unopened(about(&text), options.follow),
-        code => unopened(about(&text), code.is_temporary()),
-    };
     let owners = messages(owners).map(ToReceiver::Owners);
     let first = owners.chain([ToReceiver::Open(open)]).collect();
     let link =
         SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(
             |error| match &error {
-                ConnectError::Refused { code, text } => refused(*code, text),
+                ConnectError::Refused { code, text } => refused(options, *code, text),
                 error => Unopened {
                     is_silence: matches!(error, ConnectError::NoAnswer { .. }),
                     ..unopened(about(error), !matches!(error, ConnectError::WrongPeer { .. }))
                 },
             },
         )?;
-    match link.incoming().recv() {
-        Ok(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
-        Ok(_) => Err(unopened(about(&"the receiver broke the protocol"), false)),
-        Err(_) => Err(match link.wait_ended() {
-            LinkEnd::Closed { code, text, .. } => refused(code, &text),
+    hear_opened(link, options)
+}
+
+/// Waits for the answer to an opening.
+fn hear_opened(
+    link: SenderLink,
+    options: &SenderOptions,
+) -> Result<(Box<SenderLink>, Box<Opened>), Unopened> {
+    let about = |error: &dyn std::fmt::Display| format!("{}: {error}", options.target);
+    match waiting::receive(link.incoming(), None) {
+        Some(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
+        Some(_) => Err(unopened(about(&"the receiver broke the protocol"), false)),
+        None => Err(match link.wait_ended() {
+            LinkEnd::Closed { code, text, .. } => refused(options, code, &text),
             LinkEnd::Lost { text } => unopened(about(&text), true),
         }),
     }
@@ -488,6 +500,40 @@ pub fn end_link(
         // What is said before the hello was read is told like this.
         Err(ConnectError::Refused { code, text }) => ended(code, &text),
         Err(error) => Err(unopened(about(&error), true)),
+    }
+}
+
+/// What a receiver says when it refuses reads the same before and after its hello.
+fn refused(options: &SenderOptions, code: CloseCode, text: &str) -> Unopened {
+    match code {
+        CloseCode::NotAllowed => unopened(not_allowed(options), false),
+        // Only who follows has the time to wait for somebody's decision.
+        CloseCode::Promoted => unopened(format!("{}: {text}", options.target), options.follow),
+        code => unopened(format!("{}: {text}", options.target), code.is_temporary()),
+    }
+}
+
+/// [`open_link`] over a simulated network.
+#[cfg(test)]
+fn open_simulated(
+    link: SenderLink,
+    options: &SenderOptions,
+    owners: Vec<OwnerRow>,
+    open: Open,
+) -> Result<(Box<SenderLink>, Box<Opened>), Unopened> {
+    let owners = messages(owners).map(ToReceiver::Owners);
+    for message in owners.chain([ToReceiver::Open(open)]) {
+        let _ = link.control().send(message);
+    }
+    hear_opened(link, options)
+}
+
+/// Nobody answered, in a simulation.
+#[cfg(test)]
+pub fn unanswered() -> Unopened {
+    Unopened {
+        is_silence: true,
+        ..unopened("no answer".to_owned(), true)
     }
 }
 
@@ -560,7 +606,7 @@ fn wait_patiently<T>(
                 select.recv(&context.events);
                 context.barriers.register(&mut select);
             }
-            let _ = select.ready_timeout(end.saturating_duration_since(Instant::now()));
+            waiting::ready(&mut select, Some(end));
         }
     }
 }
@@ -630,10 +676,7 @@ fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> {
         select.recv(&stop);
         select.recv(&changed);
         context.barriers.register(&mut select);
-        match context.deadline() {
-            Some(due) => drop(select.ready_timeout(due.saturating_duration_since(Instant::now()))),
-            None => drop(select.ready()),
-        }
+        waiting::ready(&mut select, context.deadline());
     }
 }
 

@@ -7,6 +7,7 @@ use super::contents::Contents;
 use super::source::Source;
 use crate::daemon::ledger::flags;
 use crate::daemon::receiver::below_sums;
+use crate::daemon::waiting;
 use crate::engine::compare::{Compare, SourceRow, Verdict, compare};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
@@ -370,7 +371,7 @@ fn source_row(entry: &Entry, below: TreeSum) -> SourceRow {
 
 /// One directory's rows, put together from as many messages as it takes.
 pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
-    listing_from(|| link.incoming().recv().ok())
+    listing_from(|| waiting::receive(link.incoming(), None))
 }
 
 /// As [`receive_listing`], from messages that `next` gives until the link ends.

@@ -32,6 +32,7 @@ use crate::daemon::crew::Crew;
 use crate::daemon::ledger::flags;
 use crate::daemon::memory::Spent;
 use crate::daemon::upstream;
+use crate::daemon::waiting;
 use crate::daemon::{
     Backlog, DaemonError, Deletes, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Stop, Turn,
 };
@@ -261,6 +262,8 @@ pub struct Session<'a, 'c> {
     /// Numbers to be given to what the target has, parents first, and whether its content is assumed.
     adopts: VecDeque<(Place, ObjectId, bool)>,
     removes: VecDeque<Removal>,
+    /// What the last listing showed under a number that something else was given after it.
+    renumbered: HashSet<(ObjectId, Place)>,
     /// Removals of what stands where another object could not be put, by that object: better the old than nothing.
     postponed: Vec<(ObjectId, Removal)>,
     /// Objects whose places are free when removals are settled.
@@ -371,6 +374,7 @@ impl<'a, 'c> Session<'a, 'c> {
             scanned: 0,
             adopts: VecDeque::new(),
             removes: VecDeque::new(),
+            renumbered: HashSet::new(),
             postponed: Vec::new(),
             held: HashSet::new(),
             blocked: HashSet::new(),
@@ -596,14 +600,7 @@ impl<'a, 'c> Session<'a, 'c> {
         if self.pump_bytes.load(Ordering::Acquire) >= PUMP_BYTES_MAX {
             deadline = Some(now + Duration::from_millis(20));
         }
-        match deadline {
-            Some(deadline) => {
-                let _ = select.ready_timeout(deadline.saturating_duration_since(now));
-            }
-            None => {
-                select.ready();
-            }
-        }
+        waiting::ready(&mut select, deadline);
     }
 
     fn take_events(&mut self) -> Result<(), Ended> {
@@ -737,7 +734,8 @@ impl<'a, 'c> Session<'a, 'c> {
             // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
             // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
             let catalog = &self.context.source.catalog;
-            if catalog.read(|view| view.get(object))?.is_some() {
+            let is_another = self.renumbered.contains(&(object, place.clone()));
+            if is_another || catalog.read(|view| view.get(object))?.is_some() {
                 is_renumbered = true;
                 continue;
             }

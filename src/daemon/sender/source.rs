@@ -26,7 +26,7 @@ use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
     root_place,
 };
-use crate::watch::{WatchEvent, Watcher};
+use crate::watch::{WatchError, WatchEvent, Watcher};
 use acl_owners::AclOwners;
 use crossbeam_channel::Receiver;
 use driftless_protocol::message::{Place, Sparing};
@@ -34,6 +34,7 @@ use driftless_protocol::{Kind, Name, ObjectId, RelPath, XattrClasses};
 use lookouts::Lookouts;
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -167,7 +168,7 @@ impl Source {
         let root = Arc::new(root.with_view(options.view()));
         let device = root.stat_self().map_err(|error| failed(&error))?.stamp.device;
         let rules = Rules::new(&options.filter, &root)?;
-        let watcher = crate::watch::open(&options.watch, root.as_fd()).map_err(|error| failed(&error))?;
+        let watcher = open_watcher(options, root.as_fd()).map_err(|error| failed(&error))?;
         let key = Home::mirror_key(&path, &options.target.display);
         let home = options.home.mirror_dir(&key);
         std::fs::create_dir_all(&home)
@@ -235,7 +236,7 @@ impl Source {
             device,
             leaves_root: options.leaves_root,
             is_summed: false,
-            watcher: Arc::new(Mutex::new(Box::new(watcher))),
+            watcher: Arc::new(Mutex::new(watcher)),
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             linked: HashMap::new(),
@@ -1107,6 +1108,15 @@ impl Source {
             self.warnings.push(error.to_string());
         }
     }
+}
+
+/// What tells of changes in the tree.
+fn open_watcher(options: &SenderOptions, root: BorrowedFd<'_>) -> Result<Box<dyn Watcher>, WatchError> {
+    #[cfg(test)]
+    if let Some(watcher) = crate::daemon::simulation::watcher() {
+        return Ok(watcher);
+    }
+    Ok(Box::new(crate::watch::open(&options.watch, root)?))
 }
 
 fn new_entry(object: ObjectId, kind: Kind, place: Place) -> Entry {

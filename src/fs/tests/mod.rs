@@ -3,6 +3,7 @@
 mod attributes;
 mod confinement;
 mod copy;
+mod guessed;
 mod inplace;
 mod lock;
 mod names;

@@ -60,7 +60,7 @@ impl Bench {
 
     /// As a sender would have it after a while.
     fn settle(&mut self) {
-        self.replica.commit_durably(None).unwrap();
+        self.replica.commit_durably(None, false).unwrap();
     }
 
     fn no_leftovers(&self) {

@@ -158,6 +158,12 @@ impl Session<'_, '_> {
         for (place, object) in let_go {
             self.let_go(place, object);
         }
+        let numbers: HashSet<ObjectId> = adopt.iter().map(|(_, object, _)| *object).collect();
+        let others = extras.iter().chain(&replaced);
+        self.renumbered = others
+            .filter(|extra| numbers.contains(&extra.object))
+            .map(|extra| (extra.object, extra.place.clone()))
+            .collect();
         self.adopts.extend(adopt);
         self.settle_graves();
         if let Some(judged) = judged {

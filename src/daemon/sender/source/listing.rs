@@ -15,6 +15,15 @@ const LISTING_THREADS: usize = 2;
 /// Directories that are being listed, or wait for a thread that lists them.
 const LISTINGS_MAX: usize = 8;
 
+/// In a simulation one, so that they are looked at in the same order each time.
+fn listings_max() -> usize {
+    #[cfg(test)]
+    if crate::daemon::simulation::is_here() {
+        return 1;
+    }
+    LISTINGS_MAX
+}
+
 /// What a thread found in a directory, and the directory's own `stat` from after it was watched.
 type Listed = (
     ObjectId,
@@ -44,7 +53,7 @@ impl Source {
             }
             let mut outstanding = 0;
             let outcome = loop {
-                while outstanding < LISTINGS_MAX
+                while outstanding < listings_max()
                     && let Some(object) = look.enter.pop()
                 {
                     match self.reach(t, object) {

@@ -1,0 +1,368 @@
+//! A source tree that somebody works in, and the events that the kernel would tell of it.
+
+use super::tree::{self, Past, Tree};
+use crate::engine::pending::{Hint, WatchEvent};
+use crate::watch::{WatchError, Watcher};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use driftless_protocol::{Name, ObjectId};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The directories that a sender watches, and where it hears of them.
+#[derive(Debug, Default)]
+pub struct Watched(Mutex<Watching>);
+
+#[derive(Debug, Default)]
+struct Watching {
+    numbers: BTreeMap<u64, ObjectId>,
+    teller: Option<Sender<WatchEvent>>,
+}
+
+impl Watched {
+    fn lock(&self) -> MutexGuard<'_, Watching> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new watcher, which watches nothing yet.
+    pub fn watcher(self: &Arc<Watched>) -> Box<dyn Watcher> {
+        let (teller, events) = unbounded();
+        *self.lock() = Watching {
+            numbers: BTreeMap::new(),
+            teller: Some(teller),
+        };
+        let watched = self.clone();
+        Box::new(Simulated { watched, events })
+    }
+
+    /// Nobody watches any more.
+    pub fn end(&self) {
+        *self.lock() = Watching::default();
+    }
+
+    /// Says something to whoever watches.
+    pub fn tell(&self, event: WatchEvent) {
+        if let Some(teller) = &self.lock().teller {
+            let _ = teller.send(event);
+        }
+    }
+
+    fn number(&self, directory: &Path) -> Option<ObjectId> {
+        let inode = fs::symlink_metadata(directory).ok()?.ino();
+        self.lock().numbers.get(&inode).copied()
+    }
+}
+
+struct Simulated {
+    watched: Arc<Watched>,
+    events: Receiver<WatchEvent>,
+}
+
+impl Watcher for Simulated {
+    fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
+        let Ok(stat) = rustix::fs::fstat(handle) else {
+            return Ok(());
+        };
+        let mut watching = self.watched.lock();
+        watching.numbers.retain(|_, number| *number != directory);
+        watching.numbers.insert(stat.st_ino, directory);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, directory: ObjectId) {
+        self.watched
+            .lock()
+            .numbers
+            .retain(|_, number| *number != directory);
+    }
+
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn watched(&self) -> usize {
+        self.watched.lock().numbers.len()
+    }
+
+    fn events(&self) -> Receiver<WatchEvent> {
+        self.events.clone()
+    }
+}
+
+/// Somebody who works in a tree.
+pub struct Editor {
+    root: PathBuf,
+    watched: Arc<Watched>,
+    past: Arc<Mutex<Past>>,
+    /// What the kernel has not told yet.
+    pub untold: VecDeque<WatchEvent>,
+    /// How many versions there were.
+    version: u64,
+    /// Whether files get several names.
+    links: bool,
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
+const LASTING: &str = "lasting";
+
+impl Editor {
+    /// Begins with a tree of a file.
+    pub fn new(
+        root: PathBuf,
+        watched: Arc<Watched>,
+        past: Arc<Mutex<Past>>,
+        links: bool,
+    ) -> io::Result<Editor> {
+        let mut editor = Editor {
+            root,
+            watched,
+            past,
+            untold: VecDeque::new(),
+            version: 0,
+            links,
+        };
+        let lasting = editor.root.join(LASTING);
+        editor.write(&lasting, 1)?;
+        editor.note()?;
+        Ok(editor)
+    }
+
+    /// The tree now.
+    pub fn look(&self) -> io::Result<Tree> {
+        tree::look(&self.root)
+    }
+
+    /// One change, whatever `random` (a number below another) chooses. The answer says which.
+    pub fn edit(&mut self, random: &mut dyn FnMut(usize) -> usize) -> io::Result<String> {
+        let tree = self.look()?;
+        let directories: Vec<PathBuf> = std::iter::once(PathBuf::new())
+            .chain(
+                tree.iter()
+                    .filter(|(path, node)| node.what == tree::What::Directory && path.iter().count() < 4)
+                    .map(|(path, _)| path.clone()),
+            )
+            .collect();
+        let entries: Vec<(PathBuf, bool)> = tree
+            .iter()
+            .filter(|(path, _)| path.as_os_str() != LASTING)
+            .map(|(path, node)| (path.clone(), node.what == tree::What::Directory))
+            .collect();
+        let at = self
+            .root
+            .join(&directories[random(directories.len())])
+            .join(NAMES[random(NAMES.len())]);
+        let old = (!entries.is_empty()).then(|| entries[random(entries.len())].clone());
+        let old = old.map(|(path, is_directory)| (self.root.join(path), is_directory));
+        let told = match (random(14), old) {
+            (0..=3, _) | (_, None) => self.write_file(&at, random)?,
+            (4, _) => self.replace(&at, random)?,
+            (5 | 6, _) => self.make_directory(&at)?,
+            (7, Some((old, _))) => self.remove(&old)?,
+            (8..=10, Some((old, is_directory))) => self.rename(&old, &at, is_directory)?,
+            (11, _) => self.make_link(&at, random)?,
+            (12, Some((old, is_directory))) => self.change_mode(&old, is_directory, random)?,
+            (_, Some((old, is_directory))) if self.links => self.link(&old, &at, is_directory)?,
+            _ => self.replace(&at, random)?,
+        };
+        self.note()?;
+        Ok(told)
+    }
+
+    /// What the tree is now is part of its past.
+    fn note(&mut self) -> io::Result<()> {
+        let tree = self.look()?;
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.lasting.retain(|path| tree.contains_key(path));
+        past.versions.extend(tree.into_values().map(|node| node.what));
+        Ok(())
+    }
+
+    fn write(&mut self, path: &Path, size: usize) -> io::Result<()> {
+        self.version += 1;
+        let mut bytes = format!("version {} ", self.version).into_bytes();
+        let mut state = self.version;
+        while bytes.len() < size {
+            bytes.extend(crate::fs::simulated::next_random(&mut state).to_le_bytes());
+        }
+        fs::write(path, bytes)?;
+        self.stamp(path)
+    }
+
+    /// What has changed, and its directory, gets a time that no clock decides.
+    fn stamp(&mut self, path: &Path) -> io::Result<()> {
+        self.version += 1;
+        let time = (1_700_000_000 + self.version as i64, 0);
+        for path in [Some(path), path.parent()].into_iter().flatten() {
+            if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_symlink()) {
+                tree::set_mtime(path, time)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn size(random: &mut dyn FnMut(usize) -> usize) -> usize {
+        match random(24) {
+            0 => 300_000 + random(50_000),
+            1 => 70_000 + random(50_000),
+            2 => 0,
+            _ => 1 + random(3_000),
+        }
+    }
+
+    fn write_file(&mut self, at: &Path, random: &mut dyn FnMut(usize) -> usize) -> io::Result<String> {
+        let is_new = match fs::symlink_metadata(at) {
+            Ok(meta) if meta.is_file() => false,
+            Ok(_) => return Ok("nothing".to_owned()),
+            Err(_) => true,
+        };
+        self.write(at, Self::size(random))?;
+        if is_new {
+            self.tell(at, Hint::Created, false);
+        }
+        self.tell(at, Hint::Modified, false);
+        self.tell(at, Hint::Closed, false);
+        Ok(format!("write {}", at.display()))
+    }
+
+    fn replace(&mut self, at: &Path, random: &mut dyn FnMut(usize) -> usize) -> io::Result<String> {
+        if fs::symlink_metadata(at).is_ok_and(|meta| meta.is_dir()) {
+            return Ok("nothing".to_owned());
+        }
+        let aside = at.with_file_name("aside");
+        self.write(&aside, Self::size(random))?;
+        self.note()?;
+        self.tell(&aside, Hint::Created, false);
+        self.tell(&aside, Hint::Closed, false);
+        self.rename(&aside, at, false)
+    }
+
+    fn make_directory(&mut self, at: &Path) -> io::Result<String> {
+        if fs::symlink_metadata(at).is_ok() {
+            return Ok("nothing".to_owned());
+        }
+        fs::create_dir(at)?;
+        self.stamp(at)?;
+        self.tell(at, Hint::Created, true);
+        Ok(format!("mkdir {}", at.display()))
+    }
+
+    fn make_link(&mut self, at: &Path, random: &mut dyn FnMut(usize) -> usize) -> io::Result<String> {
+        if fs::symlink_metadata(at).is_ok() {
+            return Ok("nothing".to_owned());
+        }
+        symlink(NAMES[random(NAMES.len())], at)?;
+        self.stamp(at)?;
+        self.tell(at, Hint::Created, false);
+        Ok(format!("symlink {}", at.display()))
+    }
+
+    fn remove(&mut self, old: &Path) -> io::Result<String> {
+        let meta = fs::symlink_metadata(old)?;
+        if meta.is_dir() {
+            let inside = tree::look(old)?;
+            for (path, node) in inside.iter().rev() {
+                let is_directory = node.what == tree::What::Directory;
+                self.take_away(&old.join(path), is_directory)?;
+            }
+        }
+        self.take_away(old, meta.is_dir())?;
+        Ok(format!("remove {}", old.display()))
+    }
+
+    fn take_away(&mut self, path: &Path, is_directory: bool) -> io::Result<()> {
+        if is_directory {
+            if let Some(directory) = self.watched.number(path) {
+                self.untold.push_back(WatchEvent::Gone { directory });
+            }
+            fs::remove_dir(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
+        self.tell(path, Hint::Vanished, is_directory);
+        self.stamp(path)
+    }
+
+    fn rename(&mut self, old: &Path, at: &Path, is_directory: bool) -> io::Result<String> {
+        let in_the_way = fs::symlink_metadata(at).ok();
+        let is_possible = match &in_the_way {
+            Some(meta) => !is_directory && !meta.is_dir(),
+            None => true,
+        };
+        let is_one = in_the_way
+            .is_some_and(|there| fs::symlink_metadata(old).is_ok_and(|here| here.ino() == there.ino()));
+        if !is_possible || is_one || at.starts_with(old) {
+            return Ok("nothing".to_owned());
+        }
+        fs::rename(old, at)?;
+        self.stamp(old)?;
+        if let Some(parent) = at.parent() {
+            self.version += 1;
+            tree::set_mtime(parent, (1_700_000_000 + self.version as i64, 0))?;
+        }
+        self.tell(old, Hint::Vanished, is_directory);
+        match (self.place(old), self.place(at)) {
+            (Some(from), Some(to)) => self.untold.push_back(WatchEvent::Renamed {
+                from,
+                to,
+                is_directory,
+            }),
+            (None, Some(_)) => self.tell(at, Hint::MovedIn, is_directory),
+            _ => {}
+        }
+        if is_directory && let Some(directory) = self.watched.number(at) {
+            self.untold.push_back(WatchEvent::Gone { directory });
+        }
+        Ok(format!("rename {} to {}", old.display(), at.display()))
+    }
+
+    fn change_mode(
+        &mut self,
+        old: &Path,
+        is_directory: bool,
+        random: &mut dyn FnMut(usize) -> usize,
+    ) -> io::Result<String> {
+        if fs::symlink_metadata(old)?.is_symlink() {
+            return Ok("nothing".to_owned());
+        }
+        let mode = [0o755, 0o750, 0o700, 0o711][random(4)];
+        fs::set_permissions(old, fs::Permissions::from_mode(mode))?;
+        if is_directory && let Some(directory) = self.watched.number(old) {
+            self.untold.push_back(WatchEvent::Itself { directory });
+        }
+        self.tell(old, Hint::Attributes, is_directory);
+        Ok(format!("mode {mode:o} {}", old.display()))
+    }
+
+    fn link(&mut self, old: &Path, at: &Path, is_directory: bool) -> io::Result<String> {
+        if is_directory || fs::symlink_metadata(at).is_ok() || fs::symlink_metadata(old)?.is_symlink() {
+            return Ok("nothing".to_owned());
+        }
+        fs::hard_link(old, at)?;
+        self.stamp(at)?;
+        self.tell(old, Hint::Attributes, false);
+        self.tell(at, Hint::Created, false);
+        Ok(format!("link {} to {}", old.display(), at.display()))
+    }
+
+    fn place(&self, path: &Path) -> Option<(ObjectId, Name)> {
+        let directory = self.watched.number(path.parent()?)?;
+        Some((directory, Name::new(path.file_name()?.as_bytes()).ok()?))
+    }
+
+    fn tell(&mut self, path: &Path, hint: Hint, is_directory: bool) {
+        if let Some((directory, name)) = self.place(path) {
+            self.untold.push_back(WatchEvent::At {
+                directory,
+                name,
+                hint,
+                is_directory,
+            });
+        }
+    }
+}
