@@ -517,6 +517,7 @@ fn a_hostile_puller_learns_nothing_that_is_not_offered() {
         root: ObjectId::ROOT,
         root_path: "mine".into(),
         may_delete: true,
+        demoted: false,
     }));
     // It asks for a listing of the receiver's root: we have nothing.
     raw.say(&ToSender::Listing {

@@ -112,7 +112,7 @@ impl MirrorArgs {
                 let previous = begun.as_ref().and_then(|begun| begun.previous.clone());
                 let local =
                     LocalEnd::version(&session, &place.path, &link, &self.writing, |_| kept_as, previous)
-                    .inspect_err(|_| place.unmake())?;
+                        .inspect_err(|_| place.unmake())?;
                 let is_fresh = begun.as_ref().is_some_and(|begun| begun.is_fresh);
                 let ended = self.follow(&session, local.end(), &what, plan.as_ref(), is_fresh);
                 local.stop();

@@ -5,6 +5,7 @@ use super::config::{Configuration, EndpointOptions};
 use super::daemon;
 use super::launch::{SendArgs, existing_directory};
 use super::narrate::{Detail, Style};
+use super::origin::Origin;
 use super::receive::{EndpointArgs, Listen, default_name, parse_listen};
 use super::target::check_module;
 use clap::Args;
@@ -49,7 +50,7 @@ impl ServeArgs {
             ))
         })?;
         self.send.check_offered()?;
-        self.send.filter(&source)?;
+        self.send.filter(&Origin::whole(source.clone()))?;
         self.send.priority.apply()?;
         let endpoint = EndpointOptions {
             endpoint: EndpointArgs::new(self.listen, self.allow.clone()),

@@ -59,7 +59,7 @@ impl VerifyArgs {
         let session = Session::open()?;
         let link = LinkOptions::default();
         if self.divergence {
-            return self.diverged(&session, &link, &source, &filter);
+            return self.diverged(&session, &link, &origin, &filter);
         }
         match destination(&self.target, self.port, &session.home)? {
             Destination::Directory(path) => {
@@ -94,7 +94,7 @@ impl VerifyArgs {
         &self,
         session: &Session,
         link: &LinkOptions,
-        source: &Path,
+        origin: &Origin,
         filter: &Filter,
     ) -> Result<u8, CliError> {
         if self.keeping.is_given() {
@@ -103,7 +103,8 @@ impl VerifyArgs {
         let options = |end: End<'_>| SenderOptions {
             modes: self.appearance.modes(),
             links: self.appearance.links(),
-            ..SendArgs::default().options(session, end, source, filter, false)
+            taken_as: self.appearance.taken_as(),
+            ..SendArgs::default().options(session, end, origin, filter, false)
         };
         let end = |target| End {
             identity: &session.identity,
@@ -114,19 +115,25 @@ impl VerifyArgs {
         session.exit_when_stopped(|| INTERRUPTED);
         let (target, found) = match place {
             Destination::Directory(path) => {
-                let path = existing_directory("verify", &path)?;
+                let path = existing_directory("verify", &origin.directory_of(&path)?)?;
                 let target = local_target(&path, session.identity.fingerprint(), 0);
                 let module = session.home.module_place(&target.module, &target.path);
                 let found = on_this_machine(&options(end(&target)), &path, &module);
                 (target.display, found?)
             }
             Destination::Target(target) => {
+                let target = origin.target_of(target, &self.target)?;
                 let found = between_machines(&options(end(&target)), session.handle());
                 let found = found.map_err(|error| session.explain(error.into()))?;
                 (target.display, found)
             }
         };
-        Ok(divergence::tell(&escaped(source), &target, &found, self.json))
+        Ok(divergence::tell(
+            &escaped(origin.path()),
+            &target,
+            &found,
+            self.json,
+        ))
     }
 
     fn compare(

@@ -24,7 +24,7 @@ impl Directory {
         if self.keeps_fakes() {
             return self.make_fake(FileType::Symlink, &target, name, wanted);
         }
-        calls::symlinkat(&*target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
+        calls::symlinkat(&target, self, aside.as_bytes()).map_err(self.failed_at(OPERATION, name))?;
         let place = || {
             let fd = self.open_path(OPERATION, &aside)?;
             let made = stat_handle(&fd).map_err(self.failed_at(OPERATION, name))?;
