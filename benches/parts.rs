@@ -251,6 +251,7 @@ fn scan(files: usize) {
 fn options(directory: &Path, tree: &Path) -> SenderOptions {
     let identity = Identity::ephemeral().expect("an identity");
     SenderOptions {
+        mirror: None,
         home: Home::at(directory.join("home")),
         source: tree.to_owned(),
         target: TargetOptions {

@@ -71,6 +71,12 @@ pub const LISTING_ROWS_MAX: usize = 2_048;
 /// Directories asked for in one `List` message.
 pub const LIST_DIRECTORIES_MAX: usize = 4_096;
 
+/// Files whose digests one `ReadContents` asks for.
+pub const CONTENTS_NAMES_MAX: usize = 1_024;
+
+/// Paths in one `Doubt`. Their sender keeps the message within its limit in bytes, too.
+pub const DOUBTED_PATHS_MAX: usize = 1_024;
+
 /// Bytes of signature in one `Signature` message.
 pub const SIGNATURE_PART_BYTES_MAX: usize = 256 << 10;
 

@@ -103,6 +103,18 @@ bounded! {
     HeldSpans, HeldSpan, HELD_SPANS_MAX
 }
 bounded! {
+    /// Names in one directory.
+    Names, Name, CONTENTS_NAMES_MAX
+}
+bounded! {
+    /// Digests of contents; none where one could not be read.
+    Digests, Option<Digest>, CONTENTS_NAMES_MAX
+}
+bounded! {
+    /// Paths below the root of a module path.
+    Paths, RelPath, DOUBTED_PATHS_MAX
+}
+bounded! {
     /// Where the content of a source comes from, in any order.
     Relays, Relay, RELAYS_MAX
 }
@@ -295,7 +307,7 @@ pub enum ToReceiver {
     Open(Open),
     /// Asks for the listings of directories, by the receiver's numbers, answered in order.
     List(Directories),
-    /// `verify`: asks for the listing of one directory as it is on the disk now, with fresh digests.
+    /// `verify`: asks for the listing of one directory as it is on the disk now. Files have no digests in it.
     ListDisk(RelPath),
     /// Asks for a [`Progress`] with `durable` up to this op as soon as that is true.
     Flush {
@@ -327,6 +339,18 @@ pub enum ToReceiver {
         /// What the answer will name.
         token: u64,
     },
+    /// `verify`: asks for the digests of files in one directory, read from the disk now.
+    ReadContents {
+        /// The directory.
+        path: RelPath,
+        /// The files.
+        names: Names,
+        /// Bytes to read in a second at most; 0 for as fast as it goes.
+        rate: u64,
+    },
+    /// `verify`: what stands at these paths is not what the sender has. The receiver looks at them again and believes no content
+    /// that it knew of there; the mirror that it belongs to is told to compare.
+    Doubt(Paths),
 }
 
 /// One entry of a listing.
@@ -506,6 +530,15 @@ pub enum ToSender {
         /// When, by the receiver's clock.
         at: Timestamp,
     },
+    /// Answer to [`ToReceiver::ReadContents`], in the order of its names.
+    Contents(Digests),
+    /// Answer to [`ToReceiver::Doubt`].
+    Doubted {
+        /// How many of the paths are not known any more as they were.
+        changed: u64,
+    },
+    /// Something in the module path is not as it was acknowledged: the sender is to compare.
+    Changed,
 }
 
 /// One instruction.

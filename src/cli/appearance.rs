@@ -68,6 +68,13 @@ enum FakeSide {
 }
 
 impl AppearanceArgs {
+    /// Whether anything was asked for.
+    pub(super) fn is_given(&self) -> bool {
+        let owners = [&self.usermap, &self.groupmap, &self.chown];
+        let maps = self.numeric_ids || owners.iter().any(|rules| rules.is_some());
+        maps || !self.chmod.is_empty() || self.no_links || self.safe_links
+    }
+
     /// Which symbolic links are mirrored.
     pub(super) fn links(&self) -> LinkPolicy {
         match (self.no_links, self.safe_links) {

@@ -266,6 +266,8 @@ mod tests {
             path: "/m".to_owned(),
             promoted_since: None,
             keeping: crate::daemon::keeping::KeepingReport::default(),
+            scrubs: Vec::new(),
+            drift: Vec::new(),
             sessions: vec![],
         };
         ReceiverStatus::new(

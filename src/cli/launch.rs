@@ -230,6 +230,7 @@ impl SendArgs {
             WatchHow::Poll => WatchChoice::Poll,
         };
         SenderOptions {
+            mirror: None,
             home: session.home.clone(),
             identity: end.identity.clone(),
             source: origin.root.clone(),
@@ -369,7 +370,7 @@ impl Session {
             requests: Some(board.requests()),
             ..options.clone()
         };
-        board.set_options(options);
+        board.set_options(options, &self.handle);
         let mut summary = sender::run(options, &self.handle, observer, stop)?;
         if options.follow
             && stop.is_requested()

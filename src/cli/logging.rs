@@ -1,17 +1,27 @@
-//! Where the log goes, and in which form.
+//! Where the log goes, and in which form: to standard error, and beside that to a file and to syslog.
 
-use super::output;
-use clap::ValueEnum;
+mod file;
+mod repeats;
+mod syslog;
+
+use super::{CliError, output};
+use clap::{Args, ValueEnum};
+use file::LogFile;
+use repeats::Repeats;
 use serde_json::{Map, Value};
 use std::fmt::{self, Debug};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use syslog::{Facility, Syslog};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// What changes are logged under, a line each. They were asked for.
 const AUDIT: &str = "driftless::audit=info";
@@ -27,8 +37,29 @@ pub(super) enum LogFormat {
     Journal,
 }
 
-/// Starts logging. Without a format, that of the journal if standard error leads there.
-pub(super) fn start(ours: &str, format: Option<LogFormat>) {
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LoggingArgs {
+    /// The form of the log on standard error and in --log-file [default: on standard error journal if it leads there, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// Append the log to this file, too. It is made anew when it was moved away, as logrotate does
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Send the log to syslog, too, under this facility: `daemon` without one, `user`, or `local0` to `local7`
+    #[arg(long, global = true, value_name = "FACILITY", value_enum, num_args = 0..=1, require_equals = true,
+        default_missing_value = "daemon", hide_possible_values = true)]
+    syslog: Option<Facility>,
+    /// What the program is called in syslog [default: driftless]
+    #[arg(long, global = true, value_name = "NAME", requires = "syslog")]
+    syslog_name: Option<String>,
+    /// Where syslog listens [default: /dev/log]
+    #[arg(long, global = true, value_name = "PATH", requires = "syslog")]
+    syslog_socket: Option<PathBuf>,
+}
+
+/// Starts logging.
+pub(super) fn start(ours: &str, args: &LoggingArgs) -> Result<(), CliError> {
     let ours = format!("{ours},{AUDIT}");
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
@@ -37,22 +68,63 @@ pub(super) fn start(ours: &str, format: Option<LogFormat>) {
         }),
         _ => EnvFilter::new(ours),
     };
-    let format = format.unwrap_or_else(|| match leads_to_journal() {
+    let format = args.log_format.unwrap_or_else(|| match leads_to_journal() {
         true => LogFormat::Journal,
         false => LogFormat::Text,
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| Quiet(std::io::stderr()))
         .with_target(false);
-    // Fails only if there is a logger already, which then is the one to use.
-    let _ = match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-        LogFormat::Json => builder.event_format(Json).try_init(),
-        LogFormat::Journal => builder.with_ansi(false).event_format(Journal).try_init(),
+    let shown = match format {
+        LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
+        LogFormat::Json => lines.event_format(Json).boxed(),
+        LogFormat::Journal => lines.with_ansi(false).event_format(Journal).boxed(),
     };
+    let file = args.log_file.as_deref().map(|path| {
+        let opened = LogFile::open(path);
+        opened
+            .map_err(|error| CliError::failed(format!("cannot write the log to {}: {error}", path.display())))
+    });
+    let file = file.transpose()?.map(|file| {
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || file.clone())
+            .with_target(false)
+            .with_ansi(false);
+        match args.log_format {
+            Some(LogFormat::Json) => lines.event_format(Json).boxed(),
+            _ => lines.boxed(),
+        }
+    });
+    let syslog = args.syslog.map(|facility| {
+        let path = args
+            .syslog_socket
+            .clone()
+            .unwrap_or_else(|| syslog::SOCKET.into());
+        let name = args.syslog_name.as_deref().unwrap_or("driftless");
+        let opened = Syslog::open(&path, facility, name).map(ToSyslog);
+        opened
+            .map_err(|error| CliError::failed(format!("cannot log to syslog at {}: {error}", path.display())))
+    });
+    // Fails only if there is a logger already, which then is the one to use.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(Repeats::default())
+        .with(shown)
+        .with(file)
+        .with(syslog.transpose()?)
+        .try_init();
+    Ok(())
+}
+
+/// A layer that sends each line to syslog.
+struct ToSyslog(Syslog);
+
+impl<S: Subscriber> Layer<S> for ToSyslog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (severity, text) = line_of(event);
+        self.0.send(severity, &text);
+    }
 }
 
 /// Whether standard error is the stream that the service manager connected with the journal.
@@ -154,24 +226,30 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        let mut fields = Fields::of(event).0;
-        let message = fields.remove("message");
-        let mut text = message
-            .as_ref()
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        for (name, value) in fields {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text.push_str(&format!(" {name}={value}"));
-        }
+        let (priority, text) = line_of(event);
         // A line of the journal ends with the first line end.
         writeln!(writer, "<{priority}>{}", text.replace('\n', " "))
     }
+}
+
+/// The severity of an event, as syslog counts it, and its line: the message, and its fields behind it.
+fn line_of(event: &Event<'_>) -> (u8, String) {
+    let severity = match *event.metadata().level() {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    };
+    let mut fields = Fields::of(event).0;
+    let message = fields.remove("message");
+    let mut text = message
+        .as_ref()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    for (name, value) in fields {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.push_str(&format!(" {name}={value}"));
+    }
+    (severity, text)
 }

@@ -1,6 +1,7 @@
 //! What a receiving end takes of metadata.
 
 use crate::daemon::keeping::Keeping;
+use crate::daemon::upkeep::Upkeep;
 use crate::daemon::{KeptAs, ModuleOptions};
 use crate::engine::hosts::Hosts;
 use clap::{Args, ValueEnum};
@@ -48,6 +49,7 @@ impl MetadataArgs {
                 ..KeptAs::default()
             },
             previous: None,
+            upkeep: Upkeep::default(),
         }
     }
 

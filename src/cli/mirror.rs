@@ -125,7 +125,7 @@ impl MirrorArgs {
                 "--link-dest and --copy-dest are for a directory on this machine (run the mirror there, or see \
                  docs/recipes.md)",
             )),
-            Destination::Target(_) if self.writing.keeping.is_given() => Err(CliError::usage(KEEPING_THERE)),
+            Destination::Target(_) if self.writing.is_given_there() => Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
                 self.send.check_far()?;
                 self.writing.check_far()?;

@@ -53,6 +53,7 @@ mod target;
 mod text;
 mod timing;
 mod trash;
+mod upkeep;
 mod verify;
 mod view;
 mod wait;
@@ -102,16 +103,15 @@ struct Cli {
     /// Say more; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// The form of the log on standard error [default: journal if it leads there, else text]
-    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
-    log_format: Option<logging::LogFormat>,
+    #[command(flatten)]
+    logging: logging::LoggingArgs,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Mirror(mirror::MirrorArgs),
+    Mirror(Box<mirror::MirrorArgs>),
     Receive(receive::ReceiveArgs),
     Send(send::SendCommandArgs),
     Serve(Box<serve::ServeArgs>),
@@ -225,8 +225,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    start_logging(&cli);
-    let status = match cli.command.run(cli.verbose) {
+    let outcome = start_logging(&cli).and_then(|()| cli.command.run(cli.verbose));
+    let status = match outcome {
         Ok(status) => status,
         Err(CliError::Failed(text)) => complain(&text, FAILED),
         Err(CliError::Usage(text)) => complain(&text, USAGE),
@@ -298,7 +298,7 @@ fn complain(text: &str, status: u8) -> u8 {
     status
 }
 
-fn start_logging(cli: &Cli) {
+fn start_logging(cli: &Cli) -> Result<(), CliError> {
     let ours = match cli.verbose {
         0 if cli.command.is_daemon() => "warn,driftless=info",
         0 => "warn",
@@ -306,7 +306,7 @@ fn start_logging(cli: &Cli) {
         2 => "info,driftless=debug",
         _ => "debug,driftless=trace",
     };
-    logging::start(ours, cli.log_format);
+    logging::start(ours, &cli.logging)
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl Observer for Narrator {
             // The sender returns this error, too, and who called it tells.
             Phase::Halted { .. } => {}
             Phase::Paused => self.say("paused"),
-            Phase::Scanning | Phase::Connecting | Phase::Comparing | Phase::Sending => {
+            Phase::Scanning | Phase::Connecting | Phase::Comparing | Phase::Sending | Phase::Queued => {
                 if self.style.detail == Detail::All {
                     self.say(describe(phase).0);
                 }

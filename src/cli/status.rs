@@ -10,6 +10,7 @@ use crate::daemon::status::{
     Behind, DaemonStatus, ModuleStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus,
     SessionReport, unix_now,
 };
+use crate::daemon::upkeep::{DriftReport, ScrubReport};
 use clap::Args;
 use serde_json::json;
 use std::time::Duration;
@@ -31,7 +32,11 @@ impl StatusArgs {
         if self.watch {
             return view::watch(&home, self.json);
         }
-        let Answers { daemons, problems } = ask_all(&home)?;
+        let Answers {
+            processes,
+            daemons,
+            problems,
+        } = ask_all(&home)?;
         if self.json {
             output::json(&object(&home, &daemons, &problems));
         } else {
@@ -44,7 +49,9 @@ impl StatusArgs {
                 .for_each(|line| output::line(line));
         }
         problems.iter().for_each(|problem| output::note(problem));
-        if daemons.is_empty() {
+        if daemons.is_empty() && processes > 0 {
+            output::note(&nothing_to_do(processes));
+        } else if daemons.is_empty() {
             if problems.is_empty() {
                 output::note(&format!(
                     "no driftless daemon of this home is running (home {home})"
@@ -54,6 +61,15 @@ impl StatusArgs {
         }
         Ok(DONE)
     }
+}
+
+/// What is said of processes that run and have nothing to do.
+pub(super) fn nothing_to_do(processes: usize) -> String {
+    let running = match processes {
+        1 => "a driftless daemon of this home is".to_owned(),
+        many => format!("{many} driftless daemons of this home are"),
+    };
+    format!("{running} running, without any mirror or module")
 }
 
 /// What `driftless status --json` prints.
@@ -137,6 +153,8 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
             lines.extend(session_lines(session, now));
         }
         lines.extend(keeping_lines(&module.keeping));
+        lines.extend(module.scrubs.iter().flat_map(|scrub| scrub_lines(scrub, now)));
+        lines.extend(module.drift.iter().flat_map(|drift| drift_lines(drift, now)));
     }
     lines
 }
@@ -181,6 +199,62 @@ fn protection_lines(protections: &[ProtectionStatus]) -> Vec<String> {
     lines.extend(missing.iter().map(|protection| {
         let reason = protection.reason.as_deref().unwrap_or("unknown");
         format!("  but not by {}: {reason}", protection.name)
+    }));
+    lines
+}
+
+/// How far the scrub of a module path is, and what it found.
+fn scrub_lines(scrub: &ScrubReport, now: u64) -> Vec<String> {
+    let place = match scrub.path.as_str() {
+        "" | "." => String::new(),
+        path => format!(" of {path}"),
+    };
+    let round = match (scrub.rests, scrub.finished) {
+        (true, Some(at)) => format!("done {}: {} read", ago(at, now), bytes(scrub.bytes)),
+        _ => format!(
+            "began {}: {} of {} read",
+            ago(scrub.began, now),
+            bytes(scrub.bytes),
+            bytes(scrub.bytes_total)
+        ),
+    };
+    let found = match (scrub.corrupt, scrub.edited) {
+        (0, 0) => ", nothing found".to_owned(),
+        (corrupt, edited) => format!(
+            ", found {} corrupt and {} edited",
+            grouped(corrupt),
+            grouped(edited)
+        ),
+    };
+    let mut lines = vec![format!("  scrub{place} {round}{found}")];
+    let findings = scrub.latest.iter();
+    lines.extend(findings.map(|finding| {
+        format!(
+            "    {} ({}): {}",
+            finding.path,
+            ago(finding.at, now),
+            finding.what
+        )
+    }));
+    lines
+}
+
+/// How a module path is watched for local edits, and which there were.
+fn drift_lines(drift: &DriftReport, now: u64) -> Vec<String> {
+    let watcher = match drift.watcher.as_str() {
+        "" => "not watched for local edits yet",
+        watcher => &format!("watched for local edits by {watcher}"),
+    };
+    let mut lines = vec![format!("  {watcher}, {} seen", grouped(drift.edits))];
+    lines.extend(drift.degradations.iter().map(|text| format!("    {text}")));
+    let findings = drift.latest.iter();
+    lines.extend(findings.map(|finding| {
+        format!(
+            "    {} ({}): {}",
+            finding.path,
+            ago(finding.at, now),
+            finding.what
+        )
     }));
     lines
 }
@@ -413,6 +487,8 @@ mod tests {
                     latest_edits: vec![".driftless-kept/T/a".to_owned()],
                     ..KeepingReport::default()
                 },
+                scrubs: Vec::new(),
+                drift: Vec::new(),
             },
             ModuleStatus {
                 name: "idle".to_owned(),
@@ -420,6 +496,8 @@ mod tests {
                 promoted_since: None,
                 sessions: vec![],
                 keeping: KeepingReport::default(),
+                scrubs: Vec::new(),
+                drift: Vec::new(),
             },
         ];
         let mut receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);

@@ -5,6 +5,7 @@ use super::hosts::HostsArgs;
 use super::keeping::KeepingArgs;
 use super::metadata::MetadataArgs;
 use super::offering::KeptAsArgs;
+use super::upkeep::UpkeepArgs;
 use crate::daemon::ModuleOptions;
 use clap::Args;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub(super) struct WritingArgs {
     pub(super) metadata: MetadataArgs,
     #[command(flatten)]
     pub(super) keeping: KeepingArgs,
+    #[command(flatten)]
+    pub(super) upkeep: UpkeepArgs,
 }
 
 /// Options of a module that is offered to other machines.
@@ -53,6 +56,7 @@ impl WritingArgs {
             keeping: self.keeping.keeping()?,
             preallocate: self.keeping.preallocates(),
             inplace: self.keeping.writes_in_place(),
+            upkeep: self.upkeep.upkeep(),
             ..self.metadata.module(name, path)
         })
     }
@@ -65,6 +69,11 @@ impl WritingArgs {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Whether anything was asked for that is the far end's to decide.
+    pub(super) fn is_given_there(&self) -> bool {
+        self.keeping.is_given() || self.upkeep.is_given()
     }
 
     /// Whether all of it can be: clap does not look into values.

@@ -16,11 +16,13 @@
 mod ask;
 mod forget;
 mod listen;
+mod verify;
 mod wait;
 
 pub use ask::{Answer, Ask, Which, ask_senders};
 pub use forget::{ForgetModule, forget_module};
 pub use listen::{Ears, listen};
+pub use verify::{Verified, VerifyWish, verify};
 pub use wait::{Enough, WaitOptions, WaitState, Waited, wait};
 
 use super::barrier::Level;
@@ -230,6 +232,9 @@ struct Request {
     /// Whether what was kept for people goes with a module that is forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     with_kept: bool,
+    /// How to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verify: Option<VerifyWish>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -395,12 +400,13 @@ fn answer(
             daemons: Some(daemons.status()),
             ..Reply::default()
         },
-        Ok(request) if matches!(request.command.as_str(), "wait" | "events") => {
+        Ok(request) if matches!(request.command.as_str(), "wait" | "events" | "verify") => {
             let stays = Slot(streams.clone());
             drop(slot);
             if streams.fetch_add(1, Ordering::AcqRel) < STREAMS_MAX {
                 let served = match request.command.as_str() {
                     "wait" => wait::serve(stream, daemons, &request),
+                    "verify" => verify::serve(stream, daemons, &request),
                     _ => listen::serve(stream, &request),
                 };
                 drop(stays);
@@ -536,6 +542,8 @@ fn remaining(until: Instant) -> io::Result<Duration> {
 /// What the processes of a home said.
 #[derive(Debug, Default)]
 pub struct Answers {
+    /// How many processes answered. One may have no mirror and no module.
+    pub processes: usize,
     /// Their daemons.
     pub daemons: Vec<DaemonStatus>,
     /// Processes that live but did not answer, a line each.
@@ -556,6 +564,7 @@ pub fn ask_all(home: &Home) -> Result<Answers, ControlError> {
                 daemons: Some(daemons),
                 ..
             })) => {
+                answers.processes += 1;
                 answers.daemons.extend(daemons);
                 continue;
             }

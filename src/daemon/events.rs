@@ -122,6 +122,24 @@ pub enum What {
         /// How many ops, since this was last told.
         applied: u64,
     },
+    /// A file of a module here is not as it was put: its content is rotten, it cannot be read, or somebody changed it.
+    Corrupt {
+        /// The module.
+        module: String,
+        /// Its path, escaped.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Somebody else changed something in a module here that is watched for that.
+    LocalEdit {
+        /// The module.
+        module: String,
+        /// The path, escaped.
+        path: String,
+        /// What was done.
+        what: String,
+    },
     /// A sender that was let in is gone.
     SenderDisconnected {
         /// The module.

@@ -358,7 +358,7 @@ impl ModuleHook {
                     let mut batch = ModuleBatch::default();
                     let mut next = Some(event);
                     while let Some(event) = next {
-                        batch.take(event, &runner.of.target);
+                        batch.take(event, &runner);
                         next = listening.next(Duration::ZERO);
                     }
                     if batch.is_due {
@@ -393,24 +393,36 @@ impl Drop for ModuleHook {
 struct ModuleBatch {
     applied: u64,
     peers: Vec<String>,
+    errors: Vec<FailedEntry>,
+    error_count: u64,
     /// What happened is not known in full.
     is_truncated: bool,
     is_due: bool,
 }
 
 impl ModuleBatch {
-    fn take(&mut self, event: Event, own: &str) {
+    fn take(&mut self, event: Event, runner: &Runner) {
+        let (own, on) = (&runner.of.target, runner.hook.on);
         match event.what {
             What::ModuleDurable {
                 module,
                 peer,
                 applied,
-            } if module == own => {
+            } if module == *own && on == Occasion::AfterBatch => {
                 self.applied += applied;
                 if !self.peers.contains(&peer) {
                     self.peers.push(peer);
                 }
                 self.is_due = true;
+            }
+            What::Corrupt { module, path, what } | What::LocalEdit { module, path, what }
+                if module == *own && on == Occasion::Error && runner.is_meant(&path) =>
+            {
+                self.error_count += 1;
+                self.is_due = true;
+                if self.errors.len() < NAMED_MAX {
+                    self.errors.push(FailedEntry { path, error: what });
+                }
             }
             // It may have been about this module.
             What::Lost { .. } => (self.is_truncated, self.is_due) = (true, true),
@@ -422,15 +434,25 @@ impl ModuleBatch {
 impl Runner {
     fn run_for_module(&self, batch: &ModuleBatch) {
         let module = &self.of.target;
-        let mut input = json!({"version": STATUS_VERSION, "hook": self.hook.on.name(), "module": module,
-            "applied": batch.applied, "peers": batch.peers});
-        if batch.is_truncated {
+        let mut input = json!({"version": STATUS_VERSION, "hook": self.hook.on.name(), "module": module});
+        let counted = match self.hook.on {
+            Occasion::Error => {
+                input["errors"] = json!(batch.errors);
+                ("DRIFTLESS_ERRORS", batch.error_count.to_string())
+            }
+            _ => {
+                input["applied"] = batch.applied.into();
+                input["peers"] = json!(batch.peers);
+                ("DRIFTLESS_APPLIED", batch.applied.to_string())
+            }
+        };
+        if batch.is_truncated || batch.error_count > batch.errors.len() as u64 {
             input["truncated"] = true.into();
         }
         let variables = [
             ("DRIFTLESS_HOOK", self.hook.on.name().to_owned()),
             ("DRIFTLESS_MODULE", module.clone()),
-            ("DRIFTLESS_APPLIED", batch.applied.to_string()),
+            counted,
         ];
         self.start(&variables, &input);
     }

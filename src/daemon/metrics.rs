@@ -194,6 +194,41 @@ const SESSION: &[SessionMetric] = &[
     },
 ];
 
+/// A metric of the scrub of one module path.
+struct ScrubMetric {
+    name: &'static str,
+    kind: Type,
+    help: &'static str,
+    value: fn(&super::upkeep::ScrubReport) -> Option<f64>,
+}
+
+const SCRUB: &[ScrubMetric] = &[
+    ScrubMetric {
+        name: "driftless_receiver_corrupt_files_total",
+        kind: Type::Counter,
+        help: "Files whose content was found rotten or unreadable",
+        value: |scrub| Some(scrub.corrupt as f64),
+    },
+    ScrubMetric {
+        name: "driftless_receiver_edited_files_total",
+        kind: Type::Counter,
+        help: "Files that the scrub found changed by somebody else",
+        value: |scrub| Some(scrub.edited as f64),
+    },
+    ScrubMetric {
+        name: "driftless_receiver_scrub_read_bytes",
+        kind: Type::Gauge,
+        help: "Content that was read in the present round",
+        value: |scrub| Some(scrub.bytes as f64),
+    },
+    ScrubMetric {
+        name: "driftless_receiver_scrub_finished_timestamp_seconds",
+        kind: Type::Gauge,
+        help: "When the last complete round ended; absent before the first",
+        value: |scrub| scrub.finished.map(|at| at as f64),
+    },
+];
+
 /// The metrics of all daemons of this process.
 pub fn render(daemons: &[DaemonStatus]) -> String {
     let mut text = String::new();
@@ -241,6 +276,30 @@ pub fn render(daemons: &[DaemonStatus]) -> String {
         });
         family(&mut text, metric.name, metric.kind, metric.help, values);
     }
+    for metric in SCRUB {
+        let values = modules().flat_map(|module| {
+            module.scrubs.iter().filter_map(|scrub| {
+                let labels = labels(&[("module", &module.name), ("path", &scrub.path)]);
+                Some((labels, (metric.value)(scrub)?))
+            })
+        });
+        family(&mut text, metric.name, metric.kind, metric.help, values);
+    }
+    let edits = modules().flat_map(|module| {
+        let label = |path| labels(&[("module", &module.name), ("path", path)]);
+        module
+            .drift
+            .iter()
+            .map(move |drift| (label(&drift.path), drift.edits as f64))
+    });
+    let help = "Local edits that were seen in a module path that is watched";
+    family(
+        &mut text,
+        "driftless_receiver_local_edits_total",
+        Type::Counter,
+        help,
+        edits,
+    );
     let build = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
     let help = "Always 1; the version is in the label";
     family(

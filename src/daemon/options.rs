@@ -17,7 +17,7 @@ use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
 use driftless_protocol::message::Sparing;
 use driftless_protocol::{RelPath, XattrClasses};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +47,8 @@ pub struct ModuleOptions {
     pub kept_as: KeptAs,
     /// What it begins as, if it is empty.
     pub previous: Option<super::receiver::Previous>,
+    /// How what is there is looked after.
+    pub upkeep: super::upkeep::Upkeep,
 }
 
 /// How a module keeps what it cannot, or shall not, have on the disk as it is.
@@ -137,6 +139,8 @@ pub enum Deletes {
 /// How to run a sender.
 #[derive(Debug, Clone)]
 pub struct SenderOptions {
+    /// What the configuration calls the mirror, if it has a name.
+    pub mirror: Option<String>,
     /// Where state is kept.
     pub home: super::home::Home,
     /// Who this is.
@@ -322,6 +326,8 @@ pub enum Phase {
         /// Seconds until the next try.
         seconds: u64,
     },
+    /// Others are brought in sync first: `max-transfers` says how many at a time.
+    Queued,
     /// Somebody wants nothing to be sent for now; the tree is watched on.
     Paused,
     /// Stopped until somebody decides.
@@ -423,7 +429,7 @@ pub struct Silent;
 impl Observer for Silent {}
 
 /// An entry that is in error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedEntry {
     /// Its path, escaped.
     pub path: String,

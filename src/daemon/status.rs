@@ -148,6 +148,12 @@ pub struct ModuleStatus {
     /// What was kept of what was replaced, deleted or changed by somebody else, since the receiver started.
     #[serde(default)]
     pub keeping: KeepingReport,
+    /// How far the scrub of its paths is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scrubs: Vec<super::upkeep::ScrubReport>,
+    /// How its paths are watched for local edits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<super::upkeep::DriftReport>,
 }
 
 /// What a sender is doing.
@@ -289,6 +295,8 @@ struct Facts {
     last_error: Option<LastError>,
     watcher: Option<WatcherStatus>,
     source_path: Option<PathBuf>,
+    /// What its sender was last told, and where it runs.
+    sender: Option<(SenderOptions, tokio::runtime::Handle)>,
     /// The target as messages of the sender name it, which is not always how it was written.
     target_named: Option<String>,
     checkpoints: Vec<Checkpoint>,
@@ -321,6 +329,7 @@ impl StatusBoard {
             last_error: None,
             watcher: None,
             source_path: None,
+            sender: None,
             target_named: None,
             checkpoints: Vec::new(),
         };
@@ -364,12 +373,19 @@ impl StatusBoard {
         self.requests.0.try_send(request).is_ok()
     }
 
-    /// Notes what a sender was told: where the tree is, and what guards the target.
-    pub fn set_options(&self, options: &SenderOptions) {
+    /// Notes what a sender was told: where the tree is, and what guards the target; and on which runtime it runs.
+    pub fn set_options(&self, options: &SenderOptions, runtime: &tokio::runtime::Handle) {
         let mut facts = lock(&self.facts);
         facts.source_path = Some(options.source.clone());
         facts.target_named = Some(options.target.display.clone());
         facts.protections = guards(options);
+        facts.sender = Some((options.clone(), runtime.clone()));
+    }
+
+    /// What its sender was last told, and on which runtime it runs; none if it never started, or has ended.
+    pub fn sender(&self) -> Option<(SenderOptions, tokio::runtime::Handle)> {
+        let facts = lock(&self.facts);
+        facts.sender.clone().filter(|_| !facts.ended)
     }
 
     /// The part of the tree that an absolute path means; `None` if it does not lie in the tree.
@@ -639,6 +655,7 @@ fn is_connected(phase: &Phase) -> bool {
         Phase::Scanning
         | Phase::Connecting
         | Phase::Waiting { .. }
+        | Phase::Queued
         | Phase::Paused
         | Phase::Halted { .. } => false,
     }
@@ -677,6 +694,10 @@ pub fn describe(phase: &Phase) -> (&'static str, Option<&str>) {
         Phase::InSync { .. } => ("in-sync", None),
         Phase::Held { text, .. } => ("held", Some(text)),
         Phase::Waiting { error, .. } => ("waiting", Some(error)),
+        Phase::Queued => (
+            "queued",
+            Some("as many mirrors as max-transfers allows are being brought in sync"),
+        ),
         Phase::Paused => ("paused", None),
         Phase::Halted { error } => ("halted", Some(error)),
     }

@@ -100,6 +100,9 @@ pub trait CatalogRead {
     /// [`NOWHERE`]. `None` when the object, or a directory on the way, is not in the catalog, or when the places
     /// run in a circle.
     fn path_of(&self, object: ObjectId) -> Result<Option<Vec<Name>>, StoreError>;
+
+    /// Up to `limit` entries with numbers above `object`, in their order.
+    fn entries_above(&self, object: ObjectId, limit: usize) -> Result<Vec<Entry>, StoreError>;
 }
 
 impl<S: Source> CatalogRead for S {
@@ -223,6 +226,16 @@ impl<S: Source> CatalogRead for S {
             each(decode_entry(ObjectId(object.value()), record.value())?)?;
         }
         Ok(())
+    }
+
+    fn entries_above(&self, object: ObjectId, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let above = (Bound::Excluded(object.0), Bound::Unbounded);
+        let range = self.objects()?.range::<u64>(above)?.take(limit);
+        let entries = range.map(|item| {
+            let (object, record) = item?;
+            decode_entry(ObjectId(object.value()), record.value())
+        });
+        entries.collect()
     }
 
     fn path_of(&self, object: ObjectId) -> Result<Option<Vec<Name>>, StoreError> {

@@ -60,6 +60,7 @@ impl Bench {
                 inplace: false,
                 kept_as: driftless::daemon::KeptAs::default(),
                 previous: None,
+                upkeep: Default::default(),
             });
         }
         change(&pair, &mut options);

@@ -2,9 +2,9 @@
 
 use crate::support::random::Random;
 use crate::support::settled::wait_until;
-use crate::support::{Following, Pair, is_root, runtime, skip};
+use crate::support::{Following, Pair, is_root, skip};
 use crate::values::set_time;
-use driftless::daemon::{Deletes, Silent, Summary, verify};
+use driftless::daemon::{Deletes, Summary};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn seed(pair: &Pair) -> Summary {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

@@ -4,7 +4,7 @@ use crate::objects::{device, fifo};
 use crate::support::settled::wait_until;
 use crate::support::{Following, Pair, is_root, runtime, skip};
 use crate::values::{acl, capability, remove_xattr, set_time, set_xattr};
-use driftless::daemon::{Deletes, Silent, Stop, sender, verify};
+use driftless::daemon::{Deletes, Silent, Stop, sender};
 use driftless_protocol::XattrClasses;
 use rustix::fs::FileType;
 use std::fs::{self, Permissions};
@@ -94,7 +94,7 @@ fn assert_rsync_agrees(pair: &Pair) {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

@@ -2,8 +2,8 @@
 //! options.
 
 use crate::support::settled::wait_until;
-use crate::support::{Following, Pair, runtime, skip};
-use driftless::daemon::{Deletes, Silent, WatchChoice, WatchOptions, verify};
+use crate::support::{Following, Pair, skip};
+use driftless::daemon::{Deletes, WatchChoice, WatchOptions};
 use driftless::engine::links::{FollowedLinks, LinkPolicy};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -87,7 +87,7 @@ fn assert_rsync_agrees(pair: &Pair, options: &[&str]) {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

@@ -18,3 +18,17 @@ mod xattrs;
 
 #[path = "../support/mod.rs"]
 mod support;
+
+/// What `verify` finds, by nobody's mirror.
+fn compared(options: &driftless::daemon::SenderOptions) -> driftless::daemon::verify::VerifyReport {
+    use driftless::daemon::verify::{How, progress_file, run};
+    let how = How {
+        rate: None,
+        restart: false,
+        progress: progress_file(options),
+        settle: None,
+        repair: None,
+        stop: &driftless::daemon::Stop::default(),
+    };
+    run(options, &how, &support::runtime(), &driftless::daemon::Silent).unwrap()
+}

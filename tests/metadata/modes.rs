@@ -2,9 +2,8 @@
 
 use crate::objects::fifo;
 use crate::support::settled::wait_until;
-use crate::support::{Following, Pair, is_root, runtime, skip};
+use crate::support::{Following, Pair, is_root, skip};
 use crate::values::{acl, set_xattr};
-use driftless::daemon::{Silent, verify};
 use driftless::engine::mode::ModeChanges;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -70,7 +69,7 @@ fn by_rsync(pair: &Pair, changes: &str) -> Option<BTreeMap<PathBuf, u32>> {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

@@ -1,9 +1,8 @@
 //! Whose things are: maps of users and groups, judged by rsync with the same options.
 
 use crate::support::settled::wait_until;
-use crate::support::{Following, Pair, is_root, runtime, skip};
-use driftless::daemon::verify;
-use driftless::daemon::{Deletes, Silent, Summary};
+use crate::support::{Following, Pair, is_root, skip};
+use driftless::daemon::{Deletes, Summary};
 use driftless::engine::owners::OwnerRules;
 use driftless_protocol::OwnerKind;
 use std::collections::BTreeMap;
@@ -96,7 +95,7 @@ fn assert_idle(summary: &Summary) {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

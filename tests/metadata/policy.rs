@@ -1,8 +1,8 @@
 //! Which symbolic links are mirrored, judged by rsync with the same options.
 
 use crate::support::settled::wait_until;
-use crate::support::{Following, Pair, runtime, skip};
-use driftless::daemon::{Deletes, Silent, verify};
+use crate::support::{Following, Pair, skip};
+use driftless::daemon::Deletes;
 use driftless::engine::links::LinkPolicy;
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,7 +76,7 @@ fn by_rsync(pair: &Pair, option: &str) -> Option<BTreeMap<PathBuf, Vec<u8>>> {
 fn assert_verified(pair: &Pair) {
     let receiver = pair.receive();
     let options = pair.sender_options(receiver.address(), false);
-    let report = verify::run(&options, &runtime(), &Silent).unwrap();
+    let report = crate::compared(&options);
     receiver.stop();
     assert!(
         report.differences.is_empty() && report.unreadable.is_empty(),

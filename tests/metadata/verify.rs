@@ -1,10 +1,8 @@
 //! `verify` sees what a mirror carries, on both disks.
 
 use crate::objects::fifo;
-use crate::support::{Pair, runtime};
+use crate::support::Pair;
 use crate::values::{acl, remove_xattr, set_xattr};
-use driftless::daemon::Silent;
-use driftless::daemon::verify;
 use std::fs;
 
 #[test]
@@ -27,7 +25,7 @@ fn verify_compares_attributes_links_and_pipes() {
     let receiver = pair.receive();
     let differences = || {
         let options = pair.sender_options(receiver.address(), false);
-        let report = verify::run(&options, &runtime(), &Silent).unwrap();
+        let report = crate::compared(&options);
         assert!(report.unreadable.is_empty(), "{report:?}");
         let mut paths: Vec<_> = report
             .differences

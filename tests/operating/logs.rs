@@ -1,6 +1,6 @@
 //! The log and its forms.
 
-use crate::site::{Daemon, Site};
+use crate::site::{Daemon, Site, until};
 use serde_json::Value;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +26,7 @@ fn each_change_can_be_a_line_of_json() {
         (Some(5), site.path("dst").to_str()),
         "{put}"
     );
+    assert_eq!(put["mirror"], "www", "{put}");
     assert!(
         put["at"].as_str().unwrap().starts_with("20") && put["source"].as_str() == site.path("src").to_str()
     );
@@ -51,7 +52,81 @@ fn a_journal_gets_levels_and_lines() {
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
     let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("path=file")));
     let line = line.unwrap().unwrap();
-    assert!(line.starts_with("<6>applied bytes=1 op=put path=file "), "{line}");
+    assert!(
+        line.starts_with("<6>applied bytes=1 mirror=www op=put path=file "),
+        "{line}"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn the_log_goes_to_a_file_and_to_syslog_beside_standard_error() {
+    let site = Site::new(&["src", "dst"]);
+    site.configure(&site.mirror("www", "src", &["dst"], "audit = true"));
+    let syslog = std::os::unix::net::UnixDatagram::bind(site.path("syslog")).unwrap();
+    syslog.set_read_timeout(Some(crate::site::PATIENCE)).unwrap();
+    let line = "daemon --log-format json --log-file log --syslog=local3 --syslog-name mirrors --syslog-socket syslog";
+    let mut daemon = Daemon::listening(site.command(line));
+    site.write("src/first", "1");
+    daemon.event(|event| event["op"] == "put" && event["path"] == "first");
+    let has = |name: &str, path: &str| {
+        site.read(name)
+            .is_some_and(|text| text.contains(&format!("\"path\":\"{path}\"")))
+    };
+    until("the file has it", || has("log", "first"));
+    let mut buffer = [0; 16_384];
+    let heard = loop {
+        let length = syslog.recv(&mut buffer).unwrap();
+        let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        if text.contains("path=first") {
+            break text;
+        }
+    };
+    let tag = format!(
+        " mirrors[{}]: applied bytes=1 mirror=www op=put",
+        daemon.process()
+    );
+    assert!(heard.starts_with("<158>") && heard.contains(&tag), "{heard}");
+    // The file is moved away, as logrotate does.
+    std::fs::rename(site.path("log"), site.path("log.1")).unwrap();
+    let number = std::cell::Cell::new(0);
+    until("a new file", || {
+        number.set(number.get() + 1);
+        site.write(&format!("src/later-{}", number.get()), "2");
+        site.path("log").exists()
+    });
+    site.write("src/last", "3");
+    until("the new file has what came last", || has("log", "last"));
+    assert!(!has("log.1", "last") && has("log.1", "first"));
+    site.run("wait --timeout 60s", 0);
+    assert_eq!(daemon.stop(), Some(0));
+    let (_, error) = site.run("status --log-file /no/such/directory/log", 1);
+    assert!(
+        error.contains("cannot write the log to /no/such/directory/log"),
+        "{error}"
+    );
+    let (_, error) = site.run("status --syslog --syslog-socket /no/such/socket", 1);
+    assert!(
+        error.contains("cannot log to syslog at /no/such/socket"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_daemon_without_mirrors_runs_all_the_same() {
+    let site = Site::new(&[]);
+    site.configure("[settings]\nnice = 0\n");
+    let daemon = Daemon::start(&site, "daemon --json");
+    let (_, told) = site.run("status", 0);
+    assert!(
+        told.contains("a driftless daemon of this home is running, without any mirror or module"),
+        "{told}"
+    );
+    assert_eq!(daemon.stop(), Some(0));
+    let (_, told) = site.run("status", 1);
+    assert!(
+        told.contains("no driftless daemon of this home is running"),
+        "{told}"
+    );
 }

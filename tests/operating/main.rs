@@ -8,6 +8,7 @@ mod logs;
 mod page;
 #[path = "../support/pty.rs"]
 mod pty;
+mod repair;
 mod site;
 mod status;
 mod view;

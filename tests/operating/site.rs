@@ -239,6 +239,11 @@ impl Daemon {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// The number of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Hears and says nothing, as one that is cut off, until [`Daemon::come_back`].
     pub fn cut_off(&self) {
         self.signal(rustix::process::Signal::STOP);
@@ -255,8 +260,13 @@ impl Daemon {
     }
 
     /// Stops it as a service manager does, and gives its status.
-    pub fn stop(mut self) -> Option<i32> {
+    pub fn stop(self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for its end, and gives its status.
+    pub fn ended(mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

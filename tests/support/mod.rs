@@ -79,6 +79,8 @@ pub struct Pair {
     pub links: LinkPolicy,
     pub taken_as: TakenAs,
     pub kept_as: KeptAs,
+    /// How the receiver looks after what it has.
+    pub upkeep: driftless::daemon::upkeep::Upkeep,
     /// The extended attributes that the receiver takes.
     pub xattrs: XattrClasses,
     /// What the receiver does with what it replaces and deletes.
@@ -140,6 +142,7 @@ impl Pair {
             preallocate: false,
             inplace: false,
             hosts: Hosts::default(),
+            upkeep: Default::default(),
         }
     }
 
@@ -171,6 +174,7 @@ impl Pair {
                 hosts: self.hosts.clone(),
                 kept_as: self.kept_as,
                 previous: None,
+                upkeep: self.upkeep.clone(),
             }],
             listen: "127.0.0.1:0".parse().unwrap(),
             allow: vec![self.sender.fingerprint()],
@@ -185,6 +189,7 @@ impl Pair {
 
     pub fn sender_options(&self, address: SocketAddr, follow: bool) -> SenderOptions {
         SenderOptions {
+            mirror: None,
             home: Home::at(self.path("home-s")),
             identity: self.sender.clone(),
             source: self.src(),

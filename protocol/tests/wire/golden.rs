@@ -203,6 +203,34 @@ fn comparing() {
         "02          # ToReceiver::ListDisk
          01 01 ff    # one name of one byte",
     );
+    golden(
+        ToReceiver::ReadContents {
+            path: RelPath::root(),
+            names: Names(vec![Name::new(*b"n").unwrap()]),
+            rate: 300,
+        },
+        "08          # ToReceiver::ReadContents
+         00          # the root
+         01 01 6e    # one name of one byte
+         fb 2c 01    # bytes a second",
+    );
+    golden(
+        ToReceiver::Doubt(Paths(vec![RelPath::parse(b"a/b").unwrap()])),
+        "09                # ToReceiver::Doubt
+         01                # one path
+         02 01 61 01 62    # of two names",
+    );
+    golden(
+        ToSender::Contents(Digests(vec![None])),
+        "0c          # ToSender::Contents
+         01 00       # of one file, which could not be read",
+    );
+    golden(
+        ToSender::Doubted { changed: 1 },
+        "0d          # ToSender::Doubted
+         01          # changed",
+    );
+    golden(ToSender::Changed, "0e          # ToSender::Changed");
     let row = |kind, size, digest, below, entries| Row {
         name: Name::new(*b"n").unwrap(),
         object: ObjectId(9),

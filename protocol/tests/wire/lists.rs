@@ -61,6 +61,10 @@ pub(crate) const LISTS: &[List] = lists! {
     ToReceiver "Owners, a name" OWNER_NAME_BYTES_MAX: "04 01 01 07 00" ["61"] "";
     ToReceiver "Survey.path" PATH_ELEMENTS_MAX: "05" ["01 61"] "00 00";
     ToReceiver "Survey.path, a name" NAME_BYTES_MAX: "05 01" ["61"] "00 00";
+    ToReceiver "ReadContents.path" PATH_ELEMENTS_MAX: "08" ["01 61"] "00 00";
+    ToReceiver "ReadContents.names" CONTENTS_NAMES_MAX: "08 00" ["01 61"] "00";
+    ToReceiver "Doubt" DOUBTED_PATHS_MAX: "09" ["01 01 61"] "";
+    ToReceiver "Doubt, a path" PATH_ELEMENTS_MAX: "09 01" ["01 61"] "";
     ToSender "Opened.root_path" TEXT_BYTES_MAX: "00*8 00*32 01" ["61"] "01 00";
     ToSender "Listing.rows" LISTING_ROWS_MAX: "01" ["01 6e 09 00 00*7 00 00 00*32 00"] "01";
     ToSender "Listing.rows, a name" NAME_BYTES_MAX: "01 01" ["6e"] "09 00 00*7 00 00 00*32 00 01";
@@ -71,6 +75,7 @@ pub(crate) const LISTS: &[List] = lists! {
     ToSender "Owners" OWNERS_MAX: "09" ["00 07 00"] "";
     ToSender "Diverged.path" PATH_ELEMENTS_MAX: "0c" ["01 61"] "00 00 00";
     ToSender "Diverged.path, a name" NAME_BYTES_MAX: "0c 01" ["61"] "00 00 00";
+    ToSender "Contents" CONTENTS_NAMES_MAX: "0c" ["01 00*32"] "";
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
     OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*7 00";
     OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 00 00*32" ["61"] "00";

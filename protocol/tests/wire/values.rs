@@ -287,6 +287,18 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
         }),
         (number(), number()).prop_map(|(token, through)| ToReceiver::ConfirmReceived { token, through }),
         number().prop_map(|token| ToReceiver::ConfirmDurable { token }),
+        (
+            path(reach),
+            list(name(), CONTENTS_NAMES_MAX, Name::new(*b"n").unwrap(), reach),
+            number()
+        )
+            .prop_map(|(path, names, rate)| ToReceiver::ReadContents {
+                path,
+                names: Names(names),
+                rate
+            }),
+        list(path(Reach::Within), DOUBTED_PATHS_MAX, RelPath::root(), reach)
+            .prop_map(|paths| ToReceiver::Doubt(Paths(paths))),
     ]
     .boxed()
 }
@@ -504,6 +516,10 @@ pub(crate) fn to_sender(reach: Reach) -> BoxedStrategy<ToSender> {
             what,
             at
         }),
+        list(prop::option::of(digest()), CONTENTS_NAMES_MAX, None, reach)
+            .prop_map(|digests| ToSender::Contents(Digests(digests))),
+        number().prop_map(|changed| ToSender::Doubted { changed }),
+        Just(ToSender::Changed),
     ]
     .boxed()
 }

@@ -93,8 +93,13 @@ fn hooks(configuration: &Configuration, faults: &mut Vec<Fault>) {
         for name in options.modules.iter().filter(|name| !has_module(name)) {
             fault(format!("modules: there is no module called {name:?}"));
         }
-        if !options.modules.is_empty() && (options.on != When::AfterBatch || !options.paths.is_empty()) {
-            fault("a hook of modules runs after-batch only, and for all paths (make one for mirrors of the rest)".to_owned());
+        let is_known = match options.on {
+            When::AfterBatch => options.paths.is_empty(),
+            When::Error => true,
+            When::BeforeBatch | When::InSync => false,
+        };
+        if !options.modules.is_empty() && !is_known {
+            fault("a hook of modules runs after-batch, for all paths, or on error (make one for mirrors of the rest)".to_owned());
         }
     }
 }

@@ -222,6 +222,7 @@ impl Work {
         let origin = send.origin("send", &mirror.source).map_err(Failure::early)?;
         let filter = send.filter(&origin).map_err(Failure::early)?;
         let options = |end: End<'_>| SenderOptions {
+            mirror: Some(mirror.name.clone()),
             gate: self.common.gate.clone(),
             walks: self.shared.walks.clone(),
             transfers: self.shared.transfers.clone(),

@@ -82,6 +82,9 @@ fn draw_heading(screen: &Screen, area: Rect, buffer: &mut Buffer) {
 fn draw_nothing(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let text = match (screen.is_known, screen.problems.is_empty()) {
         (false, _) => "asking ...",
+        (true, true) if screen.processes > 0 => {
+            "a driftless daemon of this home is running, without any mirror or module"
+        }
         (true, true) => "no driftless daemon of this home is running",
         (true, false) => "no driftless daemon of this home answers",
     };

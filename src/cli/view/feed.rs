@@ -104,8 +104,8 @@ impl Asking {
     fn run(mut self) {
         loop {
             let mut answers = ask_all(&self.home).unwrap_or_else(|error| Answers {
-                daemons: Vec::new(),
                 problems: vec![error.to_string()],
+                ..Answers::default()
             });
             if let Some(ears) = &mut self.ears
                 && let Err(error) = ears.listen(&self.home)

@@ -44,9 +44,10 @@ pub(super) fn sentences(home: &Home, feed: &Feed) -> u8 {
         }
         let mut now = answers.problems;
         if answers.daemons.is_empty() && now.is_empty() {
-            now.push(format!(
-                "no driftless daemon of this home is running (home {home})"
-            ));
+            now.push(match answers.processes {
+                0 => format!("no driftless daemon of this home is running (home {home})"),
+                processes => status::nothing_to_do(processes),
+            });
         }
         for problem in now.iter().filter(|problem| !problems.contains(*problem)) {
             output::note(problem);

@@ -38,6 +38,8 @@ pub(super) struct Screen {
     pub(super) is_known: bool,
     pub(super) rows: Vec<Row>,
     pub(super) problems: Vec<String>,
+    /// How many processes answer.
+    pub(super) processes: usize,
     pub(super) changes: VecDeque<Change>,
     selected: Option<Key>,
     /// Deletions that somebody is about to approve.
@@ -56,6 +58,7 @@ impl Screen {
             is_known: false,
             rows: Vec::new(),
             problems: Vec::new(),
+            processes: 0,
             changes: VecDeque::new(),
             selected: None,
             prompt: None,
@@ -79,6 +82,7 @@ impl Screen {
         match update {
             Update::Status(answers, at) => {
                 self.is_known = true;
+                self.processes = answers.processes;
                 self.rates.note(&answers.daemons, at);
                 self.daemons = answers.daemons;
                 self.problems = answers.problems.iter().map(|text| visible(text)).collect();

@@ -67,6 +67,7 @@ fn daemons() -> Vec<Value> {
 fn answers(daemons: &[Value]) -> Answers {
     let parse = |value: &Value| serde_json::from_value::<DaemonStatus>(value.clone()).unwrap();
     Answers {
+        processes: usize::from(!daemons.is_empty()),
         daemons: daemons.iter().map(parse).collect(),
         problems: Vec::new(),
     }

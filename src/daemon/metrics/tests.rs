@@ -46,6 +46,8 @@ fn everything() -> Vec<DaemonStatus> {
         promoted_since: None,
         sessions,
         keeping: crate::daemon::keeping::KeepingReport::default(),
+        scrubs: Vec::new(),
+        drift: Vec::new(),
     }];
     let home = Home::at("/h");
     let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:1".parse().unwrap(), modules);

@@ -39,6 +39,11 @@ impl Shared {
     /// there any more. Nothing that is known of the tree counts from here on, so that the next connection walks it.
     pub(super) fn heed_fence(&self, module: &str) -> Result<(), String> {
         let is_promoted = self.fence_of(module)?.is_some();
+        if is_promoted {
+            // What changes here is right from now on. Before the slots are locked: they may be asking for one.
+            self.scrubs.forget(module);
+            self.drift.forget(module);
+        }
         let of_module = |slots: &Slots| {
             slots
                 .iter()

@@ -45,8 +45,10 @@ impl Shared {
             source: open.source.to_string(),
             status: Arc::new(SessionStatus::named(module.name.clone(), peer.to_string())),
             link: link.handle(),
+            // Nobody here hears of it.
+            looks: crossbeam_channel::bounded(0).0,
         };
-        let replica = self.take(&key, module, tenant, Recheck::Nothing)?;
+        let (replica, _) = self.take(&key, module, tenant, Recheck::Nothing)?;
         let binding = replica.binding().map_err(|error| unable(&error));
         let refusal = match binding {
             Ok(Some(other))
@@ -73,6 +75,8 @@ impl Shared {
         }
         let unbound = replica.state.unbind().map_err(|error| unable(&error));
         let root = replica.root.clone();
+        self.scrubs.forget_place(&module.name, &open.path);
+        self.drift.forget_place(&module.name, &open.path);
         // Its databases are closed, and its directories set right, before anything is removed.
         drop(replica);
         let cleared = unbound.and_then(|()| forget::clear_tree(&root, false).map_err(|error| unable(&error)));
@@ -97,6 +101,9 @@ impl Shared {
     /// Forgets all paths of a module. Its connections end; it is offered on.
     pub(super) fn forget_module(&self, name: &str, with_kept: bool) -> Option<Result<Cleared, DaemonError>> {
         let module = self.module(name)?;
+        // Before the slots are locked: they may be asking for one.
+        self.scrubs.forget(name);
+        self.drift.forget(name);
         let mut slots = lock(&self.slots);
         for ((of, _), slot) in slots.iter() {
             if let (true, Slot::Taken(tenant)) = (of == name, slot) {

@@ -1,4 +1,4 @@
-//! Answers to a sender that compares: listings from the catalog, and, for `verify`, from the disk.
+//! Answers to a sender that compares: listings from the catalog, and, for `verify` and surveys, from the disk.
 
 use super::owners::Terms;
 use super::replica::{Replica, cheap_digest, kind_of, local_group};

@@ -4,6 +4,7 @@ mod apply;
 mod confirms;
 mod displaced;
 mod divergence;
+mod drift;
 mod fencing;
 mod forget;
 mod guests;
@@ -12,14 +13,17 @@ mod inplace;
 mod keeper;
 mod kept;
 mod listing;
+mod look;
 mod owners;
 mod pace;
+mod patrol;
 mod previous;
 mod pull;
 mod replica;
 mod retention;
 mod rights;
 mod root;
+mod scrub;
 mod session;
 mod spans;
 mod sparing;
@@ -43,6 +47,7 @@ use super::forget::Cleared;
 use super::keeping::KeepingCounters;
 use super::offers::Offers;
 use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
+use super::upkeep::{DriftReport, ScrubReport};
 use super::upstream;
 use super::waiting;
 use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
@@ -63,9 +68,12 @@ use driftless_protocol::message::{
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath, TreeSum};
 use guests::{Guests, Standing};
+use look::{Found, How, Look};
+use patrol::Patrols;
 use pull::Pull;
 use replica::Replica;
 use retention::Retention;
+use scrub::{Ask, Place, Window};
 use session::Session;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -78,6 +86,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a peer may take to answer before its connection counts as dead.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// Wishes to look at something again that wait for one session.
+const LOOKS_MAX: usize = 64;
+/// How long such a wish may wait: a session may be flushing.
+const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a session may take to flush what it did, once its connection is gone.
 const RETIRE_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -137,6 +149,8 @@ struct Shared {
     released: Condvar,
     guests: Guests,
     retention: Retention,
+    scrubs: Patrols<ScrubReport>,
+    drift: Patrols<DriftReport>,
     /// What was kept, by module, also by those that are offered no longer: they may come back.
     kept: Mutex<HashMap<String, Arc<KeepingCounters>>>,
     sessions: Mutex<Vec<JoinHandle<()>>>,
@@ -161,6 +175,8 @@ struct Tenant {
     source: String,
     status: Arc<SessionStatus>,
     link: LinkHandle,
+    /// Where its session hears of what somebody found.
+    looks: crossbeam_channel::Sender<Look>,
 }
 
 impl Tenant {
@@ -192,6 +208,7 @@ impl ReceiverDaemon {
         } = entrance;
         crate::fs::raise_descriptor_limit();
         let shared = Arc::new(Shared::open(options, announced, offers.clone())?);
+        shared.look_after_all();
         let endpoint = match listens {
             true => Some(listen(&shared.options, &shared.modules, offers, runtime)?),
             false => None,
@@ -265,11 +282,16 @@ impl ReceiverDaemon {
         };
         let key = (module.name.clone(), RelPath::root());
         let mut slots = lock(&shared.slots);
+        let window = replica.as_ref().map(|replica| replica.window.clone());
         if let Some(replica) = replica {
             shared.retention.add(&module, &replica.root);
             slots.insert(key, Slot::Idle(Box::new(replica)));
         }
-        shared.modules_mut().push(Arc::new(module));
+        shared.modules_mut().push(Arc::new(module.clone()));
+        drop(slots);
+        if let Some(window) = window {
+            shared.look_after(&module, &RelPath::root(), &window);
+        }
         Ok(())
     }
 
@@ -278,6 +300,9 @@ impl ReceiverDaemon {
     pub fn withdraw(&self, name: &str) {
         let shared = &self.shared;
         let pulls = shared.end_pulls(|pull| pull.options.module == name);
+        // Before the slots are locked: it may be asking for one.
+        shared.scrubs.forget(name);
+        shared.drift.forget(name);
         let mut slots = lock(&shared.slots);
         shared.modules_mut().retain(|module| module.name != name);
         shared.retention.forget(name);
@@ -357,6 +382,8 @@ impl ReceiverDaemon {
         for thread in threads.into_iter().flatten() {
             let _ = thread.join();
         }
+        self.shared.scrubs.end();
+        self.shared.drift.end();
         let sessions = std::mem::take(&mut *lock(&self.shared.sessions));
         for session in sessions {
             let _ = session.join();
@@ -398,6 +425,8 @@ impl Shared {
             released: Condvar::new(),
             guests: Guests::default(),
             retention,
+            scrubs: Patrols::default(),
+            drift: Patrols::default(),
             kept: Mutex::new(kept),
             sessions: Mutex::default(),
             offers,
@@ -425,7 +454,7 @@ impl Shared {
         }
     }
 
-    fn serve(&self, link: &ReceiverLink) {
+    fn serve(self: &Arc<Self>, link: &ReceiverLink) {
         let peer = link.peer();
         let deadline = Instant::now() + self.options.link.hello_timeout;
         let mut owners = Vec::new();
@@ -446,7 +475,7 @@ impl Shared {
     }
 
     fn serve_opened(
-        &self,
+        self: &Arc<Self>,
         link: &ReceiverLink,
         open: &Open,
         owners: &[OwnerRow],
@@ -465,14 +494,18 @@ impl Shared {
             return self.tell_divergence(link, &module, open);
         }
         if open.purpose != Purpose::Mirror {
-            return verify::serve(link, &module, rights, open);
+            let doubts = |paths: &[RelPath]| {
+                let found = self.look_at(&module.name, &open.path, paths, How::Doubt);
+                found.map(|found| found.changed.len() as u64)
+            };
+            return verify::serve(link, &module, rights, open, &doubts);
         }
         self.serve_mirror(link, open, owners, &module, rights)
     }
 
     /// Serves a connection for mirroring into a module, of a peer that has rights there.
     fn serve_mirror(
-        &self,
+        self: &Arc<Self>,
         link: &ReceiverLink,
         open: &Open,
         owners: &[OwnerRow],
@@ -502,6 +535,7 @@ impl Shared {
         let key = (module.name.clone(), open.path.clone());
         let status = Arc::new(SessionStatus::named(module.name.clone(), peer.to_string()));
         let source = open.source.to_string();
+        let (looks, looked) = crossbeam_channel::bounded(LOOKS_MAX);
         let tenant = Tenant {
             peer,
             mirror: open.mirror,
@@ -509,8 +543,12 @@ impl Shared {
             source,
             status: status.clone(),
             link: link.handle(),
+            looks,
         };
-        let mut replica = self.take(&key, module, tenant, open.recheck)?;
+        let (mut replica, is_new) = self.take(&key, module, tenant, open.recheck)?;
+        if is_new {
+            self.look_after(module, &open.path, &replica.window);
+        }
         let told = || (module.name.clone(), peer.to_string());
         let (name, fingerprint) = told();
         events::publish(
@@ -541,8 +579,16 @@ impl Shared {
         let outcome = began.and_then(|opened| {
             let _ = link.control().send(ToSender::Opened(opened));
             tracing::info!(%peer, module = %module.name, "a sender is connected");
-            Session::run(link, &mut replica, status, open.incarnation, engine, rights)
-                .map_err(|error| (error.close_code(), error.to_string()))
+            Session::run(
+                link,
+                &mut replica,
+                status,
+                open.incarnation,
+                engine,
+                rights,
+                looked,
+            )
+            .map_err(|error| (error.close_code(), error.to_string()))
         });
         if replica.cursor().is_ok_and(|cursor| cursor != before) {
             self.note_in_sync(&module.name, &open.path);
@@ -600,6 +646,42 @@ impl Shared {
         let end: Vec<(Arc<Pull>, JoinHandle<()>)> = end;
         end.iter().for_each(|(pull, _)| pull.stop());
         end.into_iter().map(|(_, thread)| thread).collect()
+    }
+
+    /// Has whoever holds a part of a module look at paths again, given below `top` in the module. Waits for the answer.
+    fn look_at(&self, module: &str, top: &RelPath, paths: &[RelPath], how: How) -> Result<Found, String> {
+        let asked = {
+            let mut slots = lock(&self.slots);
+            let holder = slots
+                .iter_mut()
+                .find(|((name, path), _)| name == module && is_below(top, path));
+            let Some(((_, held), slot)) = holder else {
+                return Err("no mirror was ever sent there".to_owned());
+            };
+            let above = &top.names()[held.names().len()..];
+            let paths = paths.iter().filter_map(|path| {
+                let names = above.iter().chain(path.names()).cloned().collect();
+                RelPath::from_names(names).ok()
+            });
+            let paths: Vec<_> = paths.collect();
+            match slot {
+                Slot::Idle(replica) => {
+                    return replica.look_again(&paths, how).map_err(|error| error.to_string());
+                }
+                Slot::Taken(tenant) => {
+                    let (answer, asked) = crossbeam_channel::bounded(1);
+                    let look = Look { paths, how, answer };
+                    tenant
+                        .looks
+                        .try_send(look)
+                        .map_err(|_| "too much is being looked at already; try again later".to_owned())?;
+                    asked
+                }
+            }
+        };
+        asked
+            .recv_timeout(LOOK_PATIENCE)
+            .map_err(|_| "the session that works there is busy, or has ended; try again later".to_owned())
     }
 
     /// A session is over. Of a module that is no longer offered nothing is kept, above all not its lock.
@@ -680,6 +762,40 @@ impl Shared {
         Ok((module, rights))
     }
 
+    /// Begins to look after the module paths that are open.
+    fn look_after_all(self: &Arc<Self>) {
+        let open: Vec<_> = lock(&self.slots)
+            .iter()
+            .filter_map(|((name, path), slot)| match slot {
+                Slot::Idle(replica) => Some((name.clone(), path.clone(), replica.window.clone())),
+                Slot::Taken(_) => None,
+            })
+            .collect();
+        for (name, path, window) in open {
+            if let Some(module) = self.module(&name) {
+                self.look_after(&module, &path, &window);
+            }
+        }
+    }
+
+    /// Begins to look after a module path that was opened.
+    fn look_after(self: &Arc<Self>, module: &ModuleOptions, path: &RelPath, window: &Arc<Window>) {
+        let shared = Arc::downgrade(self);
+        let ask: Ask = Arc::new(move |module, top, paths, how| match shared.upgrade() {
+            Some(shared) => shared.look_at(module, top, paths, how),
+            None => Err("the receiver has ended".to_owned()),
+        });
+        let home = self.options.home.module_dir(&module.name, path);
+        let place = Place {
+            module: module.name.clone(),
+            top: path.clone(),
+            window: window.clone(),
+            ask,
+        };
+        scrub::start(&self.scrubs, module.upkeep.scrub.as_ref(), &place, &home);
+        drift::start(&self.drift, module.upkeep.drift_watch, &place);
+    }
+
     /// Takes a replica out of its slot, opening it if this is a path below the module's root.
     fn take(
         &self,
@@ -687,7 +803,7 @@ impl Shared {
         module: &Arc<ModuleOptions>,
         tenant: Tenant,
         recheck: Recheck,
-    ) -> Result<Box<Replica>, (CloseCode, String)> {
+    ) -> Result<(Box<Replica>, bool), (CloseCode, String)> {
         self.retire_predecessor(key, &tenant);
         let mut slots = lock(&self.slots);
         if !self.offers(module) {
@@ -710,6 +826,7 @@ impl Shared {
             }
         }
         let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
+        let mut is_new = false;
         let replica = match slots.remove(key) {
             Some(Slot::Idle(replica))
                 if recheck == Recheck::Nothing && replica.root.stands_at(&replica.path) =>
@@ -727,11 +844,12 @@ impl Shared {
                 let opened = open_replica(&self.options, module, &key.1, &kept);
                 let opened = opened.map_err(unable)?;
                 self.retention.add(module, &opened.root);
+                is_new = true;
                 Box::new(opened)
             }
         };
         slots.insert(key.clone(), Slot::Taken(tenant));
-        Ok(replica)
+        Ok((replica, is_new))
     }
 
     /// Ends the connection that a sender had here before, if it is dead, and waits until its session has flushed.
@@ -844,6 +962,8 @@ impl Shared {
                 promoted_since: self.promoted_since(&module.name),
                 sessions,
                 keeping: self.kept_in(&module.name).report(),
+                scrubs: self.scrubs.reports(&module.name),
+                drift: self.drift.reports(&module.name),
             }
         });
         let identity = self.options.identity.fingerprint().to_string();
@@ -971,15 +1091,19 @@ fn begin(
         replica.write_generation().map_err(|error| unable(&error))?;
     }
     let mut sum = replica.ledger.fold();
-    if replica.has_strangers().map_err(|error| unable(&error))? {
-        // No tree has it: that has everything compared.
+    let mut cursor = replica.cursor().map_err(|error| unable(&error))?;
+    if replica.wants_comparison {
+        cursor = None;
+    }
+    if replica.wants_comparison || replica.has_strangers().map_err(|error| unable(&error))? {
+        // What only this side has counts in no sum; so the sender is given one that no tree has, and compares everything.
         sum = TreeSum(sum.0.map(|byte| !byte));
     }
     Ok(Opened {
         carried,
         bound: binding.is_some(),
         is_empty,
-        cursor: replica.cursor().map_err(|error| unable(&error))?,
+        cursor,
         sum,
         root: ObjectId::ROOT,
         root_path: replica.path.display().to_string().as_str().into(),
@@ -1091,13 +1215,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A receiver without a network, for simulations.
 #[cfg(test)]
-pub struct Simulated(Shared);
+pub struct Simulated(Arc<Shared>);
 
 #[cfg(test)]
 impl Simulated {
     /// Takes the modules' locks and walks them.
     pub fn open(options: ReceiverOptions) -> Result<Simulated, DaemonError> {
-        Shared::open(options, Vec::new(), None).map(Simulated)
+        Shared::open(options, Vec::new(), None).map(|shared| Simulated(Arc::new(shared)))
     }
 
     /// Serves one connection to its end.

@@ -137,7 +137,7 @@ impl Shared {
 
     /// Connects on a thread of its own, so that stopping need not wait for a silent network. None when asked to stop.
     fn connect(
-        &self,
+        self: &Arc<Self>,
         pull: &Pull,
         runtime: &tokio::runtime::Handle,
     ) -> Option<Result<ReceiverLink, Failure>> {
@@ -171,7 +171,7 @@ impl Shared {
     }
 
     /// Serves a connection to its end.
-    fn receive(&self, link: &ReceiverLink, pull: &Pull) -> Failure {
+    fn receive(self: &Arc<Self>, link: &ReceiverLink, pull: &Pull) -> Failure {
         pull.hold(Some(link.handle()));
         pull.enter("preparing");
         let from = &pull.options.from;
@@ -195,7 +195,7 @@ impl Shared {
         }
     }
 
-    fn receive_opened(&self, link: &ReceiverLink, pull: &Pull) -> Result<(), (CloseCode, String)> {
+    fn receive_opened(self: &Arc<Self>, link: &ReceiverLink, pull: &Pull) -> Result<(), (CloseCode, String)> {
         let mut owners = Vec::new();
         // The sender may have to walk its tree first, for as long as that takes.
         let open = loop {

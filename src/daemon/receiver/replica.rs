@@ -9,6 +9,7 @@ use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
 use super::previous::Previous;
 use super::root::{self, Generations};
+use super::scrub::Window;
 use super::spans::SPAN_CACHE_BYTES;
 use crate::daemon::keeping::{Keeping, KeepingCounters};
 use crate::daemon::ledger::Ledger;
@@ -176,6 +177,11 @@ pub struct Replica {
     pub partials: Arc<Partials>,
     /// Where things go that lose their name.
     pub keeper: Keeper,
+    /// Something here changed without the sender's doing: it has to compare, whatever the sums say. What only the receiver has
+    /// counts in none.
+    pub wants_comparison: bool,
+    /// What the scrub sees of it.
+    pub window: Arc<Window>,
     /// Nothing was changed since the catalog was last committed with the note that its names are on stable storage.
     is_flushed: bool,
     /// Whether intents were stored since the catalog was last committed durably.
@@ -184,6 +190,13 @@ pub struct Replica {
     pub has_new_strangers: bool,
     last_durable: Instant,
     _lock: TreeLock,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // A database that somebody else still holds cannot be opened again.
+        self.window.close();
+    }
 }
 
 impl fmt::Debug for Replica {
@@ -253,6 +266,8 @@ impl Replica {
             has_intents: false,
             has_new_strangers: false,
             is_flushed: true,
+            wants_comparison: false,
+            window: Arc::default(),
             last_durable: Instant::now(),
             _lock: lock,
         };
@@ -261,6 +276,7 @@ impl Replica {
         replica.begin_version(previous)?;
         let report = replica.walk()?;
         replica.flush_leftovers(&report)?;
+        replica.window.open(&replica.catalog, &replica.root);
         Ok((replica, report))
     }
 
@@ -808,7 +824,7 @@ pub fn with_other_xattrs(
 
 /// What a walk must know beside the catalog.
 #[derive(Debug, Default)]
-struct WalkKnowledge {
+pub(super) struct WalkKnowledge {
     /// What was about to be committed.
     intents: HashMap<ObjectId, Digest>,
     /// Private names that are not swept: files that arrived in part.
@@ -816,13 +832,13 @@ struct WalkKnowledge {
 }
 
 /// Brings a catalog in step with the disk.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     /// What counts, and whose things are here.
-    terms: &'a Terms,
-    knowledge: &'a WalkKnowledge,
+    pub(super) terms: &'a Terms,
+    pub(super) knowledge: &'a WalkKnowledge,
     /// The policy of the tree; only a walk of all of it has one.
-    keeper: Option<&'a mut Keeper>,
-    report: &'a mut WalkReport,
+    pub(super) keeper: Option<&'a mut Keeper>,
+    pub(super) report: &'a mut WalkReport,
 }
 
 impl Walk<'_> {
@@ -943,7 +959,7 @@ impl Walk<'_> {
     }
 
     /// What the catalog is to have of something that stands at a place and is not as it knows it.
-    fn entry(
+    pub(super) fn entry(
         &mut self,
         tables: &mut Tables<'_>,
         handle: &Directory,
@@ -1044,7 +1060,7 @@ pub fn kind_of(file_type: FileType) -> Option<Kind> {
     file_type.kind()
 }
 
-fn is_as_catalogued(entry: &Entry, stat: &Stat, terms: &Terms) -> bool {
+pub(super) fn is_as_catalogued(entry: &Entry, stat: &Stat, terms: &Terms) -> bool {
     is_catalogued_as(entry, stat, &terms.seen(stat.attributes, Some(&entry.attributes)))
 }
 

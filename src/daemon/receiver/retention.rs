@@ -123,6 +123,7 @@ mod tests {
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),
+            upkeep: Default::default(),
         };
         retention.add(&module(OldVersions::Discard), &root);
         assert_eq!(retention.expire(1_000_000), None);

@@ -8,6 +8,7 @@
 use super::apply::StagedFile;
 use super::confirms::Confirms;
 use super::listing;
+use super::look::Look;
 use super::pace::Pace;
 use super::replica::{ApplyError, Replica};
 use super::rights;
@@ -102,6 +103,8 @@ pub struct Session<'a> {
     status: Arc<SessionStatus>,
     incarnation: u128,
     rights: Rights,
+    /// Where somebody else found something.
+    looks: Receiver<Look>,
     order: OpOrder,
     confirms: Confirms,
     pending: HashMap<u64, Pending>,
@@ -149,6 +152,7 @@ impl<'a> Session<'a> {
         incarnation: u128,
         engine: Engine,
         rights: Rights,
+        looks: Receiver<Look>,
     ) -> Result<(), SessionError> {
         let (jobs, job_queue) = unbounded();
         let (file_jobs, file_queue) = unbounded();
@@ -195,6 +199,7 @@ impl<'a> Session<'a> {
                 status,
                 incarnation,
                 rights,
+                looks,
                 order: OpOrder::default(),
                 confirms: Confirms::default(),
                 pending: HashMap::new(),
@@ -290,6 +295,7 @@ impl<'a> Session<'a> {
             while let Ok(done) = self.done.try_recv() {
                 self.handle_done(done)?;
             }
+            self.take_looks()?;
             self.start_ready()?;
             self.want_more()?;
             let full = self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX;
@@ -329,7 +335,23 @@ impl<'a> Session<'a> {
         select.recv(&self.done);
         select.recv(ops);
         select.recv(incoming);
+        select.recv(&self.looks);
         waiting::ready(&mut select, due);
+    }
+
+    /// Looks again where somebody found something. Between ops the catalog has everything that was done here, so what differs
+    /// was not done by us.
+    fn take_looks(&mut self) -> Result<(), SessionError> {
+        let mut is_told = false;
+        while let Ok(look) = self.looks.try_recv() {
+            let found = self.replica.look_again(&look.paths, look.how)?;
+            if found.must_compare && !std::mem::replace(&mut is_told, true) {
+                // Before it is answered: who asked may then rely on it.
+                let _ = self.link.control().send(ToSender::Changed);
+            }
+            let _ = look.answer.send(found);
+        }
+        Ok(())
     }
 
     fn take_frame(&mut self, frame: OpFrame) -> Result<(), SessionError> {
@@ -419,12 +441,18 @@ impl<'a> Session<'a> {
         match message {
             ToReceiver::Open(_) => Err(SessionError::Violation("the session was opened twice".to_owned())),
             ToReceiver::List(directories) => {
+                if directories.0.contains(&ObjectId::ROOT) {
+                    self.replica.wants_comparison = false;
+                }
                 self.remove_parked()?;
                 self.listed = Some(self.order.passed_mark());
                 listing::send_listings(self.replica, self.link, &directories.0)
             }
-            ToReceiver::ListDisk(_) | ToReceiver::Survey { .. } => Err(SessionError::Violation(
-                "a disk listing was asked for on a connection that mirrors".to_owned(),
+            ToReceiver::ListDisk(_)
+            | ToReceiver::Survey { .. }
+            | ToReceiver::ReadContents { .. }
+            | ToReceiver::Doubt(_) => Err(SessionError::Violation(
+                "a look at the disk was asked for on a connection that mirrors".to_owned(),
             )),
             ToReceiver::Owners(_) => Err(SessionError::Violation(
                 "owners were named outside of an op on a connection that mirrors".to_owned(),

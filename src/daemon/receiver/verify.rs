@@ -1,18 +1,27 @@
-//! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own.
+//! A connection that only compares: it holds no lock, touches no database, and runs beside the mirror's own. What it finds it may
+//! have looked at again, which is the business of whoever holds these (`Doubts`).
 
 use super::listing::{Wanted, own_attributes, send_disk_listing};
 use super::owners::resolve;
 use super::{own_carried, rights, walk_path};
+use crate::daemon::pace::{Pace, digest_at_pace};
 use crate::daemon::{DaemonError, ModuleOptions};
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::ReceiverLink;
 use crossbeam_channel::Select;
 use driftless_certs::{Right, Rights};
-use driftless_protocol::message::{Open, Opened, Purpose, ToReceiver, ToSender};
-use driftless_protocol::{Carried, CloseCode, ObjectId, OwnersHere, RelPath, TreeSum};
+use driftless_protocol::message::{Digests, Open, Opened, Purpose, ToReceiver, ToSender};
+use driftless_protocol::{Carried, CloseCode, Digest, Name, ObjectId, OwnersHere, RelPath, TreeSum};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 type Refusal = (CloseCode, String);
+
+/// Has paths below the module path looked at again; how many are not known any more as they were.
+pub type Doubts<'a> = &'a dyn Fn(&[RelPath]) -> Result<u64, String>;
+
+/// How often somebody who reads slowly looks whether the sender is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Answers listings from the disk until the link ends. Anything that would change something is a violation.
 pub fn serve(
@@ -20,6 +29,7 @@ pub fn serve(
     module: &ModuleOptions,
     rights: Rights,
     open: &Open,
+    doubts: Doubts<'_>,
 ) -> Result<(), Refusal> {
     let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
     let top = Directory::open_root(&module.path)
@@ -64,6 +74,7 @@ pub fn serve(
             backs_up_beside: module.keeping.leaves_backups_beside(),
         });
     }
+    let mut pace = Pace::new(0);
     loop {
         let mut select = Select::new();
         select.recv(link.incoming());
@@ -86,9 +97,26 @@ pub fn serve(
             (Ok(ToReceiver::ListDisk(path)), Purpose::Verify) => {
                 let wanted = Wanted {
                     xattrs: carried.xattrs,
-                    contents: true,
+                    contents: false,
                 };
                 send_disk_listing(root.as_ref(), link, &path, wanted, &module.keeping);
+            }
+            (Ok(ToReceiver::ReadContents { path, names, rate }), Purpose::Verify) => {
+                pace.set_rate(rate);
+                let digests = root
+                    .as_ref()
+                    .map(|root| read_contents(root, link, &path, &names.0, &mut pace));
+                let digests = digests.unwrap_or_else(|| vec![None; names.0.len()]);
+                let _ = link.control().send(ToSender::Contents(Digests(digests)));
+            }
+            (Ok(ToReceiver::Doubt(paths)), Purpose::Verify) => {
+                if !rights.has(Right::Push) {
+                    let text =
+                        "this peer may verify this module, but not push to it, and so has nothing mended";
+                    return Err((CloseCode::NotAllowed, text.to_owned()));
+                }
+                let changed = doubts(&paths.0).map_err(|text| (CloseCode::Unable, text))?;
+                let _ = link.control().send(ToSender::Doubted { changed });
             }
             (
                 Ok(ToReceiver::Survey {
@@ -109,6 +137,40 @@ pub fn serve(
             (Err(_), _) => {}
         }
     }
+}
+
+/// The digests of files in a directory; none of what is no file, cannot be read, or is not needed any more because the link ended.
+fn read_contents(
+    root: &Arc<Directory>,
+    link: &ReceiverLink,
+    path: &RelPath,
+    names: &[Name],
+    pace: &mut Pace,
+) -> Vec<Option<Digest>> {
+    let opened = path
+        .names()
+        .iter()
+        .try_fold(root.clone(), |at, name| at.open_dir(name).map(Arc::new));
+    let Ok(directory) = opened else {
+        return vec![None; names.len()];
+    };
+    let mut wait = |time: Duration| {
+        let until = Instant::now() + time;
+        loop {
+            if link.ended().is_some() {
+                return false;
+            }
+            match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return true,
+                left => std::thread::sleep(left.min(LOOK_EVERY)),
+            }
+        }
+    };
+    let each = names.iter().map(|name| {
+        let (file, _) = directory.open_file(name).ok()?;
+        digest_at_pace(&file, pace, &mut wait).ok().flatten()
+    });
+    each.collect()
 }
 
 /// The directory at a path below the module's root, if there is one.

@@ -645,8 +645,7 @@ fn wait_turn(context: &mut Context<'_>) -> Result<bool, DaemonError> {
             return Ok(true);
         };
         if !std::mem::replace(&mut is_told, true) {
-            let error = "as many mirrors as max-transfers allows are being brought in sync".to_owned();
-            context.observer.phase(&Phase::Waiting { error, seconds: 0 });
+            context.observer.phase(&Phase::Queued);
         }
         if !wait_following(context, Some(free), Instant::now() + Duration::from_secs(3_600))? {
             return Ok(false);

@@ -920,6 +920,7 @@ fn receiver_options(home: Home, target: std::path::PathBuf) -> ReceiverOptions {
             hosts: Default::default(),
             kept_as: Default::default(),
             previous: None,
+            upkeep: Default::default(),
         }],
         machine: None,
         listen: ([127, 0, 0, 1], 0).into(),
@@ -932,6 +933,7 @@ fn receiver_options(home: Home, target: std::path::PathBuf) -> ReceiverOptions {
 fn sender_options(home: Home, source: std::path::PathBuf) -> SenderOptions {
     let (sender, receiver) = identities();
     SenderOptions {
+        mirror: None,
         home,
         target: TargetOptions {
             display: "simulated::module".to_owned(),

@@ -159,6 +159,8 @@ fn the_json_keeps_its_shape_and_readers_ignore_what_is_new() {
     let session = SessionStatus::default().report(".".to_owned(), "p".to_owned(), "/s".to_owned());
     let module = ModuleStatus {
         keeping: KeepingReport::default(),
+        scrubs: Vec::new(),
+        drift: Vec::new(),
         name: "m".to_owned(),
         path: "/m".to_owned(),
         promoted_since: None,

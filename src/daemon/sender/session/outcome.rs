@@ -78,7 +78,16 @@ impl Session<'_, '_> {
                 self.context.barriers.handle_confirmed(token);
                 Ok(())
             }
-            ToSender::Progress(_)
+            ToSender::Changed => {
+                if self.was_in_sync && !self.must_reconcile {
+                    self.context.observer.drift();
+                }
+                self.must_reconcile = true;
+                Ok(())
+            }
+            ToSender::Contents(_)
+            | ToSender::Doubted { .. }
+            | ToSender::Progress(_)
             | ToSender::Ended(_)
             | ToSender::Opened(_)
             | ToSender::Owners(_)
@@ -266,7 +275,8 @@ impl Session<'_, '_> {
                 }
                 if is_audited && is_change(flight) {
                     let (from, to) = (source.path.display(), self.target());
-                    tracing::info!(target: "driftless::audit", source = %from, target = to, op = verb, path, bytes, "applied");
+                    let mirror = self.context.options.mirror.as_deref();
+                    tracing::info!(target: "driftless::audit", mirror, source = %from, target = to, op = verb, path, bytes, "applied");
                 }
                 if is_change(flight) {
                     changes.push(AppliedChange {

@@ -28,6 +28,7 @@ impl Bench {
         }
         let identity = Identity::ephemeral().unwrap();
         let options = SenderOptions {
+            mirror: None,
             home: Home::at(directory.path().join("home")),
             target: TargetOptions {
                 display: "test::module".to_owned(),
