@@ -1,7 +1,7 @@
 //! `verify`: both disks are read, and every entry is compared by attributes and content digest.
 //!
 //! Directories are looked through in one order, depth first, so that a place in it says what is done: that and what was found is
-//! written down now and then, and the next run goes on from there ([`Progress`]). Several questions are on their way to the
+//! written down now and then, and the next run goes on from there (`Progress`). Several questions are on their way to the
 //! receiver at a time, and answered in their order; while it reads, files are read here. Both ends read at the same bounded rate
 //! and leave their page caches as they were.
 //!

@@ -1,6 +1,7 @@
 use super::*;
 use crate::daemon::home::Home;
 use crate::daemon::status::{ModuleStatus, SessionStatus, StatusBoard};
+use crate::daemon::upkeep::{DriftReport, ScrubReport};
 use crate::daemon::{Backlog, Observer, Phase, SendCounters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,8 +47,11 @@ fn everything() -> Vec<DaemonStatus> {
         promoted_since: None,
         sessions,
         keeping: crate::daemon::keeping::KeepingReport::default(),
-        scrubs: Vec::new(),
-        drift: Vec::new(),
+        scrubs: vec![ScrubReport {
+            finished: Some(1),
+            ..ScrubReport::default()
+        }],
+        drift: vec![DriftReport::default()],
     }];
     let home = Home::at("/h");
     let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:1".parse().unwrap(), modules);
@@ -140,7 +144,11 @@ fn a_scraper_can_read_it_and_lag_comes_first() {
         .find(|line| line.starts_with("driftless_lag_seconds{") && line.contains("other::m"));
     let lag: f64 = lag.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap();
     assert!((2.5..60.0).contains(&lag), "{lag}");
-    assert_eq!(types.len(), SENDER.len() + SESSION.len() + 5, "{types:?}");
+    assert_eq!(
+        types.len(),
+        SENDER.len() + SESSION.len() + SCRUB.len() + 6,
+        "{types:?}"
+    );
     lint(&render(&[]));
 }
 
