@@ -1,7 +1,8 @@
 //! From which addresses a module may be reached: lists of networks, as rsyncd's `hosts allow` and `hosts deny`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// Values only: `core` opens nothing.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use thiserror::Error;
 

@@ -21,6 +21,14 @@ fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
     let mut mirror_defaults = schema::defaults::<MirrorOptions>();
     mirror_defaults.retain(|(key, _)| !process.iter().any(|(other, _)| other == key));
     let module_defaults = schema::defaults::<OfferArgs>();
+    // Said there, it would be said for mirrors, too, which have no default of their own.
+    let of_mirrors = schema::keys::<MirrorOptions>();
+    settings_defaults.retain(|(key, _)| {
+        let is_known = of_mirrors.iter().any(|(other, _)| other == key);
+        !is_known
+            || mirror_defaults.iter().any(|(other, _)| other == key)
+            || process.iter().any(|(other, _)| other == key)
+    });
     let settings = Shown {
         heading: "[settings]",
         place: None,
