@@ -480,7 +480,8 @@ fn the_documentation_has_every_key() {
 fn the_example_of_the_documentation_is_true() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lsyncd.md")).unwrap();
     let block = |kind: &str| {
-        let (_, rest) = page.split_once(&format!("```{kind}\n")).unwrap();
+        let (_, rest) = page.split_once(&format!("```{kind}")).unwrap();
+        let (_, rest) = rest.split_once('\n').unwrap();
         rest.split_once("```").unwrap().0.to_owned()
     };
     let site = Site::new();

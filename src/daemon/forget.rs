@@ -6,6 +6,7 @@
 //! who has the disk: never over the wire.
 
 use super::DaemonError;
+use super::fence;
 use super::home::Home;
 use super::keeping::{KEPT, TRASH};
 use super::sender::end_link;
@@ -138,6 +139,11 @@ fn count_shelf(root: &Arc<Directory>, name: &Name) -> Result<u64, FsError> {
 pub fn module(home: &Home, name: &str, path: &Path, with_kept: bool) -> Result<Cleared, DaemonError> {
     let failed =
         |error: &dyn std::fmt::Display| DaemonError::failed(format!("cannot forget {name}: {error}"));
+    if fence::read(home, name).map_or(true, |fence| fence.is_some_and(|fence| fence.is_promoted)) {
+        return Err(failed(&format!(
+            "it is promoted, and its sender would overwrite what was done there since (run `driftless demote {name}` first)"
+        )));
+    }
     let root = Arc::new(Directory::open_root(path).map_err(|error| failed(&error))?);
     let _lock = TreeLock::acquire_on(&root).map_err(|error| failed(&error))?;
     let mut all = Cleared::default();
@@ -151,7 +157,15 @@ pub fn module(home: &Home, name: &str, path: &Path, with_kept: bool) -> Result<C
         let (cleared, others) = clear_tree(&directory, with_kept).map_err(|error| failed(&error))?;
         for other in others {
             let names = below.names().iter().chain(other.names()).cloned().collect();
-            waiting.extend(RelPath::from_names(names));
+            let inner = RelPath::from_names(names).ok();
+            // Others have a generation of their own there, which is none of our business.
+            let (ours, theirs): (Vec<_>, Vec<_>) = inner
+                .into_iter()
+                .partition(|inner| home.module_place(name, inner).is_dir());
+            waiting.extend(ours);
+            let shown = theirs.iter().map(|inner| format!("{}/{inner}", path.display()));
+            all.left
+                .extend(shown.map(|shown| format!("what another mirror keeps in {shown}")));
         }
         all.removed += cleared.removed;
         all.shelves += cleared.shelves;

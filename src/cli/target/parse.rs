@@ -2,7 +2,7 @@
 
 use super::{Target, TargetError, check_module};
 use crate::cli::text::{escaped, quoted};
-use driftless_protocol::{NameFault, RelPath};
+use driftless_protocol::{Name, NameFault, RelPath};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -93,6 +93,9 @@ pub(super) fn parse_place(bytes: &[u8]) -> Result<(String, RelPath), String> {
         NameFault::DotPart => "its path has a part `.` or `..`; it cannot leave the module".to_owned(),
         other => format!("in its path, {other}"),
     })?;
+    if path.names().iter().any(Name::is_reserved) {
+        return Err("names that begin with .driftless are the receiver's own".to_owned());
+    }
     Ok((module.to_owned(), path))
 }
 

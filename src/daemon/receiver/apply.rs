@@ -160,7 +160,7 @@ impl Replica {
                 place.name
             )));
         }
-        if (self.writes_in_place || is_device) && in_the_way.is_none() {
+        if (self.writes_in_place && !self.is_version || is_device) && in_the_way.is_none() {
             match self.write_in_place(t, &parent, &place, file, occupant.as_ref())? {
                 Written::Not(staged) => file = staged,
                 Written::Spoiled(staged) => (file, is_spoiled) = (staged, true),
@@ -238,6 +238,16 @@ impl Replica {
             return Err(ApplyError {
                 kind: FailureKind::Unsupported,
                 text: format!("{} is a device, and devices are not carried here", place.name),
+            });
+        }
+        if self.root.takes_devices_for_files() && special.kind() == Kind::BlockDevice {
+            // A file that came to its name later would be written to that device: only its own administrator makes one.
+            return Err(ApplyError {
+                kind: FailureKind::Unsupported,
+                text: format!(
+                    "{} is a block device, and files are written to devices here: it is not made",
+                    place.name
+                ),
             });
         }
         let what = (special.kind(), 0, special.digest());

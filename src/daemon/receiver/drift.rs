@@ -73,6 +73,10 @@ impl Watch<'_> {
     fn run(&self) {
         lock(self.report).path = self.place.top.to_string();
         while !self.stop.is_requested() {
+            if self.place.window.is_closed() {
+                // Whoever opens the path again begins anew.
+                return;
+            }
             if let Err(error) = self.watch() {
                 tracing::warn!(module = %self.place.module, "local edits are not noticed now: {error}");
                 let _ = self.stop.channel().recv_timeout(PAUSE);

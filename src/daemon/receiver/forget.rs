@@ -6,6 +6,7 @@ use crate::daemon::status::SessionStatus;
 use crate::daemon::{DaemonError, ModuleOptions};
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::ReceiverLink;
+use crate::store::{Binding, State};
 use driftless_certs::Fingerprint;
 use driftless_protocol::message::{Open, Recheck};
 use driftless_protocol::{CloseCode, RelPath};
@@ -32,6 +33,7 @@ impl Shared {
         };
         if !has_directory(top, &open.path).map_err(|error| unable(&error))? {
             // Opening it would make it.
+            self.check_owner(link, open, module)?;
             drop_state()?;
             link.close(CloseCode::Forgotten, "");
             return Ok(());
@@ -49,26 +51,12 @@ impl Shared {
             looks: crossbeam_channel::bounded(0).0,
         };
         let (replica, _) = self.take(&key, module, tenant, Recheck::Nothing)?;
-        let binding = replica.binding().map_err(|error| unable(&error));
-        let refusal = match binding {
-            Ok(Some(other))
-                if other.peer != *peer.as_bytes()
-                    || (other.mirror != open.mirror && other.source != open.source.to_string()) =>
-            {
-                let text = format!(
-                    "{} is kept by the mirror of {} from peer {}, which alone may end it from afar; here, `driftless forget \
-                     --module {}` does",
-                    replica.path.display(),
-                    other.source,
-                    Fingerprint::from_bytes(other.peer),
-                    module.name,
-                );
-                Some((CloseCode::Busy, text))
-            }
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        if let Some(refusal) = refusal {
+        // Again, now that whoever promotes the module sees this session.
+        let refusal = self.check_fence(module).and_then(|()| {
+            let binding = replica.binding().map_err(|error| unable(&error))?;
+            check_binding(binding.as_ref(), &peer, open, module)
+        });
+        if let Err(refusal) = refusal {
             self.put_back(key, module, replica);
             self.released.notify_all();
             return Err(refusal);
@@ -96,6 +84,25 @@ impl Shared {
         }
         link.close(CloseCode::Forgotten, &left.join("; "));
         Ok(())
+    }
+
+    /// Whether a path whose directory is gone, or whose file system is not mounted, belongs to the peer that wants it forgotten.
+    fn check_owner(&self, link: &ReceiverLink, open: &Open, module: &ModuleOptions) -> Result<(), Refusal> {
+        let key = (module.name.clone(), open.path.clone());
+        if matches!(lock(&self.slots).get(&key), Some(Slot::Taken(_))) {
+            return Err((CloseCode::Busy, "somebody is connected there".to_owned()));
+        }
+        let file = self
+            .options
+            .home
+            .module_place(&module.name, &open.path)
+            .join("state.redb");
+        if !file.exists() {
+            return Ok(());
+        }
+        let state = State::open(&file).and_then(|state| state.binding());
+        let binding = state.map_err(|error| (CloseCode::Unable, error.to_string()))?;
+        check_binding(binding.as_ref(), &link.peer(), open, module)
     }
 
     /// Forgets all paths of a module. Its connections end; it is offered on.
@@ -127,6 +134,30 @@ impl Shared {
         // With the slots held, nobody opens the module meanwhile.
         Some(forget::module(&self.options.home, name, &module.path, with_kept))
     }
+}
+
+/// Only the mirror that a path belongs to may end it from afar.
+fn check_binding(
+    binding: Option<&Binding>,
+    peer: &Fingerprint,
+    open: &Open,
+    module: &ModuleOptions,
+) -> Result<(), Refusal> {
+    let Some(other) = binding else { return Ok(()) };
+    let is_same_mirror = other.mirror == open.mirror || other.source == open.source.to_string();
+    if other.peer == *peer.as_bytes() && is_same_mirror {
+        return Ok(());
+    }
+    let text = format!(
+        "{}/{} is kept by the mirror of {} from peer {}, which alone may end it from afar; here, `driftless forget --module {}` \
+         does",
+        module.name,
+        open.path,
+        other.source,
+        Fingerprint::from_bytes(other.peer),
+        module.name,
+    );
+    Err((CloseCode::Busy, text))
 }
 
 /// Whether there is a directory at a path below a module's root.

@@ -69,7 +69,7 @@ use driftless_protocol::message::{
     ModuleName, Open, Opened, PairReply, Purpose, Recheck, Relay, ToReceiver, ToSender,
 };
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
-use driftless_protocol::{CloseCode, ObjectId, OwnerRow, RelPath, TreeSum};
+use driftless_protocol::{CloseCode, Name, ObjectId, OwnerRow, RelPath, TreeSum};
 use guests::{Guests, Standing};
 use look::{Found, How, Look};
 use patrol::Patrols;

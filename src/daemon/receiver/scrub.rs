@@ -60,6 +60,11 @@ impl Window {
         lock(&self.0).take();
     }
 
+    /// Whether the path is not open any more. Whoever opens it again has another window.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.0).is_none()
+    }
+
     /// For a moment only: it holds up the end of the replica.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Catalog, &Arc<Directory>) -> T) -> Option<T> {
         let inside = lock(&self.0);
@@ -237,7 +242,7 @@ impl Scrubber<'_> {
 
     fn go_through_later(&self, round: &mut Round) -> bool {
         while self.bytes_above(0).is_none() {
-            if !self.wait(PAUSE) {
+            if self.window.is_closed() || !self.wait(PAUSE) {
                 return false;
             }
         }

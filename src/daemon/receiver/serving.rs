@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What peers are told that ask for a name of ours.
+pub(super) const RESERVED: &str = "names that begin with .driftless are the receiver's own";
+
 impl Shared {
     pub(super) fn serve(self: &Arc<Self>, link: &ReceiverLink) {
         let peer = link.peer();
@@ -30,6 +33,9 @@ impl Shared {
         owners: &[OwnerRow],
     ) -> Result<(), (CloseCode, String)> {
         let peer = link.peer();
+        if open.path.names().iter().any(Name::is_reserved) {
+            return Err((CloseCode::NotAllowed, RESERVED.to_owned()));
+        }
         let (module, rights) = self.authorised_module(&peer, link.remote_address(), &open.module)?;
         rights::check_purpose(rights, open.purpose)
             .map_err(|text| (CloseCode::NotAllowed, text.to_owned()))?;

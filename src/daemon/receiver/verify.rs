@@ -88,7 +88,11 @@ pub fn serve(
                 Err(_) => Ok(()),
             };
         }
-        match (link.incoming().try_recv(), open.purpose) {
+        let asked = link.incoming().try_recv();
+        if asked.as_ref().is_ok_and(asks_for_ours) {
+            return Err((CloseCode::NotAllowed, super::serving::RESERVED.to_owned()));
+        }
+        match (asked, open.purpose) {
             (Ok(ToReceiver::Owners(rows)), _) => {
                 let here: Result<Vec<_>, _> = rows.0.iter().map(resolve).collect();
                 let here = here.map_err(|error| (CloseCode::Unable, error.text))?;
@@ -184,4 +188,17 @@ fn find(root: Directory, path: &RelPath) -> Result<Option<Directory>, DaemonErro
         };
     }
     Ok(Some(at))
+}
+
+/// Whether a message asks for what driftless keeps for itself in a tree: old versions, set-aside edits, a home perhaps.
+fn asks_for_ours(message: &ToReceiver) -> bool {
+    let is_ours = |path: &RelPath| path.names().iter().any(Name::is_reserved);
+    match message {
+        ToReceiver::ListDisk(path) | ToReceiver::Survey { path, .. } => is_ours(path),
+        ToReceiver::ReadContents { path, names, .. } => {
+            is_ours(path) || names.0.iter().any(Name::is_reserved)
+        }
+        ToReceiver::Doubt(paths) => paths.0.iter().any(is_ours),
+        _ => false,
+    }
 }

@@ -174,7 +174,7 @@ impl Session<'_, '_> {
                 .source
                 .graves
                 .extend(graves.map(|removal| (removal.place.clone(), removal.object)));
-            self.removes.extend(judged.removals);
+            self.queue_removals(judged.removals);
             return self.block(&judged.blocked);
         }
         let removal = |extra: Extra, is_replaced| Removal {
@@ -188,14 +188,25 @@ impl Session<'_, '_> {
             is_judged: true,
             is_kept: false,
         };
-        for extra in extras {
-            if deletes != Deletes::Never || !extra.object.is_local() {
-                self.removes.push_back(removal(extra, false));
-            }
-        }
-        self.removes
-            .extend(replaced.into_iter().map(|extra| removal(extra, true)));
+        let is_removed = |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local();
+        let extras = extras.into_iter().filter(is_removed);
+        let extras = extras.map(|extra| removal(extra, false));
+        let replaced = replaced.into_iter().map(|extra| removal(extra, true));
+        self.queue_removals(extras.chain(replaced).collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// Queues what a comparison found. What is held back since an earlier one was found again, and counts once.
+    fn queue_removals(&mut self, found: impl IntoIterator<Item = Removal>) {
+        let found: Vec<Removal> = found.into_iter().collect();
+        let again: HashSet<(ObjectId, &Place)> = found
+            .iter()
+            .map(|removal| (removal.object, &removal.place))
+            .collect();
+        self.removes
+            .retain(|queued| !again.contains(&(queued.object, &queued.place)));
+        drop(again);
+        self.removes.extend(found);
     }
 }
 
