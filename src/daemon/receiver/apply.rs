@@ -596,6 +596,12 @@ impl Replica {
             if (holder.kind == Kind::Directory) != (here.kind == Kind::Directory) {
                 return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
             }
+            if holder.place.name.is_reserved() {
+                // It was displaced, and its own op is this one, which found the same at another place: no listing would show the
+                // holder, and no sum counts what has no number of the sender.
+                self.remove(t, object)?;
+                return self.relabel(t, present, object);
+            }
             // Names were swapped: the holder gets its own number by an adoption that follows, or is an extra that the
             // next comparison finds. There must be one then, even if this connection breaks before it.
             let local = t.next_local()?;
@@ -901,7 +907,7 @@ impl Replica {
         }
         self.ledger.replace(Some(&before), Some(&after));
         self.forget_handle(old);
-        for set in [&mut self.touched, &mut self.unsynced] {
+        for set in [&mut self.touched, &mut self.unsynced, &mut self.parked] {
             if set.remove(&old) {
                 set.insert(new);
             }

@@ -232,6 +232,23 @@ fn what_was_displaced_is_removed_by_its_own_op() {
     assert_eq!(bench.read("x"), "a file now", "redelivery is harmless");
 }
 
+/// After a crash of the receiver the same file can be found at its old and at its new name.
+#[test]
+fn what_was_displaced_is_removed_when_another_gets_its_number() {
+    let mut bench = Bench::new();
+    bench.put(10, place(1, "old"), "same");
+    bench.put(11, place(1, "new"), "same");
+    bench.make(12, place(1, "old"));
+    assert_eq!(bench.names().len(), 3, "the file is parked");
+    bench
+        .apply(|replica, t| replica.adopt(t, &place(1, "new"), ObjectId(10)))
+        .unwrap();
+    assert_eq!(bench.names(), ["new", "old"]);
+    assert_eq!(bench.read("new"), "same");
+    bench.put(10, place(1, "new"), "next");
+    assert_eq!(bench.names(), ["new", "old"]);
+}
+
 #[test]
 fn a_removal_spares_what_moved_away() {
     let mut bench = Bench::new();
