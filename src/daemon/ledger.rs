@@ -23,6 +23,9 @@ pub mod flags {
     /// The target is to be left as it is here: the entry is in no sum. Without a number in the journal it waits for its next
     /// change.
     pub const WITHHELD: u8 = 64;
+    /// One of several names of a file, of which the target may have made a file of its own: to have the right content is not
+    /// enough, it has to become a link to the others.
+    pub const PARTED: u8 = 128;
 }
 
 /// The running sum over the entries of a catalog, and how many are not in it yet.

@@ -215,7 +215,7 @@ fn note(
     }
     if let Some(digest) = assumed.filter(|_| content) {
         updated.digest = Some(digest);
-        updated.flags &= !flags::STALE;
+        updated.flags &= !(flags::STALE | flags::PARTED);
         updated.flags |= flags::ON_TARGET;
     } else if !content {
         updated.flags |= flags::ON_TARGET;
@@ -226,6 +226,10 @@ fn note(
             Some(digest) => {
                 updated.digest = Some(digest);
                 updated.flags |= flags::ON_TARGET | flags::STALE;
+                // Nor is it known whether its other names lead to the same file there.
+                if entry.attributes.link_group != ObjectId(0) {
+                    updated.flags |= flags::PARTED;
+                }
             }
             // Both sides read.
             None => updated.flags |= flags::OFFER,

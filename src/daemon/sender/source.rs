@@ -31,6 +31,7 @@ use acl_owners::AclOwners;
 use crossbeam_channel::Receiver;
 use driftless_protocol::message::{Place, Sparing};
 use driftless_protocol::{Kind, Name, ObjectId, RelPath, XattrClasses};
+use links::note_half_known;
 use lookouts::Lookouts;
 use rules::{Admission, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -122,6 +123,8 @@ pub struct Source {
     handles_max: usize,
     /// Files with several names, by device and inode: a write through one name raises no event at the others.
     linked: HashMap<(u64, u64), BTreeSet<ObjectId>>,
+    /// Of these, what was seen lately to have more names than are known.
+    half_known: BTreeSet<(u64, u64)>,
     /// What links lead to that are followed.
     lookouts: Lookouts,
 }
@@ -145,6 +148,8 @@ struct Look {
     /// What is looked at now was found by listing a directory. It may be new, or have been listed because of doubt: what
     /// happened in it was not told.
     is_untold: bool,
+    /// Something was written through a name that was gone before anybody looked at it.
+    has_missed: bool,
 }
 
 /// What came of the wish to open a directory.
@@ -240,6 +245,7 @@ impl Source {
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             linked: HashMap::new(),
+            half_known: BTreeSet::new(),
             lookouts: Lookouts::default(),
         })
     }
@@ -672,11 +678,14 @@ impl Source {
                 }
             }
             Ok(None) => {
-                look.orphans.extend(t.lookup(directory, name)?);
-                self.forget_link(&Place {
+                let place = Place {
                     directory,
                     name: name.clone(),
-                });
+                };
+                let known = t.lookup(directory, name)?;
+                look.has_missed |= known.is_none() && self.touched.contains(&place);
+                look.orphans.extend(known);
+                self.forget_link(&place);
                 Ok(())
             }
             Err(error) => {
@@ -824,7 +833,7 @@ impl Source {
                 }
                 old
             }
-            old => match self.moved_here(t, kind, &place, stat)? {
+            old => match self.moved_here(t, kind, &place, stat, look)? {
                 Some(mut moved) => {
                     look.orphans.extend(old.map(|old| old.object));
                     // What is written through one name is told under that one only.
@@ -889,11 +898,15 @@ impl Source {
         if is_linked {
             let names = self.linked.entry(inode).or_default();
             names.insert(entry.object);
+            let is_half_known = stat.links as usize > names.len();
+            note_half_known(&mut self.half_known, inode, is_half_known && !look.is_untold);
             // Once for all of them.
             if look.groups.insert(inode) {
                 look.linked
                     .extend(names.iter().copied().filter(|&object| object != entry.object));
             }
+        } else {
+            note_half_known(&mut self.half_known, inode, false);
         }
         if kind == Kind::Directory && !self.is_cut(stat) {
             // With rules, the new name may leave out what is below it.
@@ -931,36 +944,48 @@ impl Source {
 
     /// The catalogued object that stood elsewhere and now stands here: same inode, and gone from its old name. (Still
     /// at its old name, it is a hard link.)
+    ///
+    /// Of several names it is one whose place is free. Where another file stands by now the name may have been renamed over,
+    /// without being absent for a moment: to move the object away would make it so on the target. The same can be true of the
+    /// only name that is known, unless its rename was told.
     fn moved_here(
         &mut self,
         t: &Tables<'_>,
         kind: Kind,
         place: &Place,
         stat: &Stat,
+        look: &Look,
     ) -> Result<Option<Entry>, StoreError> {
-        let Some(object) = t.by_inode(stat.stamp.device, stat.stamp.inode)? else {
-            return Ok(None);
-        };
-        let Some(entry) = t.get(object)? else {
-            return Ok(None);
-        };
-        let same = entry.kind == kind
-            && entry.place != *place
-            && object != ObjectId::ROOT
-            && stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
-        if !same {
-            return Ok(None);
+        let inode = (stat.stamp.device, stat.stamp.inode);
+        let mut names: BTreeSet<ObjectId> = t.by_inode(inode.0, inode.1)?.into_iter().collect();
+        names.extend(self.linked.get(&inode).into_iter().flatten());
+        let is_new_name = !look.is_untold && !self.touched.has_arrived(place);
+        let has_others = stat.links > 1 || names.len() > 1 || is_new_name;
+        for object in names {
+            let Some(entry) = t.get(object)? else { continue };
+            let same = entry.kind == kind
+                && entry.place != *place
+                && object != ObjectId::ROOT
+                && stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
+            if !same {
+                continue;
+            }
+            let is_linked = has_others || entry.attributes.link_group != ObjectId(0);
+            let is_free = match self.reach(t, entry.place.directory)? {
+                Reach::Open(old) => match old.stat(&entry.place.name).ok().flatten() {
+                    Some(found) => {
+                        !found.stamp.same_object(&stat.stamp) && (kind == Kind::Directory || !is_linked)
+                    }
+                    None => true,
+                },
+                Reach::Gone => true,
+                Reach::Unknown(_) | Reach::Unmounted => false,
+            };
+            if is_free {
+                return Ok(Some(entry));
+            }
         }
-        let still_there = match self.reach(t, entry.place.directory)? {
-            Reach::Open(old) => old
-                .stat(&entry.place.name)
-                .ok()
-                .flatten()
-                .is_some_and(|found| found.stamp.same_object(&stat.stamp)),
-            Reach::Gone => false,
-            Reach::Unknown(_) | Reach::Unmounted => true,
-        };
-        Ok((!still_there).then_some(entry))
+        Ok(None)
     }
 
     /// Whether a directory that was seen here is back at the place where the catalog has it. Taken for a new one, it would

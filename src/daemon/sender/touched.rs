@@ -118,10 +118,14 @@ impl Touched {
         self.is_everything || self.told(place.directory, &place.name).is_written
     }
 
+    /// Whether it was told that the file at a place was renamed to it. Where too much was told, this is forgotten.
+    pub fn has_arrived(&self, place: &Place) -> bool {
+        self.told(place.directory, &place.name).has_arrived
+    }
+
     /// Whether a file that was at one place and is at another now was renamed, and nothing else.
     pub fn tells_only_of_a_rename(&self, from: &Place, to: &Place) -> bool {
-        let has_arrived = self.told(to.directory, &to.name).has_arrived;
-        has_arrived && !self.contains(from) && !self.contains(to)
+        self.has_arrived(to) && !self.contains(from) && !self.contains(to)
     }
 
     /// A name was looked at.

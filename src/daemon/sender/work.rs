@@ -228,6 +228,9 @@ pub fn acknowledge(
             ..
         } => {
             let current = stamp_of(&entry) == *stamp && entry.sequence <= *sequence;
+            if current {
+                entry.flags &= !flags::PARTED;
+            }
             if entry.kind == Kind::File {
                 entry.digest = Some(*digest);
                 entry.flags &= !(flags::OFFER | flags::STALE);

@@ -292,6 +292,9 @@ impl Session<'_, '_> {
             .attributes()
             .map(owner_keys)
             .is_some_and(|keys| !self.has_named(&[&keys, &acl_owners(&xattrs)[..]].concat()));
+        if let Err(error) = self.note_parting(&body, &flight) {
+            self.lost = Some(error.to_string());
+        }
         if self.lost.is_some() {
             return;
         }

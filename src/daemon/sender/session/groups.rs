@@ -103,6 +103,29 @@ impl Session<'_, '_> {
         Ok(true)
     }
 
+    /// An op is about to give one of several names a file of its own on the target, or to leave it the one that it has: the
+    /// others have to be linked with that. Their contents may be right all the time, and say nothing then.
+    pub(super) fn note_parting(&mut self, body: &OpBody, flight: &InFlight) -> Result<(), StoreError> {
+        let InFlight::Content { object, .. } = flight else {
+            return Ok(());
+        };
+        let (source, busy) = (&mut *self.context.source, &self.busy);
+        let parts = match body {
+            OpBody::PutFile { attributes, .. } => attributes.link_group != ObjectId(0),
+            _ => {
+                let entry = source.catalog.read(|view| view.get(*object))?;
+                entry.is_some_and(|entry| entry.flags & flags::PARTED != 0)
+            }
+        };
+        match parts {
+            true => source
+                .catalog
+                .clone()
+                .update(false, |t| source.part_names(t, *object, busy)),
+            false => Ok(()),
+        }
+    }
+
     /// Another name of the same object that the target is known to have as it is now.
     fn anchor(&mut self, entry: &Entry) -> Result<Option<Entry>, StoreError> {
         let group = entry.attributes.link_group;

@@ -270,6 +270,35 @@ fn a_file_that_is_in_doubt_under_one_name_is_under_all() {
     }
 }
 
+/// Moved away from where another file stands by now, it would leave that place empty until the other one comes.
+#[test]
+fn of_several_names_the_one_moves_whose_place_is_free() {
+    for replaced in ["one", "two"] {
+        let renamed = if replaced == "one" { "two" } else { "one" };
+        let mut bench = Bench::new(&[]);
+        bench.settled_file("one");
+        bench.settled_file("over");
+        fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+        bench.source.scan().unwrap();
+        let [_, over] = ["one", "over"].map(|name| bench.settle(name));
+        bench.settle("two");
+        let (stays, moves) = (bench.object(replaced), bench.object(renamed));
+        fs::write(bench.path("new"), b"another").unwrap();
+        fs::rename(bench.path("new"), bench.path(replaced)).unwrap();
+        fs::rename(bench.path(renamed), bench.path("over")).unwrap();
+        // As after a restart: the only name that is left does not tell of the others.
+        bench.source.linked.clear();
+        bench.source.scan().unwrap();
+        assert_eq!(bench.object(replaced), stays, "{replaced} was replaced in place");
+        assert_eq!(bench.entry(stays).flags & flags::MOVED, 0);
+        let there = bench.object("over");
+        assert!(
+            there == moves || there == over,
+            "{there:?} is the name that was replaced"
+        );
+    }
+}
+
 #[test]
 fn what_is_told_late_of_a_renamed_file_brings_its_new_names_into_doubt_too() {
     let mut bench = Bench::new(&[]);
@@ -452,4 +481,82 @@ fn below_a_renamed_directory_nothing_is_looked_at_before_the_rename_was_sent() {
     assert_eq!(renamed, [object]);
     bench.source.look_below(renamed).unwrap();
     assert_eq!(below(&bench).len(), 2);
+}
+
+/// Who links a backup and renames the new version over the old never leaves the old name absent.
+#[test]
+fn a_file_that_got_another_name_before_its_own_was_replaced_has_not_moved() {
+    for is_renamed in [false, true] {
+        let mut bench = Bench::new(&[]);
+        let file = bench.settled_file("file");
+        fs::write(bench.path("new"), b"another").unwrap();
+        if is_renamed {
+            fs::rename(bench.path("file"), bench.path("backup")).unwrap();
+            bench.source.touched.note(&WatchEvent::Renamed {
+                from: (ObjectId::ROOT, name("file")),
+                to: (ObjectId::ROOT, name("backup")),
+                is_directory: false,
+            });
+        } else {
+            fs::hard_link(bench.path("file"), bench.path("backup")).unwrap();
+            bench.tell("backup", Hint::Created);
+        }
+        fs::rename(bench.path("new"), bench.path("file")).unwrap();
+        bench.look(&[(ObjectId::ROOT, "backup"), (ObjectId::ROOT, "file")]);
+        let moved = if is_renamed { "backup" } else { "file" };
+        assert_eq!(bench.object(moved), file, "renamed: {is_renamed}");
+    }
+}
+
+#[test]
+fn what_is_written_through_a_name_that_is_gone_unseen_is_noticed_under_the_other_name() {
+    let mut bench = Bench::new(&[]);
+    let file = bench.settled_file("file");
+    fs::hard_link(bench.path("file"), bench.path("passing")).unwrap();
+    bench.look(&[(ObjectId::ROOT, "file")]);
+    bench.settle("file");
+    bench.rewrite("passing");
+    fs::remove_file(bench.path("passing")).unwrap();
+    bench.tell("passing", Hint::Modified);
+    bench.look(&[(ObjectId::ROOT, "passing")]);
+    assert!(bench.is_stale(file));
+    // Its last other name is gone.
+    assert!(bench.source.half_known.is_empty());
+}
+
+/// The same content under two names does not make them names of one file.
+#[test]
+fn a_name_that_was_parted_from_the_others_is_right_when_it_is_linked_again() {
+    use crate::daemon::sender::work::{InFlight, Next, acknowledge, next};
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
+    bench.source.scan().unwrap();
+    let (one, two) = (bench.settle("one"), bench.settle("two"));
+    let before = bench.entry(two).sequence;
+    let catalog = bench.source.catalog.clone();
+    let in_flight = HashSet::new();
+    catalog
+        .update(false, |t| bench.source.part_names(t, one, &in_flight))
+        .unwrap();
+    assert_eq!(bench.entry(one).flags, flags::ON_TARGET);
+    let parted = bench.entry(two);
+    assert_eq!(parted.flags, flags::ON_TARGET | flags::STALE | flags::PARTED);
+    assert!(parted.sequence > before, "it is in the journal again");
+    assert!(matches!(next(&parted, false), Next::Read));
+    // A link that was under way before may lead to the former file.
+    for (sequence, is_right) in [(before, false), (parted.sequence, true)] {
+        let link = InFlight::HardLink {
+            object: two,
+            sequence,
+            place: parted.place.clone(),
+            digest: Digest::of(b"content"),
+            stamp: stamp_of(&parted),
+            attributes: parted.attributes,
+        };
+        catalog
+            .update(false, |t| acknowledge(&mut bench.source, t, &link))
+            .unwrap();
+        assert_eq!(bench.entry(two).flags == flags::ON_TARGET, is_right);
+    }
 }
