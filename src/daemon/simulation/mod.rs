@@ -79,10 +79,8 @@ fn d_28_both_daemons_converge_under_every_schedule() {
     try_all(PLAIN);
 }
 
-/// Known to fail in one schedule of some three hundred: in an order of edits at two names of a file, one of which is renamed over,
-/// the target lacks a name for a moment, or has a copy where the source has a link.
+/// Files get several names, and are edited through any of them.
 #[test]
-#[ignore = "hard links under edits and renames do not converge in every order yet"]
 fn d_28_hard_links_converge_under_every_schedule() {
     try_all(Plan { links: true, ..PLAIN });
 }
