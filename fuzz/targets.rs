@@ -26,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("delta", delta),
     ("filter_rules", filter_rules),
     ("texts", texts),
+    ("configuration", configuration),
     ("certificate", certificate),
 ];
 
@@ -220,6 +221,20 @@ pub fn texts(bytes: &[u8]) {
     let _ = text.parse::<driftless::net::Schedule>();
     let _ = text.parse::<driftless::net::Compression>();
     let _ = text.parse::<driftless::engine::fuse::DeleteLimit>();
+}
+
+/// A configuration, which an administrator wrote, or something that he pasted. What is said of it is one line, without anything
+/// that a terminal obeys.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    for fault in driftless::cli::configuration_faults(text) {
+        assert!(
+            !fault.is_empty() && !fault.contains(char::is_control),
+            "{fault:?}"
+        );
+    }
 }
 
 /// The certificate of a peer, before anything is known of it.

@@ -204,6 +204,19 @@ fn seeds() -> BTreeMap<(&'static str, &'static str), Vec<u8>> {
     );
     add("texts", "code", code.unwrap().to_string().into_bytes());
 
+    for (name, text) in [
+        ("server", include_str!("../examples/backup-server.toml")),
+        ("client", include_str!("../examples/backup-client.toml")),
+        ("fan-out", include_str!("../examples/web-farm.toml")),
+        ("unknown-key", "[[mirror]]\nsource = \"/a\"\nsorce = 1\n"),
+        ("wrong-kind", "[[module]]\nname = [1]\npath = {}\n"),
+        ("cut", "[[mirror]]\nsource = \"/a"),
+        ("control-bytes", "[[mirror]]\n\"\\u001b[2J\" = \"\\u0007\"\n"),
+        ("deep", "a.b.c.d.e.f.g.h.i.j.k = [[[[[[[[1]]]]]]]]\n"),
+    ] {
+        add("configuration", name, text.as_bytes().to_vec());
+    }
+
     add("certificate", "empty", vec![]);
     add(
         "certificate",

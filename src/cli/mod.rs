@@ -214,6 +214,14 @@ failures!(
     driftless_certs::TlsError
 );
 
+/// What `driftless config check` says of a text, fault by fault; nothing if it is a correct configuration. For those who make
+/// configurations, and for tests of all that can stand in one: nothing is started.
+pub fn configuration_faults(text: &str) -> Vec<String> {
+    let faults = config::check_text(text, "the configuration").err();
+    let told = faults.into_iter().flatten();
+    told.map(|fault| fault.0).collect()
+}
+
 /// The program: parses the arguments, runs the command, and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::daemon::status::process_start();
