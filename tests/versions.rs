@@ -238,3 +238,16 @@ fn what_cannot_be_is_refused_and_a_first_version_needs_none() {
     ));
     assert_equal(&desk.path("src"), &image.path().join("v2"));
 }
+
+/// A later run that writes in place does not write through to the versions before.
+#[test]
+fn a_version_is_never_written_in_place() {
+    let desk = Desk::new();
+    desk.succeed("mirror --once src v1");
+    desk.succeed("mirror --once --link-dest ../v1 src v2");
+    let first = tree(&desk.path("v1"));
+    desk.change();
+    desk.succeed("mirror --once --inplace --delete always src v2");
+    assert_equal(&desk.path("src"), &desk.path("v2"));
+    assert_eq!(tree(&desk.path("v1")), first, "the earlier version was changed");
+}

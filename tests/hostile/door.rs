@@ -177,3 +177,24 @@ fn n10_silence_is_dropped() {
     assert_eq!(other.closed().0, CloseCode::Violation, "another first message");
     bench.check();
 }
+
+/// What the receiver keeps for itself in a module is not to be had by naming it.
+#[test]
+fn s18_names_of_the_receivers_own_are_refused() {
+    use driftless_protocol::message::Purpose;
+    let bench = Bench::new();
+    for name in [".driftless-trash", ".driftless-kept", ".driftless-home"] {
+        for purpose in [Purpose::Mirror, Purpose::Verify, Purpose::Forget] {
+            let path = RelPath::parse(format!("a/{name}").as_bytes()).unwrap();
+            let open = Open {
+                path,
+                purpose,
+                ..opening(b"dst", 1)
+            };
+            let Err((code, text)) = Peer::open(&bench.pair, bench.address(), &open) else {
+                panic!("{name} was opened");
+            };
+            assert_eq!(code, CloseCode::NotAllowed, "{text}");
+        }
+    }
+}

@@ -226,3 +226,27 @@ fn nobody_ends_the_mirror_of_another() {
     assert_eq!(known(&site, "home"), Vec::<String>::new());
     assert!(site.path("dst/.driftless-generation").exists());
 }
+
+/// A target in a target is another mirror's, with what is kept there; and what was promoted is nobody's to overwrite.
+#[test]
+fn what_is_not_this_mirrors_stays() {
+    let site = Site::new(&["src", "other", "big"]);
+    fill(&site, "src");
+    fill(&site, "other");
+    site.run("mirror other big/sub --once --trash 7d", 0);
+    site.write("other/a", "another");
+    site.run("mirror other big/sub --once --trash 7d", 0);
+    let kept = tree(&site.path("big/sub"));
+    site.run("mirror src big --once --delete never", 0);
+    let (_, err) = site.run("forget src big --with-trash", 3);
+    assert!(err.contains("another mirror"), "{err}");
+    assert_eq!(tree(&site.path("big/sub")), kept);
+    assert!(!site.path("big/.driftless-generation").exists());
+
+    let (receiver, target) = site.receiver("far");
+    site.run(&format!("seed src {target}"), 0);
+    assert_eq!(receiver.stop(), Some(0));
+    site.run_in("home-far", "promote far", 0);
+    let (_, err) = site.run_in("home-far", "forget --module far --dir far", 1);
+    assert!(err.contains("is promoted") && err.contains("demote far"), "{err}");
+}
