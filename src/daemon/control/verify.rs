@@ -22,6 +22,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a mirror may be without a connection before nothing counts as being on its way.
+const ALONE: Duration = Duration::from_secs(5);
 /// How often somebody looks whether the client is still there, or the sender is stuck.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -227,20 +229,31 @@ fn run(board: &StatusBoard, wish: &VerifyWish, stop: &Stop) -> Result<VerifyRepo
     };
     let rate = wish.rate.as_deref().map(str::parse).transpose();
     let rate = rate.map_err(|error: crate::net::ScheduleError| DaemonError::Usage(error.to_string()))?;
-    let settle = || settle(board, stop);
+    let settled = || settle(board, stop).map(|_| ());
+    let repair = || match settle(board, stop)? {
+        true => Ok(()),
+        false => {
+            let reason = board.status().reason.unwrap_or_default();
+            Err(DaemonError::failed(format!(
+                "nothing is mended while the mirror has no connection to its target ({reason})"
+            )))
+        }
+    };
     let how = How {
         rate,
         restart: wish.restart,
         progress: verify::progress_file(&options),
-        settle: Some(&settle),
-        repair: wish.repair.then_some(&settle),
+        settle: Some(&settled),
+        repair: if wish.repair { Some(&repair) } else { None },
         stop,
     };
     verify::run(&options, &how, &runtime, &Silent)
 }
 
-/// Waits until what changed up to now is on the target, durably: times of directories are set last.
-fn settle(board: &StatusBoard, stop: &Stop) -> Result<(), DaemonError> {
+/// Waits until what changed up to now is on the target, durably: times of directories are set last. False if the mirror has had
+/// no connection for [`ALONE`]: then nothing is on its way, and what differs does.
+fn settle(board: &StatusBoard, stop: &Stop) -> Result<bool, DaemonError> {
+    let mut last_connected = Instant::now();
     let asker = Arc::new(());
     let (answer, told) = bounded(1);
     let request = BarrierRequest::new(RelPath::root(), Level::Durable, answer, &asker);
@@ -251,11 +264,16 @@ fn settle(board: &StatusBoard, stop: &Stop) -> Result<(), DaemonError> {
     }
     loop {
         match told.recv_timeout(LOOK_EVERY) {
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) if stop.is_requested() => return Ok(()),
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Ok(true),
+            Err(RecvTimeoutError::Timeout) if stop.is_requested() => return Ok(true),
             Err(RecvTimeoutError::Timeout) => {}
         }
         let status = board.status();
+        if !matches!(status.phase.as_str(), "waiting" | "connecting") {
+            last_connected = Instant::now();
+        } else if last_connected.elapsed() > ALONE {
+            return Ok(false);
+        }
         if matches!(
             status.phase.as_str(),
             "held" | "paused" | "halted" | "ended" | "stopped"
