@@ -250,8 +250,8 @@ fn run(board: &StatusBoard, wish: &VerifyWish, stop: &Stop) -> Result<VerifyRepo
     verify::run(&options, &how, &runtime, &Silent)
 }
 
-/// Waits until what changed up to now is on the target, durably: times of directories are set last. False if the mirror has had
-/// no connection for [`ALONE`]: then nothing is on its way, and what differs does.
+/// Waits until what changed up to now is on the target, durably: times of directories are set last. False if the mirror waits
+/// to be let in, or for an answer for longer than [`ALONE`]: then nothing is on its way, and what differs does.
 fn settle(board: &StatusBoard, stop: &Stop) -> Result<bool, DaemonError> {
     let mut last_connected = Instant::now();
     let asker = Arc::new(());
@@ -269,10 +269,11 @@ fn settle(board: &StatusBoard, stop: &Stop) -> Result<bool, DaemonError> {
             Err(RecvTimeoutError::Timeout) => {}
         }
         let status = board.status();
-        if !matches!(status.phase.as_str(), "waiting" | "connecting") {
-            last_connected = Instant::now();
-        } else if last_connected.elapsed() > ALONE {
-            return Ok(false);
+        match status.phase.as_str() {
+            "waiting" => return Ok(false),
+            "connecting" if last_connected.elapsed() > ALONE => return Ok(false),
+            "connecting" => {}
+            _ => last_connected = Instant::now(),
         }
         if matches!(
             status.phase.as_str(),
