@@ -222,15 +222,15 @@ fn comparing() {
     );
     golden(
         ToSender::Contents(Digests(vec![None])),
-        "0c          # ToSender::Contents
+        "0d          # ToSender::Contents
          01 00       # of one file, which could not be read",
     );
     golden(
         ToSender::Doubted { changed: 1 },
-        "0d          # ToSender::Doubted
+        "0e          # ToSender::Doubted
          01          # changed",
     );
-    golden(ToSender::Changed, "0e          # ToSender::Changed");
+    golden(ToSender::Changed, "0f          # ToSender::Changed");
     let row = |kind, size, digest, below, entries| Row {
         name: Name::new(*b"n").unwrap(),
         object: ObjectId(9),

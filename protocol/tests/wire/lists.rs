@@ -75,7 +75,7 @@ pub(crate) const LISTS: &[List] = lists! {
     ToSender "Owners" OWNERS_MAX: "09" ["00 07 00"] "";
     ToSender "Diverged.path" PATH_ELEMENTS_MAX: "0c" ["01 61"] "00 00 00";
     ToSender "Diverged.path, a name" NAME_BYTES_MAX: "0c 01" ["61"] "00 00 00";
-    ToSender "Contents" CONTENTS_NAMES_MAX: "0c" ["01 00*32"] "";
+    ToSender "Contents" CONTENTS_NAMES_MAX: "0d" ["01 00*32"] "";
     OpFrame "the list" OPS_PER_FRAME_MAX: "" ["02 01"] "";
     OpFrame "MakeDirectory.place" NAME_BYTES_MAX: "01 00 01 00 00 00 07" ["6e"] "02 00*7 00";
     OpFrame "PutFile.content" INLINE_CONTENT_BYTES_MAX: "01 00 01 00 00 01 07 01 6e 02 00*7 00 00*32" ["61"] "00";

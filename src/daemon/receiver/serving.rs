@@ -79,7 +79,9 @@ impl Shared {
             .options
             .machine
             .unwrap_or_else(|| self.options.identity.fingerprint());
-        if let Some(source) = upstream::circle(&own, &place, &relays) {
+        // One name of a directory is not the directory: what is beside it may be a target.
+        let others = relays.len() - usize::from(open.carried.leaves_root);
+        if let Some(source) = upstream::circle(&own, &place, &relays[..others]) {
             let text = format!(
                 "a circle of mirrors: what would come to {} comes from {source} on the same machine; end the mirror of \
                  one of them",
