@@ -85,18 +85,6 @@ fn seed(pair: &Pair) -> Summary {
     summary
 }
 
-#[track_caller]
-fn assert_verified(pair: &Pair) {
-    let receiver = pair.receive();
-    let options = pair.sender_options(receiver.address(), false);
-    let report = crate::compared(&options);
-    receiver.stop();
-    assert!(
-        report.differences.is_empty() && report.unreadable.is_empty(),
-        "{report:?}"
-    );
-}
-
 #[test]
 fn a_device_is_copied_into_a_file_and_then_what_changed_of_it() {
     let mut pair = Pair::new();
@@ -145,7 +133,7 @@ fn a_device_is_copied_into_a_file_and_then_what_changed_of_it() {
         summary.counters.wire_bytes_sent < 2_000_000,
         "no more than what changed: {summary:?}"
     );
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     // Ends that know nothing any more do not go by the size and the time.
     for home in ["home-s", "home-r"] {
         fs::remove_dir_all(pair.path(home)).unwrap();
@@ -179,7 +167,7 @@ fn a_device_is_written_only_where_the_module_allows_it() {
     seed(&pair);
     assert!(fs::symlink_metadata(&node).unwrap().file_type().is_block_device());
     assert!(device.read() == new);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     // Live.
     let receiver = pair.receive();
     let following = Following::start(pair.sender_options(receiver.address(), true));
@@ -242,5 +230,5 @@ fn from_device_to_device() {
     from.write(1, b"again");
     seed(&pair);
     assert!(to.read() == from.read());
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
 }

@@ -91,18 +91,6 @@ fn assert_rsync_agrees(pair: &Pair) {
 }
 
 #[track_caller]
-fn assert_verified(pair: &Pair) {
-    let receiver = pair.receive();
-    let options = pair.sender_options(receiver.address(), false);
-    let report = crate::compared(&options);
-    receiver.stop();
-    assert!(
-        report.differences.is_empty() && report.unreadable.is_empty(),
-        "{report:?}"
-    );
-}
-
-#[track_caller]
 fn seed(pair: &Pair) -> u64 {
     let summary = pair.seed().unwrap();
     assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
@@ -140,7 +128,7 @@ fn what_may_not_be_set_is_kept_as_rsync_keeps_it() {
     }
     assert_eq!(fs::read(dst.join("link")).unwrap(), b"../where");
     assert_rsync_agrees(&pair);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     assert_eq!(seed(&pair), 0);
     // What rsync kept is ours, and nothing of it is sent or changed.
     let adopting = faking();
@@ -151,7 +139,7 @@ fn what_may_not_be_set_is_kept_as_rsync_keeps_it() {
         assert_eq!(seed(&adopting), 0);
         assert_eq!(kept(&adopting.dst().join("set-id")), before);
         assert_rsync_agrees(&adopting);
-        assert_verified(&adopting);
+        crate::assert_verified(&adopting);
     }
 }
 
@@ -191,7 +179,7 @@ fn what_was_kept_comes_back() {
         if let Some(text) = rsync(&["-nic"], &first.src(), &back.dst()) {
             assert_eq!(text, "", "by rsync: {by_rsync}");
         }
-        assert_verified(&back);
+        crate::assert_verified(&back);
     }
 }
 
@@ -242,7 +230,7 @@ fn changes_are_kept_live() {
     receiver.stop();
     seed(&pair);
     assert_rsync_agrees(&pair);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     // What somebody broke is told, and left until it is mended.
     set_xattr(&dst.join("set-id"), STAT, b"nonsense");
     fs::write(src.join("set-id"), "another content").unwrap();

@@ -84,17 +84,6 @@ fn assert_rsync_agrees(pair: &Pair, options: &[&str]) {
     }
 }
 
-fn assert_verified(pair: &Pair) {
-    let receiver = pair.receive();
-    let options = pair.sender_options(receiver.address(), false);
-    let report = crate::compared(&options);
-    receiver.stop();
-    assert!(
-        report.differences.is_empty() && report.unreadable.is_empty(),
-        "{report:?}"
-    );
-}
-
 #[test]
 fn links_are_followed_as_rsync_does() {
     let mut pair = Pair::new();
@@ -120,7 +109,7 @@ fn links_are_followed_as_rsync_does() {
             "{options:?}: {summary:?}"
         );
         assert_rsync_agrees(&pair, options);
-        assert_verified(&pair);
+        crate::assert_verified(&pair);
         let again = pair.seed().unwrap();
         assert_eq!(again.counters.files_sent, 0, "{options:?}: {again:?}");
     }
@@ -172,7 +161,7 @@ fn circles_and_links_that_lead_nowhere_are_left_out_and_told() {
     }
     assert_eq!(fs::read(pair.dst().join("a/b/file")).unwrap(), b"x");
     assert!(pair.dst().join("a/out").is_dir());
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
 }
 
 fn has(path: &Path, content: &str) -> bool {
@@ -267,7 +256,7 @@ fn follow_live(choice: WatchChoice) {
     fs::remove_file(src.join("links/by-the-root")).unwrap();
     assert!(pair.seed().unwrap().in_sync);
     assert_rsync_agrees(&pair, &["--copy-links"]);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
 }
 
 #[test]
@@ -302,7 +291,7 @@ fn munged_links_lead_nowhere_and_come_back() {
         assert_eq!(text(&path), format!("/rsyncd-munged/{wanted}"));
     }
     assert_eq!(pair.seed().unwrap().counters.files_sent, 0);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     // rsync reads them as they were.
     let by_rsync = pair.path("by-rsync");
     let outcome = Command::new("rsync")
@@ -343,5 +332,5 @@ fn munged_links_lead_nowhere_and_come_back() {
         assert_eq!(fs::symlink_metadata(&path).unwrap().size(), wanted.len() as u64);
     }
     assert_eq!(text(&back.dst().join("plain")), "plain");
-    assert_verified(&back);
+    crate::assert_verified(&back);
 }

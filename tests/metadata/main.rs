@@ -32,3 +32,16 @@ fn compared(options: &driftless::daemon::SenderOptions) -> driftless::daemon::ve
     };
     run(options, &how, &support::runtime(), &driftless::daemon::Silent).unwrap()
 }
+
+/// Both sides are equal, by `verify`.
+#[track_caller]
+fn assert_verified(pair: &support::Pair) {
+    let receiver = pair.receive();
+    let options = pair.sender_options(receiver.address(), false);
+    let report = compared(&options);
+    receiver.stop();
+    assert!(
+        report.differences.is_empty() && report.unreadable.is_empty(),
+        "{report:?}"
+    );
+}

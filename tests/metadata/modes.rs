@@ -66,17 +66,6 @@ fn by_rsync(pair: &Pair, changes: &str) -> Option<BTreeMap<PathBuf, u32>> {
     Some(found)
 }
 
-fn assert_verified(pair: &Pair) {
-    let receiver = pair.receive();
-    let options = pair.sender_options(receiver.address(), false);
-    let report = crate::compared(&options);
-    receiver.stop();
-    assert!(
-        report.differences.is_empty() && report.unreadable.is_empty(),
-        "{report:?}"
-    );
-}
-
 /// One mirror, with one list after the other: each arrives without any content.
 #[test]
 fn d_28_modes_are_those_that_rsync_would_give() {
@@ -114,7 +103,7 @@ fn d_28_modes_are_those_that_rsync_would_give() {
         if let Some(expected) = by_rsync(&pair, changes) {
             assert_eq!(modes(&pair.dst()), expected, "{changes}");
         }
-        assert_verified(&pair);
+        crate::assert_verified(&pair);
     }
 }
 
@@ -154,13 +143,13 @@ fn d_28_modes_are_changed_under_a_live_mirror_and_with_acls() {
     arrives("directory", 0o755);
     assert!(following.stop().unwrap().failed.is_empty());
     receiver.stop();
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
     // Without changes the ACL is again what it is here.
     pair.modes = ModeChanges::default();
     let summary = pair.seed().unwrap();
     assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
     pair.assert_equal();
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
 }
 
 #[test]

@@ -73,17 +73,6 @@ fn by_rsync(pair: &Pair, option: &str) -> Option<BTreeMap<PathBuf, Vec<u8>>> {
     Some(found)
 }
 
-fn assert_verified(pair: &Pair) {
-    let receiver = pair.receive();
-    let options = pair.sender_options(receiver.address(), false);
-    let report = crate::compared(&options);
-    receiver.stop();
-    assert!(
-        report.differences.is_empty() && report.unreadable.is_empty(),
-        "{report:?}"
-    );
-}
-
 #[test]
 fn d_29_links_are_kept_or_left_out_as_rsync_does() {
     let mut pair = Pair::new();
@@ -107,7 +96,7 @@ fn d_29_links_are_kept_or_left_out_as_rsync_does() {
         }
         let left_out = 3 * TEXTS.len() - found.len();
         assert_eq!(summary.counters.skipped, left_out as u64, "{option}: {summary:?}");
-        assert_verified(&pair);
+        crate::assert_verified(&pair);
     }
 }
 
@@ -143,5 +132,5 @@ fn d_29_safe_links_under_a_live_mirror() {
     receiver.stop();
     // It may have been stopped before the times of directories were set.
     assert!(pair.seed().unwrap().in_sync);
-    assert_verified(&pair);
+    crate::assert_verified(&pair);
 }
