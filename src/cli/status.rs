@@ -10,7 +10,7 @@ use crate::daemon::status::{
     Behind, DaemonStatus, ModuleStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus,
     SessionReport, unix_now,
 };
-use crate::daemon::upkeep::{DriftReport, ScrubReport};
+use crate::daemon::upkeep::{DriftReport, Finding, ScrubReport};
 use clap::Args;
 use serde_json::json;
 use std::time::Duration;
@@ -227,16 +227,18 @@ fn scrub_lines(scrub: &ScrubReport, now: u64) -> Vec<String> {
         ),
     };
     let mut lines = vec![format!("  scrub{place} {round}{found}")];
-    let findings = scrub.latest.iter();
-    lines.extend(findings.map(|finding| {
-        format!(
-            "    {} ({}): {}",
-            finding.path,
-            ago(finding.at, now),
-            finding.what
-        )
-    }));
+    lines.extend(scrub.latest.iter().map(|finding| finding_line(finding, now)));
     lines
+}
+
+/// What was found in a module path, and when.
+fn finding_line(finding: &Finding, now: u64) -> String {
+    format!(
+        "    {} ({}): {}",
+        finding.path,
+        ago(finding.at, now),
+        finding.what
+    )
 }
 
 /// How a module path is watched for local edits, and which there were.
@@ -247,15 +249,7 @@ fn drift_lines(drift: &DriftReport, now: u64) -> Vec<String> {
     };
     let mut lines = vec![format!("  {watcher}, {} seen", grouped(drift.edits))];
     lines.extend(drift.degradations.iter().map(|text| format!("    {text}")));
-    let findings = drift.latest.iter();
-    lines.extend(findings.map(|finding| {
-        format!(
-            "    {} ({}): {}",
-            finding.path,
-            ago(finding.at, now),
-            finding.what
-        )
-    }));
+    lines.extend(drift.latest.iter().map(|finding| finding_line(finding, now)));
     lines
 }
 
