@@ -8,6 +8,7 @@ mod assumed;
 mod backlog;
 mod barriers;
 mod content;
+mod context;
 mod deletions;
 mod dispatch;
 mod extras;
@@ -15,11 +16,14 @@ mod groups;
 mod opening;
 mod outcome;
 mod quiet;
+mod removals;
+mod settling;
 mod sparing;
 mod window;
 
 pub use backlog::tell_backlog_apart;
 pub use barriers::{is_below, resolve};
+pub use context::{Context, failed_entries};
 pub use extras::RULES;
 
 use super::barriers::Barriers;
@@ -51,6 +55,7 @@ use driftless_protocol::message::{
 };
 use driftless_protocol::{Digest, Kind, ObjectId, Xattrs};
 use groups::Groups;
+use removals::Removal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -113,104 +118,6 @@ impl From<DaemonError> for Ended {
     fn from(error: DaemonError) -> Self {
         Ended::Halted(error)
     }
-}
-
-/// What outlives a connection.
-pub struct Context<'a> {
-    /// What to do.
-    pub options: &'a SenderOptions,
-    /// The tree.
-    pub source: &'a mut Source,
-    /// What may have changed.
-    pub pending: &'a mut Pending,
-    /// Kernel events.
-    pub events: Receiver<crate::engine::pending::WatchEvent>,
-    /// Who wants to know.
-    pub observer: Arc<dyn Observer>,
-    /// Counters of the whole run.
-    pub counters: SendCounters,
-    /// Objects in error.
-    pub failed: HashMap<ObjectId, Failed>,
-    /// The sender's run.
-    pub incarnation: u128,
-    /// When to end.
-    pub stop: Stop,
-    /// Whether somebody has to be asked before more is deleted.
-    pub fuse: DeleteFuse,
-    /// How many deletions wait for somebody's approval, as it was last told.
-    pub held: Option<u64>,
-    /// Where the journal stood when the tree had been walked at the start.
-    pub started_at: u64,
-    /// Whether the trees were equal at some moment of this run.
-    pub was_ever_in_sync: bool,
-    /// What was last told of the watcher.
-    pub watching: Option<(&'static str, Vec<String>)>,
-    /// Whether it was told aloud that a part of the tree is only looked at now and then.
-    pub is_shortfall_told: bool,
-    /// What the present target knows of users and groups.
-    pub named: Named,
-    /// The target was compared in this run, so nobody has to look at it anew.
-    pub was_compared: bool,
-    /// Who waits for a point in time.
-    pub barriers: Barriers,
-    /// How long changes wait.
-    pub ages: Ages,
-    /// What was last told of how far the target is behind, and the number of the journal then.
-    pub backlog: (Backlog, u64),
-    /// The turn at bringing the target in sync, until it is.
-    pub turn: Option<Turn>,
-    /// Which trees the target was told that the source is a copy of.
-    pub upstream: Relays,
-}
-
-impl Context<'_> {
-    /// Tells which entries are in error.
-    pub fn tell_failed(&self) {
-        self.observer.failed(&failed_entries(self.source, &self.failed));
-    }
-
-    /// When something has to be looked at, if nothing happens before.
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.source.renamed.is_empty() {
-            true => self.pending.poll_deadline(),
-            false => Some(Instant::now()),
-        }
-    }
-
-    /// Whether everything that was told of has been looked at.
-    pub fn is_calm(&self) -> bool {
-        self.pending.is_empty() && self.source.renamed.is_empty()
-    }
-}
-
-/// Something that the target has and the source has not.
-#[derive(Debug)]
-struct Removal {
-    object: ObjectId,
-    place: Place,
-    kind: driftless_protocol::Kind,
-    /// It and everything below it.
-    entries: u64,
-    /// There are not too many of them, or somebody approved.
-    is_admitted: bool,
-    /// Another object of the source takes its place: keeping it is no choice.
-    is_replaced: bool,
-    /// It is kept because deletions are not wanted.
-    is_spared: bool,
-    /// The filter was asked about it, or has nothing to say.
-    is_judged: bool,
-    /// It is left where it is.
-    is_kept: bool,
-}
-
-/// The object that takes the place of a removed one.
-enum Successor {
-    /// It is there, or there is none.
-    InPlace,
-    /// It is being sent, or will be.
-    OnItsWay,
-    /// It could not be put there.
-    Failed(ObjectId),
 }
 
 /// Objects that wait for their turn, each once, first come first served.
@@ -614,207 +521,6 @@ impl<'a, 'c> Session<'a, 'c> {
         Ok(())
     }
 
-    /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
-    fn settle(&mut self) -> Result<Option<u64>, Ended> {
-        let calm = self.page.is_empty()
-            && self.again.is_empty()
-            && self.adopts.is_empty()
-            && self.reading == 0
-            && !self.must_reconcile
-            && self.context.is_calm();
-        let last = self.context.source.catalog.read(|view| view.last_sequence())?;
-        if !calm || self.scanned < last && self.has_more()? {
-            return Ok(None);
-        }
-        self.scanned = self.scanned.max(last);
-        self.send_removals()?;
-        let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
-        if !self.removes.is_empty()
-            || !self.deferred.is_empty()
-            || !self.groups.is_calm()
-            || !self.bulk.is_empty()
-            || !self.digesting.is_empty()
-            || self.delayed.iter().any(|(_, object)| is_waiting(object))
-        {
-            return Ok(None);
-        }
-        if self.marked != Some(self.scanned) {
-            self.marked = Some(self.scanned);
-            let sequence = self.scanned;
-            self.submit(OpBody::Mark { sequence }, InFlight::Mark);
-        }
-        let ours = |cursor: &Cursor| cursor.incarnation == self.context.incarnation;
-        let cursor = self.cursor.filter(ours).or(self.kept_cursor);
-        let Some(cursor) = cursor.filter(|cursor| cursor.sequence == self.scanned) else {
-            return Ok(None);
-        };
-        if !self.window.is_empty() {
-            return Ok(None);
-        }
-        let ledger = &self.context.source.ledger;
-        // With entries in error the two sums differ by design; every one of them is reported.
-        let equal = ledger.unknown() == 0 && ledger.fold() == cursor.sum;
-        if equal {
-            self.forget_failures()?;
-            return Ok(Some(cursor.sequence));
-        }
-        if !self.context.failed.is_empty() && self.reconciles_ever > 0 {
-            return Ok(Some(cursor.sequence));
-        }
-        if self.was_in_sync {
-            self.context.observer.drift();
-        }
-        tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
-        if ledger.unknown() > 0 && tracing::enabled!(tracing::Level::DEBUG) {
-            self.context.source.catalog.read(|view| {
-                view.for_each(&mut |entry: Entry| {
-                    if crate::daemon::ledger::counted(&entry, ledger.carried()).is_none() {
-                        let named = view.lookup(entry.place.directory, &entry.place.name)?;
-                        tracing::debug!(?entry, ?named, "content is not known");
-                    }
-                    Ok(())
-                })
-            })?;
-        }
-        self.must_reconcile = true;
-        Ok(None)
-    }
-
-    /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile.
-    fn forget_failures(&mut self) -> Result<(), StoreError> {
-        if self.context.failed.is_empty() {
-            return Ok(());
-        }
-        for (object, _) in self.context.failed.drain() {
-            let state = &self.context.source.state;
-            state.clear_failed(&self.context.options.target.display, object)?;
-            self.delayed.retain(|(_, delayed)| *delayed != object);
-        }
-        self.context.counters.failed = 0;
-        self.context.tell_failed();
-        Ok(())
-    }
-
-    /// Sends removals, when everything that may have left the removed directories is on its way.
-    fn send_removals(&mut self) -> Result<(), Ended> {
-        if self.removes.is_empty() {
-            self.settle_graves();
-            return Ok(());
-        }
-        if self.is_a_move_waiting()? || !self.judge_removals()? || !self.may_delete()? {
-            return Ok(());
-        }
-        self.withdraw_removed()?;
-        let mut is_renumbered = false;
-        for removal in std::mem::take(&mut self.removes) {
-            if self.window.len() >= IN_FLIGHT_MAX {
-                self.removes.push_back(removal);
-                continue;
-            }
-            match self.successor(&removal)? {
-                Successor::InPlace => {}
-                Successor::OnItsWay => {
-                    self.removes.push_back(removal);
-                    continue;
-                }
-                Successor::Failed(successor) => {
-                    self.postponed.push((successor, removal));
-                    continue;
-                }
-            }
-            let is_left = self.is_left_to_its_successor(&removal)?;
-            let Removal {
-                object,
-                place,
-                kind,
-                is_spared,
-                is_kept,
-                ..
-            } = removal;
-            // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
-            // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
-            let catalog = &self.context.source.catalog;
-            let is_another = self.renumbered.contains(&(object, place.clone()));
-            if is_another || catalog.read(|view| view.get(object))?.is_some() {
-                is_renumbered = true;
-                continue;
-            }
-            let flight = InFlight::Remove {
-                object,
-                place: place.clone(),
-            };
-            // What is in it is to be judged.
-            self.must_reconcile |= is_left && kind == Kind::Directory;
-            let body = match is_spared || is_kept || is_left {
-                true => OpBody::Release { object, place },
-                false => OpBody::Remove { object, place },
-            };
-            self.submit(body, flight);
-        }
-        if self.removes.is_empty() {
-            self.settle_graves();
-        }
-        self.must_reconcile |= is_renumbered;
-        Ok(())
-    }
-
-    /// What becomes of the object that takes the place of a removed one. Until it is there the old one stays: a path is
-    /// absent only where it is so in the source.
-    fn successor(&self, removal: &Removal) -> Result<Successor, StoreError> {
-        let Place { directory, name } = &removal.place;
-        // With a filter that protects, and while removals wait for approval, it is the successor that waits.
-        if self.context.source.may_protect() || removal.is_spared || removal.is_kept {
-            return Ok(Successor::InPlace);
-        }
-        self.context.source.catalog.read(|view| {
-            let Some(successor) = view.lookup(*directory, name)? else {
-                return Ok(Successor::InPlace);
-            };
-            if self.held.contains(&successor) {
-                return Ok(Successor::InPlace);
-            }
-            let is_there = |entry: &Entry| {
-                // What is withheld takes no place.
-                let is_withheld = entry.flags & flags::WITHHELD != 0 && entry.sequence == 0;
-                entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET || is_withheld
-            };
-            Ok(match view.get(successor)?.is_none_or(|entry| is_there(&entry)) {
-                true => Successor::InPlace,
-                false if self.context.failed.contains_key(&successor) => Successor::Failed(successor),
-                false => Successor::OnItsWay,
-            })
-        })
-    }
-
-    /// Whether an object has moved whose move cannot be sent yet: the removal of its old directory would take it along.
-    fn is_a_move_waiting(&self) -> Result<bool, StoreError> {
-        let failed = &self.context.failed;
-        let delayed = self.delayed.iter().map(|(_, object)| object);
-        let waiting = delayed
-            .filter(|object| !failed.contains_key(object))
-            .chain(&self.deferred);
-        self.context.source.catalog.read(|view| {
-            for &object in waiting {
-                if view
-                    .get(object)?
-                    .is_some_and(|entry| entry.flags & flags::MOVED != 0)
-                {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        })
-    }
-
-    fn has_more(&self) -> Result<bool, StoreError> {
-        let more = self
-            .context
-            .source
-            .catalog
-            .read(|view| view.changed_after(self.scanned, 1))?;
-        Ok(!more.is_empty())
-    }
-
     fn report(&mut self, now: bool) {
         self.is_report_due = !now && self.last_report.elapsed() < REPORT_EVERY;
         if !self.is_report_due {
@@ -848,19 +554,6 @@ pub fn is_within_tick(stamp: &Stamp) -> bool {
         .map_or(0, |now| now.as_nanos() as i128);
     let changed = i128::from(stamp.ctime.seconds()) * 1_000_000_000 + i128::from(stamp.ctime.nanoseconds());
     (0..CLOCK_TICK.as_nanos() as i128).contains(&(now - changed))
-}
-
-/// The failed set, for people.
-pub fn failed_entries(source: &Source, failed: &HashMap<ObjectId, Failed>) -> Vec<FailedEntry> {
-    let mut entries: Vec<_> = failed
-        .values()
-        .map(|failed| FailedEntry {
-            path: source.path_of(failed.object),
-            error: failed.text.clone(),
-        })
-        .collect();
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    entries
 }
 
 #[cfg(test)]

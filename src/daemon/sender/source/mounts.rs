@@ -5,9 +5,10 @@
 //! sight: nothing is deleted for it. A bind mount from the same file system cannot be told from any other directory.
 
 use super::{Source, stamp_of};
-use crate::fs::{Directory, FileType, Stamp};
+use crate::fs::{Directory, FileType, Stamp, Stat};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
-use driftless_protocol::{Kind, Name};
+use driftless_protocol::message::Place;
+use driftless_protocol::{Kind, Name, ObjectId};
 
 impl Source {
     /// Whether a directory of the catalog was a file system of its own, held something, and is not there any more. `now` is
@@ -94,6 +95,37 @@ impl Source {
             })?;
         }
         Ok(true)
+    }
+
+    /// Says once for each mount point whether what is mounted there is mirrored.
+    pub(super) fn note_mount(
+        &mut self,
+        t: &Tables<'_>,
+        device: u64,
+        directory: ObjectId,
+        name: &Name,
+        stat: &Stat,
+    ) -> Result<(), StoreError> {
+        let is_mount = stat.file_type == FileType::Directory && stat.stamp.device != device;
+        if !is_mount || stat.is_followed {
+            return Ok(());
+        }
+        let place = Place {
+            directory,
+            name: name.clone(),
+        };
+        if self.mounts.insert(place) {
+            let mut names = t.path_of(directory)?.unwrap_or_default();
+            names.push(name.clone());
+            let path = names.iter().map(Name::to_string).collect::<Vec<_>>().join("/");
+            let text = match self.is_cut(stat) {
+                true => "is not mirrored, and is kept on the target",
+                false => "is mirrored, too (--one-file-system leaves it out)",
+            };
+            self.warnings
+                .push(format!("{path} is a mount point: what is mounted there {text}"));
+        }
+        Ok(())
     }
 
     /// Whether the handle of a directory may be kept: on another file system it would keep that from being unmounted.

@@ -1,0 +1,146 @@
+//! Removals: what waits for them, and what they wait for.
+
+use super::*;
+
+/// Something that the target has and the source has not.
+#[derive(Debug)]
+pub(super) struct Removal {
+    pub(super) object: ObjectId,
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    /// It and everything below it.
+    pub(super) entries: u64,
+    /// There are not too many of them, or somebody approved.
+    pub(super) is_admitted: bool,
+    /// Another object of the source takes its place: keeping it is no choice.
+    pub(super) is_replaced: bool,
+    /// It is kept because deletions are not wanted.
+    pub(super) is_spared: bool,
+    /// The filter was asked about it, or has nothing to say.
+    pub(super) is_judged: bool,
+    /// It is left where it is.
+    pub(super) is_kept: bool,
+}
+
+/// The object that takes the place of a removed one.
+pub(super) enum Successor {
+    /// It is there, or there is none.
+    InPlace,
+    /// It is being sent, or will be.
+    OnItsWay,
+    /// It could not be put there.
+    Failed(ObjectId),
+}
+
+impl Session<'_, '_> {
+    /// Sends removals, when everything that may have left the removed directories is on its way.
+    pub(super) fn send_removals(&mut self) -> Result<(), Ended> {
+        if self.removes.is_empty() {
+            self.settle_graves();
+            return Ok(());
+        }
+        if self.is_a_move_waiting()? || !self.judge_removals()? || !self.may_delete()? {
+            return Ok(());
+        }
+        self.withdraw_removed()?;
+        let mut is_renumbered = false;
+        for removal in std::mem::take(&mut self.removes) {
+            if self.window.len() >= IN_FLIGHT_MAX {
+                self.removes.push_back(removal);
+                continue;
+            }
+            match self.successor(&removal)? {
+                Successor::InPlace => {}
+                Successor::OnItsWay => {
+                    self.removes.push_back(removal);
+                    continue;
+                }
+                Successor::Failed(successor) => {
+                    self.postponed.push((successor, removal));
+                    continue;
+                }
+            }
+            let is_left = self.is_left_to_its_successor(&removal)?;
+            let Removal {
+                object,
+                place,
+                kind,
+                is_spared,
+                is_kept,
+                ..
+            } = removal;
+            // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
+            // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
+            let catalog = &self.context.source.catalog;
+            let is_another = self.renumbered.contains(&(object, place.clone()));
+            if is_another || catalog.read(|view| view.get(object))?.is_some() {
+                is_renumbered = true;
+                continue;
+            }
+            let flight = InFlight::Remove {
+                object,
+                place: place.clone(),
+            };
+            // What is in it is to be judged.
+            self.must_reconcile |= is_left && kind == Kind::Directory;
+            let body = match is_spared || is_kept || is_left {
+                true => OpBody::Release { object, place },
+                false => OpBody::Remove { object, place },
+            };
+            self.submit(body, flight);
+        }
+        if self.removes.is_empty() {
+            self.settle_graves();
+        }
+        self.must_reconcile |= is_renumbered;
+        Ok(())
+    }
+
+    /// What becomes of the object that takes the place of a removed one. Until it is there the old one stays: a path is
+    /// absent only where it is so in the source.
+    pub(super) fn successor(&self, removal: &Removal) -> Result<Successor, StoreError> {
+        let Place { directory, name } = &removal.place;
+        // With a filter that protects, and while removals wait for approval, it is the successor that waits.
+        if self.context.source.may_protect() || removal.is_spared || removal.is_kept {
+            return Ok(Successor::InPlace);
+        }
+        self.context.source.catalog.read(|view| {
+            let Some(successor) = view.lookup(*directory, name)? else {
+                return Ok(Successor::InPlace);
+            };
+            if self.held.contains(&successor) {
+                return Ok(Successor::InPlace);
+            }
+            let is_there = |entry: &Entry| {
+                // What is withheld takes no place.
+                let is_withheld = entry.flags & flags::WITHHELD != 0 && entry.sequence == 0;
+                entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET || is_withheld
+            };
+            Ok(match view.get(successor)?.is_none_or(|entry| is_there(&entry)) {
+                true => Successor::InPlace,
+                false if self.context.failed.contains_key(&successor) => Successor::Failed(successor),
+                false => Successor::OnItsWay,
+            })
+        })
+    }
+
+    /// Whether an object has moved whose move cannot be sent yet: the removal of its old directory would take it along.
+    pub(super) fn is_a_move_waiting(&self) -> Result<bool, StoreError> {
+        let failed = &self.context.failed;
+        let delayed = self.delayed.iter().map(|(_, object)| object);
+        let waiting = delayed
+            .filter(|object| !failed.contains_key(object))
+            .chain(&self.deferred);
+        self.context.source.catalog.read(|view| {
+            for &object in waiting {
+                if view
+                    .get(object)?
+                    .is_some_and(|entry| entry.flags & flags::MOVED != 0)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+}

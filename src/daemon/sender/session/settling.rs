@@ -1,0 +1,95 @@
+//! When a session is in sync.
+
+use super::*;
+
+impl Session<'_, '_> {
+    /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
+    pub(super) fn settle(&mut self) -> Result<Option<u64>, Ended> {
+        let calm = self.page.is_empty()
+            && self.again.is_empty()
+            && self.adopts.is_empty()
+            && self.reading == 0
+            && !self.must_reconcile
+            && self.context.is_calm();
+        let last = self.context.source.catalog.read(|view| view.last_sequence())?;
+        if !calm || self.scanned < last && self.has_more()? {
+            return Ok(None);
+        }
+        self.scanned = self.scanned.max(last);
+        self.send_removals()?;
+        let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
+        if !self.removes.is_empty()
+            || !self.deferred.is_empty()
+            || !self.groups.is_calm()
+            || !self.bulk.is_empty()
+            || !self.digesting.is_empty()
+            || self.delayed.iter().any(|(_, object)| is_waiting(object))
+        {
+            return Ok(None);
+        }
+        if self.marked != Some(self.scanned) {
+            self.marked = Some(self.scanned);
+            let sequence = self.scanned;
+            self.submit(OpBody::Mark { sequence }, InFlight::Mark);
+        }
+        let ours = |cursor: &Cursor| cursor.incarnation == self.context.incarnation;
+        let cursor = self.cursor.filter(ours).or(self.kept_cursor);
+        let Some(cursor) = cursor.filter(|cursor| cursor.sequence == self.scanned) else {
+            return Ok(None);
+        };
+        if !self.window.is_empty() {
+            return Ok(None);
+        }
+        let ledger = &self.context.source.ledger;
+        // With entries in error the two sums differ by design; every one of them is reported.
+        let equal = ledger.unknown() == 0 && ledger.fold() == cursor.sum;
+        if equal {
+            self.forget_failures()?;
+            return Ok(Some(cursor.sequence));
+        }
+        if !self.context.failed.is_empty() && self.reconciles_ever > 0 {
+            return Ok(Some(cursor.sequence));
+        }
+        if self.was_in_sync {
+            self.context.observer.drift();
+        }
+        tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
+        if ledger.unknown() > 0 && tracing::enabled!(tracing::Level::DEBUG) {
+            self.context.source.catalog.read(|view| {
+                view.for_each(&mut |entry: Entry| {
+                    if crate::daemon::ledger::counted(&entry, ledger.carried()).is_none() {
+                        let named = view.lookup(entry.place.directory, &entry.place.name)?;
+                        tracing::debug!(?entry, ?named, "content is not known");
+                    }
+                    Ok(())
+                })
+            })?;
+        }
+        self.must_reconcile = true;
+        Ok(None)
+    }
+
+    /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile.
+    pub(super) fn forget_failures(&mut self) -> Result<(), StoreError> {
+        if self.context.failed.is_empty() {
+            return Ok(());
+        }
+        for (object, _) in self.context.failed.drain() {
+            let state = &self.context.source.state;
+            state.clear_failed(&self.context.options.target.display, object)?;
+            self.delayed.retain(|(_, delayed)| *delayed != object);
+        }
+        self.context.counters.failed = 0;
+        self.context.tell_failed();
+        Ok(())
+    }
+
+    pub(super) fn has_more(&self) -> Result<bool, StoreError> {
+        let more = self
+            .context
+            .source
+            .catalog
+            .read(|view| view.changed_after(self.scanned, 1))?;
+        Ok(!more.is_empty())
+    }
+}

@@ -1,0 +1,115 @@
+//! What is not found any more: out of the catalog, into the journal.
+
+use super::rules::Admission;
+use super::{Look, Reach, Source};
+use crate::daemon::ledger::flags;
+use crate::store::{CatalogRead, Entry, StoreError, Tables};
+use driftless_protocol::{Kind, ObjectId};
+use std::sync::PoisonError;
+
+impl Source {
+    /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
+    pub(super) fn settle_orphans(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        for object in std::mem::take(&mut look.orphans) {
+            let Some(entry) = t.get(object)? else { continue };
+            let named = t.lookup(entry.place.directory, &entry.place.name)? == Some(object);
+            let there = named
+                && match self.reach(t, entry.place.directory)? {
+                    Reach::Open(handle) => match handle.stat(&entry.place.name) {
+                        Ok(Some(stat)) if self.kind_of(&stat) == Some(entry.kind) => {
+                            let standing = self.standing(t, entry.place.directory)?;
+                            self.admission(&standing, &entry.place.name, &stat) != Admission::Out
+                        }
+                        Ok(found) => {
+                            if found.is_none() {
+                                self.forget_link(&entry.place);
+                            }
+                            self.is_unmounted(t, &entry, &handle, found.as_ref().map(|stat| &stat.stamp))?
+                        }
+                        // Not knowing is no reason to delete.
+                        Err(_) => true,
+                    },
+                    Reach::Gone => false,
+                    Reach::Unknown(_) | Reach::Unmounted => true,
+                };
+            if !there {
+                look.found.changed += 1;
+                tracing::trace!(object = object.0, "gone");
+                self.bury(t, object, look)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets an object and everything below it; the journal keeps a tombstone.
+    pub(super) fn bury(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        let Some(entry) = t.get(object)? else {
+            return Ok(());
+        };
+        let sequence = t.next_sequence()?;
+        // The object itself first: half-seen renames can place two directories in each other for a moment, and what is
+        // below this one may then lead back to it.
+        t.remove(object, Some(sequence))?;
+        let mut gone = vec![entry.clone()];
+        if entry.kind == Kind::Directory {
+            t.remove_below(object, |entry| gone.push(entry.clone()))?;
+            t.weigh_tombstone(sequence, gone.len() as u64)?;
+            self.graves.insert(entry.place.clone(), object);
+        }
+        self.unsent_deletions += gone.len() as u64;
+        gone.iter().for_each(|entry| self.compare_if_withheld(entry));
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in &gone {
+            self.ledger.replace(Some(entry), None);
+            self.signatures.remove(entry.object);
+            self.recall_names(entry, look);
+            if entry.kind == Kind::Directory {
+                watcher.unwatch(entry.object);
+                self.handles.remove(&entry.object);
+                self.lookouts.drop_directory(entry.object, look);
+                if let Some(rules) = &mut self.rules {
+                    rules.drop_directory(entry.object);
+                }
+            }
+        }
+        // The top one may have led nowhere for a moment only: its link is still there then.
+        let inner = gone.iter().skip(1);
+        for outpost in inner.flat_map(|entry| self.lookouts.forget(&entry.place)) {
+            watcher.unwatch(outpost);
+        }
+        drop(watcher);
+        // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record.
+        for moved in gone
+            .into_iter()
+            .skip(1)
+            .filter(|entry| entry.flags & flags::MOVED != 0)
+        {
+            let sequence = t.next_sequence()?;
+            t.put(&Entry {
+                sequence: 0,
+                ..moved.clone()
+            })?;
+            t.remove(moved.object, Some(sequence))?;
+        }
+        Ok(())
+    }
+
+    /// The target knows nothing of what is withheld: when that goes or moves, only a comparison tells what to do with what
+    /// stands there.
+    pub(super) fn compare_if_withheld(&mut self, entry: &Entry) {
+        let left_there = self.sparing.existing || self.sparing.newer;
+        self.rules_changed |= left_there && entry.flags & flags::WITHHELD != 0;
+    }
+
+    /// An object goes from one of its names: what was done to it through that one was told under no other.
+    pub(super) fn recall_names(&self, entry: &Entry, look: &mut Look) {
+        if entry.kind != Kind::Directory {
+            look.linked.extend(self.linked_with(entry));
+        }
+    }
+}
