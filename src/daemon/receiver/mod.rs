@@ -1,5 +1,6 @@
 //! The receiver daemon: modules behind one QUIC endpoint.
 
+mod admission;
 mod apply;
 mod confirms;
 mod displaced;
@@ -14,6 +15,7 @@ mod keeper;
 mod kept;
 mod listing;
 mod look;
+mod opening;
 mod owners;
 mod pace;
 mod pairing;
@@ -21,12 +23,14 @@ mod patrol;
 mod previous;
 mod pull;
 mod replica;
+mod report;
 mod retention;
 mod rights;
 mod root;
 mod scrub;
 mod serving;
 mod session;
+mod slots;
 mod spans;
 mod sparing;
 mod staging;
@@ -61,6 +65,7 @@ use crate::net::{
     ReceiverLink,
 };
 use crate::store::{Binding, State};
+use admission::{listen, may_come};
 use driftless_certs::{
     Fingerprint, Grant, Invites, Peer, RedeemError, Right, Rights, Secret, TrustStore, receiver_config,
 };
@@ -72,12 +77,14 @@ use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use driftless_protocol::{CloseCode, Name, ObjectId, OwnerRow, RelPath, TreeSum};
 use guests::{Guests, Standing};
 use look::{Found, How, Look};
+use opening::{is_promoted, open_replica, place_of, walk_path};
 use patrol::Patrols;
 use pull::Pull;
 use replica::Replica;
 use retention::Retention;
 use scrub::{Ask, Place, Window};
 use session::Session;
+use slots::{Slot, Tenant};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
@@ -160,36 +167,6 @@ struct Shared {
     offers: Option<Arc<Offers>>,
     /// Modules that are filled by pulling.
     pulls: Mutex<Vec<(Arc<Pull>, JoinHandle<()>)>>,
-}
-
-/// A module path.
-#[derive(Debug)]
-enum Slot {
-    Idle(Box<Replica>),
-    Taken(Tenant),
-}
-
-/// Who works on a module path.
-#[derive(Debug, Clone)]
-struct Tenant {
-    peer: Fingerprint,
-    mirror: u128,
-    incarnation: u128,
-    source: String,
-    status: Arc<SessionStatus>,
-    link: LinkHandle,
-    /// Where its session hears of what somebody found.
-    looks: crossbeam_channel::Sender<Look>,
-}
-
-impl Tenant {
-    /// Whether a new connection is that of the same mirror, and this one is dead. The loss of a last packet or a crash
-    /// would else keep a sender out until the idle timeout. Blocks for a moment.
-    fn is_succeeded_by(&self, next: &Tenant) -> bool {
-        let same = self.peer == next.peer && self.mirror == next.mirror;
-        // One run of a sender has one connection. Another run may be a copied machine's, so the present one is asked.
-        same && (self.incarnation == next.incarnation || !self.link.is_alive(PROBE_PATIENCE))
-    }
 }
 
 impl ReceiverDaemon {
@@ -469,16 +446,6 @@ impl Shared {
         end.into_iter().map(|(_, thread)| thread).collect()
     }
 
-    /// A session is over. Of a module that is no longer offered nothing is kept, above all not its lock.
-    fn put_back(&self, key: (String, RelPath), module: &Arc<ModuleOptions>, replica: Box<Replica>) {
-        let mut slots = lock(&self.slots);
-        if self.offers(module) {
-            slots.insert(key, Slot::Idle(replica));
-        } else {
-            slots.remove(&key);
-        }
-    }
-
     /// The module of a name, if it is offered.
     fn module(&self, name: &str) -> Option<Arc<ModuleOptions>> {
         let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
@@ -495,309 +462,10 @@ impl Shared {
         self.modules.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a peer may do in a module now.
-    fn rights_now(&self, peer: &Fingerprint, module: &str) -> Standing {
-        if self.options.allow.contains(peer) {
-            return Standing::Has(Rights::ALL);
-        }
-        match TrustStore::open(&self.options.home.peers_file()) {
-            Ok(trust) => match trust.allows(peer, module, SystemTime::now()) {
-                Ok(rights) => Standing::Has(rights),
-                Err(_) => Standing::HasNone,
-            },
-            Err(error) => {
-                tracing::error!("{error}");
-                Standing::Unknown
-            }
-        }
-    }
-
-    /// The module, and what the peer may do there. A peer without any right learns nothing.
-    fn authorised_module(
-        &self,
-        peer: &Fingerprint,
-        remote: Option<IpAddr>,
-        name: &ModuleName,
-    ) -> Result<(Arc<ModuleOptions>, Rights), (CloseCode, String)> {
-        let not_allowed = || (CloseCode::NotAllowed, "this peer is not allowed here".to_owned());
-        let wanted = std::str::from_utf8(&name.0).map_err(|_| not_allowed())?;
-        let mut rights = Rights::ALL;
-        if !self.options.allow.contains(peer) {
-            let trust = TrustStore::open(&self.options.home.peers_file()).map_err(|error| {
-                tracing::error!("{error}");
-                not_allowed()
-            })?;
-            rights = trust.allows(peer, wanted, SystemTime::now()).map_err(|refusal| {
-                tracing::warn!("{refusal}");
-                not_allowed()
-            })?;
-        }
-        let module = self.module(wanted).ok_or_else(|| {
-            let announced = self.announced.read().unwrap_or_else(PoisonError::into_inner);
-            if announced.iter().any(|name| name == wanted) {
-                let text = format!("the module {name} cannot be used yet; the receiver's log says why");
-                return (CloseCode::Unable, text);
-            }
-            (CloseCode::NoModule, format!("there is no module {name} here"))
-        })?;
-        if !may_come(&module, remote) {
-            tracing::warn!(%peer, module = %module.name, "hosts-allow and hosts-deny keep out its address");
-            return Err(not_allowed());
-        }
-        Ok((module, rights))
-    }
-
-    /// Takes a replica out of its slot, opening it if this is a path below the module's root.
-    fn take(
-        &self,
-        key: &(String, RelPath),
-        module: &Arc<ModuleOptions>,
-        tenant: Tenant,
-        recheck: Recheck,
-    ) -> Result<(Box<Replica>, bool), (CloseCode, String)> {
-        self.retire_predecessor(key, &tenant);
-        let mut slots = lock(&self.slots);
-        if !self.offers(module) {
-            let text = format!("the module {} is no longer offered", module.name);
-            return Err((CloseCode::NoModule, text));
-        }
-        for ((name, path), slot) in slots.iter() {
-            let overlaps = *name == key.0 && (is_below(path, &key.1) || is_below(&key.1, path));
-            let Slot::Taken(Tenant { peer, source, .. }) = slot else {
-                continue;
-            };
-            if overlaps {
-                let place = if path.is_root() {
-                    name.clone()
-                } else {
-                    format!("{name}/{path}")
-                };
-                let text = format!("{place} is in use by the mirror of {source} from peer {peer}");
-                return Err((CloseCode::Busy, text));
-            }
-        }
-        let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
-        let mut is_new = false;
-        let replica = match slots.remove(key) {
-            Some(Slot::Idle(replica))
-                if recheck == Recheck::Nothing && replica.root.stands_at(&replica.path) =>
-            {
-                replica
-            }
-            other => {
-                // Opening a replica walks its tree, but not while it is open.
-                drop(other);
-                // An idle path above or below this one gives its lock up.
-                slots.retain(|(name, path), _| {
-                    *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))
-                });
-                let kept = self.kept_in(&module.name);
-                let opened = open_replica(&self.options, module, &key.1, &kept);
-                let opened = opened.map_err(unable)?;
-                self.retention.add(module, &opened.root);
-                is_new = true;
-                Box::new(opened)
-            }
-        };
-        slots.insert(key.clone(), Slot::Taken(tenant));
-        Ok((replica, is_new))
-    }
-
-    /// Ends the connection that a sender had here before, if it is dead, and waits until its session has flushed.
-    fn retire_predecessor(&self, key: &(String, RelPath), next: &Tenant) {
-        let present = match lock(&self.slots).get(key) {
-            Some(Slot::Taken(tenant)) => tenant.clone(),
-            _ => return,
-        };
-        if !present.is_succeeded_by(next) {
-            return;
-        }
-        tracing::info!(peer = %present.peer, "a connection that has died is replaced by a new one");
-        present.link.close(
-            CloseCode::Busy,
-            "replaced by a newer connection of the same mirror",
-        );
-        let taken = |slots: &mut HashMap<_, Slot>| matches!(slots.get(key), Some(Slot::Taken(_)));
-        let wait = self
-            .released
-            .wait_timeout_while(lock(&self.slots), RETIRE_PATIENCE, taken);
-        drop(wait);
-    }
-
     /// What was kept in a module.
     fn kept_in(&self, module: &str) -> Arc<KeepingCounters> {
         lock(&self.kept).entry(module.to_owned()).or_default().clone()
     }
-
-    fn status(&self, address: Option<SocketAddr>) -> ReceiverStatus {
-        let slots = lock(&self.slots);
-        let offered = self
-            .modules
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let modules = offered.iter().map(|module| {
-            let sessions = slots
-                .iter()
-                .filter(|((name, _), _)| *name == module.name)
-                .filter_map(|((_, path), slot)| match slot {
-                    Slot::Idle(_) => None,
-                    Slot::Taken(tenant) => Some(tenant.status.report(
-                        path.to_string(),
-                        tenant.peer.to_string(),
-                        tenant.source.clone(),
-                    )),
-                })
-                .collect();
-            ModuleStatus {
-                name: module.name.clone(),
-                path: module.path.display().to_string(),
-                promoted_since: self.promoted_since(&module.name),
-                sessions,
-                keeping: self.kept_in(&module.name).report(),
-                scrubs: self.scrubs.reports(&module.name),
-                drift: self.drift.reports(&module.name),
-            }
-        });
-        let identity = self.options.identity.fingerprint().to_string();
-        let modules = modules.collect();
-        ReceiverStatus {
-            address,
-            trees: self
-                .offers
-                .as_ref()
-                .map_or_else(Vec::new, |offers| offers.trees()),
-            pulls: lock(&self.pulls).iter().map(|(pull, _)| pull.report()).collect(),
-            ..ReceiverStatus::new(identity, &self.options.home, self.options.listen, modules)
-        }
-    }
-}
-
-/// Opens the endpoint.
-fn listen(
-    options: &ReceiverOptions,
-    modules: &Modules,
-    offers: Option<Arc<Offers>>,
-    runtime: &tokio::runtime::Handle,
-) -> Result<ReceiverEndpoint, DaemonError> {
-    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-    let protocols = [ALPN_MIRROR, ALPN_PAIR, ALPN_PULL];
-    let tls = receiver_config(&options.identity, &protocols).map_err(|error| failed(&error))?;
-    let link = LinkOptions {
-        probes_size: offers.is_some(),
-        ..options.link.clone()
-    };
-    // Trees are for receivers wherever they are.
-    let (modules, offers_any) = (modules.clone(), offers.is_some());
-    let admit: Admit = Arc::new(move |remote| {
-        let modules = modules.read().unwrap_or_else(PoisonError::into_inner);
-        offers_any || modules.is_empty() || modules.iter().any(|module| module.hosts.admit(remote))
-    });
-    let (allow, peers) = (options.allow.clone(), options.home.peers_file());
-    let authorise: Authorise = Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
-        // An invited peer is unknown by nature; it may say one thing, its secret.
-        Alpn::Pair => true,
-        Alpn::Mirror => {
-            allow.contains(&peer) || TrustStore::open(&peers).is_ok_and(|trust| trust.find(&peer).is_some())
-        }
-        Alpn::Pull => offers.as_ref().is_some_and(|offers| offers.may_call(&peer)),
-    });
-    let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
-    ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &link, (admit, authorise))
-        .map_err(|error| failed(&error))
-}
-
-/// Whether a module is promoted: then its tree is not walked, and what is known of it stays as its last sender left it.
-fn is_promoted(options: &ReceiverOptions, module: &ModuleOptions) -> Result<bool, DaemonError> {
-    let root = Directory::open_root(&module.path);
-    root.map_err(|error| DaemonError::failed(error.to_string()))?;
-    // What cannot be read refuses each sender, with the reason.
-    Ok(fence::read(&options.home, &module.name)
-        .map_or(true, |fence| fence.is_some_and(|fence| fence.is_promoted)))
-}
-
-fn open_replica(
-    options: &ReceiverOptions,
-    module: &ModuleOptions,
-    path: &RelPath,
-    kept: &Arc<KeepingCounters>,
-) -> Result<Replica, DaemonError> {
-    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-    let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
-    check_module_root(options, module, path, &root)?;
-    let root = walk_path(root.with_view(module.view()), path, true)?;
-    let place = place_of(module, path);
-    let home = options.home.module_dir(&module.name, path);
-    upstream::forget(&home);
-    let keeping = (&module.keeping, kept.clone());
-    let previous = module.previous.as_ref().filter(|_| path.is_root());
-    let (mut replica, report) =
-        Replica::open(root, &place, &home, keeping, previous).map_err(|error| failed(&error))?;
-    replica.preallocates = module.preallocate;
-    replica.writes_in_place = module.inplace;
-    tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
-        "module {} is ready", module.name);
-    Ok(replica)
-}
-
-/// Whether a module may be reached from an address. Who is in this process has none, and may.
-fn may_come(module: &ModuleOptions, remote: Option<IpAddr>) -> bool {
-    remote.is_none_or(|remote| module.hosts.admit(remote))
-}
-
-/// Before a path is made in a module: whether the module's own root is the one of before. That of the module is looked at
-/// when it is opened.
-fn check_module_root(
-    options: &ReceiverOptions,
-    module: &ModuleOptions,
-    path: &RelPath,
-    root: &Directory,
-) -> Result<(), DaemonError> {
-    let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-    let home = options.home.module_dir(&module.name, &RelPath::root());
-    let file = home.join("state.redb");
-    // Opening would make it.
-    if path.is_root() || !file.exists() {
-        return Ok(());
-    }
-    let state = State::open(&file).map_err(|error| failed(&error))?;
-    let generations = root::Generations {
-        known: state.generation().map_err(|error| failed(&error))?,
-        on_disk: replica::generation_in(root, &state).map_err(|error| failed(&error))?,
-    };
-    let standing = root::check(&state, (root, &module.path), &home, generations);
-    if standing.map_err(|error| failed(&error))? == root::Standing::New {
-        state.unbind().map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
-/// Where a module path is.
-fn place_of(module: &ModuleOptions, path: &RelPath) -> PathBuf {
-    let mut place = module.path.clone();
-    place.extend(path.names().iter().map(|name| OsStr::from_bytes(name.as_bytes())));
-    place
-}
-
-/// Looks for the directories of a path below the module's root, following no link, and makes them if that is wanted.
-fn walk_path(root: Directory, path: &RelPath, make: bool) -> Result<Directory, DaemonError> {
-    let mut at = root;
-    for name in path.names() {
-        if !make {
-            at = at
-                .open_dir(name)
-                .map_err(|error| DaemonError::failed(error.to_string()))?;
-            continue;
-        }
-        at = match at.make_dir(name) {
-            Ok(made) => made,
-            Err(error) if error.kind() == FsErrorKind::Exists => at
-                .open_dir(name)
-                .map_err(|error| DaemonError::failed(error.to_string()))?,
-            Err(error) => return Err(DaemonError::failed(error.to_string())),
-        };
-    }
-    Ok(at)
 }
 
 fn is_below(path: &RelPath, above: &RelPath) -> bool {
