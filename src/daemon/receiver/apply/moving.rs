@@ -1,0 +1,198 @@
+//! Moves and removals.
+
+use super::*;
+
+impl Replica {
+    /// Moves an object to a place. `comes` says which object will be moved to a place by an op that is known already: two
+    /// that change places are exchanged, so that neither name is absent for a moment.
+    pub fn move_object(
+        &mut self,
+        t: &mut Tables<'_>,
+        object: ObjectId,
+        to: Place,
+        comes: impl FnOnce(&Place) -> Option<ObjectId>,
+    ) -> Outcome {
+        let mut entry = self.known(t, object)?;
+        if entry.place == to {
+            return Ok(());
+        }
+        let from_dir = self.writable_directory(t, entry.place.directory)?;
+        let before = self.fresh_stat(&from_dir, &entry.place.name)?;
+        doubt(&mut entry, &before);
+        let to_dir = self.writable_directory(t, to.directory)?;
+        let occupant = self.occupant(t, &to)?;
+        if self.keeper.refuses() && occupant.is_some() {
+            self.look(t, &to_dir, &to.name, occupant.as_ref(), None)?;
+        }
+        match occupant {
+            None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
+                Err(error) if error.kind() == FsErrorKind::Exists => return self.admit(t, &to_dir, &to),
+                outcome => outcome?,
+            },
+            Some(other)
+                if !self.keeper.is_needed()
+                    && other.object.is_local()
+                    && other.kind != Kind::Directory
+                    && entry.kind != Kind::Directory =>
+            {
+                from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
+                self.drop_entry(t, other.object)?;
+            }
+            Some(other)
+                if self.must_stay(&to_dir, &to.name)?
+                    || (!other.object.is_local() && comes(&entry.place) == Some(other.object)) =>
+            {
+                return self.trade_places(t, entry, &other, &from_dir, &to_dir, to);
+            }
+            Some(other) => {
+                let aside = self.aside_name(&to.name);
+                from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
+                let aside_place = Place {
+                    directory: to.directory,
+                    name: aside.clone(),
+                };
+                let from = std::mem::replace(&mut entry.place, aside_place);
+                self.put(t, &entry)?;
+                if let Err(error) = self.install(t, &to_dir, &aside, &to, Some(&other)) {
+                    // Back to where it was: a private name would be swept with what it leads to.
+                    let is_there = t.lookup(to.directory, &aside)? == Some(object);
+                    let back = || to_dir.rename(&aside, &from_dir, &from.name, RenameMode::NoReplace);
+                    if is_there && back().is_ok() {
+                        entry.place = from;
+                        self.put(t, &entry)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        entry.place = to;
+        entry.stamp = Some(self.fresh_stat(&to_dir, &entry.place.name)?.stamp.to_bytes());
+        Ok(self.put(t, &entry)?)
+    }
+
+    /// Moves an object to the place of a directory, and that to where the object stood: under a private name it could be
+    /// swept together with what is protected in it.
+    fn trade_places(
+        &mut self,
+        t: &mut Tables<'_>,
+        mut entry: Entry,
+        other: &Entry,
+        from_dir: &Directory,
+        to_dir: &Directory,
+        to: Place,
+    ) -> Outcome {
+        if other.object.is_local() {
+            return Err(ApplyError::mismatch(format!(
+                "{}/{} is a directory that holds something, and may not be replaced",
+                to_dir.shown(),
+                to.name
+            )));
+        }
+        let before = self.fresh_stat(to_dir, &to.name)?;
+        from_dir.rename(&entry.place.name, to_dir, &to.name, RenameMode::Exchange)?;
+        let from = std::mem::replace(&mut entry.place, to);
+        // One name can't be two objects', not even for a moment.
+        let mut other = other.clone();
+        doubt(&mut other, &before);
+        other.place = Place {
+            directory: from.directory,
+            name: private_name(),
+        };
+        self.put(t, &other)?;
+        entry.stamp = Some(self.fresh_stat(to_dir, &entry.place.name)?.stamp.to_bytes());
+        self.put(t, &entry)?;
+        other.stamp = Some(self.fresh_stat(from_dir, &from.name)?.stamp.to_bytes());
+        other.place = from;
+        Ok(self.put(t, &other)?)
+    }
+
+    /// Removes an object with everything below it, wherever it stands: numbers are never used again, so an object that
+    /// the sender removes has no other place to be.
+    pub fn remove(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
+        self.drop_kept(t, object);
+        let Some(entry) = t.get(object)? else {
+            return Ok(());
+        };
+        if object == ObjectId::ROOT {
+            return Err(ApplyError::mismatch("the root of a mirror is never removed"));
+        }
+        // Another object may have taken the name of one that somebody removed from the disk.
+        if t.lookup(entry.place.directory, &entry.place.name)? != Some(object) {
+            return Ok(self.drop_entry(t, object)?);
+        }
+        let parent = self.writable_directory(t, entry.place.directory)?;
+        if self.keeper.is_needed() && !(entry.kind == Kind::Directory && self.protects) {
+            return self.take_object(t, &parent, &entry);
+        }
+        let outcome = match entry.kind {
+            Kind::Directory if self.protects => return self.remove_empty(t, &parent, &entry),
+            Kind::Directory => parent.remove_tree(&entry.place.name).map(|_| ()),
+            _ => parent.remove_file(&entry.place.name),
+        };
+        match outcome {
+            Err(error) if error.kind() != FsErrorKind::NotFound => Err(error.into()),
+            _ => Ok(self.drop_entry(t, object)?),
+        }
+    }
+
+    /// Whether a directory stands at a name that holds what a filter may protect.
+    pub(in super::super) fn must_stay(&self, parent: &Directory, name: &Name) -> Result<bool, ApplyError> {
+        if !self.protects {
+            return Ok(false);
+        }
+        match parent.stat(name)? {
+            Some(stat) if stat.file_type == FileType::Directory => {
+                let listing = parent.open_dir(name)?.list()?;
+                Ok(!(listing.entries.is_empty() && listing.problems.is_empty()))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes a directory in which nothing is left. What turns up in it is catalogued, for the sender to judge.
+    fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Outcome {
+        let name = &entry.place.name;
+        // Files on their way to a directory that goes do not keep it.
+        self.drop_kept_in(t, entry.object);
+        match parent.remove_dir(name) {
+            Err(error) if error.kind() == FsErrorKind::NotEmpty => {}
+            Err(error) if error.kind() != FsErrorKind::NotFound => return Err(error.into()),
+            _ => return Ok(self.drop_entry(t, entry.object)?),
+        }
+        let inner = Arc::new(parent.open_dir(name)?);
+        let mut is_listed = false;
+        for (name, stat) in inner.list()?.entries {
+            let place = Place {
+                directory: entry.object,
+                name,
+            };
+            is_listed |= kind_of(stat.file_type).is_some();
+            if t.lookup(entry.object, &place.name)?.is_none() {
+                catalogue(t, &inner, &place, &self.terms)?;
+            }
+        }
+        let kind = match is_listed {
+            true => FailureKind::Mismatch,
+            false => FailureKind::Unsupported,
+        };
+        let text = format!("{} holds something that is not part of the mirror", inner.shown());
+        Err(ApplyError { kind, text })
+    }
+
+    /// Removes what was displaced and whose own op will not come any more.
+    pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Outcome {
+        for object in std::mem::take(&mut self.parked) {
+            if t.get(object)?.is_some_and(|entry| entry.place.name.is_reserved()) {
+                self.remove(t, object)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(in super::super) fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {
+    match outcome {
+        Err(error) if error.kind() != FsErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

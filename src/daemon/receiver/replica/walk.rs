@@ -1,0 +1,300 @@
+//! The walk that brings a catalog in step with the disk.
+
+use super::*;
+
+/// What the walk at start found.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WalkReport {
+    /// Entries seen.
+    pub entries: u64,
+    /// Entries that somebody else changed, or that were not catalogued.
+    pub changed: u64,
+    /// Entries that are not as they were catalogued, by whomever, but for directories whose inside moved.
+    pub unlike: u64,
+    /// Leftovers of an earlier run that were removed or put where they belong.
+    pub swept: u64,
+    /// Entries that were not catalogued. They may be somebody's, or ours: a process that is killed between a deed and its note
+    /// leaves one that no sum counts.
+    pub strangers: u64,
+}
+
+impl Replica {
+    /// Brings the catalog in step with the disk.
+    pub(super) fn walk(&mut self) -> Result<WalkReport, ReplicaError> {
+        let mut report = WalkReport::default();
+        let root = self.root.clone();
+        for object in self.partials.stale(SystemTime::now()) {
+            self.partials.forget(object);
+        }
+        let known = WalkKnowledge {
+            intents: self.state.intents()?.into_iter().collect(),
+            kept: self
+                .partials
+                .places()
+                .into_iter()
+                .map(|(_, place)| place.name)
+                .collect(),
+        };
+        let (terms, keeper) = (&self.terms, &mut self.keeper);
+        self.catalog.update(true, |tables| {
+            let mut walk = Walk {
+                terms,
+                knowledge: &known,
+                keeper: Some(keeper),
+                report: &mut report,
+            };
+            let outcome = walk.tree(tables, &root);
+            if report.strangers > 0 {
+                note_strangers(tables, true)?;
+            }
+            if report.unlike > 0 || report.swept > 0 {
+                // The next walk finds it as it is catalogued from now on, but nobody may have flushed it then.
+                note_flushed(tables, false)?;
+            }
+            Ok(outcome)
+        })??;
+        self.keeper.sync()?;
+        if self.is_version {
+            self.leave_lonely_groups()?;
+        }
+        self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
+        Ok(report)
+    }
+}
+
+/// What a walk must know beside the catalog.
+#[derive(Debug, Default)]
+pub(in super::super) struct WalkKnowledge {
+    /// What was about to be committed.
+    intents: HashMap<ObjectId, Digest>,
+    /// Private names that are not swept: files that arrived in part.
+    kept: HashSet<Name>,
+}
+
+/// Brings a catalog in step with the disk.
+pub(in super::super) struct Walk<'a> {
+    /// What counts, and whose things are here.
+    pub(in super::super) terms: &'a Terms,
+    pub(in super::super) knowledge: &'a WalkKnowledge,
+    /// The policy of the tree; only a walk of all of it has one.
+    pub(in super::super) keeper: Option<&'a mut Keeper>,
+    pub(in super::super) report: &'a mut WalkReport,
+}
+
+impl Walk<'_> {
+    pub(super) fn tree(
+        &mut self,
+        tables: &mut Tables<'_>,
+        root: &Arc<Directory>,
+    ) -> Result<(), ReplicaError> {
+        let stat = root.stat_self()?;
+        let known = tables.get(ObjectId::ROOT)?;
+        let classes = self.terms.carried.xattrs;
+        if !known
+            .as_ref()
+            .is_some_and(|known| is_as_catalogued(known, &stat, self.terms))
+        {
+            let mut entry = local_entry(ObjectId::ROOT, Kind::Directory, root_place(), &stat, None);
+            let expected = known.map(|known| known.attributes);
+            entry.attributes = self.terms.seen(entry.attributes, expected.as_ref());
+            if !classes.is_empty() {
+                entry.attributes.xattrs = self.terms.seen_xattrs(&root.self_xattrs(classes)?.xattrs);
+            }
+            tables.put(&entry)?;
+        }
+        self.below(tables, ObjectId::ROOT, root)
+    }
+
+    pub(super) fn below(
+        &mut self,
+        tables: &mut Tables<'_>,
+        start: ObjectId,
+        handle: &Arc<Directory>,
+    ) -> Result<(), ReplicaError> {
+        // Opened when their turn comes: a level can have more directories than a process descriptors.
+        let mut directories: Vec<(ObjectId, Arc<Directory>, Option<Name>)> =
+            vec![(start, handle.clone(), None)];
+        while let Some((object, mut handle, below)) = directories.pop() {
+            if let Some(name) = below {
+                match handle.open_dir(&name) {
+                    Ok(inner) => handle = Arc::new(inner),
+                    Err(error) => {
+                        tracing::warn!("{error}");
+                        continue;
+                    }
+                }
+            }
+            let before = handle.stat_self()?.attributes.mtime;
+            let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
+            if !swept.removed.is_empty() {
+                // Nobody else would notice: what the directory is was looked at before.
+                handle.set_self_mtime(before)?;
+            }
+            self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
+            for aside in &swept.displaced {
+                self.recover(tables, object, &handle, aside);
+            }
+            let listing = handle.list()?;
+            let mut catalogued = Children::of(object);
+            for (name, stat) in listing.entries {
+                while let Some(gone) = catalogued.next_before(tables, Some(&name))? {
+                    self.forget(tables, &gone)?;
+                }
+                let known = catalogued.next_at(tables, &name)?;
+                self.report.entries += 1;
+                let place = Place {
+                    directory: object,
+                    name,
+                };
+                let is_taboo = self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place));
+                let Some(kind) = kind_of(stat.file_type).filter(|_| !is_taboo) else {
+                    // What the catalog has of it from before goes, as if it were not there.
+                    if let Some(gone) = known {
+                        self.forget(tables, &gone)?;
+                    }
+                    continue;
+                };
+                let known = known.filter(|entry| entry.kind == kind);
+                let entry = match known {
+                    // Nothing is written for what is as it was: that would be the whole catalog at each start.
+                    Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
+                    known => {
+                        let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
+                        tables.put(&entry)?;
+                        entry
+                    }
+                };
+                if kind == Kind::Directory {
+                    directories.push((entry.object, handle.clone(), Some(entry.place.name)));
+                }
+            }
+            while let Some(gone) = catalogued.next_before(tables, None)? {
+                self.forget(tables, &gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not there any more.
+    pub(super) fn forget(&mut self, tables: &mut Tables<'_>, gone: &Entry) -> Result<(), StoreError> {
+        self.report.changed += 1;
+        self.report.unlike += 1;
+        tables.remove_below(gone.object, |_| ())?;
+        tables.remove(gone.object, None)?;
+        Ok(())
+    }
+
+    /// Deals with what was displaced when an earlier run was cut off.
+    fn recover(&mut self, t: &Tables<'_>, object: ObjectId, directory: &Directory, aside: &Name) {
+        let Some(keeper) = self.keeper.as_deref_mut() else {
+            return;
+        };
+        let intents = &self.knowledge.intents;
+        let recovery = Recovery {
+            directory,
+            object,
+            aside,
+        };
+        if let Err(error) = recovery.run(t, keeper, |found| {
+            intents.values().any(|intended| intended == found)
+        }) {
+            tracing::warn!("{}", error.text);
+        }
+    }
+
+    /// What the catalog is to have of something that stands at a place and is not as it knows it.
+    pub(in super::super) fn entry(
+        &mut self,
+        tables: &mut Tables<'_>,
+        handle: &Directory,
+        place: Place,
+        known: Option<Entry>,
+        kind: Kind,
+        stat: &Stat,
+    ) -> Result<Entry, ReplicaError> {
+        let object = match &known {
+            Some(entry) if is_as_catalogued_but_for_owner(entry, stat) => {
+                let mut entry = entry.clone();
+                let seen = self.terms.seen(stat.attributes, Some(&entry.attributes));
+                (entry.attributes.uid, entry.attributes.gid) = (seen.uid, seen.gid);
+                self.report.changed += 1;
+                return Ok(entry);
+            }
+            Some(entry) => entry.object,
+            None => {
+                if let Some(other) = tables.lookup(place.directory, &place.name)? {
+                    tables.remove_below(other, |_| ())?;
+                    tables.remove(other, None)?;
+                }
+                self.report.strangers += 1;
+                tables.next_local()?
+            }
+        };
+        let mut digest = cheap_digest(handle, &place.name, stat)?;
+        let intents = &self.knowledge.intents;
+        if let Some(&intended) = intents.get(&object).filter(|_| kind == Kind::File) {
+            digest = own_commit(handle, &place.name, intended);
+        }
+        // Only touched, or edited? Where that matters, it is read.
+        if let Some(content) = known
+            .as_ref()
+            .filter(|known| kind == Kind::File && known.size == stat.size)
+            && let Some(was) = content.digest.filter(|_| digest.is_none())
+            && self.keeper.as_ref().is_some_and(|keeper| keeper.judges())
+        {
+            digest = own_commit(handle, &place.name, was);
+        }
+        let mut entry = local_entry(object, kind, place, stat, digest);
+        let expected = known.as_ref().map(|known| &known.attributes);
+        entry.attributes = self.terms.seen(entry.attributes, expected);
+        entry.attributes.xattrs = self.terms.xattrs_on_disk(handle, &entry.place.name);
+        let is_same = |known: &Entry| kind == Kind::Directory && known.attributes == entry.attributes;
+        let is_news = known
+            .as_ref()
+            .is_none_or(|known| digest.is_none() && !is_same(known));
+        self.report.changed += u64::from(is_news);
+        self.report.unlike += u64::from(known.as_ref().is_none_or(|known| !is_same(known)));
+        Ok(entry)
+    }
+}
+
+/// Catalogues something that was found on the disk and is not known, with everything below it.
+pub fn catalogue(
+    tables: &mut Tables<'_>,
+    parent: &Arc<Directory>,
+    place: &Place,
+    terms: &Terms,
+) -> Result<(), ApplyError> {
+    let Some(stat) = parent.stat(&place.name)? else {
+        return Ok(());
+    };
+    let Some(kind) = kind_of(stat.file_type) else {
+        return Ok(());
+    };
+    let digest = cheap_digest(parent, &place.name, &stat)?;
+    let mut entry = local_entry(tables.next_local()?, kind, place.clone(), &stat, digest);
+    entry.attributes = terms.seen(entry.attributes, None);
+    entry.attributes.xattrs = terms.xattrs_on_disk(parent, &place.name);
+    tables.put(&entry)?;
+    if kind == Kind::Directory {
+        let inner = Arc::new(parent.open_dir(&place.name)?);
+        let mut walk = Walk {
+            terms,
+            knowledge: &WalkKnowledge::default(),
+            keeper: None,
+            report: &mut WalkReport::default(),
+        };
+        walk.below(tables, entry.object, &inner)
+            .map_err(|error| ApplyError {
+                kind: FailureKind::Io,
+                text: error.to_string(),
+            })?;
+    }
+    Ok(())
+}
+
+/// The digest of a file that we were about to commit when we were stopped, if that is what stands there.
+fn own_commit(directory: &Directory, name: &Name, intended: Digest) -> Option<Digest> {
+    let (file, _) = directory.open_file(name).ok()?;
+    digest_of(&file).ok().filter(|found| *found == intended)
+}
