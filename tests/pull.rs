@@ -169,6 +169,32 @@ fn who_loses_the_right_is_cut_off_and_told_so() {
     puller.stop();
 }
 
+/// On the side that pulls: the sender is chosen by the trust store, and ends with its entry there.
+#[test]
+fn nothing_is_pulled_from_a_sender_that_is_no_longer_trusted() {
+    let site = site(&["src", "dst"]);
+    site.write("src/a", "one");
+    let (_server, _, port) = serve(&site, &format!("--allow {}", site.fingerprint("far")));
+    let add = format!(
+        "peers add {} --name office --address 127.0.0.1:{port}",
+        site.fingerprint("home")
+    );
+    site.run_in("far", &add, 0);
+    let puller = receive(&site, "office::www");
+    wait_equal(&site, "src", "dst");
+    site.run_in("far", "peers remove office", 0);
+    until("the connection is ended", || {
+        let pull = pulling(&site);
+        let error = pull["error"].as_str().unwrap_or_default();
+        pull["phase"] == "waiting" && error.contains("no longer trusted") && error.contains("peers add")
+    });
+    site.write("src/b", "two");
+    assert!(!site.path("dst/b").exists());
+    site.run_in("far", &add, 0);
+    wait_equal(&site, "src", "dst");
+    assert_eq!(puller.stop(), Some(0));
+}
+
 #[test]
 fn a_daemon_offers_trees_and_another_pulls_by_its_configuration() {
     let site = site(&["src/keep", "src/.cache", "src2", "dst", "dst2"]);
@@ -287,8 +313,12 @@ fn what_cannot_be_meant_is_refused_with_the_line() {
         ("receive dst --from nas::www --listen :5", "cannot be used with"),
         ("receive dst --from nas::www/sub", "nas"),
         (
+            "receive dst --from nas::www",
+            "cannot pull nas::www: no peer called nas, or with that address, is known here (run `driftless invite --tree www` on nas",
+        ),
+        (
             "receive dst --from ./www",
-            "is a directory, where a target is needed",
+            "is a directory, where a tree is needed that another machine offers",
         ),
         ("peers add x --tree a", "fingerprint"),
     ] {

@@ -240,6 +240,19 @@ fn what_cannot_be_is_refused_and_a_first_version_needs_none() {
 }
 
 /// A later run that writes in place does not write through to the versions before.
+/// What a cut-off run of a version leaves at the root means nothing to a mirror that is none, and would make the next version take
+/// all that is there for its own.
+#[test]
+fn a_plain_run_takes_over_from_a_version_that_was_cut_off() {
+    let desk = Desk::new();
+    let marker = desk.path("dst/.driftless-version-begun");
+    fs::create_dir_all(&marker).unwrap();
+    let (status, told) = desk.run("mirror src dst --once");
+    assert_eq!(status, Some(0), "{told}");
+    assert!(!marker.exists());
+    assert_equal(&desk.path("src"), &desk.path("dst"));
+}
+
 #[test]
 fn a_version_is_never_written_in_place() {
     let desk = Desk::new();

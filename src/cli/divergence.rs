@@ -1,7 +1,7 @@
 //! `driftless verify --divergence`: what each side did since both were last equal.
 
 use super::text::count;
-use super::{CliError, DIFFERENT, DONE, output};
+use super::{DIFFERENT, DONE, output};
 use crate::daemon::divergence::{Change, Divergence};
 use crate::daemon::status::STATUS_VERSION;
 use driftless_protocol::message::Diverged;
@@ -95,11 +95,4 @@ fn time(change: &Change) -> String {
     jiff::Timestamp::from_second(change.at.seconds())
         .unwrap_or_default()
         .to_string()
-}
-
-/// Options that say how contents are compared have no meaning here.
-pub(super) fn refuse(option: &str) -> CliError {
-    CliError::usage(format!(
-        "{option} has no meaning with --divergence, which reads no contents and goes by what the mirror knows (leave one out)"
-    ))
 }

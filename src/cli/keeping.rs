@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Why they mean nothing on the other end.
-pub(super) const KEEPING_THERE: &str = "--drift, --trash, --backup, --preallocate, --inplace and --scrub are the receiver's to decide (give them to `driftless receive` there)";
+pub(super) const KEEPING_THERE: &str = "--drift, --drift-watch, --trash, --backup, --preallocate, --inplace and --scrub are the receiver's to decide (give them to `driftless receive` there)";
 
 /// Options of the end that writes.
 #[derive(Debug, Clone, Default, Args)]
@@ -147,6 +147,23 @@ mod tests {
             old: OldVersions::Backup(Backup { directory, suffix }),
             ..Keeping::default()
         }
+    }
+
+    /// The refusal of what is for the other end to decide names all of it, but for what goes with one of these options only.
+    #[test]
+    fn the_refusal_names_every_option() {
+        use crate::cli::upkeep::UpkeepArgs;
+        let command = UpkeepArgs::augment_args(KeepingArgs::augment_args(clap::Command::new("x")));
+        let goes_with_others = ["backup-dir", "suffix", "scrub-repair"];
+        let mut named = 0;
+        for long in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let is_named = KEEPING_THERE
+                .split([' ', ','])
+                .any(|word| word.strip_prefix("--") == Some(long));
+            assert!(is_named || goes_with_others.contains(&long), "{long}");
+            named += usize::from(is_named);
+        }
+        assert_eq!(named, 7);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::confinement::{Confine, ConfineArgs};
-use super::launch::{PortArg, Session, existing_directory, target};
+use super::launch::{Session, existing_directory};
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
-use super::target::{DEFAULT_PORT, check_module};
+use super::target::{DEFAULT_PORT, Target, check_module, is_target};
 use super::text::{escaped, quoted};
 use super::writing::OfferArgs;
 use super::{CliError, DONE, output};
@@ -13,7 +13,7 @@ use crate::daemon::forget::Cleared;
 use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::receiver::{Entrance, Fencer, PullOptions, ReceiverDaemon};
-use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION};
+use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION, unix_now};
 use crate::daemon::{DaemonError, ReceiverOptions, TargetOptions};
 use crate::engine::delta::Engine;
 use crate::net::{LinkOptions, Sockets};
@@ -155,14 +155,14 @@ impl ReceiveArgs {
         }
         let (address, identity, path) = (daemon.listening(), session.identity.fingerprint(), escaped(&path));
         if self.json {
-            let from = from.as_ref().map(|from| &from.display);
+            let from = from.as_ref().map(|tree| &tree.from.display);
             output::json(
                 &json!({"version": STATUS_VERSION, "event": "ready", "module": module, "path": path,
                 "address": address, "from": from, "identity": identity.to_string()}),
             );
         } else {
             let way = match (&from, address) {
-                (Some(from), _) => format!("from {from}"),
+                (Some(tree), _) => format!("from {}", tree.from),
                 (None, address) => address.map_or_else(String::new, |address| format!("on {address}")),
             };
             output::line(&format!(
@@ -228,21 +228,45 @@ pub(super) fn default_name(path: &Path, what: &str) -> Result<String, CliError> 
     name.map(str::to_owned).ok_or_else(fault)
 }
 
+/// A tree that somebody offers.
+#[derive(Debug, Clone)]
+pub(super) struct OfferedTree {
+    /// Who, and which.
+    pub(super) from: TargetOptions,
+    /// The user gave the fingerprint; otherwise it is that of the trust store.
+    is_pinned: bool,
+}
+
 /// A tree that somebody offers, resolved by the trust store.
-pub(super) fn tree_of(word: &OsStr, home: &Home) -> Result<TargetOptions, CliError> {
-    let found = target(word, PortArg::default(), home)?;
-    if !found.path.is_root() {
-        let text =
-            format!("{found} names a directory of a tree; a tree is pulled as a whole (leave the path out)");
+pub(super) fn tree_of(word: &OsStr, home: &Home) -> Result<OfferedTree, CliError> {
+    if !is_target(word) {
+        let text = format!(
+            "{} is a directory, where a tree is needed that another machine offers: HOST::TREE or \
+             driftless://[FINGERPRINT@]HOST:PORT/TREE (for a directory on this machine: `driftless mirror`)",
+            escaped(word)
+        );
         return Err(CliError::usage(text));
     }
-    Ok(found)
+    let tree = Target::parse(word)?;
+    let trust = TrustStore::open(&home.peers_file())?;
+    let from = tree
+        .resolve(None, &trust, unix_now())
+        .map_err(|error| CliError::usage(format!("{}; home {home}", error.of_pull())))?;
+    if !from.path.is_root() {
+        let text =
+            format!("{from} names a directory of a tree; a tree is pulled as a whole (leave the path out)");
+        return Err(CliError::usage(text));
+    }
+    Ok(OfferedTree {
+        from,
+        is_pinned: tree.fingerprint.is_some(),
+    })
 }
 
 /// Has a module filled by pulling. All sockets are open when this returns.
 pub(super) fn pull(
     daemon: &ReceiverDaemon,
-    from: &TargetOptions,
+    tree: &OfferedTree,
     module: &str,
     network: &NetworkArgs,
     session: &Session,
@@ -253,7 +277,8 @@ pub(super) fn pull(
         .open_all(session.handle())
         .map_err(|error| CliError::failed(format!("cannot open a socket: {error}")))?;
     let options = PullOptions {
-        from: from.clone(),
+        from: tree.from.clone(),
+        is_pinned: tree.is_pinned,
         module: module.to_owned(),
         link: LinkOptions {
             sockets: Some(sockets),

@@ -247,7 +247,11 @@ fn drift_lines(drift: &DriftReport, now: u64) -> Vec<String> {
         "" => "not watched for local edits yet",
         watcher => &format!("watched for local edits by {watcher}"),
     };
-    let mut lines = vec![format!("  {watcher}, {} seen", grouped(drift.edits))];
+    let place = match drift.path.as_str() {
+        "" | "." => String::new(),
+        path => format!("{path} "),
+    };
+    let mut lines = vec![format!("  {place}{watcher}, {} seen", grouped(drift.edits))];
     lines.extend(drift.degradations.iter().map(|text| format!("    {text}")));
     lines.extend(drift.latest.iter().map(|finding| finding_line(finding, now)));
     lines
@@ -482,7 +486,14 @@ mod tests {
                     ..KeepingReport::default()
                 },
                 scrubs: Vec::new(),
-                drift: Vec::new(),
+                drift: ["", "sub/path"]
+                    .map(|path| DriftReport {
+                        path: path.to_owned(),
+                        watcher: "inotify".to_owned(),
+                        edits: 1,
+                        ..DriftReport::default()
+                    })
+                    .into(),
             },
             ModuleStatus {
                 name: "idle".to_owned(),
@@ -515,6 +526,8 @@ mod tests {
             "but not by sockets: no seccomp",
             "since its start: 1,200 local edits set aside, 3 moved to the trash",
             "now at .driftless-kept/T/a",
+            "  watched for local edits by inotify, 1 seen",
+            "  sub/path watched for local edits by inotify, 1 seen",
         ] {
             assert!(text.contains(wanted), "{text}");
         }

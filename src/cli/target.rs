@@ -130,6 +130,32 @@ pub(super) enum TargetError {
     },
 }
 
+impl TargetError {
+    /// The same of a tree that is to be pulled: it is the sender that has to be known then.
+    pub(super) fn of_pull(&self) -> String {
+        match self {
+            TargetError::Unknown {
+                text,
+                host,
+                place,
+                module,
+            } => format!(
+                "cannot pull {text}: no peer called {host}, or with that address, is known here (run `driftless invite --tree \
+                 {module}` on {host} and paste its line here, or pin it: {SCHEME}FINGERPRINT@{place}/{module})"
+            ),
+            TargetError::Ambiguous { text, host, names } => format!(
+                "cannot pull {text}: {host} can be any of the peers {names} (use the name of a peer in place of the host, name the \
+                 port as in {SCHEME}{host}:PORT/TREE, or remove what is obsolete with `driftless peers remove NAME`)"
+            ),
+            TargetError::Expired { text, name } => format!(
+                "cannot pull {text}: the trust in peer {name} has expired (pair again, or run `driftless peers remove {name}` and \
+                 `driftless peers add`)"
+            ),
+            error => error.to_string(),
+        }
+    }
+}
+
 /// Whether a word is a target (of whatever notation) and not a directory.
 pub(super) fn is_target(word: &OsStr) -> bool {
     let bytes = word.as_bytes();

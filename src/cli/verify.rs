@@ -16,7 +16,7 @@ use crate::daemon::control::{self, Verified, VerifyWish};
 use crate::daemon::divergence::{between_machines, on_this_machine};
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::verify::{self, How, VerifyReport};
-use crate::daemon::{DaemonError, Deletes, SenderOptions, Silent, sender};
+use crate::daemon::{DaemonError, Deletes, ModuleOptions, SenderOptions, Silent, sender};
 use crate::engine::filter::Filter;
 use crate::net::{LinkOptions, Schedule};
 use clap::{Args, ValueEnum};
@@ -166,9 +166,6 @@ impl VerifyArgs {
         origin: &Origin,
         filter: &Filter,
     ) -> Result<u8, CliError> {
-        if self.keeping.is_given() {
-            return Err(divergence::refuse("keeping options"));
-        }
         let link = LinkOptions::default();
         let options = |end: End<'_>| SenderOptions {
             modes: self.appearance.modes(),
@@ -187,11 +184,22 @@ impl VerifyArgs {
             Destination::Directory(path) => {
                 let path = existing_directory("verify", &origin.directory_of(&path)?)?;
                 let target = local_target(&path, session.identity.fingerprint(), 0);
-                let module = session.home.module_place(&target.module, &target.path);
-                let found = on_this_machine(&options(end(&target)), &path, &module);
+                let state = session.home.module_place(&target.module, &target.path);
+                let writing = WritingArgs {
+                    keeping: self.keeping.clone(),
+                    ..WritingArgs::default()
+                };
+                let module = writing.module(target.module.clone(), path)?;
+                let module = ModuleOptions {
+                    kept_as: self.appearance.kept_as(module.kept_as),
+                    ..module
+                };
+                let found = on_this_machine(&options(end(&target)), &module, &state);
                 (target.display, found?)
             }
+            Destination::Target(_) if self.keeping.is_given() => return Err(CliError::usage(KEEPING_THERE)),
             Destination::Target(target) => {
+                self.appearance.check_far()?;
                 let target = origin.target_of(target, word)?;
                 let found = between_machines(&options(end(&target)), session.handle());
                 let found = found.map_err(|error| session.explain(error.into()))?;

@@ -7,10 +7,11 @@
 
 mod walk;
 
+use super::keeping::Keeping;
 use super::ledger::flags;
 use super::receiver::stored_cursor;
 use super::sender::{Standing, TreeFiles, open_link};
-use super::{DaemonError, SenderOptions};
+use super::{DaemonError, ModuleOptions, SenderOptions};
 use crate::daemon::home::Home;
 use crate::engine::filter::Role;
 use crate::fs::Directory;
@@ -98,20 +99,23 @@ pub fn between_machines(
     .sorted())
 }
 
-/// The same of a source and a directory on this machine, of which `module` is the state.
+/// The same of a source and a directory on this machine, which is a module, of which `state` is the state.
 pub fn on_this_machine(
     options: &SenderOptions,
-    target: &Path,
-    module: &Path,
+    module: &ModuleOptions,
+    state: &Path,
 ) -> Result<Divergence, DaemonError> {
     let (here, acknowledged) = at_source(options)?;
+    let target = &module.path;
     let root = Directory::open_root(target).map_err(failed)?;
+    let root = Arc::new(root.with_view(module.view()));
     let mut there = Vec::new();
-    let catalog = open_catalog(module, store::Role::Receiver)?
+    let catalog = open_catalog(state, store::Role::Receiver)?
         .ok_or_else(|| DaemonError::failed(format!("nothing was ever mirrored to {}", target.display())))?;
     let cursor = catalog.read(|view| {
-        let walked = compare(view, &Arc::new(root), &Standing::Everything, &mut |change| {
-            there.push(change);
+        let all = Standing::Everything;
+        let walked = compare(view, &root, &all, &module.keeping, &mut |change| {
+            there.push(change)
         });
         Ok((stored_cursor(view)?, walked))
     });
@@ -178,7 +182,8 @@ fn at_source(options: &SenderOptions) -> Result<(Vec<Change>, Option<Cursor>), D
     let mut changes = Vec::new();
     let outcome = catalog.read(|view| {
         // The disk first: its times are the later ones.
-        let walked = compare(view, &root, &standing, &mut |change| changes.push(change));
+        let none = Keeping::default();
+        let walked = compare(view, &root, &standing, &none, &mut |change| changes.push(change));
         unsent(view, acknowledged, &mut changes)?;
         Ok(walked)
     });

@@ -35,6 +35,10 @@ pub struct Fence {
     token: u64,
 }
 
+/// One demotion, told from every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demotion(u64);
+
 impl Fence {
     fn new(module: &str, is_promoted: bool) -> io::Result<Fence> {
         Ok(Fence {
@@ -85,16 +89,17 @@ pub fn demote(home: &Home, module: &str) -> io::Result<Option<Fence>> {
     Ok(Some(was))
 }
 
-/// Whether the sender of a module path has to ask before it deletes, because the module was demoted since it was last in sync.
-pub fn asks(home: &Home, module: &str, path: &RelPath) -> io::Result<bool> {
+/// Why the sender of a module path has to ask before it deletes: the module was demoted since the path was last in sync.
+pub fn asks(home: &Home, module: &str, path: &RelPath) -> io::Result<Option<Demotion>> {
     let Some(fence) = read(home, module)?.filter(|fence| !fence.is_promoted) else {
-        return Ok(false);
+        return Ok(None);
     };
-    match fs::read_to_string(home.module_place(module, path).join(SETTLED)) {
-        Ok(token) => Ok(token != fence.token.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
+    let is_settled = match fs::read_to_string(home.module_place(module, path).join(SETTLED)) {
+        Ok(token) => token == fence.token.to_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    Ok((!is_settled).then_some(Demotion(fence.token)))
 }
 
 /// Whether a sender is connected to a module, or what it sent is still being flushed, in whichever process its receiver is. Also
@@ -103,16 +108,14 @@ pub fn is_written_to(home: &Home, module: &str) -> bool {
     upstream::is_written_to(home, module)
 }
 
-/// Notes that a sender has brought a module path in sync since the module was demoted.
-pub fn settle(home: &Home, module: &str, path: &RelPath) -> io::Result<()> {
-    match read(home, module)? {
-        Some(fence) if !fence.is_promoted => store(
-            &home.module_place(module, path),
-            SETTLED,
-            fence.token.to_string().as_bytes(),
-        ),
-        _ => Ok(()),
-    }
+/// Notes that a sender which was told of a demotion has brought a module path in sync. Another demotion may have come since, of
+/// which it knows nothing: that one is asked about all the same.
+pub fn settle(home: &Home, module: &str, path: &RelPath, Demotion(token): Demotion) -> io::Result<()> {
+    store(
+        &home.module_place(module, path),
+        SETTLED,
+        token.to_string().as_bytes(),
+    )
 }
 
 fn read_in(directory: &Path) -> io::Result<Option<Fence>> {
@@ -153,20 +156,36 @@ mod tests {
         let root = RelPath::root();
         assert_eq!((read(&home, "m").unwrap(), promoted(&home)), (None, Vec::new()));
         assert_eq!(demote(&home, "m").unwrap(), None);
-        assert!(!asks(&home, "m", &root).unwrap());
+        assert_eq!(asks(&home, "m", &root).unwrap(), None);
         let first = promote(&home, "m").unwrap();
         assert_eq!(promote(&home, "m").unwrap(), first);
         assert_eq!(promoted(&home), std::slice::from_ref(&first));
-        assert!(!asks(&home, "m", &root).unwrap());
+        assert_eq!(asks(&home, "m", &root).unwrap(), None);
         assert_eq!(demote(&home, "m").unwrap(), Some(first));
         assert!(promoted(&home).is_empty());
         for round in 0..2 {
-            assert!(asks(&home, "m", &root).unwrap(), "round {round}");
-            settle(&home, "m", &root).unwrap();
-            assert!(!asks(&home, "m", &root).unwrap(), "round {round}");
+            let demotion = asks(&home, "m", &root).unwrap();
+            settle(&home, "m", &root, demotion.unwrap()).unwrap();
+            assert_eq!(asks(&home, "m", &root).unwrap(), None, "round {round}");
             promote(&home, "m").unwrap();
             demote(&home, "m").unwrap();
         }
+    }
+
+    /// A session may end after its module was promoted and demoted once more: what it brought in sync was before that.
+    #[test]
+    fn in_sync_after_an_earlier_demotion_settles_no_later_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let root = RelPath::root();
+        promote(&home, "m").unwrap();
+        demote(&home, "m").unwrap();
+        let first = asks(&home, "m", &root).unwrap().unwrap();
+        promote(&home, "m").unwrap();
+        demote(&home, "m").unwrap();
+        settle(&home, "m", &root, first).unwrap();
+        let second = asks(&home, "m", &root).unwrap();
+        assert!(second.is_some_and(|second| second != first), "{second:?}");
     }
 
     #[test]

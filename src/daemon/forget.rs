@@ -2,13 +2,14 @@
 //!
 //! What a sender knows of a mirror is one directory of its home. What a receiver knows of a module path is one directory of its
 //! home, and what it keeps in the tree has names of its own: the generation at the root, temporaries anywhere, and, in the root,
-//! the shelves of old versions and of local edits. Those hold what people may want back, so they go only if that is said, and by
+//! the marker of a version that is not complete and the shelves of old versions and of local edits. Those hold what people may want back, so they go only if that is said, and by
 //! who has the disk: never over the wire.
 
 use super::DaemonError;
 use super::fence;
 use super::home::Home;
 use super::keeping::{KEPT, TRASH};
+use super::receiver::VERSION_BEGUN;
 use super::sender::end_link;
 use super::{SenderOptions, TargetOptions};
 use crate::fs::{Directory, FsError, FsErrorKind, Shelf, TreeLock, displaced_from, is_private_name};
@@ -87,6 +88,7 @@ fn clear_directory(
         // Also where a path was a module path that is forgotten already.
         let is_shelf = [TRASH.as_bytes(), KEPT.as_bytes()].contains(&name.as_bytes());
         let is_generation = is_root && name.as_bytes() == GENERATION;
+        let is_marker = is_root && name.as_bytes() == VERSION_BEGUN.as_bytes();
         if is_shelf && !with_kept {
             let entries = count_shelf(directory, name)?;
             if entries > 0 {
@@ -104,7 +106,7 @@ fn clear_directory(
                 "{shown} stays: it stood in the way of something and may be the only copy"
             ));
             continue;
-        } else if !(is_shelf || is_generation || is_private_name(name)) {
+        } else if !(is_shelf || is_generation || is_marker || is_private_name(name)) {
             // A home of ours may lie in a tree, and belongs to nobody's mirror.
             continue;
         }
@@ -265,6 +267,7 @@ mod tests {
             "other/deep",
             ".driftless-trash/20260101T000000Z/a",
             ".driftless-state/x",
+            ".driftless-version-begun",
         ] {
             fs::create_dir_all(path(made)).unwrap();
         }
@@ -289,7 +292,7 @@ mod tests {
         let (cleared, others) = clear_tree(&root, false).unwrap();
         assert_eq!(
             (cleared.removed, cleared.shelves, cleared.left.len()),
-            (3, 1, 2),
+            (4, 1, 2),
             "{cleared:?}"
         );
         assert_eq!(others, [RelPath::parse(b"other").unwrap()]);

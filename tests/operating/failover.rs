@@ -387,6 +387,55 @@ fn divergence_of_a_directory_changes_nothing_and_needs_the_mirror_to_rest() {
     assert_eq!(site.read("copy/a").as_deref(), Some("c"));
 }
 
+/// What the receiver keeps as something else, and what it keeps beside the mirror, was changed by nobody.
+#[test]
+fn backups_and_what_is_kept_in_attributes_are_no_divergence() {
+    let two = Two::new();
+    let site = &two.site;
+    let options = [
+        "--backup --backup-dir old --fake-super",
+        "--backup --suffix .bak --fake-super",
+    ];
+    for (round, options) in options.into_iter().enumerate() {
+        let names = [format!("here-{round}"), format!("there-{round}")];
+        for name in &names {
+            fs::create_dir(site.path(name)).unwrap();
+        }
+        let mode = |mode| fs::Permissions::from_mode(mode);
+        fs::create_dir(site.path("tree/d")).unwrap_or_default();
+        site.write("tree/d/f", format!("first {round}"));
+        fs::set_permissions(site.path("tree/d/f"), mode(0o400)).unwrap();
+        fs::set_permissions(site.path("tree/d"), mode(0o2555)).unwrap();
+        let local = options.replace("--fake-super", "--fake-super=target");
+        let here = format!("tree {}", names[0]);
+        let (listen, key) = (format!("127.0.0.1:{}", two.port), site.fingerprint("home"));
+        let line = format!(
+            "receive {} --listen {listen} --allow {key} {options} --json",
+            names[1]
+        );
+        let receiver = Daemon::spawn(site.command_in("home-copy", &line));
+        let target = two.target("home-copy", &names[1]);
+        for content in ["second", "third one"] {
+            site.run(&format!("mirror {here} --once {local}"), 0);
+            site.run(&format!("mirror tree {target} --once"), 0);
+            site.write("tree/d/f", content);
+        }
+        site.run(&format!("mirror {here} --once {local}"), 0);
+        site.run(&format!("mirror tree {target} --once"), 0);
+        for name in &names {
+            let backup = ["old/d/f", "d/f.bak"][round];
+            assert_eq!(site.read(&format!("{name}/{backup}")).as_deref(), Some("second"));
+        }
+        site.run(&format!("verify --divergence {here} {local}"), 0);
+        site.run(&format!("verify --divergence tree {target}"), 0);
+        // An edit is one all the same.
+        site.write(&format!("{}/d/own", names[1]), "own");
+        let found = two.diverged(&target);
+        assert_eq!(two.changes(&found, "there"), [("d/own", "made")], "{found}");
+        assert_eq!(receiver.stop(), Some(0));
+    }
+}
+
 /// Two trees, each a mirror of the other: whoever comes second is refused, on one machine and between two.
 #[test]
 fn a_mirror_against_another_one_is_refused() {

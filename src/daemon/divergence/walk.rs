@@ -2,6 +2,7 @@
 
 use super::Change;
 use crate::daemon::DaemonError;
+use crate::daemon::keeping::Keeping;
 use crate::daemon::receiver::{is_same_state, kind_of};
 use crate::daemon::sender::{Standing, TreeFiles};
 use crate::fs::{Directory, FsErrorKind, Stat};
@@ -24,11 +25,12 @@ struct Job {
 
 /// Tells in no particular order what on a disk is unlike a catalog of it. What was removed or made as a whole directory is one
 /// entry for the former, one for each of its entries for the latter. Of a directory itself only its mode counts: its times move
-/// with what is in it.
+/// with what is in it. Backups that the receiver makes are nobody's doing.
 pub fn compare(
     catalog: &impl CatalogRead,
     root: &Arc<Directory>,
     standing: &Standing,
+    keeping: &Keeping,
     tell: &mut dyn FnMut(Change),
 ) -> Result<(), DaemonError> {
     let mut waiting = vec![Job {
@@ -47,19 +49,40 @@ pub fn compare(
                 Err(error) => return Err(DaemonError::failed(error.to_string())),
             },
         };
-        look(catalog, root, &job, &directory, tell, &mut waiting)?;
+        let at = At {
+            root,
+            directory: &directory,
+            keeping,
+        };
+        look(catalog, &at, &job, tell, &mut waiting)?;
     }
     Ok(())
 }
 
+/// A directory that is looked at, and the tree it is in.
+struct At<'a> {
+    root: &'a Arc<Directory>,
+    directory: &'a Arc<Directory>,
+    keeping: &'a Keeping,
+}
+
+impl At<'_> {
+    /// Whether something is a backup that the receiver made, or the directory of these: no side's doing.
+    fn is_backup(&self, path: &RelPath, name: &Name, kind: Kind, known: Option<&Entry>) -> bool {
+        let is_mirrored = known.is_some_and(|known| !known.object.is_local());
+        let is_beside = kind != Kind::Directory && self.keeping.is_backup_name(name);
+        (path.is_root() && self.keeping.is_backup_directory(name)) || (is_beside && !is_mirrored)
+    }
+}
+
 fn look(
     catalog: &impl CatalogRead,
-    root: &Arc<Directory>,
+    at: &At<'_>,
     job: &Job,
-    directory: &Arc<Directory>,
     tell: &mut dyn FnMut(Change),
     waiting: &mut Vec<Job>,
 ) -> Result<(), DaemonError> {
+    let At { root, directory, .. } = *at;
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let mut known: HashMap<Name, Entry> = HashMap::new();
     if let Some(object) = job.object {
@@ -79,6 +102,9 @@ fn look(
             continue;
         };
         let entry = known.remove(&name);
+        if at.is_backup(&job.path, &name, kind, entry.as_ref()) {
+            continue;
+        }
         if let Standing::Rules(rules) = &job.standing
             && !rules.verdict(&name, kind).transfer
         {
@@ -104,6 +130,7 @@ fn look(
             });
         }
     }
+    known.retain(|name, entry| !at.is_backup(&job.path, name, entry.kind, Some(entry)));
     if !known.is_empty() {
         let at = directory.stat_self().map_err(|error| failed(&error))?.stamp.mtime;
         known.keys().for_each(|name| change(name, Diverged::Removed, at));

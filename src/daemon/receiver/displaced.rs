@@ -118,12 +118,25 @@ impl Replica {
         if expected.is_empty() {
             return Ok(true);
         }
-        let (file, _) = parent.open_file(name)?;
-        let found = digest_of(&file).map_err(|error| ApplyError {
-            kind: FailureKind::Io,
-            text: format!("cannot read {}: {error}", parent.shown_name(name)),
-        })?;
-        Ok(!expected.contains(&found))
+        // What nobody can read may be anybody's: it is kept, and the mirror goes on.
+        let unreadable = |error: &dyn std::fmt::Display| {
+            let path = parent.shown_name(name);
+            tracing::warn!(path, "counts as a local edit, since it cannot be read: {error}");
+            true
+        };
+        let file = match parent.open_file(name) {
+            Ok((file, _)) => file,
+            Err(error) if error.kind() == FsErrorKind::Permission => return Ok(unreadable(&error)),
+            Err(error) => return Err(error.into()),
+        };
+        match digest_of(&file) {
+            Ok(found) => Ok(!expected.contains(&found)),
+            Err(error) if is_of_the_disk(&error) => Ok(unreadable(&error)),
+            Err(error) => Err(ApplyError {
+                kind: FailureKind::Io,
+                text: format!("cannot read {}: {error}", parent.shown_name(name)),
+            }),
+        }
     }
 
     /// A local edit below a directory, if there is any. `object` is its number, if it is one of the mirror's.
@@ -585,6 +598,12 @@ pub fn discard_aside(parent: &Directory, aside: &Name, made: &Stat) {
         // What stays is noted.
         let _ = parent.remove_private(aside);
     }
+}
+
+/// Whether a content cannot be read at all, and not just at this moment.
+fn is_of_the_disk(error: &std::io::Error) -> bool {
+    let io = rustix::io::Errno::IO.raw_os_error();
+    error.raw_os_error() == Some(io) || error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 fn known_stamp(entry: &Entry) -> Option<Stamp> {

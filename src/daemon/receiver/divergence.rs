@@ -32,7 +32,8 @@ impl Shared {
             return Err((CloseCode::NoModule, text));
         };
         let top = Directory::open_root(&module.path)
-            .map_err(|error| unable(DaemonError::failed(error.to_string())))?;
+            .map_err(|error| unable(DaemonError::failed(error.to_string())))?
+            .with_view(module.view());
         let root = Arc::new(walk_path(top, &open.path, false).map_err(unable)?);
         let outcome = catalog.read(|view| {
             let opened = Opened {
@@ -48,7 +49,8 @@ impl Shared {
             };
             let _ = link.control().send(ToSender::Opened(opened));
             let mut too_long = 0;
-            let walked = compare(view, &root, &Standing::Everything, &mut |change| {
+            let all = Standing::Everything;
+            let walked = compare(view, &root, &all, &module.keeping, &mut |change| {
                 if change.path.to_bytes().len() > PATH_BYTES_MAX {
                     too_long += 1;
                     return;

@@ -77,7 +77,9 @@ impl Watch<'_> {
                 // Whoever opens the path again begins anew.
                 return;
             }
-            if let Err(error) = self.watch() {
+            if let Err(error) = self.watch()
+                && !self.stop.is_requested()
+            {
                 tracing::warn!(module = %self.place.module, "local edits are not noticed now: {error}");
                 let _ = self.stop.channel().recv_timeout(PAUSE);
             }
@@ -197,7 +199,7 @@ impl Watch<'_> {
                 return Ok(Vec::new());
             }
             let Place { module, top, ask, .. } = &self.place;
-            let found = ask(module, top, some, self.how)?;
+            let found = ask(module, top, some, self.how, self.stop)?;
             self.tell(found, told);
         }
         let is_directory = |view: &View<'_>, path: &RelPath| -> Result<bool, StoreError> {

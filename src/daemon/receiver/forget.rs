@@ -2,7 +2,6 @@
 
 use super::{Shared, Slot, Tenant, lock};
 use crate::daemon::forget::{self, Cleared};
-use crate::daemon::status::SessionStatus;
 use crate::daemon::{DaemonError, ModuleOptions};
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::ReceiverLink;
@@ -20,7 +19,7 @@ const ENDS: &str = "the receiver forgets what was sent here";
 impl Shared {
     /// Forgets a module path for the peer that it belongs to, and closes the connection with what was left.
     pub(super) fn forget(
-        &self,
+        self: &Arc<Self>,
         link: &ReceiverLink,
         open: &Open,
         module: &Arc<ModuleOptions>,
@@ -40,23 +39,18 @@ impl Shared {
         }
         let peer = link.peer();
         let key = (module.name.clone(), open.path.clone());
-        let tenant = Tenant {
-            peer,
-            mirror: open.mirror,
-            incarnation: open.incarnation,
-            source: open.source.to_string(),
-            status: Arc::new(SessionStatus::named(module.name.clone(), peer.to_string())),
-            link: link.handle(),
-            // Nobody here hears of it.
-            looks: crossbeam_channel::bounded(0).0,
-        };
-        let (replica, _) = self.take(&key, module, tenant, Recheck::Nothing)?;
+        let tenant = Tenant::passing(link, open, module);
+        let (replica, is_new) = self.take(&key, module, tenant, Recheck::Nothing)?;
         // Again, now that whoever promotes the module sees this session.
         let refusal = self.check_fence(module).and_then(|()| {
             let binding = replica.binding().map_err(|error| unable(&error))?;
             check_binding(binding.as_ref(), &peer, open, module)
         });
         if let Err(refusal) = refusal {
+            // Those who looked after the path went with the replica that was open before.
+            if is_new && self.check_fence(module).is_ok() {
+                self.look_after(module, &open.path, &replica.window);
+            }
             self.put_back(key, module, replica);
             self.released.notify_all();
             return Err(refusal);
@@ -119,7 +113,7 @@ impl Shared {
         }
         let is_taken = |slots: &mut std::collections::HashMap<(String, RelPath), Slot>| {
             let mut slots = slots.iter();
-            slots.any(|((of, _), slot)| of == name && matches!(slot, Slot::Taken(_)))
+            slots.any(|((of, _), slot)| of == name && slot.is_taken())
         };
         slots = self
             .released

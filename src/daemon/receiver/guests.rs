@@ -13,11 +13,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often rights and fences are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// So many looks in a row at a trust store that cannot be read end everybody's right: one may come between two writes of
 /// an editor, but whoever breaks the file while taking a right away must not have left it in force.
-const UNREADABLE_LOOKS: u32 = 2;
+pub(super) const UNREADABLE_LOOKS: u32 = 2;
 
 /// What a peer may do in a module at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use crossbeam_channel::Sender;
 use driftless_protocol::message::{FailureKind, Place};
 use driftless_protocol::{Kind, ObjectId, RelPath};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What to do about what is found.
@@ -65,13 +66,14 @@ impl Replica {
     /// Looks at paths again. What cannot be looked at is left to the next walk.
     pub fn look_again(&mut self, paths: &[RelPath], how: How) -> Result<Found, StoreError> {
         let mut found = Found::default();
+        let mut groups = HashSet::new();
         let catalog = self.catalog.clone();
         for path in paths {
             let outcome = match how {
                 How::Tell => catalog.read(|view| Ok(self.judge(view, path, how)))?,
                 How::Doubt | How::Mend => catalog.update(false, |t| {
                     Ok(self.judge(t, path, how).and_then(|judged| match judged {
-                        Some(judged) => self.take_in(t, judged, how).map(Some),
+                        Some(judged) => self.take_in(t, judged, how, &mut groups).map(Some),
                         None => Ok(None),
                     }))
                 })?,
@@ -81,6 +83,9 @@ impl Replica {
                 Ok(None) => {}
                 Err(error) => tracing::warn!("cannot look at {path} again: {}", error.text),
             }
+        }
+        if !groups.is_empty() {
+            catalog.update(false, |t| self.doubt_groups(t, &groups))?;
         }
         found.must_compare = how != How::Tell && !found.changed.is_empty();
         self.wants_comparison |= found.must_compare;
@@ -183,8 +188,14 @@ impl Replica {
         doubts.then_some(CONTENT)
     }
 
-    /// Has the catalog say what was found.
-    fn take_in(&mut self, t: &mut Tables<'_>, judged: Judged, how: How) -> Result<Judged, ApplyError> {
+    /// Has the catalog say what was found. Notes the group of a file in doubt that has several names.
+    fn take_in(
+        &mut self,
+        t: &mut Tables<'_>,
+        judged: Judged,
+        how: How,
+        groups: &mut HashSet<ObjectId>,
+    ) -> Result<Judged, ApplyError> {
         let Judged {
             place,
             parent,
@@ -226,16 +237,20 @@ impl Replica {
         let group = known.attributes.link_group;
         self.put(t, &entry)?;
         if how == How::Doubt && group != ObjectId(0) {
-            self.doubt_group(t, group)?;
+            groups.insert(group);
         }
         Ok(judged)
     }
 
-    /// Believes the content of none of the names of one file. One that was believed would be what the others are made of.
-    fn doubt_group(&mut self, t: &mut Tables<'_>, group: ObjectId) -> Result<(), StoreError> {
+    /// Believes the content of none of the names of these files. One that was believed would be what the others are made of. To find
+    /// the names takes a look at all of the catalog, so it is done once for all files.
+    fn doubt_groups(&mut self, t: &mut Tables<'_>, groups: &HashSet<ObjectId>) -> Result<(), StoreError> {
+        #[cfg(test)]
+        SCANS.set(SCANS.get() + 1);
         let mut names = Vec::new();
         t.for_each(&mut |entry: Entry| {
-            if entry.attributes.link_group == group && entry.digest.is_some() && entry.kind == Kind::File {
+            let is_in_doubt = groups.contains(&entry.attributes.link_group);
+            if is_in_doubt && entry.digest.is_some() && entry.kind == Kind::File {
                 names.push(entry);
             }
             Ok(())
@@ -246,4 +261,10 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Looks at a whole catalog.
+    pub(super) static SCANS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }

@@ -40,7 +40,9 @@ mod verify;
 
 pub use listing::{BelowSums, Wanted, below_sums, disk_rows, own_attributes};
 pub use owners::resolve as resolve_owner;
-pub use previous::{Previous, conclude as conclude_version, is_fresh as is_fresh_version};
+pub use previous::{
+    BEGUN as VERSION_BEGUN, Previous, conclude as conclude_version, is_fresh as is_fresh_version,
+};
 pub use pull::PullOptions;
 pub use replica::{
     cheap_digest, is_same_state, kind_of, note_xattr_classes, own_carried, stored_cursor, with_other_xattrs,
@@ -77,7 +79,7 @@ use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use driftless_protocol::{CloseCode, Name, ObjectId, OwnerRow, RelPath, TreeSum};
 use guests::{Guests, Standing};
 use look::{Found, How, Look};
-use opening::{is_promoted, open_replica, place_of, walk_path};
+use opening::{check_module_root, is_promoted, open_replica, place_of, walk_path};
 use patrol::Patrols;
 use pull::Pull;
 use replica::Replica;
@@ -118,6 +120,7 @@ pub struct ReceiverDaemon {
     endpoint: Option<ReceiverEndpoint>,
     acceptor: Option<JoinHandle<()>>,
     doorman: Option<JoinHandle<()>>,
+    fences: Option<JoinHandle<()>>,
     cleaner: Option<JoinHandle<()>>,
 }
 
@@ -213,11 +216,19 @@ impl ReceiverDaemon {
                 move || {
                     let tend = || {
                         shared.offers.iter().for_each(|offers| offers.tend());
-                        shared.heed_fences();
+                        shared.end_untrusted_pulls();
                     };
                     let rights = |peer: &Fingerprint, module: &str| shared.rights_now(peer, module);
                     shared.guests.watch(&shared.stop, rights, tend);
                 }
+            })
+            .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+        // Apart, since slots may be locked for as long as something is removed: no right that was taken away outlives that.
+        let fences = std::thread::Builder::new()
+            .name("fences".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || shared.watch_fences()
             })
             .map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
         let cleaner = std::thread::Builder::new()
@@ -233,6 +244,7 @@ impl ReceiverDaemon {
             endpoint,
             acceptor,
             doorman: Some(doorman),
+            fences: Some(fences),
             cleaner: Some(cleaner),
         })
     }
@@ -358,7 +370,12 @@ impl ReceiverDaemon {
             endpoint.close();
         }
         pulls.into_iter().for_each(|pull| drop(pull.join()));
-        let threads = [self.acceptor.take(), self.doorman.take(), self.cleaner.take()];
+        let threads = [
+            self.acceptor.take(),
+            self.doorman.take(),
+            self.fences.take(),
+            self.cleaner.take(),
+        ];
         for thread in threads.into_iter().flatten() {
             let _ = thread.join();
         }

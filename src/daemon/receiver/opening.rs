@@ -19,7 +19,6 @@ pub(super) fn open_replica(
 ) -> Result<Replica, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
-    check_module_root(options, module, path, &root)?;
     let root = walk_path(root.with_view(module.view()), path, true)?;
     let place = place_of(module, path);
     let home = options.home.module_dir(&module.name, path);
@@ -36,12 +35,11 @@ pub(super) fn open_replica(
 }
 
 /// Before a path is made in a module: whether the module's own root is the one of before. That of the module is looked at
-/// when it is opened.
-fn check_module_root(
+/// when it is opened. With the slots locked: two paths of one module would be in each other's way.
+pub(super) fn check_module_root(
     options: &ReceiverOptions,
     module: &ModuleOptions,
     path: &RelPath,
-    root: &Directory,
 ) -> Result<(), DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
     let home = options.home.module_dir(&module.name, &RelPath::root());
@@ -50,12 +48,13 @@ fn check_module_root(
     if path.is_root() || !file.exists() {
         return Ok(());
     }
+    let root = Directory::open_root(&module.path).map_err(|error| failed(&error))?;
     let state = State::open(&file).map_err(|error| failed(&error))?;
     let generations = root::Generations {
         known: state.generation().map_err(|error| failed(&error))?,
-        on_disk: replica::generation_in(root, &state).map_err(|error| failed(&error))?,
+        on_disk: replica::generation_in(&root, &state).map_err(|error| failed(&error))?,
     };
-    let standing = root::check(&state, (root, &module.path), &home, generations);
+    let standing = root::check(&state, (&root, &module.path), &home, generations);
     if standing.map_err(|error| failed(&error))? == root::Standing::New {
         state.unbind().map_err(|error| failed(&error))?;
     }

@@ -51,13 +51,18 @@ impl<R: Default + Clone + Send + 'static> Patrols<R> {
         run: impl FnOnce(&Stop, &Mutex<R>) + Send + 'static,
     ) {
         let key = (module.to_owned(), top.clone());
-        // Without the lock: it may be asking for a replica.
         let before = lock(&self.places).remove(&key);
-        drop(before);
+        if let Some(before) = &before {
+            before.stop.request();
+        }
         let (stop, report) = (Stop::default(), Arc::new(Mutex::new(R::default())));
         let thread = std::thread::Builder::new().name(purpose.to_owned()).spawn({
             let (stop, report) = (stop.clone(), report.clone());
-            move || run(&stop, &report)
+            move || {
+                // Here, since it may be reading, and whoever starts this one has more to do.
+                drop(before);
+                run(&stop, &report);
+            }
         });
         match thread {
             Ok(thread) => {
@@ -98,5 +103,40 @@ impl<R: Default + Clone + Send + 'static> Patrols<R> {
             .collect();
         own.sort_by(|(a, _), (b, _)| a.names().cmp(b.names()));
         own.into_iter().map(|(_, report)| report).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{bounded, unbounded};
+
+    /// One that is reading does not end at once. Whoever starts the next one, a session at its beginning, has no time for that.
+    #[test]
+    fn the_next_one_is_started_without_waiting_for_the_one_before() {
+        let patrols: Patrols<u32> = Patrols::default();
+        let at = ("m", &RelPath::root());
+        let (go_on, blocked) = bounded::<()>(0);
+        let (told, events) = unbounded();
+        let first = told.clone();
+        patrols.start("patrol", at, move |stop, _| {
+            let _ = blocked.recv();
+            first.send(("first", stop.is_requested())).unwrap();
+        });
+        patrols.start("patrol", at, move |_, report| {
+            *lock(report) = 7;
+            told.send(("second", false)).unwrap();
+        });
+        assert!(
+            events.is_empty(),
+            "the first one is not done, and the second one comes after it"
+        );
+        drop(go_on);
+        assert_eq!(
+            events.iter().collect::<Vec<_>>(),
+            [("first", true), ("second", false)]
+        );
+        assert_eq!(patrols.reports("m"), [7]);
+        patrols.end();
     }
 }

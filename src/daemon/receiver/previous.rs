@@ -10,7 +10,7 @@
 //! is one of all their names, which could not be told from that of the version's.
 //!
 //! A marker in the root says that the target is not in sync for the first time yet; the next try begins again with what is
-//! missing.
+//! missing. A mirror that is to be no version takes it away: what is there is its own from then on.
 
 use super::replica::{Replica, ReplicaError, own_carried};
 use crate::fs::{Directory, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stat};
@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 /// In the state: the target has names of objects that are not only its own.
 const KEY: &str = "version";
+
+/// The marker in the root of a target that begins as a version and is not in sync for the first time yet.
+pub const BEGUN: &str = ".driftless-version-begun";
 
 /// What a target begins as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +42,11 @@ pub fn is_fresh(target: &Directory) -> Result<bool, FsError> {
 
 /// Notes that a target is what it was to be: from now on it is a mirror like any other.
 pub fn conclude(target: &Path) -> Result<(), FsError> {
-    let target = Directory::open_root(target)?;
+    conclude_in(&Directory::open_root(target)?)
+}
+
+/// The same of a target that is open.
+pub(super) fn conclude_in(target: &Directory) -> Result<(), FsError> {
     // The root's own time is the source's.
     let before = target.stat_self()?.attributes.mtime;
     match target.remove_dir(&marker()) {
@@ -55,7 +62,7 @@ pub fn conclude(target: &Path) -> Result<(), FsError> {
 /// The name of the marker; no name of a mirror's, and none that a walk sweeps.
 fn marker() -> Name {
     #[expect(clippy::expect_used, reason = "a constant")]
-    Name::new(&b".driftless-version-begun"[..]).expect("a plain word is a name")
+    Name::new(BEGUN.as_bytes()).expect("a plain word is a name")
 }
 
 impl Previous {

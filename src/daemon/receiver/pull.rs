@@ -1,13 +1,15 @@
 //! A module that is filled by pulling: the receiver connects to a sender that offers the tree, again and again, and receives as
 //! ever. For receivers that nobody can connect to.
 
+use super::guests::UNREADABLE_LOOKS;
 use super::{Shared, lock};
 use crate::daemon::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
+use crate::daemon::home::Home;
 use crate::daemon::status::{PullStatus, unix_now};
 use crate::daemon::{DaemonError, Stop, TargetOptions};
 use crate::net::{ConnectError, LinkEnd, LinkHandle, LinkOptions, ReceiverLink, resolve};
 use crossbeam_channel::{bounded, select};
-use driftless_certs::{Rights, sender_config};
+use driftless_certs::{Rights, TrustStore, sender_config};
 use driftless_protocol::CloseCode;
 use driftless_protocol::limits::OWNERS_TOTAL_MAX;
 use driftless_protocol::message::{ModuleName, Open, Purpose, ToReceiver};
@@ -20,6 +22,8 @@ use std::time::{Duration, Instant};
 pub struct PullOptions {
     /// Who offers it: the module is the name of the tree there, the path is the root.
     pub from: TargetOptions,
+    /// Whoever gave the fingerprint trusts it, whatever the trust store says; otherwise it is from there.
+    pub is_pinned: bool,
     /// The module here.
     pub module: String,
     /// Windows, timeouts and the like; it needs sockets.
@@ -40,6 +44,8 @@ struct Now {
     phase: &'static str,
     since: u64,
     error: Option<String>,
+    /// Looks in a row at a trust store that could not be read.
+    unreadable: u32,
 }
 
 /// Why there is no connection, and how long the next try may be put off.
@@ -55,6 +61,7 @@ impl Pull {
             phase: "connecting",
             since: unix_now(),
             error: None,
+            unreadable: 0,
         };
         Pull {
             options,
@@ -83,6 +90,48 @@ impl Pull {
         }
     }
 
+    /// Ends the connection that is there, if there is one.
+    fn hang_up(&self, text: &str) {
+        if let Some(link) = &lock(&self.now).link {
+            tracing::warn!(module = self.options.module, "{}: {text}", self.options.from);
+            // The sender goes on to wait for a call.
+            link.close(CloseCode::Done, "this sender is no longer trusted here");
+        }
+    }
+
+    /// Why the sender is not trusted any more; none if it is. A trust store that cannot be read says nothing at the first look.
+    fn distrust(&self, home: &Home) -> Option<String> {
+        if self.options.is_pinned {
+            return None;
+        }
+        let TargetOptions {
+            fingerprint, module, ..
+        } = &self.options.from;
+        let add = format!("`driftless peers add {fingerprint}` here, with --name and --address");
+        match TrustStore::open(&home.peers_file()) {
+            Ok(trust) => {
+                lock(&self.now).unreadable = 0;
+                match trust.find(fingerprint) {
+                    None => Some(format!(
+                        "the peer {fingerprint} is no longer trusted here, so nothing is pulled from it (to trust it again, pair anew \
+                         by `driftless invite --tree {module}` there, or run {add})"
+                    )),
+                    Some(peer) if peer.expires.is_some_and(|expires| unix_now() >= expires) => Some(format!(
+                        "the trust in peer {} has expired, so nothing is pulled from it (pair anew by `driftless invite --tree \
+                         {module}` there, or run {add})",
+                        peer.name
+                    )),
+                    Some(_) => None,
+                }
+            }
+            Err(error) => {
+                let mut now = lock(&self.now);
+                now.unreadable += 1;
+                (now.unreadable >= UNREADABLE_LOOKS).then(|| error.to_string())
+            }
+        }
+    }
+
     fn enter(&self, phase: &'static str) {
         let mut now = lock(&self.now);
         if now.phase != phase {
@@ -106,16 +155,31 @@ impl Pull {
 }
 
 impl Shared {
+    /// Ends the connections to senders that are not trusted any more. To be called now and then.
+    pub(super) fn end_untrusted_pulls(&self) {
+        for (pull, _) in lock(&self.pulls).iter() {
+            if let Some(text) = pull.distrust(&self.options.home) {
+                pull.hang_up(&text);
+            }
+        }
+    }
+
     /// Connects and receives until asked to stop.
     pub(super) fn run_pull(self: &Arc<Self>, pull: &Pull, runtime: &tokio::runtime::Handle) {
         let mut tries = 0;
         while !pull.stop.is_requested() {
             pull.enter("connecting");
             let began = Instant::now();
-            let failure = match self.connect(pull, runtime) {
-                Some(Ok(link)) => self.receive(&link, pull),
-                Some(Err(failure)) => failure,
-                None => return,
+            let failure = match pull.distrust(&self.options.home) {
+                Some(error) => Failure {
+                    error,
+                    longest: BACKOFF_MAX,
+                },
+                None => match self.connect(pull, runtime) {
+                    Some(Ok(link)) => self.receive(&link, pull),
+                    Some(Err(failure)) => failure,
+                    None => return,
+                },
             };
             if pull.stop.is_requested() {
                 return;
@@ -184,7 +248,9 @@ impl Shared {
         if let Err((code, text)) = &ended {
             link.close(*code, text);
         }
+        let distrust = pull.distrust(&self.options.home);
         let error = match (ended, link.ended()) {
+            _ if distrust.is_some() => distrust.unwrap_or_default(),
             (Err((_, text)), _) => text,
             (Ok(()), Some(end)) => said(&end),
             (Ok(()), None) => "the connection ended".to_owned(),
@@ -272,7 +338,12 @@ fn failure(error: &ConnectError, from: &TargetOptions, own: &str) -> Failure {
             "no answer from {address} on UDP within {seconds} s: does the sender offer its trees there, and does a firewall let UDP \
              port {port} through?"
         ),
-        error => error.to_string(),
+        ConnectError::WrongPeer { text } => format!(
+            "another sender answers at {}:{}: {text} (compare with `driftless id` there; if its key is a new one, `driftless peers \
+             remove` here and pair again)",
+            from.host, from.port
+        ),
+        ConnectError::Failed(text) => format!("cannot connect: {text}"),
     };
     Failure { error, longest }
 }

@@ -72,8 +72,8 @@ impl Window {
     }
 }
 
-/// Has whoever holds a module path look at it again: the module, the path in it, and paths below that.
-pub type Ask = Arc<dyn Fn(&str, &RelPath, &[RelPath], How) -> Result<Found, String> + Send + Sync>;
+/// Has whoever holds a module path look at it again: the module, the path in it, and paths below that. Gives up when asked to stop.
+pub type Ask = Arc<dyn Fn(&str, &RelPath, &[RelPath], How, &Stop) -> Result<Found, String> + Send + Sync>;
 
 /// A part of a module, and what is needed to look after it.
 #[derive(Clone)]
@@ -328,7 +328,8 @@ impl Scrubber<'_> {
                 "its content is not the one that was written, though its times are".to_owned(),
             );
         }
-        match (self.ask)(&self.module, &self.top, std::slice::from_ref(&path), How::Tell) {
+        let paths = std::slice::from_ref(&path);
+        match (self.ask)(&self.module, &self.top, paths, How::Tell, self.stop) {
             Ok(found) if !found.changed.is_empty() => Verdict::Edited,
             _ => Verdict::Passed,
         }
@@ -377,7 +378,10 @@ impl Scrubber<'_> {
         events::publish(None, told);
         Finding::note(&mut round.report.latest, shown, what);
         if self.options.repairs
-            && let Err(error) = (self.ask)(&self.module, &self.top, std::slice::from_ref(&path), how)
+            && let Err(error) = {
+                let paths = std::slice::from_ref(&path);
+                (self.ask)(&self.module, &self.top, paths, how, self.stop)
+            }
         {
             // The next round finds it again.
             tracing::error!(module = %self.module, path = %path, "scrub: it cannot be fetched again: {error}");

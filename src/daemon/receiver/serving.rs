@@ -50,7 +50,8 @@ impl Shared {
         }
         if open.purpose != Purpose::Mirror {
             let doubts = |paths: &[RelPath]| {
-                let found = self.look_at(&module.name, &open.path, paths, How::Doubt);
+                self.open_bound(link, open, &module)?;
+                let found = self.look_at(&module.name, &open.path, paths, How::Doubt, &self.stop);
                 found.map(|found| found.changed.len() as u64)
             };
             return verify::serve(link, &module, rights, open, &doubts);
@@ -126,10 +127,11 @@ impl Shared {
         let asks = self
             .check_fence(module)
             .and_then(|()| self.must_ask(&module.name, &open.path));
+        let demotion = asks.as_ref().ok().copied().flatten();
         let began = asks.and_then(|asks| {
             let opened = begin(&mut replica, open, owners, peer, module, rights)?;
             Ok(Opened {
-                demoted: asks,
+                demoted: asks.is_some(),
                 ..opened
             })
         });
@@ -147,8 +149,8 @@ impl Shared {
             )
             .map_err(|error| (error.close_code(), error.to_string()))
         });
-        if replica.cursor().is_ok_and(|cursor| cursor != before) {
-            self.note_in_sync(&module.name, &open.path);
+        if let Some(demotion) = demotion.filter(|_| replica.cursor().is_ok_and(|cursor| cursor != before)) {
+            self.note_in_sync(&module.name, &open.path, demotion);
         }
         // Before somebody who waits for this session asks where the content comes from.
         if let Ok(incoming) = &mut incoming
@@ -248,6 +250,9 @@ fn begin(
     replica.protects = open.protects || !may_delete;
     replica.sparing = open.sparing;
     replica.whole_files = open.whole_files;
+    if module.previous.is_none() && open.path.is_root() {
+        previous::conclude_in(&replica.root).map_err(|error| unable(&error))?;
+    }
     if open.recheck == Recheck::Contents {
         replica.doubt_contents().map_err(|error| unable(&error))?;
     }

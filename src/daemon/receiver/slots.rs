@@ -22,7 +22,28 @@ pub(super) struct Tenant {
     pub(super) looks: crossbeam_channel::Sender<Look>,
 }
 
+impl Slot {
+    /// Whether somebody works there.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self, Slot::Taken(_))
+    }
+}
+
 impl Tenant {
+    /// Whoever holds a path for a moment and mirrors nothing: nobody there hears of what others find.
+    pub(super) fn passing(link: &ReceiverLink, open: &Open, module: &ModuleOptions) -> Tenant {
+        let peer = link.peer();
+        Tenant {
+            peer,
+            mirror: open.mirror,
+            incarnation: open.incarnation,
+            source: open.source.to_string(),
+            status: Arc::new(SessionStatus::named(module.name.clone(), peer.to_string())),
+            link: link.handle(),
+            looks: crossbeam_channel::bounded(0).0,
+        }
+    }
+
     /// Whether a new connection is that of the same mirror, and this one is dead. The loss of a last packet or a crash
     /// would else keep a sender out until the idle timeout. Blocks for a moment.
     fn is_succeeded_by(&self, next: &Tenant) -> bool {
@@ -77,13 +98,11 @@ impl Shared {
                 return Err((CloseCode::Busy, text));
             }
         }
-        let unable = |error: DaemonError| (CloseCode::Unable, error.to_string());
-        let mut is_new = false;
-        let replica = match slots.remove(key) {
+        let idle = match slots.remove(key) {
             Some(Slot::Idle(replica))
                 if recheck == Recheck::Nothing && replica.root.stands_at(&replica.path) =>
             {
-                replica
+                Some(replica)
             }
             other => {
                 // Opening a replica walks its tree, but not while it is open.
@@ -92,16 +111,42 @@ impl Shared {
                 slots.retain(|(name, path), _| {
                     *name != key.0 || !(is_below(path, &key.1) || is_below(&key.1, path))
                 });
-                let kept = self.kept_in(&module.name);
-                let opened = open_replica(&self.options, module, &key.1, &kept);
-                let opened = opened.map_err(unable)?;
-                self.retention.add(module, &opened.root);
-                is_new = true;
-                Box::new(opened)
+                check_module_root(&self.options, module, &key.1)
+                    .map_err(|error| (CloseCode::Unable, error.to_string()))?;
+                None
             }
         };
         slots.insert(key.clone(), Slot::Taken(tenant));
-        Ok((replica, is_new))
+        drop(slots);
+        match idle {
+            Some(replica) => Ok((replica, false)),
+            None => Ok((self.open_taken(key, module)?, true)),
+        }
+    }
+
+    /// Opens a path that was taken. Nobody else can come by it meanwhile, so nobody is held up: a walk may last for minutes.
+    fn open_taken(
+        &self,
+        key: &(String, RelPath),
+        module: &Arc<ModuleOptions>,
+    ) -> Result<Box<Replica>, Refusal> {
+        let kept = self.kept_in(&module.name);
+        match open_replica(&self.options, module, &key.1, &kept) {
+            Ok(opened) => {
+                let slots = lock(&self.slots);
+                // It may have been withdrawn by now.
+                if self.offers(module) {
+                    self.retention.add(module, &opened.root);
+                }
+                drop(slots);
+                Ok(Box::new(opened))
+            }
+            Err(error) => {
+                lock(&self.slots).remove(key);
+                self.released.notify_all();
+                Err((CloseCode::Unable, error.to_string()))
+            }
+        }
     }
 
     /// Ends the connection that a sender had here before, if it is dead, and waits until its session has flushed.

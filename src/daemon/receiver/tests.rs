@@ -2,6 +2,7 @@
 //! of the disk.
 
 use super::apply::StagedFile;
+use super::look::{How, SCANS};
 use super::replica::{ApplyError, Replica, ReplicaError, WalkReport};
 use crate::daemon::keeping::Keeping;
 use crate::daemon::ledger::Ledger;
@@ -10,7 +11,9 @@ use crate::fs::{Directory, Staged};
 use crate::store::{CatalogRead, Tables};
 use driftless_protocol::Xattrs;
 use driftless_protocol::message::Place;
-use driftless_protocol::{Attributes, Carried, Digest, Name, ObjectId, OwnerHere, OwnerKind, Timestamp};
+use driftless_protocol::{
+    Attributes, Carried, Digest, Name, ObjectId, OwnerHere, OwnerKind, RelPath, Timestamp,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 mod keeping;
+mod serving;
 
 struct Bench {
     directory: TempDir,
@@ -393,6 +397,35 @@ fn s02_a_directory_that_somebody_swapped_is_not_written_into() {
             .count(),
         0
     );
+}
+
+/// Many files with several names each may be in doubt at a time; the catalog is gone through once for all of them.
+#[test]
+fn all_names_of_files_in_doubt_are_in_doubt_after_one_look_at_the_catalog() {
+    let mut bench = Bench::new();
+    for (object, name) in [(10, "a"), (11, "b"), (12, "c"), (13, "d"), (14, "alone")] {
+        bench.put(object, place(1, name), "content");
+    }
+    let catalog = bench.replica.catalog.clone();
+    let group = |object: u64| ObjectId(object - object % 2);
+    catalog
+        .update(false, |t| {
+            for object in 10..14 {
+                let mut entry = t.get(ObjectId(object))?.unwrap();
+                entry.attributes.link_group = group(object);
+                bench.replica.put(t, &entry)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let before = SCANS.get();
+    let paths = [b"a", b"c"].map(|path| RelPath::parse(path).unwrap());
+    let found = bench.replica.look_again(&paths, How::Doubt).unwrap();
+    assert_eq!(found.changed.len(), 2, "{found:?}");
+    assert_eq!(SCANS.get() - before, 1);
+    let known = |object| catalog.read(|view| Ok(view.get(ObjectId(object))?.unwrap().digest.is_some()));
+    let known: Vec<bool> = (10..15).map(|object| known(object).unwrap()).collect();
+    assert_eq!(known, [false, false, false, false, true]);
 }
 
 fn owner(bench: &Bench, object: u64) -> u32 {

@@ -170,6 +170,41 @@ fn a_local_edit_that_is_refused_stays_as_it_is() {
     assert_eq!(bench.public(), ["moves"]);
 }
 
+/// As a receiver without privileges: whose file cannot be read may be an edit, and must not keep the mirror from mending it.
+#[test]
+fn what_cannot_be_read_counts_as_an_edit() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    for policy in [drift(Drift::Keep), drift(Drift::Refuse)] {
+        let mut bench = Bench::keeping(&policy);
+        bench.put(10, place(1, "f"), "content");
+        fs::set_permissions(bench.path("f"), fs::Permissions::from_mode(0o000)).unwrap();
+        let put = std::thread::scope(|scope| {
+            let put = || {
+                let mut left = capabilities(None).unwrap();
+                left.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+                set_capabilities(None, left).unwrap();
+                assert!(fs::read(bench.path("f")).is_err());
+                bench.try_put(10, place(1, "f"), "another")
+            };
+            scope.spawn(put).join().unwrap()
+        });
+        if policy.drift == Drift::Refuse {
+            assert_eq!(kind(put), FailureKind::Refused);
+            continue;
+        }
+        put.unwrap();
+        assert_eq!(bench.read("f"), "another");
+        let aside = bench
+            .names()
+            .into_iter()
+            .find(|name| name.ends_with("/f"))
+            .unwrap();
+        fs::set_permissions(bench.path(&aside), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(bench.shelf("kept"), [pair("f", "content")]);
+        bench.no_leftovers();
+    }
+}
+
 #[test]
 fn of_a_directory_that_goes_only_the_edits_are_kept() {
     let mut bench = Bench::keeping(&drift(Drift::Keep));
