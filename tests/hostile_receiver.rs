@@ -219,9 +219,11 @@ async fn take_streams(connection: quinn::Connection, said: crossbeam_channel::Se
     while let Ok(mut stream) = connection.accept_uni().await {
         let said = said.clone();
         tokio::spawn(async move {
-            let mut kind = [0];
-            stream.read_exact(&mut kind).await.ok()?;
-            if kind == [1] {
+            // Of the first session.
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).await.ok()?;
+            assert_eq!(head[1], 0);
+            if head[0] == 1 {
                 unpack(stream, move |frame| said.send(Heard::Ops(frame)).is_ok()).await;
                 return Some(());
             }

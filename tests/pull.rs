@@ -453,14 +453,15 @@ impl Raw {
             while let Ok(mut stream) = connection.accept_uni().await {
                 let all = all.clone();
                 tokio::spawn(async move {
-                    let mut kind = [0];
+                    // And the number of the session.
+                    let mut kind = [0; 2];
                     if stream.read_exact(&mut kind).await.is_err() {
                         return;
                     }
                     let mut unpacked = Unpacked::new();
                     while let Ok(Some(chunk)) = stream.read_chunk(64 << 10, true).await {
                         match kind {
-                            [1] => unpacked.push(&chunk.bytes),
+                            [1, 0] => unpacked.push(&chunk.bytes),
                             _ => unpacked.bytes.extend_from_slice(&chunk.bytes),
                         }
                         all.lock().unwrap().append(&mut unpacked.bytes);

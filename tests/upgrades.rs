@@ -25,6 +25,7 @@ fn of_the_future() -> Hello {
         version: VERSION + 8,
         oldest: VERSION + 7,
         features: Features(u64::MAX),
+        window: 0,
     }
 }
 

@@ -7,7 +7,7 @@
 //! of [`crate::message`].
 
 use crate::limits;
-use crate::message::{BulkFrame, OpFrame, PairReply, PairRequest, PullRequest, ToReceiver, ToSender};
+use crate::message::{BulkFrame, Note, OpFrame, PairReply, PairRequest, PullRequest, ToReceiver, ToSender};
 use bincode::config;
 use bincode::de::read::Reader;
 use bincode::de::{Decode, Decoder};
@@ -40,6 +40,7 @@ message! {
     PairRequest, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing request";
     PairReply, limits::PAIRING_MESSAGE_BYTES_MAX, "pairing reply";
     PullRequest, limits::PULL_MESSAGE_BYTES_MAX, "pull request";
+    Note, limits::NOTE_BYTES_MAX, "note";
 }
 
 /// Why a value could not be read or written.

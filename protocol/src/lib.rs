@@ -14,6 +14,7 @@
 //! | [`name`] | names and relative paths |
 //! | [`entry`] | objects, attributes, digests, sums |
 //! | [`message`] | control messages, ops, bulk ranges |
+//! | [`stream`] | the first bytes of one-way streams |
 //! | [`owner`] | what users and groups are called |
 //! | [`codec`] | the one place that turns values into bytes and back |
 //! | [`xattr`] | extended attributes |
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod owner;
+pub mod stream;
 pub mod version;
 pub mod xattr;
 

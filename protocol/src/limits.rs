@@ -113,6 +113,9 @@ pub const PAIRING_MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Bytes of the request on a pull connection, encoded.
 pub const PULL_MESSAGE_BYTES_MAX: usize = 256;
 
+/// Bytes of one note about a session, encoded.
+pub const NOTE_BYTES_MAX: usize = 2 << 10;
+
 /// Bytes in a pairing secret.
 pub const PAIRING_SECRET_BYTES: usize = 16;
 

@@ -62,7 +62,7 @@ impl Features {
 ///      8      2  version spoken, big endian
 ///     10      2  oldest version understood, big endian
 ///     12      8  features, big endian
-///     20      4  zero, reserved; ignored when read
+///     20      4  window, big endian
 /// ```
 ///
 /// It stands outside the compressed part of the stream, so that any later version can read it.
@@ -74,6 +74,9 @@ pub struct Hello {
     pub oldest: u16,
     /// What it can do.
     pub features: Features,
+    /// In a receiver's hello: how many bytes of ops and ranges of this session the sender may have under way before they are
+    /// taken; 0 for as many as QUIC's windows allow. Zero in a sender's, and not looked at there.
+    pub window: u32,
 }
 
 /// Why a first message was refused.
@@ -100,6 +103,7 @@ impl Hello {
         version: VERSION,
         oldest: VERSION_OLDEST,
         features: Features::OURS,
+        window: 0,
     };
 
     /// The bytes to send.
@@ -109,6 +113,7 @@ impl Hello {
         bytes[8..10].copy_from_slice(&self.version.to_be_bytes());
         bytes[10..12].copy_from_slice(&self.oldest.to_be_bytes());
         bytes[12..20].copy_from_slice(&self.features.0.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.window.to_be_bytes());
         bytes
     }
 
@@ -124,10 +129,12 @@ impl Hello {
         }
         let mut features = [0; 8];
         features.copy_from_slice(&bytes[12..20]);
+        let window = u32::from_be_bytes([bytes[20], bytes[21], bytes[22], bytes[23]]);
         Ok(Hello {
             version,
             oldest,
             features: Features(u64::from_be_bytes(features)),
+            window,
         })
     }
 }
@@ -145,7 +152,7 @@ mod tests {
             0, 1,                                           // version
             0, 1,                                           // oldest understood
             0, 0, 0, 0, 0, 0, 0, 3,                         // features: deltas, verify
-            0, 0, 0, 0,                                     // reserved
+            0, 0, 0, 0,                                     // window: QUIC's alone
         ];
         assert_eq!(Hello::OURS.to_bytes(), pinned);
         assert_eq!(Hello::from_bytes(&pinned), Ok(Hello::OURS));
@@ -157,8 +164,10 @@ mod tests {
             version: 9,
             oldest: 1,
             features: Features(u64::MAX),
+            window: 1 << 20,
         };
         let seen = Hello::from_bytes(&newer.to_bytes()).unwrap();
+        assert_eq!(seen, newer);
         assert_eq!(seen.features.common(Features::OURS), Features::OURS);
     }
 
@@ -172,6 +181,7 @@ mod tests {
                 version,
                 oldest,
                 features: Features(0),
+                window: 0,
             }
             .to_bytes();
             assert_eq!(

@@ -2,10 +2,11 @@
 //! always have.
 
 use super::congestion::Permit;
-use super::link::{Line, ReceiverLink, SenderLink, Shared, dial, hear_hello, say_hello};
+use super::link::{ReceiverLink, SenderLink, Shared, dial, hear_hello, say_hello};
 use super::shift::Outlet;
 use super::silence;
 use super::transport::{BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error};
+use super::trunk::{Role, Trunk};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
@@ -161,34 +162,14 @@ impl SenderLink {
         first: Vec<ToReceiver>,
         options: &LinkOptions,
     ) -> SenderLink {
-        let shared = Shared::new(Line::Network(call.connection.clone()));
-        let control = shared.send_control(runtime, call.send, options.compression, &call.permit);
+        let trunk = Trunk::new(runtime, call.connection, call.permit, Role::Sole(0), None);
+        runtime.spawn(silence::watch(trunk.clone()));
+        let session = trunk.begin(0, 0);
+        let control = Shared::send_control(runtime, &session, call.send, options.compression);
         for message in first {
             let _ = control.send(message);
         }
-        let incoming = shared.receive_control(runtime, call.receive);
-        let (ops, bulk) = SenderLink::start(runtime, &call.connection, &shared, &call.permit, options);
-        let link = SenderLink {
-            shared,
-            control,
-            incoming,
-            ops,
-            bulk,
-            features: call.features,
-            silence: Arc::default(),
-            _endpoint: None,
-        };
-        let (asking, silence) = (link.control.clone(), link.silence.clone());
-        runtime.spawn(silence::watch(
-            call.connection,
-            call.permit,
-            0,
-            silence,
-            move || {
-                let _ = asking.offer(ToReceiver::Flush { number: 0 });
-            },
-        ));
-        link
+        SenderLink::start(runtime, &session, (control, call.receive), call.features, options)
     }
 }
 
@@ -209,7 +190,10 @@ impl ReceiverLink {
         for &address in addresses {
             match runtime.block_on(ask(tls.clone(), address, &request, options)) {
                 Ok((connection, permit, send, receive)) => {
-                    return ReceiverLink::start(runtime, connection, peer, send, receive, options, permit)
+                    let role = Role::Sole(OP_STREAMS + BULK_STREAMS);
+                    let trunk = Trunk::new(runtime, connection, permit, role, None);
+                    runtime.spawn(silence::watch(trunk.clone()));
+                    return ReceiverLink::start(runtime, &trunk.begin(0, 0), peer, (send, receive), options)
                         .map_err(|error| failed(&error));
                 }
                 // Whoever answered has decided.

@@ -4,10 +4,13 @@ use super::call::Call;
 use super::congestion::Permit;
 use super::handshakes::{Handshakes, Knock, Place};
 use super::limit::Limiter;
-use super::link::{Line, ReceiverLink, Shared};
+use super::link::{Line, PRIORITY_CONTROL, ReceiverLink, Shared};
 use super::pair::{PairLink, read_message};
+use super::session::Session;
 use super::shortcut::Shortcut;
-use super::transport::{BULK_STREAMS, CONNECTION_WINDOW_BYTES, LinkOptions, OP_STREAMS, endpoint, transport};
+use super::silence;
+use super::transport::{CONNECTION_WINDOW_BYTES, LinkOptions, endpoint, transport};
+use super::trunk::{FURTHER_WINDOW_BYTES, Role, Trunk};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
 use driftless_protocol::CloseCode;
@@ -21,17 +24,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use thiserror::Error;
 
-/// Connections at a time of peers that were let in.
+/// Connections at a time of peers that were let in, each session counted.
 const CONNECTIONS_MAX: usize = 2_048;
 /// Connections for pairing at a time: whoever has a key may open one, so they take no place of those that are let in.
 const PAIRINGS_MAX: usize = 16;
-/// Connections at a time of one identity: each of its mirrors has one.
-const CONNECTIONS_PER_PEER_MAX: usize = 1_024;
+/// Sessions at a time of one identity, over however many connections: each of its mirrors has one.
+const SESSIONS_PER_PEER_MAX: usize = 1_024;
 /// So many of them may have as much under way as the streams' windows allow; each further one has [`FURTHER_WINDOW_BYTES`].
-const WIDE_CONNECTIONS_PER_PEER: usize = 4;
-/// What a peer may send over a further connection before somebody reads, so that one with very many cannot have this end hold
-/// 45 MB for each.
-const FURTHER_WINDOW_BYTES: u32 = 1 << 20;
+const WIDE_SESSIONS_PER_PEER: usize = 4;
 /// After this time it is told again that an address is not answered.
 const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a taken port is tried again.
@@ -210,7 +210,7 @@ impl Connected {
             }
             Alpn::Mirror | Alpn::Pull if !self.is_full() => {
                 let count = self.mirroring.get(&peer).map_or(1, |count| count + 1);
-                if count > CONNECTIONS_PER_PEER_MAX {
+                if count > SESSIONS_PER_PEER_MAX {
                     return None;
                 }
                 self.mirroring.insert(peer, count);
@@ -237,7 +237,7 @@ struct Seat {
     connected: Arc<Mutex<Connected>>,
     peer: Fingerprint,
     alpn: Alpn,
-    /// How much the peer may send over the connection before somebody reads.
+    /// What the peer may have under way in the session before somebody reads; 0 for as much as the streams' windows allow.
     window: u32,
 }
 
@@ -305,58 +305,119 @@ impl Door {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
-        if alpn != Alpn::Pair {
-            connection.set_receive_window(seat.window.into());
-        }
         if alpn == Alpn::Mirror {
-            connection.set_max_concurrent_uni_streams((OP_STREAMS + BULK_STREAMS).into());
+            let trunk = Trunk::new(&self.runtime, connection.clone(), permit, Role::Receiver, None);
+            self.runtime.spawn(silence::watch(trunk.clone()));
+            return self.serve_sessions(&trunk, peer, seat).await;
+        }
+        if alpn == Alpn::Pull {
+            let window = match seat.window {
+                0 => CONNECTION_WINDOW_BYTES,
+                window => window,
+            };
+            connection.set_receive_window(window.into());
         }
         let greeted = tokio::time::timeout(deadline, greet(&connection)).await;
         let (send, mut receive, features) = match greeted {
             Ok(Ok(streams)) => streams,
             Ok(Err((code, text))) => return connection.close(code.number().into(), text.as_bytes()),
-            Err(_) => return connection.close(CloseCode::Violation.number().into(), b"no hello in time"),
+            Err(_) => return connection.close(CloseCode::Violation.number().into(), NO_HELLO.as_bytes()),
         };
         let watched = connection.clone();
         tokio::spawn(async move {
             watched.closed().await;
             drop(seat);
         });
-        let accepted = match alpn {
-            Alpn::Pair => Ok(Accepted::Pair(PairLink::new(
+        let accepted = if alpn == Alpn::Pair {
+            let trunk = Trunk::new(&self.runtime, connection, permit, Role::Sole(0), None);
+            Accepted::Pair(PairLink::new(
                 self.runtime.clone(),
-                Shared::new(Line::Network(connection)),
+                Shared::new(Line::Network(trunk.begin(0, 0))),
                 peer,
                 send,
                 receive,
                 deadline,
-            ))),
-            Alpn::Mirror => {
-                let (runtime, options) = (&self.runtime, &self.options);
-                ReceiverLink::start(runtime, connection, peer, send, receive, options, permit)
-                    .map(Accepted::Mirror)
-            }
-            Alpn::Pull => {
-                let request = tokio::time::timeout(deadline, read_message(&mut receive)).await;
-                let Ok(Some(PullRequest { tree })) = request else {
-                    let text = b"it was not said which tree is wanted";
-                    return connection.close(CloseCode::Violation.number().into(), text);
-                };
-                Ok(Accepted::Call(Call {
-                    connection,
-                    peer,
-                    tree,
-                    features,
-                    send,
-                    receive,
-                    permit,
-                }))
-            }
+            ))
+        } else {
+            let request = tokio::time::timeout(deadline, read_message(&mut receive)).await;
+            let Ok(Some(PullRequest { tree })) = request else {
+                let text = b"it was not said which tree is wanted";
+                return connection.close(CloseCode::Violation.number().into(), text);
+            };
+            Accepted::Call(Call {
+                connection,
+                peer,
+                tree,
+                features,
+                send,
+                receive,
+                permit,
+            })
         };
-        match accepted {
-            Ok(accepted) => {
-                let _ = self.accepting.send(accepted);
+        let _ = self.accepting.send(accepted);
+    }
+
+    /// Takes the sessions of a connection as its peer begins them. The handshake's place is given up with the first.
+    async fn serve_sessions(self, trunk: &Arc<Trunk>, peer: Fingerprint, seat: Seat) {
+        let connection = trunk.connection();
+        let first = tokio::time::timeout(self.options.hello_timeout, connection.accept_bi()).await;
+        let streams = match first {
+            Ok(Ok(streams)) => streams,
+            Ok(Err(_)) => return,
+            Err(_) => return trunk.refuse(CloseCode::Violation, NO_HELLO),
+        };
+        let session = trunk.begin(streams.1.id().index(), seat.window);
+        self.clone().serve_session(session, peer, seat, streams).await;
+        let trunk = trunk.clone();
+        tokio::spawn(async move {
+            while let Ok(streams) = trunk.connection().accept_bi().await {
+                self.admit_session(&trunk, peer, streams).await;
             }
+        });
+    }
+
+    /// Judges a further session: rights may have changed since the connection was made.
+    async fn admit_session(&self, trunk: &Arc<Trunk>, peer: Fingerprint, streams: Streams) {
+        let seat = self.seat(peer, Alpn::Mirror);
+        let window = seat.as_ref().map_or(FURTHER_WINDOW_BYTES, |seat| seat.window);
+        let session = trunk.begin(streams.1.id().index(), window);
+        let Some(seat) = seat else {
+            return session.close(
+                CloseCode::Limit,
+                "there is no room for another session of this identity",
+            );
+        };
+        let authorise = self.authorise.clone();
+        let allowed = tokio::task::spawn_blocking(move || authorise(peer, Alpn::Mirror)).await;
+        if !allowed.unwrap_or(false) {
+            tracing::warn!(%peer, "a peer that is not known any more was refused");
+            return trunk.refuse(CloseCode::NotAllowed, &String::from_utf8_lossy(NOT_ALLOWED));
+        }
+        tokio::spawn(self.clone().serve_session(session, peer, seat, streams));
+    }
+
+    /// Exchanges hellos in a session and hands it to who serves it. Its seat is free again when it has ended.
+    async fn serve_session(
+        self,
+        session: Arc<Session>,
+        peer: Fingerprint,
+        seat: Seat,
+        (send, receive): Streams,
+    ) {
+        let window = seat.window;
+        let seated = session.clone();
+        tokio::spawn(async move {
+            seated.over().await;
+            drop(seat);
+        });
+        let greeting = greet_session(&session, send, receive, window);
+        let streams = match tokio::time::timeout(self.options.hello_timeout, greeting).await {
+            Ok(Ok(streams)) => streams,
+            Ok(Err((code, text))) => return session.close(code, &text),
+            Err(_) => return session.close(CloseCode::Violation, NO_HELLO),
+        };
+        match ReceiverLink::start(&self.runtime, &session, peer, streams, &self.options) {
+            Ok(link) => drop(self.accepting.send(Accepted::Mirror(link))),
             Err(error) => tracing::error!("cannot serve a connection: {error}"),
         }
     }
@@ -370,8 +431,8 @@ impl Door {
     fn seat(&self, peer: Fingerprint, alpn: Alpn) -> Option<Seat> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let count = connected.enter(peer, alpn)?;
-        let window = match count <= WIDE_CONNECTIONS_PER_PEER {
-            true => CONNECTION_WINDOW_BYTES,
+        let window = match count <= WIDE_SESSIONS_PER_PEER {
+            true => 0,
             false => FURTHER_WINDOW_BYTES,
         };
         Some(Seat {
@@ -421,20 +482,58 @@ fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
     Some((peer, alpn))
 }
 
+/// A control stream.
+type Streams = (quinn::SendStream, quinn::RecvStream);
+
+const NO_HELLO: &str = "no hello in time";
+
+/// Exchanges hellos on a connection that has one session.
 async fn greet(
     connection: &quinn::Connection,
 ) -> Result<(quinn::SendStream, quinn::RecvStream, Features), (CloseCode, String)> {
-    let gone = |_| (CloseCode::Violation, "the hello is missing".to_owned());
-    let (mut send, mut receive) = connection.accept_bi().await.map_err(|_| gone(()))?;
-    let _ = send.set_priority(2);
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(|_| no_hello())?;
+    let _ = send.set_priority(PRIORITY_CONTROL);
     let mut bytes = [0; HELLO_BYTES];
-    receive.read_exact(&mut bytes).await.map_err(|_| gone(()))?;
-    let hello = Hello::from_bytes(&bytes).map_err(|fault| match fault {
-        HelloFault::NotDriftless => (CloseCode::Violation, fault.to_string()),
-        HelloFault::NoCommonVersion { .. } => (CloseCode::Version, fault.to_string()),
-    })?;
+    receive.read_exact(&mut bytes).await.map_err(|_| no_hello())?;
+    let hello = read_hello(&bytes)?;
     send.write_all(&Hello::OURS.to_bytes())
         .await
-        .map_err(|_| gone(()))?;
+        .map_err(|_| no_hello())?;
     Ok((send, receive, hello.features.common(Features::OURS)))
+}
+
+/// Exchanges hellos in a session whose sender may have so much under way.
+async fn greet_session(
+    session: &Session,
+    mut send: quinn::SendStream,
+    mut receive: quinn::RecvStream,
+    window: u32,
+) -> Result<Streams, (CloseCode, String)> {
+    let _ = send.set_priority(PRIORITY_CONTROL);
+    let mut bytes = [0; HELLO_BYTES];
+    tokio::select! {
+        read = receive.read_exact(&mut bytes) => read.map_err(|_| no_hello())?,
+        () = session.over() => return Err(no_hello()),
+    }
+    session.note_read(HELLO_BYTES, false);
+    read_hello(&bytes)?;
+    let ours = Hello {
+        window,
+        ..Hello::OURS
+    };
+    match session.write(&mut send, ours.to_bytes().to_vec(), false).await {
+        true => Ok((send, receive)),
+        false => Err(no_hello()),
+    }
+}
+
+fn no_hello() -> (CloseCode, String) {
+    (CloseCode::Violation, "the hello is missing".to_owned())
+}
+
+fn read_hello(bytes: &[u8; HELLO_BYTES]) -> Result<Hello, (CloseCode, String)> {
+    Hello::from_bytes(bytes).map_err(|fault| match fault {
+        HelloFault::NotDriftless => (CloseCode::Violation, fault.to_string()),
+        HelloFault::NoCommonVersion { .. } => (CloseCode::Version, fault.to_string()),
+    })
 }

@@ -12,10 +12,8 @@ pub use receiver::{LinkHandle, ReceiverLink};
 pub use sender::SenderLink;
 
 use super::compression::Compression;
-use super::congestion::Permit;
-use super::packed::{
-    Packer, Pieces, UnpackError, pieces, read_pieces, unpack, unpack_now_and_then, write_pieces,
-};
+use super::packed::{Packer, Pieces, UnpackError, pieces, unpack, unpack_now_and_then};
+use super::session::Session;
 use super::shift::Outlet;
 use super::shortcut::{Room, Side};
 use super::transport::escaped;
@@ -24,13 +22,11 @@ use driftless_protocol::CloseCode;
 use driftless_protocol::codec::Message;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
-const OP_STREAM: u8 = 1;
-const BULK_STREAM: u8 = 2;
-const PRIORITY_CONTROL: i32 = 2;
+pub(super) const PRIORITY_NOTES: i32 = 3;
+pub(super) const PRIORITY_CONTROL: i32 = 2;
 const PRIORITY_OPS: i32 = 1;
 const PRIORITY_BULK: i32 = 0;
 /// Places are allocated from the start, some 150 bytes each.
@@ -75,14 +71,15 @@ impl fmt::Display for LinkEnd {
 #[error("the connection has ended")]
 pub struct Ended;
 
-/// What a link has moved so far.
+/// What a link has moved so far. Where several links share a connection, its handshake, acknowledgements and the like count for
+/// the first of them, and the bytes of their streams for the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkStatistics {
     /// UDP payload sent.
     pub bytes_sent: u64,
     /// UDP payload received.
     pub bytes_received: u64,
-    /// Packets found lost.
+    /// Packets of the connection found lost.
     pub packets_lost: u64,
     /// Present estimate of the round trip.
     pub round_trip: std::time::Duration,
@@ -91,7 +88,7 @@ pub struct LinkStatistics {
 /// What messages travel on.
 #[derive(Debug, Clone)]
 pub(super) enum Line {
-    Network(quinn::Connection),
+    Network(Arc<Session>),
     /// The other end is in this process.
     Here(Arc<Room>, Side),
 }
@@ -100,54 +97,46 @@ pub(super) enum Line {
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     line: Line,
-    end: Arc<Mutex<Option<LinkEnd>>>,
 }
 
 impl Shared {
     pub(super) fn new(line: Line) -> Shared {
-        Shared {
-            line,
-            end: Arc::default(),
-        }
+        Shared { line }
     }
 
     /// The peer's address; none for one in this process.
     pub(super) fn remote_address(&self) -> Option<IpAddr> {
         match &self.line {
-            Line::Network(connection) => Some(connection.remote_address().ip()),
+            Line::Network(session) => Some(session.trunk().connection().remote_address().ip()),
             Line::Here(..) => None,
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
     pub(super) fn close(&self, code: CloseCode, text: &str) {
-        let connection = match &self.line {
-            Line::Network(connection) => connection,
-            Line::Here(room, side) => return room.close(*side, code, text),
-        };
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        if end.is_none() && connection.close_reason().is_none() {
-            *end = Some(LinkEnd::Closed {
-                code,
-                text: text.to_owned(),
-                by_peer: false,
-            });
+        match &self.line {
+            Line::Network(session) => session.close(code, text),
+            Line::Here(room, side) => room.close(*side, code, text),
         }
-        let text = &text[..text.floor_char_boundary(driftless_protocol::limits::TEXT_BYTES_MAX)];
-        connection.close(code.number().into(), text.as_bytes());
     }
 
     /// Whether the peer sends anything within `patience`, or four round trips if that is longer, when `ask` hands something to the
     /// link that it has to acknowledge. Blocks.
     pub(super) fn answers(&self, patience: Duration, ask: impl FnOnce() -> bool) -> bool {
-        let Line::Network(connection) = &self.line else {
+        let Line::Network(session) = &self.line else {
             return self.ended().is_none();
         };
+        let connection = session.trunk().connection();
         let before = connection.stats();
-        if !ask() {
+        if session.ended().is_some() || !ask() {
             return false;
         }
         let deadline = Instant::now() + patience.max(4 * before.path.rtt);
-        while connection.close_reason().is_none() && Instant::now() < deadline {
+        while session.ended().is_none() && Instant::now() < deadline {
             if connection.stats().udp_rx.datagrams > before.udp_rx.datagrams {
                 return true;
             }
@@ -157,24 +146,16 @@ impl Shared {
     }
 
     pub(super) fn ended(&self) -> Option<LinkEnd> {
-        let connection = match &self.line {
-            Line::Network(connection) => connection,
-            Line::Here(room, side) => return room.ended(*side),
-        };
-        let ours = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ours.or_else(|| connection.close_reason().map(|error| link_end(&error)))
+        match &self.line {
+            Line::Network(session) => session.ended(),
+            Line::Here(room, side) => room.ended(*side),
+        }
     }
 
     fn statistics(&self) -> LinkStatistics {
-        let Line::Network(connection) = &self.line else {
-            return LinkStatistics::default();
-        };
-        let statistics = connection.stats();
-        LinkStatistics {
-            bytes_sent: statistics.udp_tx.bytes,
-            bytes_received: statistics.udp_rx.bytes,
-            packets_lost: statistics.path.lost_packets,
-            round_trip: statistics.path.rtt,
+        match &self.line {
+            Line::Network(session) => session.statistics(),
+            Line::Here(..) => LinkStatistics::default(),
         }
     }
 
@@ -183,36 +164,36 @@ impl Shared {
         self.close(CloseCode::Violation, &error.to_string());
     }
 
-    /// Starts our direction of the control stream.
+    /// Starts our direction of a session's control stream.
     pub(super) fn send_control<Out: Message + Send + 'static>(
-        &self,
         runtime: &tokio::runtime::Handle,
+        session: &Arc<Session>,
         send: quinn::SendStream,
         compression: Compression,
-        permit: &Arc<Permit>,
     ) -> Outlet<Out> {
         let (packed, to_write) = pieces();
-        runtime.spawn(write_pieces(send, to_write));
-        let stream = Packer::new(packed, compression, permit.clone(), &[]);
+        runtime.spawn(write_control(session.clone(), send, to_write));
+        let stream = Packer::new(packed, compression, session.trunk().permit().clone(), &[]);
         Outlet::new(
             "control-out",
             CONTROL_QUEUE,
             vec![stream],
-            self.clone(),
+            Shared::new(Line::Network(session.clone())),
             |stream, waiting| stream.pack(waiting, |message, _| message),
         )
     }
 
-    /// Starts the peer's direction of the control stream.
+    /// Starts the peer's direction of a session's control stream.
     pub(super) fn receive_control<In: Message + Send + 'static>(
-        &self,
         runtime: &tokio::runtime::Handle,
+        session: &Arc<Session>,
         receive: quinn::RecvStream,
     ) -> Receiver<In> {
         let (messages, incoming) = bounded::<In>(CONTROL_QUEUE);
         let (to_read, read) = pieces();
-        let (reading, unpacking) = (self.clone(), self.clone());
-        runtime.spawn(async move { reading.read(receive, to_read).await });
+        let reading = session.clone();
+        runtime.spawn(async move { reading.read_pieces(receive, to_read, false).await });
+        let unpacking = Shared::new(Line::Network(session.clone()));
         runtime.spawn(async move {
             // `messages` lives on: whoever takes them must not see their end before it is said why.
             if let Err(error) = unpack_now_and_then(read, &messages).await {
@@ -222,16 +203,28 @@ impl Shared {
         incoming
     }
 
-    async fn read(&self, stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) {
-        if !read_pieces(stream, pieces).await {
-            self.close(CloseCode::Violation, "a stream was reset");
-        }
-    }
-
     fn unpack_all<M: Message>(&self, pieces: &mut Pieces, messages: &Sender<M>) {
         if let Err(error) = unpack(pieces, messages) {
             self.refuse(&error);
         }
+    }
+}
+
+/// Writes what was packed, until nothing more is packed or the session ends.
+async fn write_control(session: Arc<Session>, mut stream: quinn::SendStream, mut pieces: Pieces) {
+    while let Some(piece) = next_piece(&session, &mut pieces).await {
+        if !session.write(&mut stream, piece, false).await {
+            return;
+        }
+    }
+    session.leave(stream);
+}
+
+/// What is to be written next; none if nothing is, or the session has ended.
+async fn next_piece(session: &Session, pieces: &mut Pieces) -> Option<Vec<u8>> {
+    tokio::select! {
+        piece = pieces.recv() => piece,
+        () = session.over() => None,
     }
 }
 
@@ -242,7 +235,7 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::i
         .map(|_| ())
 }
 
-fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
+pub(super) fn link_end(error: &quinn::ConnectionError) -> LinkEnd {
     match error {
         quinn::ConnectionError::ApplicationClosed(close) => LinkEnd::Closed {
             code: CloseCode::from_number(close.error_code.into_inner()),

@@ -3,8 +3,8 @@
 //! tokio drives the network only. Encoding and compression run on plain threads, and a daemon talks to a link through
 //! bounded channels: not reading them stops the peer, by QUIC's flow control, so memory stays bounded on both sides.
 //!
-//! A mirror connection has one bidirectional control stream, op streams and bulk streams; see the protocol's
-//! specification for their layout.
+//! A session has one bidirectional control stream, op streams and bulk streams, and a connection carries as many sessions as there
+//! are mirrors between the two processes; see the protocol's specification for their layout.
 
 mod call;
 mod compression;
@@ -16,14 +16,18 @@ mod hosts;
 mod lanes;
 mod limit;
 mod link;
+mod notes;
 mod packed;
 mod pair;
+mod session;
+mod sharing;
 mod shift;
 mod shortcut;
 mod silence;
 mod sockets;
 mod spread;
 mod transport;
+mod trunk;
 
 pub use call::{Call, Calls};
 pub use compression::Compression;
@@ -41,4 +45,4 @@ pub(crate) use shortcut::apart;
 pub use shortcut::{Copied, Origin, Shortcut};
 pub use silence::Silence;
 pub use sockets::Sockets;
-pub use transport::{ConnectError, LinkOptions, resolve};
+pub use transport::{ConnectError, LinkOptions, Parties, resolve};

@@ -298,24 +298,3 @@ impl std::fmt::Debug for Unpacker {
         f.write_str("Unpacker(..)")
     }
 }
-
-/// Writes what the thread packed to the QUIC stream.
-pub async fn write_pieces(mut stream: quinn::SendStream, mut pieces: Pieces) {
-    while let Some(piece) = pieces.recv().await {
-        if stream.write_chunk(piece.into()).await.is_err() {
-            return;
-        }
-    }
-    let _ = stream.finish();
-}
-
-/// Reads the QUIC stream for the thread that unpacks. False if the peer reset it.
-pub async fn read_pieces(mut stream: quinn::RecvStream, pieces: mpsc::Sender<Vec<u8>>) -> bool {
-    loop {
-        match stream.read_chunk(PIECE_BYTES, true).await {
-            Ok(Some(chunk)) if pieces.send(chunk.bytes.to_vec()).await.is_ok() => {}
-            Err(quinn::ReadError::Reset(_)) => return false,
-            _ => return true,
-        }
-    }
-}

@@ -257,7 +257,6 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
         },
         features: Features::OURS,
         silence: Arc::default(),
-        _endpoint: None,
     };
     let receiver_link = ReceiverLink {
         shared: shared(Side::Receiver),

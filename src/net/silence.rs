@@ -5,8 +5,9 @@
 //! a silent peer loses at the idle timeout.
 
 use super::congestion::Permit;
+use super::trunk::Trunk;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use quinn::{Connection, VarInt};
+use quinn::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,11 +49,11 @@ impl Silence {
         &self.ended
     }
 
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.is_now.store(true, Ordering::Release);
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.is_now.swap(false, Ordering::AcqRel) {
             // One message says it as well as two.
             let _ = self.end.try_send(());
@@ -87,16 +88,11 @@ impl Heard {
     }
 }
 
-/// Watches a connection until it ends. `say` hands something to the connection that the peer has to acknowledge.
-/// `uni_streams` is how many the peer may open. `silence` is told.
-pub async fn watch(
-    connection: Connection,
-    permit: Arc<Permit>,
-    uni_streams: u32,
-    silence: Arc<Silence>,
-    say: impl Fn(),
-) {
-    let mut before = Heard::of(&connection, &permit);
+/// Watches a connection until it ends: in a silence one of its sessions says something that the peer has to acknowledge. All of
+/// them are told.
+pub(super) async fn watch(trunk: Arc<Trunk>) {
+    let (connection, permit) = (trunk.connection(), trunk.permit());
+    let mut before = Heard::of(connection, permit);
     // The estimate of the round trip is no help after an outage: late acknowledgements count as a long one.
     let mut shortest = connection.rtt();
     while connection.close_reason().is_none() {
@@ -106,19 +102,22 @@ pub async fn watch(
         }
         shortest = shortest.min(connection.rtt());
         let mut pause = SILENCE.max(3 * shortest);
+        let mut is_silent = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = permit.heard(), if silence.is_now() => {}
+                () = permit.heard(), if is_silent => {}
                 _ = connection.closed() => {}
             }
             if connection.close_reason().is_some() {
-                silence.end();
+                trunk.note_silent(false);
                 return;
             }
-            let now = Heard::of(&connection, &permit);
+            let now = Heard::of(connection, permit);
             if now.answered != before.answered || (now.asked == before.asked && before.open == 0) {
-                silence.end();
+                if std::mem::take(&mut is_silent) {
+                    trunk.note_silent(false);
+                }
                 before = now;
                 if now.open == 0 {
                     break;
@@ -126,11 +125,12 @@ pub async fn watch(
                 continue;
             }
             tracing::debug!(peer = %connection.remote_address(), "nothing is acknowledged; asking");
-            silence.begin();
+            if !std::mem::replace(&mut is_silent, true) {
+                trunk.note_silent(true);
+            }
             permit.give();
-            say();
-            // Has no other effect than that the connection looks whether it can send what waits.
-            connection.set_max_concurrent_uni_streams(VarInt::from_u32(uni_streams));
+            trunk.ask();
+            trunk.poke();
             pause = ASK_EVERY;
         }
     }

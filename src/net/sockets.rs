@@ -1,6 +1,7 @@
 //! Sockets that the connections of a process share: 500 mirrors need no more than one for each family of addresses.
 
 use super::limit::Limiter;
+use super::sharing::Trunks;
 use super::transport::endpoint;
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Sockets {
     open: Arc<Mutex<HashMap<bool, quinn::Endpoint>>>,
     limiter: Option<Arc<Limiter>>,
+    trunks: Trunks,
 }
 
 impl fmt::Debug for Sockets {
@@ -23,12 +25,19 @@ impl fmt::Debug for Sockets {
 impl Sockets {
     /// Sockets for links that have this limiter, if any.
     pub fn limited(limiter: Option<Arc<Limiter>>) -> Sockets {
-        let open = Arc::default();
-        Sockets { open, limiter }
+        Sockets {
+            limiter,
+            ..Sockets::default()
+        }
     }
 
     pub(super) fn are_limited(&self) -> bool {
         self.limiter.is_some()
+    }
+
+    /// The connections that are shared.
+    pub(super) fn trunks(&self) -> &Trunks {
+        &self.trunks
     }
 
     /// Opens those of both families as far as there are both, for a process that can open none later on.

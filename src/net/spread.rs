@@ -4,7 +4,9 @@
 //! they would be filled all the same: with what waits on either side for nothing, megabytes for each stream. So there are as many
 //! as the congestion window asks for.
 
+use super::session::Session;
 use super::transport::{BULK_STREAMS, STREAM_WINDOW_BYTES};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Streams that are used on any path.
@@ -13,32 +15,32 @@ const STREAMS_MIN: u32 = 4;
 /// doubles in a round trip.
 const CONGESTION_WINDOWS: u64 = 4;
 
-/// How many bulk streams a connection uses. The number only grows.
+/// How many bulk streams a session uses. The number only grows.
 #[derive(Debug)]
 pub(super) struct Spread {
-    connection: quinn::Connection,
+    session: Arc<Session>,
     streams: watch::Sender<u32>,
 }
 
 impl Spread {
-    /// Of a new connection.
-    pub(super) fn of(connection: quinn::Connection) -> Spread {
+    /// Of a new session.
+    pub(super) fn of(session: Arc<Session>) -> Spread {
         let (streams, _) = watch::channel(STREAMS_MIN);
-        Spread { connection, streams }
+        Spread { session, streams }
     }
 
-    /// Waits until the stream of this number, from 0 on, is one of those to be used, or the connection ends.
+    /// Waits until the stream of this number, from 0 on, is one of those to be used, or the session ends.
     pub(super) async fn wait_for(&self, stream: u32) {
         let mut streams = self.streams.subscribe();
         tokio::select! {
             _ = streams.wait_for(|&streams| stream < streams) => {}
-            _ = self.connection.closed() => {}
+            () = self.session.over() => {}
         }
     }
 
     /// To be called now and then while something is sent.
     pub(super) fn follow(&self) {
-        let wanted = streams_for(self.connection.stats().path.cwnd);
+        let wanted = streams_for(self.session.trunk().connection().stats().path.cwnd);
         self.streams.send_if_modified(|streams| {
             let grows = *streams < wanted;
             *streams = wanted.max(*streams);

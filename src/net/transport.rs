@@ -7,6 +7,7 @@ use super::hosts::look_up;
 use super::limit::{LimitedSocket, Limiter};
 use super::shortcut::Shortcut;
 use super::sockets::Sockets;
+use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
@@ -24,6 +25,8 @@ use thiserror::Error;
 pub const OP_STREAMS: u32 = 2;
 /// Bulk streams of a connection. Sixteen windows of 2.4 MB together fill 1 Gbit/s at 300 ms.
 pub const BULK_STREAMS: u32 = 16;
+/// Streams of notes about sessions, in each direction of a connection.
+pub const NOTE_STREAMS: u32 = 1;
 /// With one huge window on one stream quinn closes the whole connection under burst loss (1,024 gaps in a stream's
 /// reassembly); an honest sender of full packets cannot leave that many gaps in this window.
 pub const STREAM_WINDOW_BYTES: u32 = 2_400_000;
@@ -53,6 +56,9 @@ pub struct LinkOptions {
     pub limiter: Option<Arc<Limiter>>,
     /// Sockets to connect by, if there are some to be shared; a link with a limiter has one of its own.
     pub sockets: Option<Sockets>,
+    /// Whose links may share a connection, over shared sockets: those of one process to one peer; none for a link that is to have a
+    /// connection of its own.
+    pub sharing: Option<Parties>,
     /// The way to the other end, if that is in this process; nothing else here counts then.
     pub shortcut: Option<Shortcut>,
     /// Where the receiver calls, if it is the one that connects.
@@ -74,6 +80,7 @@ impl Default for LinkOptions {
             remembered: None,
             limiter: None,
             sockets: None,
+            sharing: None,
             shortcut: None,
             calls: None,
             probes_size: false,
@@ -81,8 +88,17 @@ impl Default for LinkOptions {
     }
 }
 
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parties {
+    /// Who this is.
+    pub own: Fingerprint,
+    /// Who is wanted.
+    pub peer: Fingerprint,
+}
+
 /// Why a sender could not connect.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum ConnectError {
     /// Nothing came back.
     #[error(
@@ -149,7 +165,7 @@ pub fn transport(
     if bidi_streams == 0 {
         config.keep_alive_interval(Some(options.keep_alive));
     }
-    if (bidi_streams == 0 && uni_streams == 0) || options.probes_size {
+    if (bidi_streams == 0 && uni_streams <= NOTE_STREAMS) || options.probes_size {
         // Coarser steps cost fewer full-size probes: a connection that finds both sides equal stays below 10 KB.
         let mut probing = MtuDiscoveryConfig::default();
         probing.minimum_change(64);

@@ -10,6 +10,7 @@ mod names;
 mod numbers;
 mod owners;
 mod sessions;
+mod sharing;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

@@ -19,7 +19,7 @@ fn x03_x04_frames_and_streams_that_lie() {
         }),
         ("bulk frame over its limit", |peer| {
             let length = (BULK_FRAME_BYTES_MAX as u32 + 1).to_be_bytes();
-            Some(peer.stream(&[&[2], &length[..]].concat(), 20))
+            Some(peer.stream(&[&[2, 0], &length[..]].concat(), 20))
         }),
         ("bomb of 300 MB of zeros inside frames", |peer| {
             let mut ops = peer.op_stream();
@@ -29,12 +29,12 @@ fn x03_x04_frames_and_streams_that_lie() {
             Some(ops)
         }),
         ("window of 2^27", |peer| {
-            let mut ops = peer.stream(&[1], 27);
+            let mut ops = peer.stream(&[1, 0], 27);
             ops.send_message(&encode(&frame_of(1, OpBody::Mark { sequence: 1 })).unwrap());
             Some(ops)
         }),
         ("garbage in place of zstd", |peer| {
-            Some(peer.stream(&[&[1], &[0xa5; 64][..]].concat(), 20))
+            Some(peer.stream(&[&[1, 0], &[0xa5; 64][..]].concat(), 20))
         }),
         ("garbage in a frame", |peer| {
             let mut ops = peer.op_stream();
@@ -59,7 +59,7 @@ fn x03_x04_frames_and_streams_that_lie() {
             Some(ops)
         }),
         ("garbage on a bulk stream", |peer| {
-            Some(peer.stream(&[&[2, 0, 0, 0, 9], &[0xff; 9][..]].concat(), 20))
+            Some(peer.stream(&[&[2, 0, 0, 0, 0, 9], &[0xff; 9][..]].concat(), 20))
         }),
         ("unknown kind of stream", |peer| Some(peer.stream(&[9], 20))),
         ("op stream that ends inside a frame", |peer| {
@@ -69,7 +69,7 @@ fn x03_x04_frames_and_streams_that_lie() {
             None
         }),
         ("bulk stream that ends inside a frame", |peer| {
-            peer.stream(&[2, 0, 0, 1, 0, 7], 20).finish();
+            peer.stream(&[2, 0, 0, 0, 1, 0, 7], 20).finish();
             None
         }),
         ("op stream that is reset", |peer| {

@@ -7,9 +7,10 @@ use driftless_certs::{Identity, SERVER_NAME, sender_config};
 use driftless_protocol::Xattrs;
 use driftless_protocol::codec::{FrameReader, encode, encode_frame};
 use driftless_protocol::message::{
-    BulkFrame, FailureKind, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, Recheck,
+    BulkFrame, FailureKind, ModuleName, Note, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, Recheck,
     Relays, SealOp, ToReceiver, ToSender,
 };
+use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
 use driftless_protocol::{Carried, CloseCode, RelPath};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -21,6 +22,7 @@ use std::time::Instant;
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 /// A finished handshake.
+#[derive(Clone)]
 pub struct Dialled {
     pub connection: quinn::Connection,
     _endpoint: quinn::Endpoint,
@@ -35,6 +37,8 @@ pub struct Packed {
 /// A session, opened or not.
 pub struct Peer {
     pub dialled: Dialled,
+    /// Which session of the connection this is.
+    pub number: u64,
     pub control: Packed,
     pub incoming: Receiver<ToSender>,
     /// What was read while something else was waited for.
@@ -158,12 +162,14 @@ impl Peer {
         let Some((send, receive)) = greeted else {
             return Err(closed(&connection));
         };
+        let number = send.id().index();
         let (messages, incoming) = unbounded();
         runtime().spawn(read(receive, messages));
         let control = Packed::new(send, 20);
         let (failed, needs) = (HashMap::new(), Vec::new());
         Ok(Peer {
             dialled,
+            number,
             control,
             incoming,
             failed,
@@ -171,6 +177,32 @@ impl Peer {
             durable: 0,
             needs,
         })
+    }
+
+    /// One more session on the same connection, not opened yet.
+    pub fn beside(&self) -> Result<Peer, Closed> {
+        Peer::greet(self.dialled.clone())
+    }
+
+    /// Notes about sessions, as they come.
+    pub fn notes(&self) -> Receiver<Note> {
+        let (told, notes) = unbounded();
+        let connection = self.dialled.connection.clone();
+        runtime().spawn(async move {
+            let mut stream = connection.accept_uni().await.ok()?;
+            let mut kind = [0];
+            stream.read_exact(&mut kind).await.ok()?;
+            assert_eq!(kind, [StreamKind::Notes as u8]);
+            let mut frames = FrameReader::default();
+            while let Ok(Some(chunk)) = stream.read_chunk(64 << 10, true).await {
+                frames.push(&chunk.bytes);
+                while let Some(note) = frames.next().unwrap() {
+                    told.send(note).ok()?;
+                }
+            }
+            Some(())
+        });
+        notes
     }
 
     /// Opens a session of an allowed peer; waits while the session before it still holds the module.
@@ -228,7 +260,7 @@ impl Peer {
 
     /// A stream of ops.
     pub fn op_stream(&mut self) -> Packed {
-        self.stream(&[1], 20)
+        self.stream(&head(StreamKind::Ops, self.number), 20)
     }
 
     /// Sends ops, numbered from `first`, on a stream.
@@ -261,7 +293,7 @@ impl Peer {
 
     /// Sends ranges on a bulk stream of their own.
     pub fn send_ranges(&mut self, ranges: &[BulkFrame]) {
-        let mut stream = self.stream(&[2], 20);
+        let mut stream = self.stream(&head(StreamKind::Bulk, self.number), 20);
         for range in ranges {
             stream.send_plain(&encode_frame(range).unwrap());
         }

@@ -139,6 +139,7 @@ fn x04_an_announced_length_over_the_limit_is_refused_at_once() {
     refused::<PairRequest>(PAIRING_MESSAGE_BYTES_MAX);
     refused::<PairReply>(PAIRING_MESSAGE_BYTES_MAX);
     refused::<PullRequest>(PULL_MESSAGE_BYTES_MAX);
+    refused::<Note>(NOTE_BYTES_MAX);
 }
 
 /// a frame that is longer or shorter than its message.

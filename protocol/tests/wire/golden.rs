@@ -689,6 +689,30 @@ fn pulling() {
     );
 }
 
+#[test]
+fn notes() {
+    golden(
+        Note::Ended {
+            session: 300,
+            code: 6,
+            text: "busy".into(),
+        },
+        "00               # Ended
+         fb 2c 01         #   session: 300
+         06               #   code: Busy
+         04 62 75 73 79   #   text",
+    );
+    golden(
+        Note::Window {
+            session: 7,
+            through: 1 << 20,
+        },
+        "01               # Window
+         07               #   session
+         fc 00 00 10 00   #   through: 1,048,576",
+    );
+}
+
 /// The prefix of a frame is big endian, unlike the numbers inside messages.
 #[test]
 fn frame_prefix() {

@@ -372,6 +372,11 @@ fn x01_full_messages_are_accepted() {
     accepted(&PullRequest {
         tree: ModuleName(vec![0xff; MODULE_NAME_BYTES_MAX]),
     });
+    accepted(&Note::Ended {
+        session: u64::MAX,
+        code: u32::MAX,
+        text: Text(vec![0xff; TEXT_BYTES_MAX]),
+    });
 }
 
 /// A frame of one op that has as much of everything as there may be.
@@ -473,6 +478,7 @@ fn x01_messages_over_their_own_limit_are_refused() {
     over::<PairRequest>();
     over::<PairReply>();
     over::<PullRequest>();
+    over::<Note>();
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub(crate) const LISTS: &[List] = lists! {
     PairReply "module" MODULE_NAME_BYTES_MAX: "" ["61"] "00 00";
     PairReply "name" TEXT_BYTES_MAX: "00" ["61"] "00";
     PullRequest "tree" MODULE_NAME_BYTES_MAX: "" ["61"] "";
+    Note "Ended.text" TEXT_BYTES_MAX: "00 07 00" ["61"] "";
 };
 
 /// Counts that no sender of ours would claim, the 5 bytes of 4 GiB among them.

@@ -82,4 +82,4 @@ macro_rules! properties {
     )*};
 }
 
-properties! { to_receiver to_sender op_frame bulk_frame pair_request pair_reply pull_request }
+properties! { to_receiver to_sender op_frame bulk_frame pair_request pair_reply pull_request note }

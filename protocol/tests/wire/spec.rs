@@ -3,6 +3,7 @@
 use crate::dump;
 use driftless_protocol::Xattrs;
 use driftless_protocol::message::*;
+use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL, Hello};
 use driftless_protocol::{Attributes, CloseCode, ObjectId, Timestamp, codec, limits};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ fn limits_are_those_of_the_code() {
         NAME_BYTES_MAX PATH_ELEMENTS_MAX LINK_TARGET_BYTES_MAX XATTR_NAME_BYTES_MAX XATTR_VALUE_BYTES_MAX XATTRS_MAX XATTR_SET_BYTES_MAX MODULE_NAME_BYTES_MAX TEXT_BYTES_MAX
         CONTROL_MESSAGE_BYTES_MAX OP_FRAME_BYTES_MAX CONFIRMS_MAX OPS_PER_FRAME_MAX INLINE_CONTENT_BYTES_MAX PATCH_LITERALS_BYTES_MAX RANGE_BYTES_MAX
         BULK_FRAME_BYTES_MAX DELTA_PARTS_MAX LISTING_ROWS_MAX LIST_DIRECTORIES_MAX CONTENTS_NAMES_MAX DOUBTED_PATHS_MAX SIGNATURE_PART_BYTES_MAX
-        SIGNATURE_BYTES_MAX OPS_IN_FLIGHT_MAX ENDED_RUNS_MAX INLINE_IN_FLIGHT_BYTES_MAX WANTED_FILES_MAX PAIRING_MESSAGE_BYTES_MAX PULL_MESSAGE_BYTES_MAX PAIRING_SECRET_BYTES MODE_MAX
+        SIGNATURE_BYTES_MAX OPS_IN_FLIGHT_MAX ENDED_RUNS_MAX INLINE_IN_FLIGHT_BYTES_MAX WANTED_FILES_MAX PAIRING_MESSAGE_BYTES_MAX PULL_MESSAGE_BYTES_MAX NOTE_BYTES_MAX PAIRING_SECRET_BYTES MODE_MAX
         COMPRESSION_WINDOW_LOG_MAX FILE_BYTES_MAX SPAN_BYTES HELD_SPANS_MAX HELD_SPANS_TOTAL_MAX OWNER_NAME_BYTES_MAX OWNERS_MAX OWNERS_TOTAL_MAX RELAYS_MAX
     ]);
     let declared: Vec<_> = LIMITS
@@ -117,4 +118,5 @@ fn examples_are_what_the_code_makes() {
         xattrs: Xattrs::default(),
     })]);
     assert_eq!(example("op frame"), codec::encode(&frame).unwrap());
+    assert_eq!(example("head of a stream"), head(StreamKind::Bulk, 300));
 }

@@ -727,6 +727,18 @@ pub(crate) fn pull_request(reach: Reach) -> BoxedStrategy<PullRequest> {
     module(reach).prop_map(|tree| PullRequest { tree }).boxed()
 }
 
+pub(crate) fn note(reach: Reach) -> BoxedStrategy<Note> {
+    prop_oneof![
+        (any::<u64>(), any::<u32>(), text(reach)).prop_map(|(session, code, text)| Note::Ended {
+            session,
+            code,
+            text,
+        }),
+        (any::<u64>(), any::<u64>()).prop_map(|(session, through)| Note::Window { session, through }),
+    ]
+    .boxed()
+}
+
 /// Valid encodings of any message, by the one decoder that has to take them.
 pub(crate) fn encoded() -> BoxedStrategy<Vec<u8>> {
     fn of<M: Message + std::fmt::Debug + 'static>(values: BoxedStrategy<M>) -> BoxedStrategy<Vec<u8>> {
@@ -742,6 +754,7 @@ pub(crate) fn encoded() -> BoxedStrategy<Vec<u8>> {
         of(pair_request(Within)),
         of(pair_reply(Within)),
         of(pull_request(Within)),
+        of(note(Within)),
     ]
     .boxed()
 }

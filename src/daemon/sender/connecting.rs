@@ -6,7 +6,7 @@ use super::session::{Context, Ended, Session};
 use crate::daemon::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
 use crate::daemon::status::unix_now;
 use crate::daemon::{DaemonError, Phase, SenderOptions, upstream, waiting};
-use crate::net::{ConnectError, LinkEnd, PathMemory, SenderLink, resolve};
+use crate::net::{ConnectError, LinkEnd, Parties, PathMemory, SenderLink, resolve};
 use crossbeam_channel::bounded;
 use driftless_certs::sender_config;
 use driftless_protocol::message::{
@@ -146,6 +146,10 @@ pub struct Unopened {
 fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
     let mut options = context.options.clone();
     options.link.remembered = remembered_path(context);
+    options.link.sharing = Some(Parties {
+        own: options.identity.fingerprint(),
+        peer: options.target.fingerprint,
+    });
     context.upstream = upstream::of_source(&options.home, &context.source.path);
     let open = opening(context, Purpose::Mirror)?;
     let source = &context.source;

@@ -25,7 +25,7 @@ use std::sync::Arc;
 const INITIAL_WINDOW: u64 = 64 << 10;
 
 /// Congestion control.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Congestion {
     /// What measurement speaks for: [`Congestion::Bdp`].
     #[default]

@@ -1,18 +1,17 @@
 //! The receiver's end.
 
-use super::{BULK_STREAM, Line, LinkEnd, LinkStatistics, OP_STREAM, RECEIVED_FRAMES, Range, Shared, thread};
-use crate::net::congestion::Permit;
+use super::{Line, LinkEnd, LinkStatistics, RECEIVED_FRAMES, Range, Shared, thread};
 use crate::net::packed::pieces;
+use crate::net::session::{Session, Taken};
 use crate::net::shift::Outlet;
-use crate::net::silence;
-use crate::net::transport::{BULK_STREAMS, LinkOptions, OP_STREAMS};
+use crate::net::transport::{BULK_STREAMS, LinkOptions};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES};
 use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
 use driftless_protocol::message::{OpFrame, Runs, ToReceiver, ToSender};
-use std::fmt;
+use driftless_protocol::stream::StreamKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,34 +29,25 @@ pub struct ReceiverLink {
 }
 
 impl ReceiverLink {
+    /// Begins the receiver's part of a session.
     pub(in crate::net) fn start(
         runtime: &tokio::runtime::Handle,
-        connection: quinn::Connection,
+        session: &Arc<Session>,
         peer: Fingerprint,
-        send: quinn::SendStream,
-        receive: quinn::RecvStream,
+        (send, receive): (quinn::SendStream, quinn::RecvStream),
         options: &LinkOptions,
-        permit: Arc<Permit>,
     ) -> std::io::Result<ReceiverLink> {
-        let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared.send_control(runtime, send, options.compression, &permit);
-        let incoming = shared.receive_control(runtime, receive);
+        let shared = Shared::new(Line::Network(session.clone()));
+        let control = Shared::send_control(runtime, session, send, options.compression);
+        let incoming = Shared::receive_control(runtime, session, receive);
         let asking = control.clone();
-        runtime.spawn(silence::watch(
-            connection.clone(),
-            permit,
-            OP_STREAMS + BULK_STREAMS,
-            Arc::default(),
-            move || {
-                // Says nothing, but has to be acknowledged.
-                let _ = asking.offer(ToSender::Ended(Runs::default()));
-            },
-        ));
+        // Says nothing, but has to be acknowledged.
+        session.ask_by(move || asking.offer(ToSender::Ended(Runs::default())).is_ok());
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
         let bulk_shared = shared.clone();
-        thread("bulk-in", move || {
+        let unpacking = thread("bulk-in", move || {
             while let Some(frame) = raw_frames.blocking_recv() {
                 match codec::decode(&frame) {
                     Ok(frame) => {
@@ -74,8 +64,14 @@ impl ReceiverLink {
                     Err(fault) => return bulk_shared.refuse(&fault.into()),
                 }
             }
-        })?;
-        runtime.spawn(accept_streams(connection, shared.clone(), op_frames, raw_bulk));
+        });
+        if let Err(error) = unpacking {
+            shared.close(CloseCode::Unable, &format!("cannot start a thread: {error}"));
+            return Err(error);
+        }
+        if let Some(streams) = session.handed() {
+            runtime.spawn(accept_streams(session.clone(), streams, op_frames, raw_bulk));
+        }
         Ok(ReceiverLink {
             shared,
             peer,
@@ -99,7 +95,7 @@ impl ReceiverLink {
     /// Where it is, for messages.
     pub fn remote(&self) -> String {
         match &self.shared.line {
-            Line::Network(connection) => connection.remote_address().to_string(),
+            Line::Network(session) => session.trunk().connection().remote_address().to_string(),
             Line::Here(..) => "this process".to_owned(),
         }
     }
@@ -180,61 +176,60 @@ impl Drop for ReceiverLink {
     }
 }
 
-/// Takes the peer's streams. Holding the senders of both channels here keeps them open until the connection ends.
+/// Takes the peer's streams of a session. Holding the senders of both channels here keeps them open until the session ends.
 async fn accept_streams(
-    connection: quinn::Connection,
-    shared: Shared,
+    session: Arc<Session>,
+    mut streams: mpsc::UnboundedReceiver<Taken>,
     ops: Sender<OpFrame>,
     bulk: mpsc::Sender<Vec<u8>>,
 ) {
-    while let Ok(mut stream) = connection.accept_uni().await {
-        let (shared, ops, bulk) = (shared.clone(), ops.clone(), bulk.clone());
+    loop {
+        let taken = tokio::select! {
+            taken = streams.recv() => taken,
+            () = session.over() => None,
+        };
+        let Some((kind, stream)) = taken else { return };
+        let (session, ops, bulk) = (session.clone(), ops.clone(), bulk.clone());
         tokio::spawn(async move {
-            let mut kind = [0];
-            if stream.read_exact(&mut kind).await.is_err() {
-                return;
+            let _reading = session.reading();
+            if kind == StreamKind::Bulk {
+                return read_bulk(&session, stream, bulk).await;
             }
-            match kind[0] {
-                OP_STREAM => {
-                    let (to_read, mut read) = pieces();
-                    let unpacking = shared.clone();
-                    if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
-                        shared.read(stream, to_read).await;
-                    }
-                }
-                BULK_STREAM => {
-                    if let Err(text) = read_bulk(stream, bulk).await {
-                        shared.close(CloseCode::Violation, &text);
-                    }
-                }
-                other => shared.close(
-                    CloseCode::Violation,
-                    &format!("there is no stream of kind {other}"),
-                ),
+            let (to_read, mut read) = pieces();
+            let unpacking = Shared::new(Line::Network(session.clone()));
+            if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
+                session.read_pieces(stream, to_read, true).await;
             }
         });
     }
 }
 
-async fn read_bulk(mut stream: quinn::RecvStream, frames: mpsc::Sender<Vec<u8>>) -> Result<(), String> {
-    let mut prefix = [0; FRAME_PREFIX_BYTES];
-    let cut = |error: &dyn fmt::Display| Err(format!("a bulk stream broke off: {error}"));
+/// Reads frames until the stream or the session ends.
+async fn read_bulk(session: &Session, mut stream: quinn::RecvStream, frames: mpsc::Sender<Vec<u8>>) {
+    let cut = || session.close(CloseCode::Violation, "a bulk stream ended inside a frame");
     loop {
-        match stream.read_exact(&mut prefix).await {
-            Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
-            Err(error) => return cut(&error),
+        let mut prefix = [0; FRAME_PREFIX_BYTES];
+        match session.read_exact(&mut stream, &mut prefix).await {
+            FRAME_PREFIX_BYTES => {}
+            0 => return,
+            _ => return cut(),
         }
         let length = u32::from_be_bytes(prefix) as usize;
         if length > BULK_FRAME_BYTES_MAX {
-            return Err(format!("a bulk frame of {length} bytes is over its limit"));
+            let text = format!("a bulk frame of {length} bytes is over its limit");
+            return session.close(CloseCode::Violation, &text);
         }
         let mut frame = vec![0; length];
-        if let Err(error) = stream.read_exact(&mut frame).await {
-            return cut(&error);
+        if session.read_exact(&mut stream, &mut frame).await < length {
+            return cut();
         }
-        if frames.send(frame).await.is_err() {
-            return Ok(());
+        let is_taken = tokio::select! {
+            biased;
+            sent = frames.send(frame) => sent.is_ok(),
+            () = session.over() => false,
+        };
+        if !is_taken {
+            return;
         }
     }
 }

@@ -1,25 +1,38 @@
 //! The sender's end.
 
 use super::{
-    BULK_QUEUE, BULK_STREAM, BulkSender, BulkWay, Line, LinkEnd, LinkStatistics, OP_QUEUE, OP_STREAM,
-    PRIORITY_BULK, PRIORITY_OPS, Shared, dial, hear_hello, say_hello,
+    BULK_QUEUE, BulkSender, BulkWay, Line, LinkEnd, LinkStatistics, OP_QUEUE, PRIORITY_BULK,
+    PRIORITY_CONTROL, PRIORITY_OPS, Shared, dial, next_piece,
 };
 use crate::net::compression::Steering;
-use crate::net::congestion::{PathMemory, Permit, memory_of};
+use crate::net::congestion::{PathMemory, memory_of};
 use crate::net::gather::collect_ops;
 use crate::net::lanes::OpSender;
-use crate::net::packed::{Packer, Pieces, pieces, write_pieces};
+use crate::net::packed::{Packer, Pieces, pieces};
+use crate::net::session::Session;
+use crate::net::sharing::{Key, Reached};
 use crate::net::shift::Outlet;
 use crate::net::silence::{self, Silence};
 use crate::net::spread::Spread;
-use crate::net::transport::{BULK_STREAMS, ConnectError, LinkOptions, OP_STREAMS, connect_error};
+use crate::net::transport::{
+    BULK_STREAMS, ConnectError, LinkOptions, NOTE_STREAMS, OP_STREAMS, connect_error, no_answer,
+};
+use crate::net::trunk::{Place, Role, Trunk};
 use crossbeam_channel::Receiver;
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{ToReceiver, ToSender};
-use driftless_protocol::version::Features;
+use driftless_protocol::stream::{StreamKind, head};
+use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+
+/// How often a connection that others use may end just when a session joins it.
+const JOIN_TRIES: usize = 3;
+/// What an op stream says without a pause before its ranges' turn comes: on a connection that several sessions share, one that has
+/// so much to say takes turns with the ranges of the others.
+const BURST_BYTES: usize = 1 << 20;
 
 /// The sender's end.
 #[derive(Debug)]
@@ -31,7 +44,6 @@ pub struct SenderLink {
     pub(in crate::net) bulk: BulkSender,
     pub(in crate::net) features: Features,
     pub(in crate::net) silence: Arc<Silence>,
-    pub(in crate::net) _endpoint: Option<quinn::Endpoint>,
 }
 
 impl SenderLink {
@@ -54,88 +66,140 @@ impl SenderLink {
         }
         let mut last = ConnectError::Failed("there is no address to connect to".to_owned());
         for &address in addresses {
-            match runtime.block_on(dial(tls.clone(), address, options, 0)) {
-                Ok((endpoint, connection, permit)) => {
-                    let watched = connection.clone();
-                    let link = Self::open(runtime, endpoint, connection, &permit, first, address, options)?;
-                    let (control, silence) = (link.control.clone(), link.silence.clone());
-                    runtime.spawn(silence::watch(watched, permit, 0, silence, move || {
-                        // Asks for what is promised already: it has to be acknowledged, and means nothing.
-                        let _ = control.offer(ToReceiver::Flush { number: 0 });
-                    }));
-                    return Ok(link);
-                }
-                Err(error) => last = error,
+            match Self::connect_to(runtime, &tls, address, &first, options) {
+                Ok(link) => return Ok(link),
+                Err(Unconnected { error, has_answered }) if has_answered => return Err(error),
+                Err(Unconnected { error, .. }) => last = error,
             }
         }
         Err(last)
     }
 
+    fn connect_to(
+        runtime: &Handle,
+        tls: &rustls::ClientConfig,
+        address: SocketAddr,
+        first: &[ToReceiver],
+        options: &LinkOptions,
+    ) -> Result<SenderLink, Unconnected> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let reached = runtime.block_on(reach(runtime, tls, address, options));
+            let Reached { place, is_joined } = reached.map_err(|error| Unconnected {
+                error,
+                has_answered: false,
+            })?;
+            let trunk = place.trunk().clone();
+            let Unopened { error, session } = match Self::open(runtime, place, first, address, options) {
+                Ok(link) => return Ok(link),
+                Err(unopened) => unopened,
+            };
+            let has_ended = trunk.connection().close_reason().is_some();
+            if let Some(sockets) = &options.sockets
+                && let Some(key) = Key::of(address, options)
+                && (has_ended || matches!(error, ConnectError::NoAnswer { .. }))
+            {
+                sockets.trunks().give_up(&key, &trunk);
+            }
+            // With its first session alone a connection may end for the reason of that.
+            let is_anothers = session.map_or(is_joined, |number| number > 0);
+            if has_ended && is_anothers && tries < JOIN_TRIES {
+                continue;
+            }
+            let has_answered = true;
+            return Err(Unconnected { error, has_answered });
+        }
+    }
+
     /// Begins the control stream. Our first messages go right behind our hello, in the first flight after the handshake: to
     /// wait for the receiver's hello would cost a round trip, and the ALPN has settled what they look like.
     fn open(
-        runtime: &tokio::runtime::Handle,
-        endpoint: quinn::Endpoint,
-        connection: quinn::Connection,
-        permit: &Arc<Permit>,
-        first: Vec<ToReceiver>,
+        runtime: &Handle,
+        place: Place,
+        first: &[ToReceiver],
         address: SocketAddr,
         options: &LinkOptions,
-    ) -> Result<SenderLink, ConnectError> {
-        let (send, mut receive) = runtime
-            .block_on(say_hello(&connection))
-            .map_err(|error| connect_error(&error, address, options))?;
-        let shared = Shared::new(Line::Network(connection.clone()));
-        let control = shared.send_control(runtime, send, options.compression, permit);
-        // A connection that is gone by now says why when the hello is waited for.
+    ) -> Result<SenderLink, Unopened> {
+        let begun = runtime.block_on(begin(place, address, options));
+        let (session, send, mut receive) = begun.map_err(|error| Unopened { error, session: None })?;
+        let control = Shared::send_control(runtime, &session, send, options.compression);
+        // A session that is gone by now says why when the hello is waited for.
         for message in first {
-            let _ = control.send(message);
+            let _ = control.send(message.clone());
         }
-        let features = runtime.block_on(hear_hello(&connection, &mut receive, address, options))?;
-        let incoming = shared.receive_control(runtime, receive);
-        let (ops, bulk) = Self::start(runtime, &connection, &shared, permit, options);
-        Ok(SenderLink {
-            shared,
+        let heard = runtime.block_on(hear(&session, &mut receive, address, options));
+        let hello = heard.map_err(|error| {
+            session.close(CloseCode::Done, "");
+            Unopened {
+                error,
+                session: Some(session.number()),
+            }
+        })?;
+        session.set_window(hello.window);
+        let features = hello.features.common(Features::OURS);
+        Ok(Self::start(
+            runtime,
+            &session,
+            (control, receive),
+            features,
+            options,
+        ))
+    }
+
+    /// Starts the rest of a session.
+    pub(in crate::net) fn start(
+        runtime: &Handle,
+        session: &Arc<Session>,
+        (control, receive): (Outlet<ToReceiver>, quinn::RecvStream),
+        features: Features,
+        options: &LinkOptions,
+    ) -> SenderLink {
+        let incoming = Shared::receive_control(runtime, session, receive);
+        let (ops, bulk) = Self::start_streams(runtime, session, options);
+        let asking = control.clone();
+        // Asks for what is promised already: it has to be acknowledged, and means nothing.
+        session.ask_by(move || asking.offer(ToReceiver::Flush { number: 0 }).is_ok());
+        SenderLink {
+            shared: Shared::new(Line::Network(session.clone())),
             control,
             incoming,
             ops,
             bulk,
             features,
-            silence: Arc::default(),
-            _endpoint: Some(endpoint),
-        })
+            silence: session.silence().clone(),
+        }
     }
 
     /// Starts the op and bulk streams.
-    pub(in crate::net) fn start(
-        runtime: &tokio::runtime::Handle,
-        connection: &quinn::Connection,
-        shared: &Shared,
-        permit: &Arc<Permit>,
+    fn start_streams(
+        runtime: &Handle,
+        session: &Arc<Session>,
         options: &LinkOptions,
     ) -> (OpSender, BulkSender) {
-        let compression = options.compression;
+        let (compression, permit) = (options.compression, session.trunk().permit());
         let lanes = (0..OP_STREAMS).map(|_| {
             let (packed, to_write) = pieces();
-            runtime.spawn(write_new_stream(connection.clone(), PRIORITY_OPS, to_write));
-            let stream = Packer::new(packed, compression, permit.clone(), &[OP_STREAM]);
+            runtime.spawn(write_ops(session.clone(), to_write));
+            let begin = head(StreamKind::Ops, session.number());
+            let stream = Packer::new(packed, compression, permit.clone(), &begin);
             Outlet::new(
                 "ops-out",
                 OP_QUEUE / OP_STREAMS as usize,
                 vec![stream],
-                shared.clone(),
+                Shared::new(Line::Network(session.clone())),
                 |stream, waiting| stream.pack(waiting, collect_ops),
             )
         });
         let ops = OpSender::by(lanes.collect());
         let (bulk, frames) = mpsc::channel(BULK_QUEUE);
         let frames = Arc::new(tokio::sync::Mutex::new(frames));
-        let spread = Arc::new(Spread::of(connection.clone()));
+        let spread = Arc::new(Spread::of(session.clone()));
         for stream in 0..BULK_STREAMS {
-            let (connection, frames, spread) = (connection.clone(), frames.clone(), spread.clone());
+            let (session, frames, spread) = (session.clone(), frames.clone(), spread.clone());
             runtime.spawn(async move {
                 spread.wait_for(stream).await;
-                write_bulk(connection, &spread, frames).await;
+                write_bulk(&session, &spread, frames).await;
             });
         }
         let bulk = BulkSender {
@@ -178,7 +242,7 @@ impl SenderLink {
     /// What the next connection to this peer may make use of.
     pub fn path_memory(&self) -> Option<PathMemory> {
         match &self.shared.line {
-            Line::Network(connection) => memory_of(connection.congestion_state()),
+            Line::Network(session) => memory_of(session.trunk().connection().congestion_state()),
             Line::Here(..) => None,
         }
     }
@@ -213,50 +277,176 @@ impl Drop for SenderLink {
     }
 }
 
-/// Opens a stream when there is something to write, and writes it.
-async fn write_new_stream(connection: quinn::Connection, priority: i32, mut pieces: Pieces) {
-    let first = tokio::select! {
-        first = pieces.recv() => first,
-        // Else whoever packs would never hear of it.
-        _ = connection.closed() => None,
+/// There is no link.
+struct Unconnected {
+    error: ConnectError,
+    /// Whoever answered has decided: it is no use to ask at another address.
+    has_answered: bool,
+}
+
+/// There is no session.
+struct Unopened {
+    error: ConnectError,
+    /// The number that it would have had, if it had one.
+    session: Option<u64>,
+}
+
+/// A place for a session, on a connection of its own or on one that others use.
+async fn reach(
+    runtime: &Handle,
+    tls: &rustls::ClientConfig,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<Reached, ConnectError> {
+    let dial = async || {
+        let (endpoint, connection, permit) = dial(tls.clone(), address, options, NOTE_STREAMS).await?;
+        let trunk = Trunk::new(runtime, connection, permit, Role::Sender, Some(endpoint));
+        runtime.spawn(silence::watch(trunk.clone()));
+        trunk.join().ok_or_else(|| gone(&trunk, address, options))
     };
-    let Some(first) = first else { return };
-    let Ok(mut stream) = connection.open_uni().await else {
+    if let Some(sockets) = &options.sockets
+        && let Some(key) = Key::of(address, options)
+    {
+        return sockets.trunks().reach(&key, dial).await;
+    }
+    let (place, is_joined) = (dial().await?, false);
+    Ok(Reached { place, is_joined })
+}
+
+/// Opens a session's control stream and says hello.
+async fn begin(
+    place: Place,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<(Arc<Session>, quinn::SendStream, quinn::RecvStream), ConnectError> {
+    let trunk = place.trunk();
+    let opening = trunk.connection().open_bi();
+    let (mut send, receive) = match tokio::time::timeout(options.hello_timeout, opening).await {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => return Err(connect_error(&error, address, options)),
+        Err(_) => return Err(no_answer(address, options)),
+    };
+    let _ = send.set_priority(PRIORITY_CONTROL);
+    let session = trunk.begin(send.id().index(), 0);
+    // A connection that is gone by now says why when the hello is waited for.
+    session
+        .write(&mut send, Hello::OURS.to_bytes().to_vec(), false)
+        .await;
+    Ok((session, send, receive))
+}
+
+/// Waits for the receiver's hello. QUIC's handshake ends for the sender before the receiver has judged its key; this says that it
+/// has.
+async fn hear(
+    session: &Session,
+    receive: &mut quinn::RecvStream,
+    address: SocketAddr,
+    options: &LinkOptions,
+) -> Result<Hello, ConnectError> {
+    let mut bytes = [0; HELLO_BYTES];
+    let hearing = async {
+        let is_complete = tokio::select! {
+            biased;
+            read = receive.read_exact(&mut bytes) => read.is_ok(),
+            () = session.over() => false,
+        };
+        if !is_complete {
+            session.over().await;
+        }
+        is_complete
+    };
+    match tokio::time::timeout(options.hello_timeout, hearing).await {
+        Ok(true) => {
+            session.note_read(HELLO_BYTES, false);
+            Hello::from_bytes(&bytes).map_err(|fault| {
+                session.close(CloseCode::Version, &fault.to_string());
+                ConnectError::Refused {
+                    code: CloseCode::Version,
+                    text: fault.to_string(),
+                }
+            })
+        }
+        Ok(false) => Err(match session.told_end() {
+            Some(LinkEnd::Closed { code, text, .. }) => ConnectError::Refused { code, text },
+            Some(LinkEnd::Lost { text }) => ConnectError::Failed(text),
+            None => gone(session.trunk(), address, options),
+        }),
+        Err(_) => Err(no_answer(address, options)),
+    }
+}
+
+/// Why there is no connection any more.
+fn gone(trunk: &Trunk, address: SocketAddr, options: &LinkOptions) -> ConnectError {
+    match trunk.connection().close_reason() {
+        Some(error) => connect_error(&error, address, options),
+        None => ConnectError::Failed("the connection is about to end".to_owned()),
+    }
+}
+
+/// Opens a stream when there are ops, and writes what was packed.
+async fn write_ops(session: Arc<Session>, mut pieces: Pieces) {
+    let Some(mut piece) = next_piece(&session, &mut pieces).await else {
         return;
     };
-    let _ = stream.set_priority(priority);
-    if stream.write_chunk(first.into()).await.is_ok() {
-        write_pieces(stream, pieces).await;
+    let Some(mut stream) = session.open_uni().await else {
+        return;
+    };
+    let (mut burst, mut priority) = (0, None);
+    loop {
+        burst += piece.len();
+        let wanted = match burst > BURST_BYTES && session.trunk().is_shared() {
+            true => PRIORITY_BULK,
+            false => PRIORITY_OPS,
+        };
+        if priority != Some(wanted) {
+            let _ = stream.set_priority(wanted);
+            priority = Some(wanted);
+        }
+        if !session.write(&mut stream, piece, true).await {
+            return;
+        }
+        if pieces.is_empty() {
+            burst = 0;
+        }
+        match next_piece(&session, &mut pieces).await {
+            Some(next) => piece = next,
+            None => return session.leave(stream),
+        }
     }
 }
 
 /// Opens a bulk stream with the first frame it gets, and writes frames for as long as there are any.
 async fn write_bulk(
-    connection: quinn::Connection,
+    session: &Session,
     spread: &Spread,
     frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>>,
 ) {
     let mut stream: Option<quinn::SendStream> = None;
     loop {
-        let next = frames.lock().await.recv().await;
+        let next = tokio::select! {
+            next = async { frames.lock().await.recv().await } => next,
+            () = session.over() => None,
+        };
         let Some(frame) = next else { break };
         if stream.is_none() {
-            let Ok(mut opened) = connection.open_uni().await else {
+            let Some(mut opened) = session.open_uni().await else {
                 break;
             };
             let _ = opened.set_priority(PRIORITY_BULK);
-            if opened.write_all(&[BULK_STREAM]).await.is_err() {
+            let begin = head(StreamKind::Bulk, session.number());
+            if !session.write(&mut opened, begin, true).await {
                 break;
             }
             stream = Some(opened);
         }
         let Some(open) = stream.as_mut() else { break };
-        if open.write_chunk(frame.into()).await.is_err() {
+        if !session.write(open, frame, true).await {
             break;
         }
         spread.follow();
     }
-    if connection.close_reason().is_some() {
+    stream.into_iter().for_each(|stream| session.leave(stream));
+    if session.ended().is_some() {
         // Whoever waits for room in the queue must hear of it.
         frames.lock().await.close();
     }

@@ -90,7 +90,6 @@ pub fn ends(sender: Fingerprint) -> ((SenderLink, SenderSide), (ReceiverLink, Re
         },
         features: Features::OURS,
         silence: Arc::default(),
-        _endpoint: None,
     };
     let receiver_link = ReceiverLink {
         shared: Shared::new(Line::Here(far.clone(), Side::Receiver)),

@@ -1,0 +1,482 @@
+//! A QUIC connection, and the sessions on it.
+//!
+//! A session is what one mirror and its target say to each other: a control stream, streams of ops and streams of ranges. The
+//! senders of a process share a connection to a receiver (`sharing`). What belongs to the path is the connection's: congestion
+//! control, signs of life, silence. What belongs to a mirror is the session's: its end, its share of the windows, its bytes.
+//!
+//! A connection that only ever had one session ends with it, by a CONNECTION_CLOSE with the session's reason. Otherwise sessions
+//! end by notes (`notes`): the side that dialled closes the connection with the last one, the other side if that takes it long.
+
+#[cfg(test)]
+mod tests;
+
+use super::congestion::Permit;
+use super::link::LinkEnd;
+use super::notes::{self, Notes};
+use super::session::Session;
+use super::transport::{
+    BULK_STREAMS, CONNECTION_WINDOW_BYTES, NOTE_STREAMS, OP_STREAMS, STREAM_WINDOW_BYTES, escaped,
+};
+use driftless_protocol::CloseCode;
+use driftless_protocol::limits::TEXT_BYTES_MAX;
+use driftless_protocol::message::Note;
+use driftless_protocol::stream::{StreamKind, varint, varint_bytes};
+use quinn::VarInt;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// What a sender may have under way in a session that has a window of its own, before somebody reads, so that one with very many
+/// sessions cannot have the receiver hold 45 MB for each.
+pub(super) const FURTHER_WINDOW_BYTES: u32 = 1 << 20;
+/// What such a session has of the connection's window: its own, and what its control stream may need.
+const FURTHER_SHARE_BYTES: u32 = FURTHER_WINDOW_BYTES + (256 << 10);
+/// One-way streams that a peer may have open in a session: those it needs, and as many more as QUIC may not have told it yet that
+/// have come to their end.
+pub(super) const STREAMS_PER_SESSION: u32 = (OP_STREAMS + BULK_STREAMS) * 4 / 3;
+/// Sessions that a peer may begin before it hears that there may be more: so many, and as many again as there are.
+const SESSIONS_AHEAD: u32 = 16;
+/// How long a connection may be without a session before the side that did not dial closes it.
+const EMPTY_GRACE: Duration = Duration::from_secs(10);
+
+/// What this side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It dialled, begins sessions, and sends.
+    Sender,
+    /// It listens, and receives.
+    Receiver,
+    /// There is one session only, whoever dialled and whoever sends: for pairing, and for receivers that pull. The peer may open
+    /// so many one-way streams.
+    Sole(u32),
+}
+
+/// A connection.
+pub(super) struct Trunk {
+    runtime: Handle,
+    connection: quinn::Connection,
+    permit: Arc<Permit>,
+    role: Role,
+    notes: Notes,
+    sessions: Mutex<Sessions>,
+    /// Bytes on the streams of all sessions.
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Whether the peer is silent.
+    is_silent: AtomicBool,
+    /// Of this connection alone, or shared.
+    _endpoint: Option<quinn::Endpoint>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    open: HashMap<u64, Arc<Session>>,
+    /// Those that are about to be opened here.
+    beginning: usize,
+    /// The first number that no session has had.
+    next: u64,
+    /// How many there ever were.
+    ever: u64,
+    has_notes: bool,
+    is_closing: bool,
+}
+
+impl Sessions {
+    fn count(&self) -> usize {
+        self.open.len() + self.beginning
+    }
+}
+
+/// A place for a session that is about to be opened.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Trunk>);
+
+impl Place {
+    pub(super) fn trunk(&self) -> &Arc<Trunk> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut sessions = self.0.lock();
+        sessions.beginning -= 1;
+        self.0.settle(&mut sessions);
+    }
+}
+
+impl fmt::Debug for Trunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Trunk({:?} to {})",
+            self.role,
+            self.connection.remote_address()
+        )
+    }
+}
+
+impl Trunk {
+    /// Of a new connection, whose streams are taken from now on.
+    pub(super) fn new(
+        runtime: &Handle,
+        connection: quinn::Connection,
+        permit: Arc<Permit>,
+        role: Role,
+        endpoint: Option<quinn::Endpoint>,
+    ) -> Arc<Trunk> {
+        let trunk = Arc::new(Trunk {
+            runtime: runtime.clone(),
+            connection,
+            permit,
+            role,
+            notes: Notes::default(),
+            sessions: Mutex::default(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            is_silent: AtomicBool::new(false),
+            _endpoint: endpoint,
+        });
+        runtime.spawn(trunk.clone().take_streams());
+        trunk
+    }
+
+    pub(super) fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    pub(super) fn permit(&self) -> &Arc<Permit> {
+        &self.permit
+    }
+
+    /// Whether there is more than one session.
+    pub(super) fn is_shared(&self) -> bool {
+        self.lock().count() > 1
+    }
+
+    /// Whether there ever was more than one session.
+    pub(super) fn was_shared(&self) -> bool {
+        self.lock().ever > 1
+    }
+
+    /// A place for one more session; none if the connection ends.
+    pub(super) fn join(self: &Arc<Trunk>) -> Option<Place> {
+        let mut sessions = self.lock();
+        if sessions.is_closing || self.connection.close_reason().is_some() {
+            return None;
+        }
+        sessions.beginning += 1;
+        self.resize(&sessions);
+        Some(Place(self.clone()))
+    }
+
+    /// Begins the session whose control stream has this number. `window` is what its sender may have under way, 0 for as much as
+    /// QUIC allows.
+    pub(super) fn begin(self: &Arc<Trunk>, number: u64, window: u32) -> Arc<Session> {
+        let session = Arc::new(Session::new(self.clone(), number, window));
+        let mut sessions = self.lock();
+        sessions.next = sessions.next.max(number + 1);
+        sessions.ever += 1;
+        sessions.open.insert(number, session.clone());
+        self.resize(&sessions);
+        if self.connection.close_reason().is_some() {
+            session.finish(None);
+        }
+        if self.is_silent.load(Ordering::Acquire) {
+            session.silence().begin();
+        }
+        session
+    }
+
+    /// Ends a session, for a reason of ours.
+    pub(super) fn end(self: &Arc<Trunk>, session: &Session, code: CloseCode, text: &str) {
+        let mut sessions = self.lock();
+        let is_open = sessions.open.remove(&session.number()).is_some();
+        session.forget();
+        if self.connection.close_reason().is_some() {
+            session.finish(None);
+        } else if is_open {
+            session.finish(Some(LinkEnd::Closed {
+                code,
+                text: text.to_owned(),
+                by_peer: false,
+            }));
+            self.tell_end(&mut sessions, session.number(), code, text);
+        }
+        self.settle(&mut sessions);
+    }
+
+    /// Tells the peer that a session, which is not among the open ones any more, was ended here.
+    fn tell_end(self: &Arc<Trunk>, sessions: &mut Sessions, session: u64, code: CloseCode, text: &str) {
+        let is_last = sessions.count() == 0;
+        let is_alone = match self.role {
+            Role::Sole(_) => true,
+            // Notes that have not left by now tell no more than that this side is done, and so does the end of the connection.
+            Role::Sender => is_last,
+            // The sender may be about to begin another session, which has nothing to do with the reason for this end.
+            Role::Receiver => is_last && sessions.ever == 1,
+        };
+        if is_alone {
+            return self.close(sessions, code, text);
+        }
+        let text = text.into();
+        let code = code.number();
+        if !self.notes.push(Note::Ended { session, code, text }) {
+            self.fail(sessions, CloseCode::Limit, "notes about sessions are not read");
+        }
+        self.write_notes(sessions);
+    }
+
+    /// Lets the peer send more of a session's ops and ranges.
+    pub(super) fn grant(self: &Arc<Trunk>, session: u64, through: u64) {
+        let mut sessions = self.lock();
+        if sessions.open.contains_key(&session) {
+            self.notes.push(Note::Window { session, through });
+            self.write_notes(&mut sessions);
+        }
+    }
+
+    /// Has notes leave, from the first one on.
+    fn write_notes(self: &Arc<Trunk>, sessions: &mut Sessions) {
+        if !std::mem::replace(&mut sessions.has_notes, true) {
+            let trunk = self.clone();
+            self.runtime.spawn(async move {
+                trunk.notes.write(&trunk.connection).await;
+            });
+        }
+    }
+
+    /// After sessions have come or left: what the peer may do follows, and with the last one the connection ends.
+    fn settle(self: &Arc<Trunk>, sessions: &mut Sessions) {
+        if sessions.is_closing || self.connection.close_reason().is_some() {
+            return;
+        }
+        self.resize(sessions);
+        if sessions.count() > 0 {
+            return;
+        }
+        if self.role != Role::Receiver {
+            return self.close(sessions, CloseCode::Done, "");
+        }
+        let (trunk, ever) = (self.clone(), sessions.ever);
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(EMPTY_GRACE) => {}
+                _ = trunk.connection.closed() => return,
+            }
+            let mut sessions = trunk.lock();
+            if sessions.count() == 0 && sessions.ever == ever {
+                trunk.close(&mut sessions, CloseCode::Done, "");
+            }
+        });
+    }
+
+    fn close(&self, sessions: &mut Sessions, code: CloseCode, text: &str) {
+        sessions.is_closing = true;
+        let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+        self.connection.close(code.number().into(), text.as_bytes());
+    }
+
+    /// Ends the connection, and with it all sessions.
+    fn fail(&self, sessions: &mut Sessions, code: CloseCode, text: &str) {
+        for (_, session) in sessions.open.drain() {
+            session.forget();
+            session.finish(Some(LinkEnd::Closed {
+                code,
+                text: text.to_owned(),
+                by_peer: false,
+            }));
+        }
+        self.close(sessions, code, text);
+    }
+
+    /// Ends the connection, and with it all sessions: the peer broke a rule that is about no session, or may not be here.
+    pub(super) fn refuse(&self, code: CloseCode, text: &str) {
+        self.fail(&mut self.lock(), code, text);
+    }
+
+    /// What the peer may do grows with the number of sessions, so that none of them takes what another one needs.
+    fn resize(&self, sessions: &Sessions) {
+        let count = u32::try_from(sessions.count()).unwrap_or(u32::MAX);
+        let share = |session: &Arc<Session>| match session.window() {
+            0 => u64::from(CONNECTION_WINDOW_BYTES),
+            _ => u64::from(FURTHER_SHARE_BYTES),
+        };
+        let shares: u64 = sessions.open.values().map(share).sum();
+        let shares = shares + sessions.beginning as u64 * u64::from(CONNECTION_WINDOW_BYTES);
+        let number = |number: u64| VarInt::from_u64(number).unwrap_or(VarInt::MAX);
+        match self.role {
+            Role::Sole(_) => {}
+            Role::Sender => {
+                let control = u64::from(STREAM_WINDOW_BYTES) * u64::from(count.saturating_add(1));
+                let window = control.max(CONNECTION_WINDOW_BYTES.into());
+                self.connection.set_receive_window(number(window));
+                self.connection
+                    .set_send_window(shares.max(CONNECTION_WINDOW_BYTES.into()));
+            }
+            Role::Receiver if count > 0 => {
+                self.connection.set_receive_window(number(shares));
+                let ahead = count.saturating_mul(2).saturating_add(SESSIONS_AHEAD);
+                self.connection.set_max_concurrent_bi_streams(ahead.into());
+                self.poke_at(count);
+            }
+            Role::Receiver => {}
+        }
+    }
+
+    /// Has no other effect than that the connection looks whether it can send what waits.
+    pub(super) fn poke(&self) {
+        let count = self.lock().count();
+        self.poke_at(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    fn poke_at(&self, sessions: u32) {
+        let streams = match self.role {
+            Role::Sole(streams) => streams,
+            Role::Sender => NOTE_STREAMS,
+            Role::Receiver => sessions
+                .saturating_add(1)
+                .saturating_mul(STREAMS_PER_SESSION)
+                .saturating_add(NOTE_STREAMS),
+        };
+        self.connection.set_max_concurrent_uni_streams(streams.into());
+    }
+
+    /// Has a session say something that means nothing and has to be acknowledged.
+    pub(super) fn ask(&self) {
+        let sessions: Vec<_> = self.lock().open.values().cloned().collect();
+        for session in sessions {
+            if session.ask() {
+                return;
+            }
+        }
+    }
+
+    /// Tells all sessions whether the peer is silent.
+    pub(super) fn note_silent(&self, is_silent: bool) {
+        let sessions = self.lock();
+        self.is_silent.store(is_silent, Ordering::Release);
+        for session in sessions.open.values() {
+            match is_silent {
+                true => session.silence().begin(),
+                false => session.silence().end(),
+            }
+        }
+    }
+
+    /// Counts what a session has sent and received on its streams.
+    pub(super) fn count(&self, sent: u64, received: u64) {
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.received.fetch_add(received, Ordering::Relaxed);
+    }
+
+    /// Bytes of all sessions on their streams: sent, received.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        let [sent, received] = [&self.sent, &self.received].map(|count| count.load(Ordering::Relaxed));
+        (sent, received)
+    }
+
+    /// Takes the peer's one-way streams until the connection ends.
+    async fn take_streams(self: Arc<Trunk>) {
+        while let Ok(stream) = self.connection.accept_uni().await {
+            tokio::spawn(self.clone().take_stream(stream));
+        }
+        let sessions: Vec<_> = self.lock().open.values().cloned().collect();
+        sessions.iter().for_each(|session| session.finish(None));
+    }
+
+    async fn take_stream(self: Arc<Trunk>, mut stream: quinn::RecvStream) {
+        let Some((kind, number)) = read_head(&mut stream).await else {
+            return;
+        };
+        match (StreamKind::from_byte(kind), self.role) {
+            (Some(StreamKind::Notes), Role::Sender | Role::Receiver) => self.take_notes(stream).await,
+            (Some(kind @ (StreamKind::Ops | StreamKind::Bulk)), Role::Receiver | Role::Sole(_)) => {
+                let (session, next) = {
+                    let sessions = self.lock();
+                    (sessions.open.get(&number).cloned(), sessions.next)
+                };
+                match session {
+                    Some(session) => session.hand_over(kind, stream),
+                    // Sent before the sender heard of the end.
+                    None if number < next => {}
+                    None => self.refuse(
+                        CloseCode::Violation,
+                        &format!("a stream of session {number}, which nobody began"),
+                    ),
+                }
+            }
+            _ => self.refuse(
+                CloseCode::Violation,
+                &format!("there is no stream of kind {kind}"),
+            ),
+        }
+    }
+
+    async fn take_notes(self: &Arc<Trunk>, mut stream: quinn::RecvStream) {
+        if !self.notes.take_turn() {
+            return self.refuse(CloseCode::Violation, "a second stream of notes");
+        }
+        let text = loop {
+            match notes::read(&mut stream).await {
+                Ok(Some(note)) => {
+                    if !self.handle_note(note) {
+                        break "a note about a session that nobody began".to_owned();
+                    }
+                }
+                Ok(None) => return,
+                Err(text) => break text,
+            }
+        };
+        self.refuse(CloseCode::Violation, &text);
+    }
+
+    /// False if there never was such a session.
+    fn handle_note(self: &Arc<Trunk>, note: Note) -> bool {
+        let mut sessions = self.lock();
+        let (Note::Ended { session: number, .. } | Note::Window { session: number, .. }) = note;
+        match note {
+            Note::Ended { session, code, text } => {
+                if let Some(session) = sessions.open.remove(&session) {
+                    session.forget();
+                    session.finish(Some(LinkEnd::Closed {
+                        code: CloseCode::from_number(code.into()),
+                        text: escaped(&text.0),
+                        by_peer: true,
+                    }));
+                    self.settle(&mut sessions);
+                }
+            }
+            Note::Window { session, through } => {
+                if let Some(session) = sessions.open.get(&session) {
+                    session.allow(through);
+                }
+            }
+        }
+        number < sessions.next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a stream carries, and the number of its session, 0 for notes; none if the stream ends before.
+async fn read_head(stream: &mut quinn::RecvStream) -> Option<(u8, u64)> {
+    let mut kind = [0];
+    stream.read_exact(&mut kind).await.ok()?;
+    if !matches!(
+        StreamKind::from_byte(kind[0]),
+        Some(StreamKind::Ops | StreamKind::Bulk)
+    ) {
+        return Some((kind[0], 0));
+    }
+    let mut bytes = [0; 8];
+    stream.read_exact(&mut bytes[..1]).await.ok()?;
+    let length = varint_bytes(bytes[0]);
+    stream.read_exact(&mut bytes[1..length]).await.ok()?;
+    Some((kind[0], varint(&bytes[..length])?))
+}

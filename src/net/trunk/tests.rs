@@ -1,0 +1,325 @@
+//! Sessions that share a connection, over the loopback device.
+
+use crate::net::sharing::Key;
+use crate::net::{
+    Accepted, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint, ReceiverLink,
+    SenderLink, Sockets,
+};
+use driftless_certs::{Identity, receiver_config, sender_config};
+use driftless_protocol::CloseCode;
+use driftless_protocol::message::{BulkFrame, RangeBody, RangeBytes, ToReceiver, ToSender};
+use driftless_protocol::version::ALPN_MIRROR;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RANGE_BYTES: usize = 256 << 10;
+
+struct Site {
+    runtime: Runtime,
+    sender: Identity,
+    receiver: Identity,
+    endpoint: ReceiverEndpoint,
+    options: LinkOptions,
+}
+
+impl Site {
+    fn new() -> Site {
+        let runtime = Runtime::new().unwrap();
+        let (sender, receiver) = (Identity::ephemeral().unwrap(), Identity::ephemeral().unwrap());
+        let endpoint = ReceiverEndpoint::bind(
+            runtime.handle(),
+            receiver_config(&receiver, &[ALPN_MIRROR]).unwrap(),
+            "127.0.0.1:0".parse().unwrap(),
+            &[7; 32],
+            &LinkOptions::default(),
+            (Arc::new(|_| true), Arc::new(|_, _| true)),
+        );
+        let options = LinkOptions {
+            sockets: Some(Sockets::default()),
+            sharing: Some(Parties {
+                own: sender.fingerprint(),
+                peer: receiver.fingerprint(),
+            }),
+            hello_timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+            ..LinkOptions::default()
+        };
+        Site {
+            runtime,
+            sender,
+            receiver,
+            endpoint: endpoint.unwrap(),
+            options,
+        }
+    }
+
+    fn try_connect(
+        &self,
+        number: u64,
+        address: SocketAddr,
+        options: &LinkOptions,
+    ) -> Result<SenderLink, ConnectError> {
+        let tls = sender_config(&self.sender, self.receiver.fingerprint(), &[ALPN_MIRROR]).unwrap();
+        let first = vec![ToReceiver::Flush { number }];
+        SenderLink::connect(self.runtime.handle(), tls, &[address], first, options)
+    }
+
+    fn connect(&self, number: u64) -> SenderLink {
+        self.try_connect(number, self.endpoint.local_address(), &self.options)
+            .unwrap()
+    }
+
+    /// The next session that has come, and what its sender said first.
+    fn accept(&self) -> (u64, ReceiverLink) {
+        let accepted = self.endpoint.accept().recv_timeout(PATIENCE).unwrap();
+        let Accepted::Mirror(link) = accepted else {
+            panic!("{accepted:?}");
+        };
+        (said(&link), link)
+    }
+
+    /// Both ends of so many sessions.
+    fn pairs(&self, count: u64) -> Vec<(SenderLink, ReceiverLink)> {
+        (0..count)
+            .map(|number| {
+                let sender = self.connect(number);
+                let (said, receiver) = self.accept();
+                assert_eq!(said, number);
+                (sender, receiver)
+            })
+            .collect()
+    }
+}
+
+fn said(link: &ReceiverLink) -> u64 {
+    match link.incoming().recv_timeout(PATIENCE) {
+        Ok(ToReceiver::Flush { number }) => number,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Both ends still understand each other.
+fn check_alive((sender, receiver): &(SenderLink, ReceiverLink), number: u64) {
+    sender.control().send(ToReceiver::Flush { number }).unwrap();
+    assert_eq!(said(receiver), number);
+    let message = ToSender::Need { number, basis: false };
+    receiver.control().send(message.clone()).unwrap();
+    assert_eq!(sender.incoming().recv_timeout(PATIENCE), Ok(message));
+}
+
+fn trunk_of(shared: &crate::net::link::Shared) -> *const super::Trunk {
+    match shared.line() {
+        crate::net::link::Line::Network(session) => Arc::as_ptr(session.trunk()),
+        crate::net::link::Line::Here(..) => panic!("there is a network"),
+    }
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn range(number: u64) -> BulkFrame {
+    BulkFrame {
+        number,
+        offset: 0,
+        length: RANGE_BYTES as u32,
+        body: RangeBody::Raw(RangeBytes(vec![number as u8; RANGE_BYTES])),
+    }
+}
+
+/// Sends ranges on a thread until so many have left or the link ends; the last one sent has its number in the atomic.
+fn pump(link: &SenderLink, ranges: u64) -> Arc<std::sync::atomic::AtomicU64> {
+    let (bulk, sent) = (link.bulk(), Arc::<std::sync::atomic::AtomicU64>::default());
+    let told = sent.clone();
+    std::thread::spawn(move || {
+        for number in 1..=ranges {
+            if bulk.send(range(number), None, None).is_err() {
+                return;
+            }
+            told.store(number, std::sync::atomic::Ordering::Release);
+        }
+    });
+    sent
+}
+
+#[test]
+fn links_of_one_process_to_one_peer_share_a_connection() {
+    let site = Site::new();
+    // At once, so that most of them wait for one to dial.
+    let senders: Vec<_> = std::thread::scope(|scope| {
+        let connecting: Vec<_> = (0..12)
+            .map(|number| (number, &site))
+            .map(|(number, site)| scope.spawn(move || (number, site.connect(number))))
+            .collect();
+        connecting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let mut receivers: Vec<_> = (0..12).map(|_| site.accept()).collect();
+    receivers.sort_by_key(|(number, _)| *number);
+    let trunk = trunk_of(&senders[0].1.shared);
+    assert!(senders.iter().all(|(_, link)| trunk_of(&link.shared) == trunk));
+    let theirs = trunk_of(&receivers[0].1.shared);
+    assert!(receivers.iter().all(|(_, link)| trunk_of(&link.shared) == theirs));
+    let pairs = senders.into_iter().zip(receivers);
+    for ((number, sender), (said, receiver)) in pairs {
+        assert_eq!(number, said, "they come in order of their numbers");
+        check_alive(&(sender, receiver), number + 100);
+    }
+
+    // Other settings of the connection, or a wish to be alone, make another one.
+    let kept = site.connect(20);
+    let others = [
+        LinkOptions {
+            congestion: Congestion::Cubic,
+            ..site.options.clone()
+        },
+        LinkOptions {
+            sharing: None,
+            ..site.options.clone()
+        },
+    ];
+    for options in others {
+        let other = site
+            .try_connect(21, site.endpoint.local_address(), &options)
+            .unwrap();
+        assert_ne!(trunk_of(&other.shared), trunk_of(&kept.shared));
+    }
+    assert_eq!(trunk_of(&site.connect(22).shared), trunk_of(&kept.shared));
+}
+
+#[test]
+fn the_end_of_one_session_is_not_that_of_the_others() {
+    let site = Site::new();
+    let mut pairs = site.pairs(4);
+    let (sender, receiver) = pairs.remove(1);
+    receiver.close(CloseCode::Busy, "no room here");
+    let end = LinkEnd::Closed {
+        code: CloseCode::Busy,
+        text: "no room here".to_owned(),
+        by_peer: true,
+    };
+    assert_eq!(sender.wait_ended(), end);
+    assert!(matches!(
+        receiver.ended(),
+        Some(LinkEnd::Closed { by_peer: false, .. })
+    ));
+    let (sender, receiver) = pairs.remove(0);
+    sender.close(CloseCode::Unable, "the disk");
+    wait_until("the receiver hears of it", || receiver.ended().is_some());
+    let Some(LinkEnd::Closed { code, text, by_peer }) = receiver.ended() else {
+        panic!("{:?}", receiver.ended());
+    };
+    assert_eq!(
+        (code, text.as_str(), by_peer),
+        (CloseCode::Unable, "the disk", true)
+    );
+    assert!(
+        receiver.incoming().recv_timeout(PATIENCE).is_err(),
+        "disconnected"
+    );
+    drop((sender, receiver));
+    for (number, pair) in pairs.iter().enumerate() {
+        check_alive(pair, 50 + number as u64);
+    }
+    // Whoever comes later joins, and with the last one the connection ends.
+    let before = trunk_of(&pairs[0].0.shared);
+    let late = site.connect(9);
+    assert_eq!(trunk_of(&late.shared), before);
+    let (_, late_receiver) = site.accept();
+    let (senders, receivers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    drop(senders);
+    drop(late);
+    wait_until("all have ended", || {
+        let mut links = receivers.iter().chain([&late_receiver]);
+        links.all(|link| link.ended().is_some())
+    });
+    let again = site.connect(10);
+    let (_, receiver) = site.accept();
+    check_alive(&(again, receiver), 11);
+}
+
+/// Seven of eight sessions are not read, with as much to say as they like: each holds its share, and the eighth gets everything
+/// through.
+#[test]
+fn sessions_that_stand_still_hold_up_no_other() {
+    const RANGES: u64 = 100;
+    let site = Site::new();
+    let pairs = site.pairs(8);
+    let pumped: Vec<_> = pairs.iter().map(|(sender, _)| pump(sender, RANGES)).collect();
+    let (stalled, moving) = pairs.split_at(7);
+    for number in 1..=RANGES {
+        let range = moving[0].1.bulk().recv_timeout(PATIENCE);
+        let range = range.unwrap_or_else(|error| panic!("range {number}: {error}"));
+        assert_eq!(range.frame.length as usize, RANGE_BYTES);
+    }
+    for (number, pair) in stalled.iter().enumerate() {
+        check_alive(pair, 200 + number as u64);
+    }
+    // What a session with a window had under way at most: that, what readers hold, and what waits before the wire.
+    let held = pumped[6].load(std::sync::atomic::Ordering::Acquire) * RANGE_BYTES as u64;
+    let window = u64::from(super::FURTHER_WINDOW_BYTES);
+    assert!(held <= window + 64 * RANGE_BYTES as u64, "{held} bytes");
+    assert!(held < RANGES * RANGE_BYTES as u64, "it was never held up");
+    // Now they are read, and nothing is missing.
+    for (_, receiver) in stalled {
+        for _ in 1..=RANGES {
+            receiver.bulk().recv_timeout(PATIENCE).unwrap();
+        }
+    }
+}
+
+#[test]
+fn bytes_are_counted_for_the_session_that_moved_them() {
+    let site = Site::new();
+    let pairs = site.pairs(2);
+    pump(&pairs[1].0, 8);
+    for _ in 0..8 {
+        pairs[1].1.bulk().recv_timeout(PATIENCE).unwrap();
+    }
+    let moved = 8 * RANGE_BYTES as u64;
+    // A write counts when it is done, which may be after the other side has read it.
+    wait_until("all is counted", || pairs[1].0.statistics().bytes_sent >= moved);
+    let (first, second) = (pairs[0].0.statistics(), pairs[1].0.statistics());
+    assert!(
+        second.bytes_sent >= moved && second.bytes_sent < moved + (64 << 10),
+        "{second:?}"
+    );
+    // Handshake, headers and acknowledgements.
+    assert!(
+        first.bytes_sent > 1_000 && first.bytes_sent < moved / 2,
+        "{first:?}"
+    );
+    let received = pairs[1].1.statistics();
+    assert!(received.bytes_received >= moved, "{received:?}");
+    assert!(pairs[0].1.statistics().bytes_received < moved / 2);
+}
+
+#[test]
+fn a_failure_to_connect_is_shared_and_forgotten() {
+    let site = Site::new();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    let options = LinkOptions {
+        connect_timeout: Duration::from_millis(500),
+        ..site.options.clone()
+    };
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let (site, options) = (&site, &options);
+            scope.spawn(move || {
+                let error = site.try_connect(number, address, options).unwrap_err();
+                assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error}");
+            });
+        }
+    });
+    let key = Key::of(address, &options).unwrap();
+    assert!(!options.sockets.as_ref().unwrap().trunks().knows(&key));
+}
