@@ -195,6 +195,8 @@ async fn accept_streams(
             if kind == StreamKind::Bulk {
                 return read_bulk(&session, stream, bulk).await;
             }
+            // A session that fails takes no more ops, and waits until nobody can send ranges any more.
+            drop(bulk);
             let (to_read, mut read) = pieces();
             let unpacking = Shared::new(Line::Network(session.clone()));
             if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
