@@ -5,7 +5,7 @@ use super::error::{FsError, FsErrorKind, Result, shown};
 use super::follow::Above;
 use super::litter::Litter;
 use super::meta::Handle;
-use super::private::{displaced_from, is_private_name};
+use super::private::{displaced_from, is_private_name, private_name};
 use super::read::read_full_at;
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
@@ -320,6 +320,22 @@ impl Directory {
                 Ok(())
             }
         }
+    }
+
+    /// Swaps what two names in this directory lead to. Where the file system cannot do that in one step `name` is absent for a
+    /// moment, and after a crash in that moment what it led to has a private name.
+    pub fn swap(&self, aside: &Name, name: &Name) -> Result<()> {
+        match self.rename(aside, self, name, RenameMode::Exchange) {
+            Err(error) if error.kind() == FsErrorKind::Unsupported => {}
+            outcome => return outcome,
+        }
+        let third = private_name();
+        self.rename(name, self, &third, RenameMode::NoReplace)?;
+        if let Err(error) = self.rename(aside, self, name, RenameMode::NoReplace) {
+            let _ = self.rename(&third, self, name, RenameMode::NoReplace);
+            return Err(error);
+        }
+        self.rename(&third, self, aside, RenameMode::NoReplace)
     }
 
     /// Whether two names may be one entry of one directory: the same bytes, or any where case makes no difference.

@@ -8,6 +8,7 @@ mod crash_points;
 mod errors;
 mod flips;
 mod keeping;
+mod lacking;
 mod power;
 mod rig;
 mod space;

@@ -206,7 +206,11 @@ impl Rig {
     pub fn converge(&mut self) {
         let summary = self.send().join();
         let summary = summary.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
-        assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+        assert!(
+            summary.in_sync && summary.failed.is_empty(),
+            "{summary:?}\n{}",
+            self.log()
+        );
         self.check_converged();
     }
 

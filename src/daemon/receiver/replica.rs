@@ -122,6 +122,9 @@ impl fmt::Debug for Replica {
     }
 }
 
+/// What an owner without privilege needs of a directory to work in it.
+const USABLE: u16 = 0o500;
+
 impl Replica {
     /// Opens the tree below `root`, whose databases are in `home`. `path` is for messages.
     pub fn open(
@@ -344,7 +347,7 @@ impl Replica {
             climb.push(entry);
         };
         while let Some(entry) = climb.pop() {
-            let next = handle.open_dir(&entry.place.name)?;
+            let next = self.open_entry(&handle, &entry)?;
             let stamp = next.stat_self()?.stamp;
             let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
             if known.is_some_and(|known| !known.same_object(&stamp)) {
@@ -360,6 +363,42 @@ impl Replica {
             self.handles.insert(entry.object, handle.clone());
         }
         Ok(handle)
+    }
+
+    /// Opens a directory of the catalog in the one above it. Root needs no permission; others may meet a mirrored directory
+    /// of mode 0300, 0111 or 0, which is of no use to its owner either: as its owner, they may open it up. Its mode is set
+    /// back with the touched directories.
+    fn open_entry(&mut self, above: &Directory, entry: &Entry) -> Result<Directory, FsError> {
+        let name = &entry.place.name;
+        let opened = above.open_dir(name);
+        if self.terms.carried.owner {
+            return opened;
+        }
+        match &opened {
+            Ok(directory) if directory.stat_self()?.attributes.mode & USABLE == USABLE => return opened,
+            Err(error) if error.kind() != FsErrorKind::Permission => return opened,
+            _ => {}
+        }
+        let known = entry.stamp.and_then(|known| Stamp::from_bytes(&known));
+        let Some(found) = above.stat(name)? else {
+            return opened;
+        };
+        let is_ours = known.is_none_or(|known| known.same_object(&found.stamp));
+        if !is_ours || found.attributes.mode & USABLE == USABLE {
+            return opened;
+        }
+        let attributes = Attributes {
+            mode: found.attributes.mode | 0o700,
+            ..found.attributes
+        };
+        let carried = Carried::default();
+        let opening_up = above.set_attributes_of(name, Kind::Directory, &found.stamp, &attributes, carried);
+        if opening_up.is_err() {
+            // Somebody else's: why it could not be opened says more.
+            return opened;
+        }
+        self.touched.insert(entry.object);
+        above.open_dir(name)
     }
 
     /// As [`Replica::directory`], made writable for its owner if it is not: root needs no permission, others may
@@ -427,7 +466,17 @@ impl Replica {
     /// Sets the attributes of all touched directories again, but for those in which something is still to be put.
     pub fn finish_directories(&mut self, busy: &HashSet<ObjectId>) -> Result<(), StoreError> {
         self.root.clear_litter();
-        let touched: Vec<ObjectId> = self.touched.extract_if(|object| !busy.contains(object)).collect();
+        loop {
+            let touched: Vec<ObjectId> = self.touched.extract_if(|object| !busy.contains(object)).collect();
+            if touched.is_empty() {
+                return Ok(());
+            }
+            // To reach one, those above it may have been opened up once more: they are next, and so on up to the root.
+            self.finish_these(&touched)?;
+        }
+    }
+
+    fn finish_these(&mut self, touched: &[ObjectId]) -> Result<(), StoreError> {
         let wanted = self.catalog.read(|view| {
             touched
                 .iter()
@@ -442,7 +491,10 @@ impl Replica {
             .filter(|entry| entry.object != ObjectId::ROOT || !leaves_root)
         {
             let catalog = self.catalog.clone();
-            let handle = match catalog.read(|view| Ok(self.directory(view, entry.object)))? {
+            let opened = catalog.read(|view| Ok(self.directory(view, entry.object)))?;
+            // It may have been opened up for this.
+            self.touched.remove(&entry.object);
+            let handle = match opened {
                 Ok(handle) => handle,
                 Err(error) => {
                     tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
@@ -456,6 +508,9 @@ impl Replica {
             if let Err(error) = outcome {
                 tracing::warn!(path = %entry.place.name, "cannot finish a directory: {}", error.text);
                 self.note_unfinished(entry, &handle)?;
+            } else if !self.terms.carried.owner && entry.attributes.mode & USABLE != USABLE {
+                // Whoever needs it next has to open it up.
+                self.handles.remove(&entry.object);
             }
         }
         Ok(())

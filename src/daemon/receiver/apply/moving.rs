@@ -20,6 +20,14 @@ impl Replica {
         let before = self.fresh_stat(&from_dir, &entry.place.name)?;
         doubt(&mut entry, &before);
         let to_dir = self.writable_directory(t, to.directory)?;
+        if from_dir.stat_self()?.stamp.device != to_dir.stat_self()?.stamp.device {
+            return self.leave_behind(t, &entry, &from_dir);
+        }
+        if entry.kind == Kind::Directory && entry.place.directory != to.directory && !self.terms.carried.owner
+        {
+            // To write its `..` takes permission, too.
+            self.writable_directory(t, object)?;
+        }
         let occupant = self.occupant(t, &to)?;
         if self.keeper.refuses() && occupant.is_some() {
             self.look(t, &to_dir, &to.name, occupant.as_ref(), None)?;
@@ -27,6 +35,10 @@ impl Replica {
         match occupant {
             None => match from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::NoReplace) {
                 Err(error) if error.kind() == FsErrorKind::Exists => return self.admit(t, &to_dir, &to),
+                // One file system, but mounted twice.
+                Err(error) if error.kind() == FsErrorKind::CrossDevice => {
+                    return self.leave_behind(t, &entry, &from_dir);
+                }
                 outcome => outcome?,
             },
             Some(other)
@@ -177,6 +189,18 @@ impl Replica {
         };
         let text = format!("{} holds something that is not part of the mirror", inner.shown());
         Err(ApplyError { kind, text })
+    }
+
+    /// Nothing can be moved to another file system. The catalog takes what is there for a stranger, and the op fails, so that
+    /// the sender compares again: it puts the object where it is now, and removes the stranger.
+    fn leave_behind(&mut self, t: &mut Tables<'_>, entry: &Entry, parent: &Arc<Directory>) -> Outcome {
+        self.drop_entry(t, entry.object)?;
+        catalogue(t, parent, &entry.place, &self.terms)?;
+        Err(ApplyError::mismatch(format!(
+            "{}/{} cannot be moved to another file system: it is sent anew",
+            parent.shown(),
+            entry.place.name
+        )))
     }
 
     /// Removes what was displaced and whose own op will not come any more.

@@ -239,7 +239,7 @@ impl Replica {
             true => self.look(t, parent, &place.name, occupant, None)?.stat,
             false => parent.stat(&place.name)?,
         };
-        match parent.rename(aside, parent, &place.name, RenameMode::Exchange) {
+        match parent.swap(aside, &place.name) {
             Ok(()) => match occupant {
                 Some(entry) if !entry.object.is_local() => {
                     let mut parked = entry.clone();

@@ -122,6 +122,8 @@ impl<'a> Session<'a> {
                     handle.sync().map_err(|error| unable(&error))?;
                 }
             }
+            // Where there are more of them than handles, some were opened up once more for that.
+            self.replica.finish_directories(&busy)?;
             self.replica.keeper.sync().map_err(|error| unable(&error))?;
         }
         if let Some(sequence) = self.order.passed_mark() {
