@@ -131,11 +131,13 @@ impl Session {
         self.trunk.end(self, code, text);
     }
 
-    /// It has ended, like this or as the connection has.
-    pub(super) fn finish(&self, end: Option<LinkEnd>) {
-        if let Some(end) = end {
-            let _ = self.end.set(end);
-        }
+    /// How it ended, which nobody acts upon before [`Session::finish`].
+    pub(super) fn note_end(&self, end: LinkEnd) {
+        let _ = self.end.set(end);
+    }
+
+    /// It has ended: its streams are given up. The peer has to be told before, or it takes that for the offence.
+    pub(super) fn finish(&self) {
         self.is_over.send_replace(true);
         self.silence.end();
     }

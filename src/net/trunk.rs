@@ -183,7 +183,7 @@ impl Trunk {
         sessions.open.insert(number, session.clone());
         self.resize(&sessions);
         if self.connection.close_reason().is_some() {
-            session.finish(None);
+            session.finish();
         }
         if self.is_silent.load(Ordering::Acquire) {
             session.silence().begin();
@@ -196,16 +196,15 @@ impl Trunk {
         let mut sessions = self.lock();
         let is_open = sessions.open.remove(&session.number()).is_some();
         session.forget();
-        if self.connection.close_reason().is_some() {
-            session.finish(None);
-        } else if is_open {
-            session.finish(Some(LinkEnd::Closed {
+        if is_open && self.connection.close_reason().is_none() {
+            session.note_end(LinkEnd::Closed {
                 code,
                 text: text.to_owned(),
                 by_peer: false,
-            }));
+            });
             self.tell_end(&mut sessions, session.number(), code, text);
         }
+        session.finish();
         self.settle(&mut sessions);
     }
 
@@ -282,15 +281,17 @@ impl Trunk {
 
     /// Ends the connection, and with it all sessions.
     fn fail(&self, sessions: &mut Sessions, code: CloseCode, text: &str) {
-        for (_, session) in sessions.open.drain() {
+        let open = std::mem::take(&mut sessions.open);
+        for session in open.values() {
             session.forget();
-            session.finish(Some(LinkEnd::Closed {
+            session.note_end(LinkEnd::Closed {
                 code,
                 text: text.to_owned(),
                 by_peer: false,
-            }));
+            });
         }
         self.close(sessions, code, text);
+        open.values().for_each(|session| session.finish());
     }
 
     /// Ends the connection, and with it all sessions: the peer broke a rule that is about no session, or may not be here.
@@ -385,7 +386,7 @@ impl Trunk {
             tokio::spawn(self.clone().take_stream(stream));
         }
         let sessions: Vec<_> = self.lock().open.values().cloned().collect();
-        sessions.iter().for_each(|session| session.finish(None));
+        sessions.iter().for_each(|session| session.finish());
     }
 
     async fn take_stream(self: Arc<Trunk>, mut stream: quinn::RecvStream) {
@@ -442,11 +443,12 @@ impl Trunk {
             Note::Ended { session, code, text } => {
                 if let Some(session) = sessions.open.remove(&session) {
                     session.forget();
-                    session.finish(Some(LinkEnd::Closed {
+                    session.note_end(LinkEnd::Closed {
                         code: CloseCode::from_number(code.into()),
                         text: escaped(&text.0),
                         by_peer: true,
-                    }));
+                    });
+                    session.finish();
                     self.settle(&mut sessions);
                 }
             }

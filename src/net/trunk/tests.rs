@@ -246,6 +246,31 @@ fn the_end_of_one_session_is_not_that_of_the_others() {
     check_alive(&(again, receiver), 11);
 }
 
+/// Streams are given up after the connection was closed: whoever sees that first takes it for a violation.
+#[test]
+fn a_session_alone_ends_as_it_was_told_and_not_by_its_streams() {
+    let site = Site::new();
+    for round in 0..60 {
+        let sender = site.connect(round);
+        let (_, receiver) = site.accept();
+        // A receiver with something to say has a stream to give up.
+        let message = ToSender::Need {
+            number: round,
+            basis: false,
+        };
+        receiver.control().send(message.clone()).unwrap();
+        assert_eq!(sender.incoming().recv_timeout(PATIENCE), Ok(message));
+        let text = format!("round {round}");
+        receiver.close(CloseCode::Promoted, &text);
+        let end = LinkEnd::Closed {
+            code: CloseCode::Promoted,
+            text,
+            by_peer: true,
+        };
+        assert_eq!(sender.wait_ended(), end);
+    }
+}
+
 /// Seven of eight sessions are not read, with as much to say as they like: each holds its share, and the eighth gets everything
 /// through.
 #[test]
