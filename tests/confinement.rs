@@ -66,6 +66,7 @@ fn s22_nothing_leads_out() {
         devices: true,
         privileged_xattrs: false,
         low_port: false,
+        ..Needs::default()
     });
     confined.close();
     for protection in confined.protections() {
@@ -350,7 +351,7 @@ fn s22_a_confined_receiver_does_all_its_work() {
         return skip("mounts of its own need root");
     }
     assert!(missing.is_empty(), "{missing:?}");
-    assert_eq!(held.len(), Measure::ALL.len());
+    assert_eq!(held.len(), Measure::ALL.len() + Measure::APART.len());
     let pid = receiver.child.id();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let tasks: Vec<_> = tasks
@@ -407,15 +408,21 @@ fn s22_what_a_kernel_lacks_is_told() {
     }
     for (calls, lacking) in [
         (LANDLOCK, &["landlock"][..]),
-        (MOUNTS, &["read-only-system"]),
-        (SECCOMP, &["system-calls", "sockets"]),
+        (MOUNTS, &["read-only-system", "hidden-key"]),
+        (
+            SECCOMP,
+            &["system-calls", "transport-calls", "sockets", "no-network"],
+        ),
     ] {
         let directory = trees();
         let receiver = Receiver::start(directory.path(), calls);
         receiver.seed(directory.path());
         let (held, missing) = receiver.protections();
         assert_eq!(missing, lacking);
-        assert_eq!(held.len() + missing.len(), Measure::ALL.len());
+        assert_eq!(
+            held.len() + missing.len(),
+            Measure::ALL.len() + Measure::APART.len()
+        );
         drop(receiver);
         let mut command = command(directory.path(), "require");
         without(&mut command, calls);

@@ -1,5 +1,6 @@
 //! How a receiver confines itself, and how that is told.
 
+use super::transport::{self, Running, StartFault};
 use super::{CliError, accounts, lookups};
 use crate::confine::{self, Confined, Needs, Protection};
 use crate::daemon::ModuleOptions;
@@ -40,6 +41,7 @@ enum How {
 pub(super) struct Confine {
     how: How,
     confined: Option<Confined>,
+    running: Option<Running>,
     told: Arc<OnceLock<Vec<ProtectionStatus>>>,
 }
 
@@ -50,11 +52,13 @@ impl Confine {
         home: &Home,
         module: &ModuleOptions,
         listen: Option<SocketAddr>,
+        verbose: u8,
     ) -> Result<Confine, CliError> {
         let how = args.confine;
         let mut confine = Confine {
             how,
             confined: None,
+            running: None,
             told: Arc::default(),
         };
         if how == How::Off {
@@ -75,16 +79,45 @@ impl Confine {
         {
             tracing::warn!("hosts cannot be looked up by name under confinement: {error}");
         }
+        let identity = home.identity_dir();
+        let lacking = match transport::start(&identity, verbose) {
+            Ok((running, lacking)) => {
+                confine.running = Some(running);
+                lacking
+            }
+            Err(StartFault::Said(error)) => return Err(error.into()),
+            Err(StartFault::Spawn(error)) if how == How::Require => {
+                let text = format!("cannot start the process that is to speak to the network: {error}");
+                return Err(CliError::failed(text));
+            }
+            Err(StartFault::Spawn(error)) => {
+                tracing::warn!("one process does all, since another cannot be started: {error}");
+                Vec::new()
+            }
+        };
+        let is_apart = confine.running.is_some();
         let privileged = XattrClasses::SECURITY.union(XattrClasses::TRUSTED);
-        confine.confined = Some(confine::enter(Needs {
+        let mut confined = confine::enter(Needs {
             writable,
             readable: READABLE.map(PathBuf::from).to_vec(),
             devices: module.devices,
             privileged_xattrs: !module.xattrs.common(privileged).is_empty(),
-            low_port: listen.is_some_and(|listen| (1..1024).contains(&listen.port())),
-        }));
+            low_port: !is_apart && listen.is_some_and(|listen| (1..1024).contains(&listen.port())),
+            hidden: is_apart.then_some(identity),
+            is_apart,
+        });
+        if is_apart {
+            let lacking: Vec<_> = lacking.into_iter().map(|one| (one.measure, one.reason)).collect();
+            confined.tell_apart(&lacking);
+        }
+        confine.confined = Some(confined);
         confine.check()?;
         Ok(confine)
+    }
+
+    /// The process that speaks to the network, if there is one.
+    pub(super) fn take_running(&mut self) -> Option<Running> {
+        self.running.take()
     }
 
     /// What status tells; set by the second step.

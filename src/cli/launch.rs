@@ -299,10 +299,10 @@ fn local_link(link: &LinkOptions, sender: Fingerprint) -> LinkOptions {
     }
 }
 
-/// A process that runs daemons.
-pub(super) struct Session {
+/// A process that runs daemons. Who it is to its peers is an [`Identity`], but for a receiver whose key is in another process.
+pub(super) struct Session<I = Identity> {
     pub(super) home: Home,
-    pub(super) identity: Identity,
+    pub(super) identity: I,
     pub(super) stop: Stop,
     /// For all connections to targets.
     pub(super) sockets: Sockets,
@@ -315,6 +315,13 @@ impl Session {
     pub(super) fn open() -> Result<Session, CliError> {
         let home = Home::discover()?;
         let identity = Identity::load_or_create(&home.identity_dir())?;
+        Session::begin(home, identity)
+    }
+}
+
+impl<I> Session<I> {
+    /// The same with what was found already.
+    pub(super) fn begin(home: Home, identity: I) -> Result<Session<I>, CliError> {
         let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -346,7 +353,9 @@ impl Session {
             .map_err(|error| output::note(&format!("`driftless status` will not see this process: {error}")))
             .ok()
     }
+}
 
+impl Session {
     /// Runs a sender to its end. One that follows and is stopped while in sync has ended in sync.
     pub(super) fn send(
         &self,
@@ -409,7 +418,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl<I> Drop for Session<I> {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // A name that is still being looked up would hold up the end of the process for its whole time.
@@ -547,7 +556,7 @@ impl LocalEnd {
         };
         let options = ReceiverOptions {
             home: session.home.clone(),
-            identity: receiver,
+            identity: receiver.into(),
             machine: Some(session.identity.fingerprint()),
             modules: vec![module],
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -52,6 +52,7 @@ mod status;
 mod target;
 mod text;
 mod timing;
+mod transport;
 mod trash;
 mod upkeep;
 mod verify;
@@ -148,6 +149,8 @@ enum Command {
     Accounts(accounts::AccountsArgs),
     #[command(hide = true)]
     Lookups(lookups::LookupsArgs),
+    #[command(hide = true)]
+    Transport(transport::TransportArgs),
 }
 
 /// Why a command ended without having done its work.
@@ -256,7 +259,7 @@ impl Command {
         }
         match self {
             Command::Mirror(args) => args.run(verbose),
-            Command::Receive(args) => args.run(),
+            Command::Receive(args) => args.run(verbose),
             Command::Send(args) => args.run(verbose),
             Command::Serve(args) => args.run(verbose),
             Command::Seed(args) => args.run(verbose),
@@ -289,6 +292,7 @@ impl Command {
             Command::Bench(args) => args.run(),
             Command::Accounts(args) => args.run(),
             Command::Lookups(args) => args.run(),
+            Command::Transport(args) => args.run(),
         }
     }
 
@@ -296,7 +300,11 @@ impl Command {
     fn is_daemon(&self) -> bool {
         matches!(
             self,
-            Command::Receive(_) | Command::Send(_) | Command::Serve(_) | Command::Daemon(_)
+            Command::Receive(_)
+                | Command::Send(_)
+                | Command::Serve(_)
+                | Command::Daemon(_)
+                | Command::Transport(_)
         )
     }
 }

@@ -6,6 +6,7 @@ use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
 use super::target::{DEFAULT_PORT, Target, check_module, is_target};
 use super::text::{escaped, quoted};
+use super::transport::Running;
 use super::writing::OfferArgs;
 use super::{CliError, DONE, output};
 use crate::daemon::control::{Controlled, ForgetModule, Obeyed, Order};
@@ -14,16 +15,19 @@ use crate::daemon::home::Home;
 use crate::daemon::notify::{State, notify};
 use crate::daemon::receiver::{Entrance, Fencer, PullOptions, ReceiverDaemon};
 use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION, unix_now};
-use crate::daemon::{DaemonError, ReceiverOptions, TargetOptions};
+use crate::daemon::{DaemonError, Own, ReceiverOptions, TargetOptions};
 use crate::engine::delta::Engine;
+use crate::engine::hosts::Hosts;
 use crate::net::{LinkOptions, Sockets};
 use clap::Args;
-use driftless_certs::{Fingerprint, TrustStore};
+use crossbeam_channel::select;
+use driftless_certs::{Fingerprint, Identity, TrustStore};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Receive into DIR: the receiver daemon
 ///
@@ -95,7 +99,7 @@ pub(super) enum Listen {
 }
 
 impl ReceiveArgs {
-    pub(super) fn run(&self) -> Result<u8, CliError> {
+    pub(super) fn run(&self, verbose: u8) -> Result<u8, CliError> {
         let path = existing_directory("receive into", &self.dir)?;
         let module = match &self.module {
             Some(name) => name.clone(),
@@ -114,8 +118,17 @@ impl ReceiveArgs {
             .transpose()?;
         // Before there is any thread.
         let listening = from.is_none().then_some(listen);
-        let confine = Confine::enter(&self.confine, &home, &offered, listening)?;
-        let session = Session::open()?;
+        let mut confine = Confine::enter(&self.confine, &home, &offered, listening, verbose)?;
+        let mut running = confine.take_running();
+        let own = match &running {
+            Some(running) => Own::Apart(running.transport.clone()),
+            None => Own::Key(Identity::load_or_create(&home.identity_dir())?),
+        };
+        let session = Session::begin(home, own)?;
+        if let Some(running) = &mut running {
+            let heard = running.listen_to_log();
+            heard.map_err(|error| CliError::failed(format!("cannot start a thread: {error}")))?;
+        }
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: session.identity.clone(),
@@ -132,7 +145,8 @@ impl ReceiveArgs {
         };
         let daemon = ReceiverDaemon::start_behind(options, entrance, session.handle())?;
         if let Some(from) = &from {
-            pull(&daemon, from, &module, &self.network, &session)?;
+            let runtime = running.is_none().then(|| session.handle());
+            pull(&daemon, from, &module, &self.network, runtime)?;
         }
         let (source, protections) = (daemon.status_source(), confine.shared());
         let asked = Asked {
@@ -172,15 +186,24 @@ impl ReceiveArgs {
         if from.is_none() {
             self.hint(&session, &module);
         }
-        // Ends when the last sender of the channel is gone, which is when stopping is asked.
-        let _ = session.stop.channel().recv();
+        let ended = wait(&session, running.as_ref());
         drop(control);
         daemon.stop();
-        Ok(DONE)
+        let status = running.and_then(Running::end);
+        ended.map_err(|text| match status {
+            Some(status) => CliError::failed(format!("{text} ({status})")),
+            None => CliError::failed(text),
+        })
+    }
+
+    /// What the process that speaks to the network needs of the options: where it listens, who is answered, and how.
+    pub(super) fn outside(&self) -> (Option<SocketAddr>, Hosts, LinkOptions) {
+        let listen = self.from.is_none().then(|| self.endpoint.address());
+        (listen, self.offer.hosts.hosts(), self.network.link())
     }
 
     /// A receiver that lets nobody in is most likely a first one.
-    fn hint(&self, session: &Session, module: &str) {
+    fn hint<I>(&self, session: &Session<I>, module: &str) {
         if self.endpoint.allow.is_empty()
             && TrustStore::open(&session.home.peers_file()).is_ok_and(|trust| trust.peers().is_empty())
         {
@@ -189,6 +212,21 @@ impl ReceiveArgs {
                 "no peer may write here yet: run `driftless invite --module {module}` in another terminal"
             ));
         }
+    }
+}
+
+/// Waits until stopping is asked, or nobody speaks to the network any more.
+fn wait<I>(session: &Session<I>, running: Option<&Running>) -> Result<u8, String> {
+    // It ends when the last sender of the channel is gone, which is when stopping is asked.
+    let stop = session.stop.channel();
+    let Some(running) = running else {
+        let _ = stop.recv();
+        return Ok(DONE);
+    };
+    select! {
+        recv(stop) -> _ => Ok(DONE),
+        recv(running.transport.gone()) -> _ => Err("the process that speaks to the network has ended, and so does this \
+            one: start it again, as a service manager does".to_owned()),
     }
 }
 
@@ -263,27 +301,27 @@ pub(super) fn tree_of(word: &OsStr, home: &Home) -> Result<OfferedTree, CliError
     })
 }
 
-/// Has a module filled by pulling. All sockets are open when this returns.
+/// Has a module filled by pulling. All sockets are open when this returns; no runtime is given if another process has them.
 pub(super) fn pull(
     daemon: &ReceiverDaemon,
     tree: &OfferedTree,
     module: &str,
     network: &NetworkArgs,
-    session: &Session,
+    runtime: Option<&Handle>,
 ) -> Result<(), CliError> {
-    let link = network.link();
-    let sockets = Sockets::limited(link.limiter.clone());
-    sockets
-        .open_all(session.handle())
-        .map_err(|error| CliError::failed(format!("cannot open a socket: {error}")))?;
+    let mut link = network.link();
+    if let Some(runtime) = runtime {
+        let sockets = Sockets::limited(link.limiter.clone());
+        sockets
+            .open_all(runtime)
+            .map_err(|error| CliError::failed(format!("cannot open a socket: {error}")))?;
+        link.sockets = Some(sockets);
+    }
     let options = PullOptions {
         from: tree.from.clone(),
         is_pinned: tree.is_pinned,
         module: module.to_owned(),
-        link: LinkOptions {
-            sockets: Some(sockets),
-            ..link
-        },
+        link,
     };
     Ok(daemon.pull(options)?)
 }

@@ -4,6 +4,7 @@ use super::{Measure, Needs};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// What a measure should have stopped and did not.
@@ -25,7 +26,40 @@ pub(super) fn broken(measure: Measure, needs: &Needs) -> Option<&'static str> {
             let made = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None);
             made.is_ok().then_some("making a socket")
         }
+        Measure::NoNetwork => reach_a_network(),
+        Measure::HiddenKey => needs.hidden.as_deref().and_then(look_into),
+        // That is another process's to find out.
+        Measure::TransportFiles | Measure::TransportCalls => None,
     }
+}
+
+/// Whether a socket of this process leads to a network, or one can be made.
+fn reach_a_network() -> Option<&'static str> {
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        if rustix::net::socket(family, SocketType::DGRAM, None).is_ok() {
+            return Some("making a socket of a network");
+        }
+    }
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return Some("having sockets that nobody can look for");
+    };
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for number in numbers {
+        // SAFETY: whatever the number stands for now, it is asked for its kind only, and not closed.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let family = rustix::net::sockopt::socket_domain(descriptor);
+        if family.is_ok_and(|family| family != AddressFamily::UNIX) {
+            return Some("using a socket of a network");
+        }
+    }
+    None
+}
+
+/// Whether anything can be seen in a directory, or its key read.
+fn look_into(hidden: &Path) -> Option<&'static str> {
+    let mut found = std::fs::read_dir(hidden).into_iter().flatten();
+    let is_read = std::fs::read(hidden.join("identity.key")).is_ok();
+    (found.next().is_some() || is_read).then_some("looking at the identity's directory")
 }
 
 /// A directory that everybody may list, and that is none of ours.
@@ -55,7 +89,7 @@ fn open_outside(path: &Path) -> Option<&'static str> {
 }
 
 /// Calls with arguments that no kernel accepts: only their errors tell.
-fn forbidden_calls() -> Option<&'static str> {
+pub(super) fn forbidden_calls() -> Option<&'static str> {
     let calls: [(&str, libc::c_long); 5] = [
         ("executing a program", libc::SYS_execve),
         ("tracing a process", libc::SYS_ptrace),

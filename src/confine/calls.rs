@@ -93,10 +93,70 @@ const NEVER_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const NEVER_HERE: &[libc::c_long] = &[];
 
-/// For once all sockets are there.
+/// Everything that has a path, or leads from one file to another.
+const FILES: &[libc::c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_truncate,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_statfs,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_mq_open,
+    libc::SYS_shmget,
+];
+
+/// What only some architectures have.
+#[cfg(target_arch = "x86_64")]
+const FILES_HERE: &[libc::c_long] = &[
+    libc::SYS_open,
+    libc::SYS_creat,
+    libc::SYS_mkdir,
+    libc::SYS_mknod,
+    libc::SYS_rename,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_unlink,
+    libc::SYS_rmdir,
+    libc::SYS_readlink,
+    libc::SYS_access,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_inotify_init,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const FILES_HERE: &[libc::c_long] = &[];
+
+/// For once all sockets are there. Of pairs see [`pairs`].
 const SOCKETS: &[libc::c_long] = &[
     libc::SYS_socket,
-    libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,
@@ -120,8 +180,33 @@ pub(super) fn restrict() -> Result<(), String> {
 
 /// Filters the calls of all threads, those that run already as well.
 pub(super) fn restrict_sockets() -> Result<(), String> {
-    let filter = compiled(always(SOCKETS), libc::EPERM)?;
+    let mut rules = always(SOCKETS);
+    rules.insert(libc::SYS_socketpair, pairs()?);
+    let filter = compiled(rules, libc::EPERM)?;
     apply_filter_all_threads(&filter).map_err(|error| error.to_string())
+}
+
+/// The same for a process that is given all that it needs.
+pub(super) fn restrict_all_sockets() -> Result<(), String> {
+    let filter = compiled(always(SOCKETS.iter().chain(&[libc::SYS_socketpair])), libc::EPERM)?;
+    apply_filter_all_threads(&filter).map_err(|error| error.to_string())
+}
+
+/// Filters away all calls that name a file, for this thread and those that it starts.
+pub(super) fn restrict_files() -> Result<(), String> {
+    let rules = always(FILES.iter().chain(FILES_HERE));
+    apply_filter(&compiled(rules, libc::EPERM)?).map_err(|error| error.to_string())
+}
+
+/// Pairs of sockets but for streams of this machine, which are connected with each other and lead nowhere else. Those of
+/// datagrams could be used to send to anybody who has a name.
+fn pairs() -> Result<Vec<SeccompRule>, String> {
+    /// The kind, without flags.
+    const KIND: u64 = 0xf;
+    let other_family = argument(0, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.cast_unsigned()));
+    let other_kinds = [libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET]
+        .map(|kind| argument(1, SeccompCmpOp::MaskedEq(KIND), u64::from(kind.cast_unsigned())));
+    std::iter::once(other_family).chain(other_kinds).collect()
 }
 
 fn always<'a>(calls: impl IntoIterator<Item = &'a libc::c_long>) -> Rules {

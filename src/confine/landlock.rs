@@ -2,15 +2,18 @@
 
 use super::Needs;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 /// The newest rules that are asked for; an older kernel does what it knows of them.
 const NEWEST: ABI = ABI::V6;
 
 pub(super) fn restrict(needs: &Needs) -> Result<(), String> {
-    let outcome = rules(needs).and_then(RulesetCreated::restrict_self);
+    enforced(rules(needs).and_then(RulesetCreated::restrict_self))
+}
+
+fn enforced(outcome: Result<RestrictionStatus, RulesetError>) -> Result<(), String> {
     match outcome.map(|status| status.ruleset) {
         Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => Ok(()),
         Ok(RulesetStatus::NotEnforced) => {
@@ -18,6 +21,16 @@ pub(super) fn restrict(needs: &Needs) -> Result<(), String> {
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Leaves nothing: no file or directory can be opened.
+pub(super) fn restrict_all() -> Result<(), String> {
+    let rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|rules| rules.scope(Scope::from_all(NEWEST)))
+        .and_then(|rules| rules.create());
+    enforced(rules.and_then(RulesetCreated::restrict_self))
 }
 
 fn rules(needs: &Needs) -> Result<RulesetCreated, RulesetError> {

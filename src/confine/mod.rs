@@ -14,6 +14,9 @@
 //! | system calls | programs, processes, tracing, mounting, modules, BPF, io_uring, other namespaces, keys, clocks | seccomp |
 //! | no new sockets | connections to anywhere | seccomp |
 //!
+//! A receiver may leave the network to another process, which [`outside::enter`] confines: then this one has neither sockets nor
+//! the key ([`Needs::hidden`], [`Confined::tell_apart`]), and that one has no files.
+//!
 //! Order matters: mounting needs the capabilities, and seccomp forbids what the others call.
 
 mod attempts;
@@ -22,6 +25,7 @@ mod capabilities;
 mod computing;
 mod landlock;
 mod mounts;
+pub mod outside;
 
 pub use computing::compute_only;
 
@@ -41,6 +45,10 @@ pub struct Needs {
     pub privileged_xattrs: bool,
     /// It binds a port below 1024 later on.
     pub low_port: bool,
+    /// A directory with secrets that this process has no business with, though it lies in one that it writes to.
+    pub hidden: Option<PathBuf>,
+    /// Another process speaks to the network: this one was started without a socket.
+    pub is_apart: bool,
 }
 
 impl Needs {
@@ -64,10 +72,18 @@ pub enum Measure {
     SystemCalls,
     /// No new sockets.
     Sockets,
+    /// This process has no socket of a network, and can get none.
+    NoNetwork,
+    /// The key of the identity is out of this process's reach.
+    HiddenKey,
+    /// The process that speaks to the network can open no file.
+    TransportFiles,
+    /// It can start nothing, and open no other socket.
+    TransportCalls,
 }
 
 impl Measure {
-    /// All, in the order in which they are taken.
+    /// Those of every process, in the order in which they are taken.
     pub const ALL: [Measure; 6] = [
         Measure::NoNewPrivileges,
         Measure::ReadOnlySystem,
@@ -75,6 +91,14 @@ impl Measure {
         Measure::Landlock,
         Measure::SystemCalls,
         Measure::Sockets,
+    ];
+
+    /// Those of a receiver in two processes, beside them.
+    pub const APART: [Measure; 4] = [
+        Measure::NoNetwork,
+        Measure::HiddenKey,
+        Measure::TransportFiles,
+        Measure::TransportCalls,
     ];
 
     /// Its name in status and logs.
@@ -86,6 +110,10 @@ impl Measure {
             Measure::Landlock => "landlock",
             Measure::SystemCalls => "system-calls",
             Measure::Sockets => "sockets",
+            Measure::NoNetwork => "no-network",
+            Measure::HiddenKey => "hidden-key",
+            Measure::TransportFiles => "transport-files",
+            Measure::TransportCalls => "transport-calls",
         }
     }
 }
@@ -114,9 +142,17 @@ pub struct Confined {
 
 /// Confines this thread and all that it starts from now on. To be called before there is any other.
 pub fn enter(needs: Needs) -> Confined {
+    let privileges = no_new_privileges();
+    let mounted = mounts::restrict(&needs);
+    let hidden = match (&needs.hidden, &mounted) {
+        (None, _) => None,
+        // Without mounts of its own it would be hidden from the whole system.
+        (Some(_), Err(reason)) => Some(Err(reason.clone())),
+        (Some(path), Ok(())) => Some(mounts::hide(path)),
+    };
     let outcomes = [
-        (Measure::NoNewPrivileges, no_new_privileges()),
-        (Measure::ReadOnlySystem, mounts::restrict(&needs)),
+        (Measure::NoNewPrivileges, privileges),
+        (Measure::ReadOnlySystem, mounted),
         (Measure::Capabilities, capabilities::restrict(&needs)),
         (Measure::Landlock, landlock::restrict(&needs)),
         (Measure::SystemCalls, calls::restrict()),
@@ -129,7 +165,12 @@ pub fn enter(needs: Needs) -> Confined {
         needs,
         protections: protections.into(),
     };
+    confined.protections.extend(hidden.map(|outcome| Protection {
+        measure: Measure::HiddenKey,
+        missing: outcome.err(),
+    }));
     confined.test(&Measure::ALL[..5]);
+    confined.test(&[Measure::HiddenKey]);
     confined
 }
 
@@ -140,7 +181,22 @@ impl Confined {
             measure: Measure::Sockets,
             missing: calls::restrict_sockets().err(),
         });
-        self.test(&[Measure::Sockets]);
+        if self.needs.is_apart {
+            // It was started without any; there is nothing to take but the way to new ones.
+            let missing = None;
+            let measure = Measure::NoNetwork;
+            self.protections.push(Protection { measure, missing });
+        }
+        self.test(&[Measure::Sockets, Measure::NoNetwork]);
+    }
+
+    /// Adds what the process that speaks to the network said of itself: the measures that it lacks, by name, and why.
+    pub fn tell_apart(&mut self, lacking: &[(String, String)]) {
+        for measure in [Measure::TransportFiles, Measure::TransportCalls] {
+            let lacks = lacking.iter().find(|(name, _)| name == measure.name());
+            let missing = lacks.map(|(_, reason)| reason.clone());
+            self.protections.push(Protection { measure, missing });
+        }
     }
 
     /// Which measures hold, as far as they were taken.

@@ -9,8 +9,8 @@ use super::Needs;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree,
-    unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+    move_mount, open_tree, unmount,
 };
 use rustix::thread::UnshareFlags;
 use std::ffi::{CStr, OsString};
@@ -47,6 +47,13 @@ pub(super) fn restrict(needs: &Needs) -> Result<(), String> {
     }
     set_read_only(CWD, c"/").map_err(failed("make the system read-only"))?;
     kept.iter().try_for_each(|(path, tree)| put_back(path, tree))
+}
+
+/// Puts an empty directory, in which nothing can be made, over one. Only for a process that has mounts of its own.
+pub(super) fn hide(path: &Path) -> Result<(), String> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("none", path, "tmpfs", flags, c"mode=0,nr_inodes=1")
+        .map_err(|errno| format!("cannot hide {}: {errno}", path.display()))
 }
 
 /// Lets go of the file systems that this process will not look at. What cannot be let go of is only kept busy: no error.

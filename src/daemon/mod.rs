@@ -36,7 +36,7 @@ pub mod web;
 
 pub use memory::Rested;
 pub use options::{
-    Backlog, Deletes, FailedEntry, KeptAs, LargeFiles, ModuleOptions, Observer, Phase, ReceiverOptions,
+    Backlog, Deletes, FailedEntry, KeptAs, LargeFiles, ModuleOptions, Observer, Own, Phase, ReceiverOptions,
     SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
 };
 

@@ -13,6 +13,7 @@ use crate::engine::owners::OwnerRules;
 use crate::engine::pending::PendingOptions;
 use crate::fs::{FakeSuper, View};
 use crate::net::LinkOptions;
+use crate::net::separation::Transport;
 use crate::watch::WatchOptions;
 use driftless_certs::{Fingerprint, Identity};
 use driftless_protocol::message::Sparing;
@@ -80,13 +81,38 @@ impl ModuleOptions {
     }
 }
 
+/// Who a receiver is to its peers.
+#[derive(Debug, Clone)]
+pub enum Own {
+    /// Whoever has this key: this process speaks to the network itself.
+    Key(Identity),
+    /// The key is in another process, and so is the network.
+    Apart(Transport),
+}
+
+impl Own {
+    /// By which peers know it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Own::Key(identity) => identity.fingerprint(),
+            Own::Apart(transport) => transport.identity(),
+        }
+    }
+}
+
+impl From<Identity> for Own {
+    fn from(identity: Identity) -> Own {
+        Own::Key(identity)
+    }
+}
+
 /// How to run a receiver.
 #[derive(Debug, Clone)]
 pub struct ReceiverOptions {
     /// Where trust, invites and state are kept.
     pub home: super::home::Home,
     /// Who this is.
-    pub identity: Identity,
+    pub identity: Own,
     /// By whose name the trees of this machine are known where content is told to come from, if not by `identity`: a directory
     /// as a target has throw-away identities.
     pub machine: Option<Fingerprint>,

@@ -3,13 +3,13 @@
 use super::call::Call;
 use super::congestion::Permit;
 use super::handshakes::{Handshakes, Knock, Place};
-use super::limit::Limiter;
 use super::link::{Line, PRIORITY_CONTROL, ReceiverLink, Shared};
 use super::pair::{PairLink, read_message};
+use super::separation::Transport;
 use super::session::Session;
 use super::shortcut::Shortcut;
 use super::silence;
-use super::transport::{CONNECTION_WINDOW_BYTES, LinkOptions, endpoint, transport};
+use super::transport::{CONNECTION_WINDOW_BYTES, LinkOptions, endpoint_over, socket, transport};
 use super::trunk::{FURTHER_WINDOW_BYTES, Role, Trunk};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_certs::{Fingerprint, peer_fingerprint};
@@ -19,15 +19,15 @@ use driftless_protocol::version::{ALPN_PAIR, ALPN_PULL, Features, HELLO_BYTES, H
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use thiserror::Error;
 
 /// Connections at a time of peers that were let in, each session counted.
-const CONNECTIONS_MAX: usize = 2_048;
+pub(super) const CONNECTIONS_MAX: usize = 2_048;
 /// Connections for pairing at a time: whoever has a key may open one, so they take no place of those that are let in.
-const PAIRINGS_MAX: usize = 16;
+pub(super) const PAIRINGS_MAX: usize = 16;
 /// Sessions at a time of one identity, over however many connections: each of its mirrors has one.
 const SESSIONS_PER_PEER_MAX: usize = 1_024;
 /// So many of them may have as much under way as the streams' windows allow; each further one has [`FURTHER_WINDOW_BYTES`].
@@ -36,11 +36,14 @@ const WIDE_SESSIONS_PER_PEER: usize = 4;
 const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a taken port is tried again.
 const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a process that ends waits until its peers were told.
+const FAREWELL: std::time::Duration = std::time::Duration::from_millis(300);
 /// What a peer may send before it is known whether it is allowed here: its hello and its first message fit several times.
 const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 
 /// What a connection is for, by its ALPN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Alpn {
     /// Mirroring and verifying.
     Mirror,
@@ -87,6 +90,8 @@ enum Listening {
     Network(quinn::Endpoint),
     /// From this process alone.
     Here(Shortcut),
+    /// From another process, which speaks to the network.
+    Apart(Transport),
 }
 
 impl fmt::Debug for ReceiverEndpoint {
@@ -115,21 +120,41 @@ impl ReceiverEndpoint {
                 address: listen,
             });
         }
-        let failed = |source| BindError {
-            address: listen,
-            source,
-        };
-        let other = |error: &dyn fmt::Display| failed(std::io::Error::other(error.to_string()));
-        let crypto = QuicServerConfig::try_from(tls).map_err(|error| other(&error))?;
+        let socket = listening_socket(listen)?;
+        let (endpoint, open) =
+            ReceiverEndpoint::over(runtime, tls, socket, secret, options, (admit, authorise)).map_err(
+                |source| BindError {
+                    address: listen,
+                    source,
+                },
+            )?;
+        open();
+        Ok(endpoint)
+    }
+
+    /// The same with a socket that listens already. Nobody is answered before the second is called.
+    pub(super) fn over(
+        runtime: &tokio::runtime::Handle,
+        tls: rustls::ServerConfig,
+        socket: UdpSocket,
+        secret: &[u8; 32],
+        options: &LinkOptions,
+        (admit, authorise): (Admit, Authorise),
+    ) -> std::io::Result<(ReceiverEndpoint, impl FnOnce() + use<>)> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(std::io::Error::other)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
             .max_incoming(CONNECTIONS_MAX * 2)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20);
         let _inside = runtime.enter();
-        let endpoint =
-            bind_patiently(listen, config.clone(), secret, options.limiter.clone()).map_err(failed)?;
-        let address = endpoint.local_addr().map_err(failed)?;
+        let endpoint = endpoint_over(
+            socket,
+            Some(config.clone()),
+            Some(secret),
+            options.limiter.clone(),
+        )?;
+        let address = endpoint.local_addr()?;
         let (accepting, accepted) = unbounded();
         let door = Door {
             runtime: runtime.clone(),
@@ -141,12 +166,26 @@ impl ReceiverEndpoint {
             connected: Arc::default(),
             handshakes: Handshakes::default(),
         };
-        runtime.spawn(accept(endpoint.clone(), door));
-        Ok(ReceiverEndpoint {
-            listening: Listening::Network(endpoint),
-            accepted,
-            address,
-        })
+        let (runtime, opened) = (runtime.clone(), endpoint.clone());
+        let open = move || drop(runtime.spawn(accept(opened, door)));
+        let listening = Listening::Network(endpoint);
+        Ok((
+            ReceiverEndpoint {
+                listening,
+                accepted,
+                address,
+            },
+            open,
+        ))
+    }
+
+    /// Takes those that another process lets in; it listens from now on.
+    pub fn apart(transport: &Transport, listen: SocketAddr, authorise: Authorise) -> ReceiverEndpoint {
+        ReceiverEndpoint {
+            accepted: transport.listen(authorise),
+            address: transport.address().unwrap_or(listen),
+            listening: Listening::Apart(transport.clone()),
+        }
     }
 
     /// Where it listens.
@@ -166,6 +205,14 @@ impl ReceiverEndpoint {
                 endpoint.close(CloseCode::Done.number().into(), b"the receiver stops");
             }
             Listening::Here(shortcut) => shortcut.close(),
+            Listening::Apart(transport) => transport.stop(),
+        }
+    }
+
+    /// Waits until the peers of a closed endpoint were told so, for a moment at most.
+    pub(super) async fn say_farewell(&self) {
+        if let Listening::Network(endpoint) = &self.listening {
+            let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
         }
     }
 }
@@ -444,22 +491,20 @@ impl Door {
     }
 }
 
-/// A daemon that was just stopped may hold its port for another moment.
-fn bind_patiently(
-    listen: SocketAddr,
-    config: quinn::ServerConfig,
-    secret: &[u8; 32],
-    limiter: Option<Arc<Limiter>>,
-) -> std::io::Result<quinn::Endpoint> {
-    let deadline = std::time::Instant::now() + BIND_PATIENCE;
+/// The socket to listen on. A daemon that was just stopped may hold its port for another moment.
+pub fn listening_socket(listen: SocketAddr) -> Result<UdpSocket, BindError> {
+    let deadline = Instant::now() + BIND_PATIENCE;
     loop {
-        match endpoint(listen, Some(config.clone()), Some(secret), limiter.clone()) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline =>
-            {
+        match socket(listen) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
-            outcome => return outcome,
+            outcome => {
+                return outcome.map_err(|source| BindError {
+                    address: listen,
+                    source,
+                });
+            }
         }
     }
 }

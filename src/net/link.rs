@@ -8,11 +8,13 @@ mod sender;
 pub(super) use bulk::BulkWay;
 pub use bulk::{BulkSender, Range};
 pub(super) use dial::{dial, dial_and_greet, hear_hello, say_hello};
+pub(super) use receiver::PackedBulk;
 pub use receiver::{LinkHandle, ReceiverLink};
 pub use sender::SenderLink;
 
 use super::compression::Compression;
 use super::packed::{Packer, Pieces, UnpackError, pieces, unpack, unpack_now_and_then};
+use super::separation::Wire;
 use super::session::Session;
 use super::shift::Outlet;
 use super::shortcut::{Room, Side};
@@ -21,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::Message;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ pub(super) const PRIORITY_CONTROL: i32 = 2;
 const PRIORITY_OPS: i32 = 1;
 const PRIORITY_BULK: i32 = 0;
 /// Places are allocated from the start, some 150 bytes each.
-const CONTROL_QUEUE: usize = 64;
+pub(super) const CONTROL_QUEUE: usize = 64;
 pub(super) const OP_QUEUE: usize = 64;
 const BULK_QUEUE: usize = 8;
 /// Frames of ops, and of ranges, that have arrived and that nobody has taken yet.
@@ -91,6 +93,8 @@ pub(super) enum Line {
     Network(Arc<Session>),
     /// The other end is in this process.
     Here(Arc<Room>, Side),
+    /// Another process speaks to the network.
+    Apart(Arc<Wire>),
 }
 
 /// The part that both ends share.
@@ -106,9 +110,15 @@ impl Shared {
 
     /// The peer's address; none for one in this process.
     pub(super) fn remote_address(&self) -> Option<IpAddr> {
+        self.remote_socket().map(|remote| remote.ip())
+    }
+
+    /// The same with the port.
+    pub(super) fn remote_socket(&self) -> Option<SocketAddr> {
         match &self.line {
-            Line::Network(session) => Some(session.trunk().connection().remote_address().ip()),
+            Line::Network(session) => Some(session.trunk().connection().remote_address()),
             Line::Here(..) => None,
+            Line::Apart(wire) => Some(wire.remote()),
         }
     }
 
@@ -121,14 +131,17 @@ impl Shared {
         match &self.line {
             Line::Network(session) => session.close(code, text),
             Line::Here(room, side) => room.close(*side, code, text),
+            Line::Apart(wire) => wire.close(code, text),
         }
     }
 
     /// Whether the peer sends anything within `patience`, or four round trips if that is longer, when `ask` hands something to the
     /// link that it has to acknowledge. Blocks.
     pub(super) fn answers(&self, patience: Duration, ask: impl FnOnce() -> bool) -> bool {
-        let Line::Network(session) = &self.line else {
-            return self.ended().is_none();
+        let session = match &self.line {
+            Line::Network(session) => session,
+            Line::Here(..) => return self.ended().is_none(),
+            Line::Apart(wire) => return wire.answers(patience),
         };
         let connection = session.trunk().connection();
         let before = connection.stats();
@@ -149,13 +162,14 @@ impl Shared {
         match &self.line {
             Line::Network(session) => session.ended(),
             Line::Here(room, side) => room.ended(*side),
+            Line::Apart(wire) => wire.ended(),
         }
     }
 
     fn statistics(&self) -> LinkStatistics {
         match &self.line {
             Line::Network(session) => session.statistics(),
-            Line::Here(..) => LinkStatistics::default(),
+            Line::Here(..) | Line::Apart(_) => LinkStatistics::default(),
         }
     }
 

@@ -1,23 +1,35 @@
 //! Pairing connections: one request, one reply.
 
 use super::link::{Shared, dial_and_greet};
+use super::separation::Guest;
 use super::transport::{ConnectError, LinkOptions, connect_error};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{FRAME_PREFIX_BYTES, Message, decode, encode_frame};
 use driftless_protocol::message::{PairReply, PairRequest};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The receiver's end.
 #[derive(Debug)]
 pub struct PairLink {
-    runtime: tokio::runtime::Handle,
-    shared: Shared,
     peer: Fingerprint,
-    send: quinn::SendStream,
-    receive: quinn::RecvStream,
-    deadline: Duration,
+    way: Way,
+}
+
+/// Where the other side is.
+#[derive(Debug)]
+enum Way {
+    Network {
+        runtime: tokio::runtime::Handle,
+        shared: Shared,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+        deadline: Duration,
+    },
+    /// Another process speaks to it, and has heard its request.
+    Apart(Arc<Guest>, Option<PairRequest>),
 }
 
 impl PairLink {
@@ -29,14 +41,20 @@ impl PairLink {
         receive: quinn::RecvStream,
         deadline: Duration,
     ) -> PairLink {
-        PairLink {
+        let way = Way::Network {
             runtime,
             shared,
-            peer,
             send,
             receive,
             deadline,
-        }
+        };
+        PairLink { peer, way }
+    }
+
+    /// Of somebody to whom another process speaks.
+    pub(super) fn apart(guest: Arc<Guest>, peer: Fingerprint, request: PairRequest) -> PairLink {
+        let way = Way::Apart(guest, Some(request));
+        PairLink { peer, way }
     }
 
     /// Whose key is on the other side.
@@ -46,38 +64,70 @@ impl PairLink {
 
     /// The request; none if it does not come in time or is wrong. Blocks.
     pub fn request(&mut self) -> Option<PairRequest> {
-        let read = read_message(&mut self.receive);
-        let request = self
-            .runtime
-            .block_on(async { tokio::time::timeout(self.deadline, read).await });
+        let (runtime, shared, receive, deadline) = match &mut self.way {
+            Way::Network {
+                runtime,
+                shared,
+                receive,
+                deadline,
+                ..
+            } => (runtime, shared, receive, *deadline),
+            Way::Apart(_, request) => return request.take(),
+        };
+        let read = read_message(receive);
+        let request = runtime.block_on(async { tokio::time::timeout(deadline, read).await });
         let request = request.ok().flatten();
         if request.is_none() {
-            self.shared.close(CloseCode::Violation, "no pairing request came");
+            shared.close(CloseCode::Violation, "no pairing request came");
         }
         request
     }
 
     /// The peer's address; none for one in this process.
     pub fn remote_address(&self) -> Option<IpAddr> {
-        self.shared.remote_address()
+        self.remote_socket().map(|remote| remote.ip())
+    }
+
+    /// The same with the port.
+    pub(super) fn remote_socket(&self) -> Option<SocketAddr> {
+        match &self.way {
+            Way::Network { shared, .. } => shared.remote_socket(),
+            Way::Apart(guest, _) => Some(guest.remote()),
+        }
     }
 
     /// Accepts, and ends the connection once the peer has the reply.
-    pub fn reply(mut self, reply: &PairReply) {
+    pub fn reply(self, reply: &PairReply) {
+        let (runtime, shared, mut send, deadline) = match self.way {
+            Way::Network {
+                runtime,
+                shared,
+                send,
+                deadline,
+                ..
+            } => (runtime, shared, send, deadline),
+            Way::Apart(guest, _) => return guest.reply(reply),
+        };
         let Ok(frame) = encode_frame(reply) else { return };
-        let _ = self.runtime.block_on(async {
-            self.send.write_all(&frame).await.ok()?;
-            self.send.finish().ok()?;
-            tokio::time::timeout(self.deadline, self.send.stopped())
-                .await
-                .ok()
+        let _ = runtime.block_on(async {
+            send.write_all(&frame).await.ok()?;
+            send.finish().ok()?;
+            tokio::time::timeout(deadline, send.stopped()).await.ok()
         });
-        self.shared.close(CloseCode::Done, "");
+        shared.close(CloseCode::Done, "");
     }
 
     /// Refuses.
     pub fn refuse(self, text: &str) {
-        self.shared.close(CloseCode::Pairing, text);
+        self.end(CloseCode::Pairing, text);
+    }
+
+    /// Ends it, for any reason.
+    pub(super) fn end(self, code: CloseCode, text: &str) {
+        match self.way {
+            Way::Network { shared, .. } => shared.close(code, text),
+            Way::Apart(guest, _) => guest.refuse(code, text),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use super::endpoint::Accepted;
 use super::gather::collect_ops;
 use super::lanes::OpSender;
 use super::link::{
-    BulkSender, BulkWay, Ended, Line, LinkEnd, OP_QUEUE, RECEIVED_FRAMES, Range, ReceiverLink, SenderLink,
-    Shared, thread,
+    BulkSender, BulkWay, Ended, Line, LinkEnd, OP_QUEUE, PackedBulk, RECEIVED_FRAMES, Range, ReceiverLink,
+    SenderLink, Shared, thread,
 };
 use super::shift::Outlet;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -265,6 +265,7 @@ fn ends(sender: Fingerprint) -> io::Result<(SenderLink, ReceiverLink, Arc<Room>)
         incoming: from_sender,
         ops: frames,
         bulk: ranges,
+        packed_bulk: PackedBulk::default(),
     };
     Ok((sender_link, receiver_link, room))
 }

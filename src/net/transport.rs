@@ -65,6 +65,8 @@ pub struct LinkOptions {
     pub calls: Option<Calls>,
     /// An end that listens may come to send much: it finds out how large packets may be, which costs some of them.
     pub probes_size: bool,
+    /// The receiver is another process: what needs not be looked at on the way to it is not.
+    pub hands_on: bool,
 }
 
 impl Default for LinkOptions {
@@ -84,6 +86,7 @@ impl Default for LinkOptions {
             shortcut: None,
             calls: None,
             probes_size: false,
+            hands_on: false,
         }
     }
 }
@@ -206,7 +209,16 @@ pub fn endpoint(
     secret: Option<&[u8; 32]>,
     limiter: Option<Arc<Limiter>>,
 ) -> std::io::Result<quinn::Endpoint> {
-    let socket = socket(address)?;
+    endpoint_over(socket(address)?, server, secret, limiter)
+}
+
+/// The same over a socket that is there.
+pub fn endpoint_over(
+    socket: UdpSocket,
+    server: Option<quinn::ServerConfig>,
+    secret: Option<&[u8; 32]>,
+    limiter: Option<Arc<Limiter>>,
+) -> std::io::Result<quinn::Endpoint> {
     let config = secret.map_or_else(EndpointConfig::default, |secret| {
         let mut config = EndpointConfig::new(Arc::new(ResetKey(*secret)));
         // A connection id is checked before a reset is sent, so its key has to outlive the process as well.

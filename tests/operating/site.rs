@@ -246,11 +246,23 @@ impl Daemon {
 
     /// Hears and says nothing, as one that is cut off, until [`Daemon::come_back`].
     pub fn cut_off(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        self.signal_all(rustix::process::Signal::STOP);
     }
 
     pub fn come_back(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        self.signal_all(rustix::process::Signal::CONT);
+    }
+
+    /// Also to those that it has started: one of them may speak to the network for it.
+    fn signal_all(&self, signal: rustix::process::Signal) {
+        self.signal(signal);
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
+            let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                // It may have ended.
+                let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(child).unwrap(), signal);
+            }
+        }
     }
 
     /// Its exit status, if it has ended by itself.

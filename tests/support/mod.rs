@@ -161,7 +161,7 @@ impl Pair {
     pub fn receiver_options(&self) -> ReceiverOptions {
         ReceiverOptions {
             home: Home::at(self.path("home-r")),
-            identity: self.receiver.clone(),
+            identity: self.receiver.clone().into(),
             machine: None,
             modules: vec![ModuleOptions {
                 name: "dst".to_owned(),

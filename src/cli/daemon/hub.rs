@@ -123,7 +123,7 @@ impl Hub {
                         &from,
                         &module.name,
                         &configuration.endpoint.network,
-                        &self.session,
+                        Some(self.session.handle()),
                     ),
                     None => Ok(()),
                 }
@@ -139,7 +139,7 @@ impl Hub {
         let options = &configuration.endpoint;
         let options = ReceiverOptions {
             home: self.session.home.clone(),
-            identity: self.session.identity.clone(),
+            identity: self.session.identity.clone().into(),
             machine: None,
             modules: Vec::new(),
             listen: options.endpoint.address(),

@@ -64,8 +64,6 @@ pub(super) fn listen(
     runtime: &tokio::runtime::Handle,
 ) -> Result<ReceiverEndpoint, DaemonError> {
     let failed = |error: &dyn std::fmt::Display| DaemonError::failed(error.to_string());
-    let protocols = [ALPN_MIRROR, ALPN_PAIR, ALPN_PULL];
-    let tls = receiver_config(&options.identity, &protocols).map_err(|error| failed(&error))?;
     let link = LinkOptions {
         probes_size: offers.is_some(),
         ..options.link.clone()
@@ -85,7 +83,13 @@ pub(super) fn listen(
         }
         Alpn::Pull => offers.as_ref().is_some_and(|offers| offers.may_call(&peer)),
     });
-    let secret = options.identity.derive_secret("driftless 2026-11 endpoint v1");
+    let identity = match &options.identity {
+        Own::Key(identity) => identity,
+        Own::Apart(transport) => return Ok(ReceiverEndpoint::apart(transport, options.listen, authorise)),
+    };
+    let protocols = [ALPN_MIRROR, ALPN_PAIR, ALPN_PULL];
+    let tls = receiver_config(identity, &protocols).map_err(|error| failed(&error))?;
+    let secret = identity.derive_secret("driftless 2026-11 endpoint v1");
     ReceiverEndpoint::bind(runtime, tls, options.listen, &secret, &link, (admit, authorise))
         .map_err(|error| failed(&error))
 }

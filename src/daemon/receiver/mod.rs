@@ -59,7 +59,7 @@ use super::status::{ModuleStatus, ReceiverStatus, SessionStatus};
 use super::upkeep::{DriftReport, ScrubReport};
 use super::upstream;
 use super::waiting;
-use super::{DaemonError, ModuleOptions, ReceiverOptions, Stop};
+use super::{DaemonError, ModuleOptions, Own, ReceiverOptions, Stop};
 use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{
@@ -192,6 +192,10 @@ impl ReceiverDaemon {
         crate::fs::raise_descriptor_limit();
         let shared = Arc::new(Shared::open(options, announced, offers.clone())?);
         shared.look_after_all();
+        if let Own::Apart(transport) = &shared.options.identity {
+            let attended = transport.attend();
+            attended.map_err(|error| DaemonError::failed(format!("cannot start a thread: {error}")))?;
+        }
         let endpoint = match listens {
             true => Some(listen(&shared.options, &shared.modules, offers, runtime)?),
             false => None,

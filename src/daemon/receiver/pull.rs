@@ -6,7 +6,7 @@ use super::{Shared, lock};
 use crate::daemon::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
 use crate::daemon::home::Home;
 use crate::daemon::status::{PullStatus, unix_now};
-use crate::daemon::{DaemonError, Stop, TargetOptions};
+use crate::daemon::{DaemonError, Own, Stop, TargetOptions};
 use crate::net::{ConnectError, LinkEnd, LinkHandle, LinkOptions, ReceiverLink, resolve};
 use crossbeam_channel::{bounded, select};
 use driftless_certs::{Rights, TrustStore, sender_config};
@@ -210,11 +210,14 @@ impl Shared {
         let (told, outcome) = bounded(1);
         let work = move || {
             let PullOptions { from, link, .. } = &options;
-            let tls = sender_config(&identity, from.fingerprint, &[ALPN_PULL])
-                .map_err(|error| ConnectError::Failed(error.to_string()));
-            let connected = tls.and_then(|tls| {
-                let addresses = resolve(&from.host, from.port)?;
+            let connected = resolve(&from.host, from.port).and_then(|addresses| {
                 let tree = ModuleName(from.module.clone().into_bytes());
+                let identity = match &identity {
+                    Own::Key(identity) => identity,
+                    Own::Apart(transport) => return transport.call(from.fingerprint, &addresses, &tree),
+                };
+                let tls = sender_config(identity, from.fingerprint, &[ALPN_PULL])
+                    .map_err(|error| ConnectError::Failed(error.to_string()))?;
                 ReceiverLink::call(&runtime, tls, (from.fingerprint, &addresses), tree, link)
             });
             let _ = told

@@ -8,7 +8,7 @@ mod bucket;
 mod schedule;
 mod socket;
 
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::{Schedule, ScheduleError, keep_time_zone};
 pub(super) use socket::LimitedSocket;
 
 use bucket::Bucket;

@@ -1,13 +1,24 @@
 //! Rates by the time of day: `2m`, or `08:00-18:00 2m, 18:00-22:00 10m, else 0`.
 
 use crate::engine::filter::{SizeUnit, parse_size};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 const MINUTES_PER_DAY: u16 = 24 * 60;
 /// Below this a single packet takes longer than peers wait.
 const RATE_MIN: u64 = 1_024;
+
+/// The zone of this machine, for a process that may not look it up any more.
+static ZONE: OnceLock<TimeZone> = OnceLock::new();
+
+/// Has timetables use the present time zone for as long as this process runs, whatever becomes of the files that tell it.
+pub fn keep_time_zone() {
+    ZONE.get_or_init(TimeZone::system);
+}
 
 /// Which rate counts when, by the local time of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +60,11 @@ impl Schedule {
         if self.spans.is_empty() {
             return self.otherwise;
         }
-        let time = jiff::Zoned::now().time();
+        let now = match ZONE.get() {
+            Some(zone) => Timestamp::now().to_zoned(zone.clone()),
+            None => jiff::Zoned::now(),
+        };
+        let time = now.time();
         self.rate_at(time.hour() as u16 * 60 + time.minute() as u16)
     }
 

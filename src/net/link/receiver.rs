@@ -12,10 +12,13 @@ use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES};
 use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
 use driftless_protocol::message::{OpFrame, Runs, ToReceiver, ToSender};
 use driftless_protocol::stream::StreamKind;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// Frames of ranges that nobody decodes here, until somebody takes them.
+pub(in crate::net) type PackedBulk = Mutex<Option<mpsc::Receiver<Vec<u8>>>>;
 
 /// The receiver's end.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct ReceiverLink {
     pub(in crate::net) incoming: Receiver<ToReceiver>,
     pub(in crate::net) ops: Receiver<OpFrame>,
     pub(in crate::net) bulk: Receiver<Range>,
+    /// Ranges as they came, if another process is to have them.
+    pub(in crate::net) packed_bulk: PackedBulk,
 }
 
 impl ReceiverLink {
@@ -45,9 +50,10 @@ impl ReceiverLink {
         session.ask_by(move || asking.offer(ToSender::Ended(Runs::default())).is_ok());
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
-        let (raw_bulk, mut raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
+        let (raw_bulk, raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
         let bulk_shared = shared.clone();
-        let unpacking = thread("bulk-in", move || {
+        let mut packed_bulk = None;
+        let decode = move |mut raw_frames: mpsc::Receiver<Vec<u8>>| {
             while let Some(frame) = raw_frames.blocking_recv() {
                 match codec::decode(&frame) {
                     Ok(frame) => {
@@ -64,7 +70,14 @@ impl ReceiverLink {
                     Err(fault) => return bulk_shared.refuse(&fault.into()),
                 }
             }
-        });
+        };
+        let unpacking = match options.hands_on {
+            true => {
+                packed_bulk = Some(raw_frames);
+                Ok(())
+            }
+            false => thread("bulk-in", move || decode(raw_frames)),
+        };
         if let Err(error) = unpacking {
             shared.close(CloseCode::Unable, &format!("cannot start a thread: {error}"));
             return Err(error);
@@ -79,6 +92,7 @@ impl ReceiverLink {
             incoming,
             ops,
             bulk,
+            packed_bulk: Mutex::new(packed_bulk),
         })
     }
 
@@ -94,15 +108,26 @@ impl ReceiverLink {
 
     /// Where it is, for messages.
     pub fn remote(&self) -> String {
-        match &self.shared.line {
-            Line::Network(session) => session.trunk().connection().remote_address().to_string(),
-            Line::Here(..) => "this process".to_owned(),
-        }
+        let remote = self.remote_socket();
+        remote.map_or_else(|| "this process".to_owned(), |remote| remote.to_string())
     }
 
     /// The peer's address; none for a sender in this process.
     pub fn remote_address(&self) -> Option<IpAddr> {
         self.shared.remote_address()
+    }
+
+    /// The same with the port.
+    pub(in crate::net) fn remote_socket(&self) -> Option<SocketAddr> {
+        self.shared.remote_socket()
+    }
+
+    /// Frames of ranges without their lengths, in place of [`ReceiverLink::bulk`], if the link was told to hand them on; once.
+    pub(in crate::net) fn take_packed_bulk(&self) -> Option<mpsc::Receiver<Vec<u8>>> {
+        self.packed_bulk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Messages to the sender.

@@ -243,7 +243,7 @@ impl SenderLink {
     pub fn path_memory(&self) -> Option<PathMemory> {
         match &self.shared.line {
             Line::Network(session) => memory_of(session.trunk().connection().congestion_state()),
-            Line::Here(..) => None,
+            Line::Here(..) | Line::Apart(_) => None,
         }
     }
 

@@ -98,6 +98,7 @@ pub fn ends(sender: Fingerprint) -> ((SenderLink, SenderSide), (ReceiverLink, Re
         incoming: incoming_at_receiver,
         ops: frames,
         bulk,
+        packed_bulk: PackedBulk::default(),
     };
     let sender_side = SenderSide {
         control: control_out,

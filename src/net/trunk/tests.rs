@@ -114,7 +114,7 @@ fn check_alive((sender, receiver): &(SenderLink, ReceiverLink), number: u64) {
 fn trunk_of(shared: &crate::net::link::Shared) -> *const super::Trunk {
     match shared.line() {
         crate::net::link::Line::Network(session) => Arc::as_ptr(session.trunk()),
-        crate::net::link::Line::Here(..) => panic!("there is a network"),
+        crate::net::link::Line::Here(..) | crate::net::link::Line::Apart(_) => panic!("there is a network"),
     }
 }
 

@@ -66,7 +66,7 @@ impl Site {
     fn start(&self, allow: Vec<Fingerprint>) -> ReceiverDaemon {
         let options = ReceiverOptions {
             home: self.home(),
-            identity: Identity::ephemeral().unwrap(),
+            identity: Identity::ephemeral().unwrap().into(),
             modules: vec![self.module()],
             machine: None,
             listen: ([127, 0, 0, 1], 0).into(),

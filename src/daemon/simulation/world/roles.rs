@@ -35,7 +35,7 @@ pub(super) fn receiver_options(home: Home, target: std::path::PathBuf) -> Receiv
     let (sender, receiver) = identities();
     ReceiverOptions {
         home,
-        identity: receiver.clone(),
+        identity: receiver.clone().into(),
         modules: vec![ModuleOptions {
             name: "module".to_owned(),
             path: target,

@@ -1,0 +1,84 @@
+//! What a process gives up that speaks to the network for another one: every file there is.
+//!
+//! It was given its socket, its key and a way to the other process, and needs nothing else of the machine. What is forbidden is
+//! forbidden twice where it can be, by Landlock without a single rule and by a filter of system calls. So it holds, too, where the
+//! kernel has only one of them.
+
+use super::{Measure, attempts, calls, landlock};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+
+/// Closes what whoever started this process may have left open, but for its input and its outputs. To be called before anything
+/// is opened.
+pub fn drop_inherited() {
+    // SAFETY: numbers only; nothing in this process has opened a descriptor yet.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+}
+
+/// Gives up all files. To be called before there is any other thread, after whoever was root has become nobody.
+pub fn enter() {
+    // Where one of them is missing the other one holds; what counts is tried by `close`.
+    let _ = super::no_new_privileges();
+    // It sees the end of the process that started it by itself, unless it is stopped or taken over.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // It writes to no file, and its memory goes nowhere.
+    for resource in [Resource::Fsize, Resource::Core] {
+        let _ = setrlimit(resource, nothing);
+    }
+    let taken = [
+        landlock::restrict_all(),
+        calls::restrict(),
+        calls::restrict_files(),
+    ];
+    for reason in taken.into_iter().filter_map(Result::err) {
+        tracing::debug!("the process that speaks to the network goes without a measure: {reason}");
+    }
+}
+
+/// Gives up new sockets, for all threads, and tries then to do what must not be possible. Tells what was, and by which name the
+/// measure is known that should have stopped it.
+pub fn close() -> Vec<(Measure, String)> {
+    let sockets = calls::restrict_all_sockets();
+    let mut lacking = Vec::new();
+    if let Some(deed) = open_anything() {
+        lacking.push((Measure::TransportFiles, format!("{deed} is possible")));
+    }
+    let made = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None);
+    let deed = match (attempts::forbidden_calls(), made) {
+        (Some(deed), _) => Some(deed),
+        (None, Ok(_)) => Some("making a socket"),
+        (None, Err(_)) => None,
+    };
+    if let Some(deed) = deed {
+        let why = sockets.err().unwrap_or_else(|| "it is not filtered".to_owned());
+        lacking.push((Measure::TransportCalls, format!("{deed} is possible: {why}")));
+    }
+    lacking
+}
+
+/// Attempts that leave nothing behind where they succeed.
+fn open_anything() -> Option<&'static str> {
+    let attempts: [(&str, &str, OFlags); 4] = [
+        ("opening a file", "/etc/passwd", OFlags::RDONLY),
+        ("opening a device", "/dev/null", OFlags::WRONLY),
+        (
+            "opening a directory",
+            "/",
+            OFlags::RDONLY.union(OFlags::DIRECTORY),
+        ),
+        // An unnamed file is gone when it is closed.
+        ("making a file", "/tmp", OFlags::RDWR.union(OFlags::TMPFILE)),
+    ];
+    let is_possible = |path: &str, flags: OFlags| {
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::RUSR).is_ok()
+    };
+    attempts
+        .into_iter()
+        .find(|(_, path, flags)| is_possible(path, *flags))
+        .map(|(deed, ..)| deed)
+}
