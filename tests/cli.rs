@@ -2,7 +2,7 @@
 
 mod support;
 
-use driftless_certs::{PairingCode, Secret};
+use driftless_certs::{Grant, Invites, PairingCode, Rights, Secret};
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::io::{BufRead, BufReader, Read};
@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::{PATIENCE, assert_equal, assert_no_leftovers};
 use tempfile::TempDir;
 
@@ -373,23 +373,26 @@ fn pairing_codes_work_once_and_in_time() {
     sender
         .run(&format!("pair {}", forged.unwrap()))
         .complains(1, &["wrong or was used", "driftless invite"]);
-    let short = invite(" --expires 1s");
     sender.run(&format!("pair {code}")).succeeds();
     sender.run(&format!("pair {code}")).complains(1, &["used before"]);
-    std::thread::sleep(Duration::from_millis(2_100));
-    sender.run(&format!("pair {short}")).complains(1, &["expired"]);
+    // As `driftless invite --expires 1s` made it an hour ago.
+    let grant = Grant {
+        module: "m".to_owned(),
+        rights: Rights::default(),
+    };
+    let hour_ago = SystemTime::now() - Duration::from_secs(3_600);
+    let invites = Invites::open(&machine.path("home/invites"));
+    let (secret, _) = invites.create(&grant, Duration::from_secs(1), hour_ago).unwrap();
+    let ends = hour_ago.duration_since(UNIX_EPOCH).unwrap().as_secs() + 1;
     // A sender whose clock says otherwise is told by the receiver.
-    let short: PairingCode = short.parse().unwrap();
-    let later = PairingCode::new(
-        short.addresses().to_vec(),
-        short.fingerprint(),
-        "m".to_owned(),
-        Secret::from_bytes(*short.secret().as_bytes()),
-        u64::from(u32::MAX),
-    );
-    sender
-        .run(&format!("pair {}", later.unwrap()))
-        .complains(1, &["expired"]);
+    for (ends, who) in [(ends, "the sender"), (u64::from(u32::MAX), "the receiver")] {
+        let secret = Secret::from_bytes(*secret.as_bytes());
+        let addresses = good.addresses().to_vec();
+        let code = PairingCode::new(addresses, good.fingerprint(), "m".to_owned(), secret, ends);
+        let ended = sender.run(&format!("pair {}", code.unwrap()));
+        assert!(ended.err.contains("expired"), "{who}: {ended:#?}");
+        ended.complains(1, &["expired"]);
+    }
     drop(receiver);
 }
 

@@ -332,16 +332,38 @@ fn contents_that_do_not_add_up_never_replace_a_file() {
         },
     );
     let (offset, length, body) = raw(0..100);
-    peer.send_ranges(&[BulkFrame {
+    let past = BulkFrame {
         number,
         offset,
         length,
         body,
-    }]);
-    peer.send_ops(&mut ops, next, [inline(place(1, "g"), 11, "g")]);
-    std::thread::sleep(Duration::from_millis(100));
+    };
+    // An honest one behind it on the same stream: when that is there, the lie was taken.
+    let honest = next;
+    next = peer.send_ops(&mut ops, honest, [offer(place(1, "g"), 11, 5, None)]);
+    peer.wait("the honest one", |peer| {
+        peer.needs.iter().any(|need| need.0 == honest)
+    });
+    let (offset, length, body) = raw(0..5);
+    let good = BulkFrame {
+        number: honest,
+        offset,
+        length,
+        body,
+    };
+    peer.seal(
+        &mut ops,
+        SealOp {
+            number: honest,
+            size: 5,
+            digest: Digest::of(&new[..5]),
+            attributes: attributes(0o644),
+        },
+    );
+    peer.send_ranges(&[past, good]);
+    crate::support::until("the honest file", || bench.dst("g").exists());
     ops.send_message(&encode(&OpFrame(vec![OpMessage::Withdraw { number }])).unwrap());
-    peer.wait_applied(next);
+    peer.wait_applied(honest);
     assert_eq!(fs::read_to_string(bench.dst("f")).unwrap(), old);
     // An inline content with another digest.
     let content = Content::Inline {
@@ -354,7 +376,7 @@ fn contents_that_do_not_add_up_never_replace_a_file() {
         attributes: attributes(0o644),
         content,
     };
-    let last = peer.send_ops(&mut ops, next + 1, [lie]);
+    let last = peer.send_ops(&mut ops, next, [lie]);
     peer.wait_applied(last - 1);
     assert_eq!(peer.failed.get(&(last - 1)), Some(&FailureKind::WrongDigest));
     // Ranges, seals and withdrawals of what has ended or never was are ignored.

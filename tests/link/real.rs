@@ -103,22 +103,23 @@ fn jitter_spreads_pings_around_the_round_trip_time() {
     let Some((emulator, _alone)) = start("rtt=40ms,rate=100mbit,jitter=4ms") else {
         return;
     };
-    let times = ping(&emulator, 300, Duration::from_millis(5));
-    // The slowest are not looked at: on a busy machine they are those that waited for a processor.
+    let ms = Duration::from_millis;
+    let times = ping(&emulator, 300, ms(5));
     let (least, median, p90) = (times[0], times[150], times[270]);
     println!("round trip min {least:?} median {median:?} p90 {p90:?}");
-    assert!(
-        (Duration::from_millis(38)..Duration::from_millis(42)).contains(&median),
-        "{median:?}"
-    );
-    assert!(
-        (Duration::from_millis(32)..Duration::from_millis(37)).contains(&least),
-        "{least:?}"
-    );
-    assert!(
-        (Duration::from_millis(42)..Duration::from_millis(49)).contains(&p90),
-        "{p90:?}"
-    );
+    // A busy machine makes pings slower, never faster. How late they may be is asked of the relay, which decides by its own clock.
+    assert!((ms(32)..ms(37)).contains(&least), "{least:?}");
+    assert!(median >= ms(38), "{median:?}");
+    assert!(p90 >= ms(42), "{p90:?}");
+    let counters = emulator.counters().unwrap();
+    for side in [Side::A, Side::B] {
+        let way = counters.sent_by(side);
+        let spread = [way.max_sooner_nanos, way.max_later_nanos].map(Duration::from_nanos);
+        assert!(
+            spread.iter().all(|moved| (ms(3)..=ms(4)).contains(moved)),
+            "{side:?}: {spread:?}"
+        );
+    }
 }
 
 /// Datagrams that sockets of side B had no room for.

@@ -36,6 +36,10 @@ pub struct Counters {
     pub max_late_nanos: u64,
     /// The largest backlog of the queue in bytes.
     pub max_backlog_bytes: u64,
+    /// The most by which jitter or reordering made a packet due before half the round trip time was over, in nanoseconds.
+    pub max_sooner_nanos: u64,
+    /// The most by which jitter made one due after that, in nanoseconds.
+    pub max_later_nanos: u64,
 }
 
 impl Counters {
@@ -54,6 +58,8 @@ impl Counters {
         self.packets_late += since.packets_late;
         self.max_late_nanos = self.max_late_nanos.max(since.max_late_nanos);
         self.max_backlog_bytes = self.max_backlog_bytes.max(since.max_backlog_bytes);
+        self.max_sooner_nanos = self.max_sooner_nanos.max(since.max_sooner_nanos);
+        self.max_later_nanos = self.max_later_nanos.max(since.max_later_nanos);
     }
 }
 

@@ -158,6 +158,10 @@ impl<T> Direction<T> {
             (&mut self.in_order, arrives)
         };
         let due = queue.back().map_or(due, |last| last.due.max(due));
+        let mean = departs + self.delay;
+        let counters = &mut self.counters;
+        counters.max_sooner_nanos = counters.max_sooner_nanos.max(mean.saturating_sub(due));
+        counters.max_later_nanos = counters.max_later_nanos.max(due.saturating_sub(mean));
         queue.push_back(UnderWay { due, bytes, payload });
         Verdict::Accepted
     }

@@ -237,14 +237,19 @@ fn a_change_during_a_read_is_noticed() {
         .unwrap()
         .modified()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    place.write("g", "CONTENT");
-    std::fs::File::options()
-        .write(true)
-        .open(place.path().join("g"))
-        .unwrap()
-        .set_modified(old)
-        .unwrap();
+    let before = read.stat().stamp.ctime;
+    let stamp_moved = || {
+        place.write("g", "CONTENT");
+        let file = std::fs::File::options().write(true).open(place.path().join("g"));
+        file.unwrap().set_modified(old).unwrap();
+        place.dir.stat(&name("g")).unwrap().unwrap().stamp.ctime != before
+    };
+    // The clock of the file system has ticks, within which nothing can tell.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !stamp_moved() {
+        assert!(std::time::Instant::now() < until, "the clock stands still");
+        std::thread::yield_now();
+    }
     assert_eq!(read.finish().unwrap(), None);
 }
 

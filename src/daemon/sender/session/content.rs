@@ -270,7 +270,11 @@ impl Session<'_, '_> {
         let from = source
             .catalog
             .read(|view| source.contents.find(view, object, digest))?;
+        let is_known = from.is_some();
         let from = from.filter(|from| !self.busy.contains(from));
+        if from.is_none() {
+            tracing::debug!(object = object.0, is_known, "is not sent as a copy");
+        }
         Ok(from.map(|from| Content::Copy { size, digest, from }))
     }
 
