@@ -1,11 +1,14 @@
 //! Where the log goes, and in which form: to standard error, and beside that to a file and to syslog.
+//!
+//! It begins as the command line says. A daemon then takes up what its configuration says, and again with every reload: what was
+//! said on the command line counts more. What is new is made ready first, so that a log that cannot be written changes nothing.
 
 mod file;
 mod repeats;
 mod syslog;
 
 use super::{CliError, output};
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use file::LogFile;
 use repeats::Repeats;
 use serde_json::{Map, Value};
@@ -13,15 +16,16 @@ use std::fmt::{self, Debug};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use syslog::{Facility, Syslog};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::layer::{Context, Layered, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// What changes are logged under, a line each. They were asked for.
 const AUDIT: &str = "driftless::audit=info";
@@ -37,9 +41,12 @@ pub(super) enum LogFormat {
     Journal,
 }
 
-/// Options of every command.
-#[derive(Debug, Clone, Args)]
+/// Options of every command, and keys of a daemon.
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct LoggingArgs {
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
     /// The form of the log on standard error and in --log-file [default: on standard error journal if it leads there, else text]
     #[arg(long, global = true, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -58,17 +65,141 @@ pub(super) struct LoggingArgs {
     syslog_socket: Option<PathBuf>,
 }
 
-/// Starts logging.
-pub(super) fn start(ours: &str, args: &LoggingArgs) -> Result<(), CliError> {
-    let ours = format!("{ours},{AUDIT}");
-    let filter = match std::env::var("RUST_LOG") {
+impl LoggingArgs {
+    /// These, and for what was not said those of `settings`.
+    fn or(&self, settings: &LoggingArgs) -> LoggingArgs {
+        let (own, other) = (self.clone(), settings.clone());
+        LoggingArgs {
+            verbose: if own.verbose > 0 {
+                own.verbose
+            } else {
+                other.verbose
+            },
+            log_format: own.log_format.or(other.log_format),
+            log_file: own.log_file.or(other.log_file),
+            syslog: own.syslog.or(other.syslog),
+            syslog_name: own.syslog_name.or(other.syslog_name),
+            syslog_socket: own.syslog_socket.or(other.syslog_socket),
+        }
+    }
+
+    /// What is logged if the environment says nothing.
+    fn levels(&self, is_daemon: bool) -> String {
+        let ours = match self.verbose {
+            0 if is_daemon => "warn,driftless=info",
+            0 => "warn",
+            1 => "warn,driftless=info",
+            2 => "info,driftless=debug",
+            _ => "debug,driftless=trace",
+        };
+        format!("{ours},{AUDIT}")
+    }
+}
+
+/// Everything that lines are written to.
+type Outputs = Vec<Box<dyn Layer<Registry> + Send + Sync>>;
+type Written = Layered<reload::Layer<Outputs, Registry>, Registry>;
+
+/// The log of this process.
+struct Log {
+    said: LoggingArgs,
+    is_daemon: bool,
+    outputs: reload::Handle<Outputs, Registry>,
+    filter: reload::Handle<EnvFilter, Written>,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Starts logging as the command line says.
+pub(super) fn start(args: &LoggingArgs, is_daemon: bool) -> Result<(), CliError> {
+    let (outputs, outputs_handle) = reload::Layer::new(outputs(args)?);
+    let (filter, filter_handle) = reload::Layer::new(filter(&args.levels(is_daemon)));
+    // What is repeated comes last: it is asked first, and tells of repeats by lines of its own.
+    let all = tracing_subscriber::registry()
+        .with(outputs)
+        .with(filter)
+        .with(Repeats::default());
+    // Fails only if there is a logger already, which then is the one to use.
+    if all.try_init().is_ok() {
+        let _ = LOG.set(Log {
+            said: args.clone(),
+            is_daemon,
+            outputs: outputs_handle,
+            filter: filter_handle,
+        });
+    }
+    Ok(())
+}
+
+/// Another log, ready to be written: its file is open.
+pub(super) struct Prepared(Option<(&'static Log, Outputs, EnvFilter)>);
+
+/// Makes the log ready that the command line and these settings say. Its file is opened, also if it is the one that is written
+/// already: it may have been moved away.
+pub(super) fn prepare(settings: &LoggingArgs) -> Result<Prepared, CliError> {
+    let Some(log) = LOG.get() else {
+        return Ok(Prepared(None));
+    };
+    let args = log.said.or(settings);
+    Ok(Prepared(Some((
+        log,
+        outputs(&args)?,
+        filter(&args.levels(log.is_daemon)),
+    ))))
+}
+
+impl Prepared {
+    /// From now on lines go there.
+    pub(super) fn take_up(self) {
+        if let Some((log, outputs, filter)) = self.0 {
+            // Fails only when the process is about to end.
+            let _ = log.outputs.reload(outputs);
+            let _ = log.filter.reload(filter);
+        }
+    }
+}
+
+/// What is logged: as the environment says, or else as we do.
+fn filter(ours: &str) -> EnvFilter {
+    match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
             output::note(&format!("RUST_LOG is ignored: {error}"));
             EnvFilter::new(ours)
         }),
         _ => EnvFilter::new(ours),
-    };
-    let format = args.log_format.unwrap_or_else(|| match leads_to_journal() {
+    }
+}
+
+/// Standard error, and what was wished beside it.
+fn outputs(args: &LoggingArgs) -> Result<Outputs, CliError> {
+    let mut outputs = vec![to_standard_error(args.log_format)];
+    if let Some(path) = &args.log_file {
+        let file = LogFile::open(path).map_err(|error| {
+            CliError::failed(format!("cannot write the log to {}: {error}", path.display()))
+        })?;
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || file.clone())
+            .with_target(false)
+            .with_ansi(false);
+        outputs.push(match args.log_format {
+            Some(LogFormat::Json) => lines.event_format(Json).boxed(),
+            _ => lines.boxed(),
+        });
+    }
+    if let Some(facility) = args.syslog {
+        let path = args.syslog_socket.clone();
+        let path = path.unwrap_or_else(|| syslog::SOCKET.into());
+        let name = args.syslog_name.as_deref().unwrap_or("driftless");
+        let syslog = Syslog::open(&path, facility, name).map_err(|error| {
+            CliError::failed(format!("cannot log to syslog at {}: {error}", path.display()))
+        })?;
+        outputs.push(ToSyslog(syslog).boxed());
+    }
+    Ok(outputs)
+}
+
+fn to_standard_error(format: Option<LogFormat>) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let format = format.unwrap_or_else(|| match leads_to_journal() {
         true => LogFormat::Journal,
         false => LogFormat::Text,
     });
@@ -76,45 +207,11 @@ pub(super) fn start(ours: &str, args: &LoggingArgs) -> Result<(), CliError> {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| Quiet(std::io::stderr()))
         .with_target(false);
-    let shown = match format {
+    match format {
         LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
         LogFormat::Json => lines.event_format(Json).boxed(),
         LogFormat::Journal => lines.with_ansi(false).event_format(Journal).boxed(),
-    };
-    let file = args.log_file.as_deref().map(|path| {
-        let opened = LogFile::open(path);
-        opened
-            .map_err(|error| CliError::failed(format!("cannot write the log to {}: {error}", path.display())))
-    });
-    let file = file.transpose()?.map(|file| {
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(move || file.clone())
-            .with_target(false)
-            .with_ansi(false);
-        match args.log_format {
-            Some(LogFormat::Json) => lines.event_format(Json).boxed(),
-            _ => lines.boxed(),
-        }
-    });
-    let syslog = args.syslog.map(|facility| {
-        let path = args
-            .syslog_socket
-            .clone()
-            .unwrap_or_else(|| syslog::SOCKET.into());
-        let name = args.syslog_name.as_deref().unwrap_or("driftless");
-        let opened = Syslog::open(&path, facility, name).map(ToSyslog);
-        opened
-            .map_err(|error| CliError::failed(format!("cannot log to syslog at {}: {error}", path.display())))
-    });
-    // Fails only if there is a logger already, which then is the one to use.
-    let _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(Repeats::default())
-        .with(shown)
-        .with(file)
-        .with(syslog.transpose()?)
-        .try_init();
-    Ok(())
+    }
 }
 
 /// A layer that sends each line to syslog.

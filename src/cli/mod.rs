@@ -61,7 +61,7 @@ mod wait;
 mod writing;
 
 use crate::daemon::DaemonError;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -101,9 +101,6 @@ Environment:
 #[derive(Debug, Parser)]
 #[command(name = "driftless", version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
-    /// Say more; twice for debugging
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
     #[command(flatten)]
     logging: logging::LoggingArgs,
     #[command(subcommand)]
@@ -236,7 +233,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    let outcome = start_logging(&cli).and_then(|()| cli.command.run(cli.verbose));
+    let logging = logging::start(&cli.logging, cli.command.is_daemon());
+    let outcome = logging.and_then(|()| cli.command.run(cli.logging.verbose));
     let status = match outcome {
         Ok(status) => status,
         Err(CliError::Failed(text)) => complain(&text, FAILED),
@@ -312,17 +310,6 @@ impl Command {
 fn complain(text: &str, status: u8) -> u8 {
     output::note(text);
     status
-}
-
-fn start_logging(cli: &Cli) -> Result<(), CliError> {
-    let ours = match cli.verbose {
-        0 if cli.command.is_daemon() => "warn,driftless=info",
-        0 => "warn",
-        1 => "warn,driftless=info",
-        2 => "info,driftless=debug",
-        _ => "debug,driftless=trace",
-    };
-    logging::start(ours, &cli.logging)
 }
 
 #[cfg(test)]

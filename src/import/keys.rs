@@ -17,8 +17,8 @@ pub(super) enum Fate {
 
 use Fate::{Carried, Dropped, Replaced, Stops};
 
-const LOG: &str =
-    "the daemon writes to standard error, which the service manager keeps (`journalctl -u driftless`)";
+const LOG: &str = "the daemon writes to standard error, which the service manager keeps (`journalctl -u driftless`); `log-file` and \
+                   `syslog` of `[settings]` write elsewhere, too";
 const NO_PROGRAM: &str =
     "no program is run, so none has exit codes; what fails is tried again and told by `driftless status`";
 const NO_SHELL: &str = "there is no remote shell: keys of both ends are exchanged once, see `pair`";

@@ -130,3 +130,114 @@ fn a_daemon_without_mirrors_runs_all_the_same() {
         "{told}"
     );
 }
+
+#[test]
+fn the_log_is_a_matter_of_the_configuration_and_follows_a_reload() {
+    let site = Site::new(&["src", "dst"]);
+    let syslog = std::os::unix::net::UnixDatagram::bind(site.path("syslog")).unwrap();
+    syslog.set_read_timeout(Some(crate::site::PATIENCE)).unwrap();
+    let configure = |settings: &str| {
+        let mirror = site.mirror("www", "src", &["dst"], "audit = true");
+        site.configure(&format!("[settings]\n{settings}\n{mirror}"));
+    };
+    let path = |name: &str| site.path(name).display().to_string();
+    let has = |name: &str, text: &str| site.read(name).is_some_and(|all| all.contains(text));
+    configure(&format!(
+        "log-file = '{}'\nlog-format = 'json'\nverbose = 3",
+        path("one")
+    ));
+    let daemon = Daemon::start(&site, "daemon --json");
+    site.write("src/first", "1");
+    until("the file has it, as JSON", || {
+        has("one", "\"level\":\"info\"") && has("one", "\"path\":\"first\"")
+    });
+    until("all is in it", || has("one", "\"level\":\"trace\""));
+    // Another file, another form, fewer lines, and syslog.
+    configure(&format!(
+        "log-file = '{}'\nsyslog = 'local1'\nsyslog-name = 'other'\nsyslog-socket = '{}'",
+        path("two"),
+        path("syslog")
+    ));
+    site.run("reload", 0);
+    site.write("src/second", "1");
+    until("the other file has it, as text", || has("two", "path=\"second\""));
+    assert!(!has("one", "\"path\":\"second\""));
+    assert!(!has("two", "TRACE"), "the levels are as they were");
+    let mut buffer = [0; 16_384];
+    let tag = format!(" other[{}]: ", daemon.process());
+    loop {
+        let length = syslog.recv(&mut buffer).unwrap();
+        let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        assert!(text.starts_with('<') && text.contains(&tag), "{text}");
+        if text.contains("path=second") {
+            break;
+        }
+    }
+    // As logrotate does, with a reload behind it.
+    std::fs::rename(site.path("two"), site.path("two.1")).unwrap();
+    site.run("reload", 0);
+    assert!(site.path("two").exists(), "the file was not made anew");
+    site.write("src/third", "1");
+    until("the new file has it", || has("two", "path=\"third\""));
+    assert!(!has("two.1", "third"));
+    // What cannot be written changes nothing.
+    configure("log-file = '/no/such/directory/log'\nverbose = true");
+    let (_, error) = site.run("reload", 2);
+    assert!(
+        error.contains("nothing was changed")
+            && error.contains("cannot write the log to /no/such/directory/log"),
+        "{error}"
+    );
+    site.write("src/fourth", "1");
+    until("the log is as it was", || has("two", "path=\"fourth\""));
+    site.run("wait --timeout 60s", 0);
+    assert_eq!(daemon.stop(), Some(0));
+    let (_, error) = site.run("daemon", 1);
+    assert!(
+        error.contains("cannot write the log to /no/such/directory/log"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_keys_of_the_log_is_said_by_its_line() {
+    let site = Site::new(&["src", "dst"]);
+    for (settings, said) in [
+        (
+            "log-file = 'log'",
+            ":2: log-file: \"log\" is not a path that begins with a slash",
+        ),
+        (
+            "log-format = 'xml'",
+            ":2: log-format: \"xml\" is not one of text, json, journal",
+        ),
+        ("syslog = 'mail'", ":2: syslog: \"mail\" is not one of"),
+        (
+            "syslog-name = 'x'",
+            ":2: syslog-name has no meaning without syslog (add it, or leave both out)",
+        ),
+        (
+            "verbose = 'much'",
+            ":2: verbose takes true, false, or how many times",
+        ),
+    ] {
+        site.configure(&format!("[settings]\n{settings}\n"));
+        let (_, error) = site.run("config check", 2);
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    site.configure(&site.mirror("www", "src", &["dst"], "log-file = '/var/log/x'"));
+    let (_, error) = site.run("config check", 2);
+    assert!(error.contains("log-file belongs into [settings]"), "{error}");
+    site.configure("[settings]\nverbose = 1\nsyslog = true\nlog-file = '/var/log/x'\n");
+    let shown = site.json("config show --json", 0);
+    let settings = &shown["settings"];
+    assert_eq!(settings["log-file"]["value"], "/var/log/x", "{settings}");
+    assert_eq!(settings["log-file"]["origin"]["line"], 4, "{settings}");
+    assert_eq!(settings["syslog"]["value"], true, "{settings}");
+    site.configure("[settings]\nnice = 0\n");
+    let shown = site.json("config show --json", 0);
+    assert_eq!(
+        shown["settings"]["verbose"]["origin"]["kind"], "default",
+        "{shown}"
+    );
+}

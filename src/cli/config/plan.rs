@@ -10,6 +10,7 @@ use crate::cli::ending::EndingArgs;
 use crate::cli::hooks::HookOptions;
 use crate::cli::hosts::HostsArgs;
 use crate::cli::launch::{PortArg, SendArgs};
+use crate::cli::logging::LoggingArgs;
 use crate::cli::looking::LookingArgs;
 use crate::cli::network::NetworkArgs;
 use crate::cli::priority::PriorityArgs;
@@ -26,12 +27,14 @@ use std::path::{Path, PathBuf};
 const DROP_INS: &str = "mirrors.d";
 
 /// Keys of options that name files; a daemon has no standard input and no directory of its own.
-const FILE_KEYS: [&str; 5] = [
+const FILE_KEYS: [&str; 7] = [
     "exclude-from",
     "include-from",
     "files-from",
     "pid-file",
     "status-file",
+    "log-file",
+    "syslog-socket",
 ];
 
 /// What can be said of a mirror.
@@ -84,6 +87,8 @@ struct Settings {
     reporting: ReportingArgs,
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     max_transfers: Option<u16>,
+    #[command(flatten)]
+    logging: LoggingArgs,
 }
 
 /// Keys of options of an endpoint, which trees are offered behind, or of whoever connects. A tree has none of its own.
@@ -129,6 +134,8 @@ pub(in crate::cli) struct Module {
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Configuration {
     pub(in crate::cli) process: ProcessOptions,
+    /// The log, which alone of all that is of the process can become another while it runs.
+    pub(in crate::cli) logging: LoggingArgs,
     pub(in crate::cli) endpoint: EndpointOptions,
     pub(in crate::cli) mirrors: Vec<Mirror>,
     pub(in crate::cli) modules: Vec<Module>,
@@ -395,6 +402,8 @@ impl Planner<'_> {
                 .filter(|hook| hook.options.is_for_mirror(&mirror.name));
             mirror.hooks = own.cloned().collect();
         }
+        self.check_needs::<ProcessOptions>(&settings, &words.process);
+        self.check_needs::<LoggingArgs>(&settings, &schema::keys::<LoggingArgs>());
         if !self.faults.is_empty() {
             return None;
         }
@@ -405,9 +414,11 @@ impl Planner<'_> {
         };
         let place = place.unwrap_or(nowhere);
         let process = self.options::<ProcessOptions>(&settings, &place)?;
+        let logging = self.options::<LoggingArgs>(&settings, &place)?;
         let endpoint = self.options::<EndpointOptions>(&settings, &place)?;
         Some(Configuration {
             process,
+            logging,
             endpoint,
             mirrors,
             modules,

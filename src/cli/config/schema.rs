@@ -36,6 +36,7 @@ pub(super) fn defaults<A: Args>() -> Vec<(String, Value)> {
         let key = arg.get_long()?.to_owned();
         match shape(arg) {
             Shape::Switch => Some((key, Value::Bool(false))),
+            Shape::Times => Some((key, Value::Bool(false))).filter(|_| counts(arg)),
             _ => {
                 let text = arg.get_default_values().first()?.to_str()?.to_owned();
                 Some((key, Value::Text(text)))
@@ -58,6 +59,7 @@ fn command<A: Args>() -> Command {
 fn shape(arg: &Arg) -> Shape {
     let values = arg.get_num_args().unwrap_or_else(|| 1.into());
     match arg.get_action() {
+        ArgAction::Count => Shape::Times,
         ArgAction::Append if values.max_values() == 0 => Shape::Times,
         ArgAction::Append => Shape::Many {
             or_bare: values.min_values() == 0,
@@ -67,6 +69,11 @@ fn shape(arg: &Arg) -> Shape {
         },
         _ => Shape::Switch,
     }
+}
+
+/// Whether only the number of times counts, and not the place among others.
+fn counts(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Count)
 }
 
 /// The words of the command line that say the same as an entry; an error says what the key takes.
@@ -113,7 +120,7 @@ pub(super) fn check_entry<A: Args>(entry: &Entry, shape: Shape) -> Result<Vec<St
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
             let key = |flag: &String| {
                 flag.trim_start_matches('-')
-                    .split([' ', '='])
+                    .split([' ', '=', '['])
                     .next()
                     .map(str::to_owned)
             };

@@ -4,6 +4,7 @@ use super::plan::{Configuration, ENDPOINT_KEYS, EndpointOptions, MirrorOptions, 
 use super::read::{Entry, Place, Value};
 use super::schema;
 use crate::cli::hooks::HookOptions;
+use crate::cli::logging::LoggingArgs;
 use crate::cli::writing::OfferArgs;
 use serde_json::{Map, json};
 
@@ -17,6 +18,7 @@ struct Shown<'a> {
 fn tables(configuration: &Configuration) -> Vec<Shown<'_>> {
     let mut settings_defaults = schema::defaults::<ProcessOptions>();
     settings_defaults.extend(schema::defaults::<EndpointOptions>());
+    settings_defaults.extend(schema::defaults::<LoggingArgs>());
     let process = schema::keys::<ProcessOptions>();
     let mut mirror_defaults = schema::defaults::<MirrorOptions>();
     mirror_defaults.retain(|(key, _)| !process.iter().any(|(other, _)| other == key));

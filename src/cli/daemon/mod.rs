@@ -13,6 +13,7 @@ mod status_file;
 
 use super::config::{Configuration, FileArg, complain, load};
 use super::launch::Session;
+use super::logging;
 use super::narrate::{Detail, Style};
 use super::output::Printer;
 use super::reporting::ReportingArgs;
@@ -79,6 +80,11 @@ impl DaemonArgs {
         let configuration = match load(&path) {
             Ok(configuration) => configuration,
             Err(faults) => return Ok(complain(&faults)),
+        };
+        logging::prepare(&configuration.logging)?.take_up();
+        let verbose = match verbose {
+            0 => configuration.logging.verbose,
+            said => said,
         };
         let process = &configuration.process;
         limit_heaps(HEAPS);
@@ -247,7 +253,7 @@ fn carry_out(fleet: &mut Fleet, order: &Order, path: Option<&Path>) -> Obeyed {
         (Order::Reload, None) => Obeyed::Failed("this process has no configuration to read again".to_owned()),
         (Order::Reload, Some(path)) => {
             notify(State::Reloading, "reading the configuration again");
-            let outcome = fleet.reload(load(path));
+            let outcome = reload(fleet, path);
             notify(State::Ready, &fleet.summary());
             outcome
         }
@@ -257,6 +263,23 @@ fn carry_out(fleet: &mut Fleet, order: &Order, path: Option<&Path>) -> Obeyed {
         (Order::Start(name), _) => fleet.start_mirror(name),
         (Order::Fence(name), _) => fleet.heed_fence(name),
     }
+}
+
+/// Reads the configuration again. A log that cannot be written is a fault like any other: nothing is changed.
+fn reload(fleet: &mut Fleet, path: &Path) -> Obeyed {
+    let loaded = load(path);
+    let log = loaded.as_ref().ok().map(|new| logging::prepare(&new.logging));
+    let log = match log.transpose() {
+        Ok(log) => log,
+        Err(CliError::Failed(text) | CliError::Usage(text)) => {
+            return Obeyed::Misconfigured(format!("nothing was changed:\n{text}"));
+        }
+    };
+    let outcome = fleet.reload(loaded);
+    if let (Obeyed::Done(_), Some(log)) = (&outcome, log) {
+        log.take_up();
+    }
+    outcome
 }
 
 /// The log of the daemon says what was done to it.
