@@ -43,6 +43,7 @@ mod pair;
 mod peers;
 mod previous;
 mod priority;
+mod publishing;
 mod receive;
 mod reporting;
 mod seed;

@@ -10,6 +10,7 @@ mod flips;
 mod keeping;
 mod lacking;
 mod power;
+mod publish;
 mod rig;
 mod space;
 #[path = "../support/mod.rs"]

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 mod keeping;
+mod publish;
 mod serving;
 
 struct Bench {

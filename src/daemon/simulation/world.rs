@@ -537,7 +537,12 @@ impl World {
             }
             Role::Receiver => {
                 self.services.exchange().is_open = true;
-                let options = receiver_options(home, self.directory.path().join("target"));
+                // In some worlds everything below the root changes at once.
+                let publish = match self.seed % 4 == 3 {
+                    true => vec!["*".parse().expect("a pattern of one level")],
+                    false => Vec::new(),
+                };
+                let options = receiver_options(home, self.directory.path().join("target"), publish);
                 spawn(start, move || receive(options))
             }
         };
