@@ -56,6 +56,7 @@ impl Bench {
                 ..WatchOptions::default()
             },
             pending: PendingOptions::default(),
+            initial: None,
             sparing: Default::default(),
             whole_files: false,
             delta_engine: None,
