@@ -78,24 +78,6 @@ fn c_20_a_file_system_that_can_do_less_gets_everything_all_the_same() {
     }
 }
 
-/// Where names cannot be exchanged, releases change all the same: their name is absent for a moment.
-#[test]
-fn c_20_releases_are_published_where_no_names_can_be_exchanged() {
-    let mut rig = Rig::new();
-    rig.options = &["--publish", "releases/*"];
-    let module = rig.module.clone();
-    let _receiver = rig.receive_under(move |call: &Call| plain(call, &module));
-    let release = rig.src().join("releases/current");
-    fs::create_dir_all(&release).unwrap();
-    for version in ["one", "another", "a third"] {
-        for name in ["a", "b"] {
-            fs::write(release.join(name), version).unwrap();
-        }
-        rig.converge();
-        assert_eq!(fs::read_to_string(rig.module.join("releases/current/b")).unwrap(), version);
-    }
-}
-
 /// A file system that is mounted in the module gets its own staged files; what moves from one to the other is there in the end.
 #[test]
 fn c_21_a_file_system_that_is_mounted_in_the_module() {

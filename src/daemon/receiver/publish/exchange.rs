@@ -180,7 +180,7 @@ impl Replica {
         let (name, no_replace) = (&key.1, RenameMode::NoReplace);
         let is_missing = |error: &crate::fs::FsError| error.kind() == FsErrorKind::NotFound;
         let stood = match parent.stat(&aside)? {
-            Some(_) => match parent.swap(&aside, name) {
+            Some(_) => match parent.rename(&aside, &parent, name, RenameMode::Exchange) {
                 Err(error) if is_missing(&error) => {
                     parent.rename(&aside, &parent, name, no_replace)?;
                     false
