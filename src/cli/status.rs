@@ -348,12 +348,6 @@ pub(super) fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
         lines.push(format!("watching by {}", watcher.name));
         lines.extend(watcher.degradations.iter().map(|text| format!("  but {text}")));
     }
-    if counter("initial_skipped") > 0 {
-        lines.push(
-            "the first comparison was skipped (initial = skip): what differed then is left as it is until it changes"
-                .to_owned(),
-        );
-    }
     for (name, what) in [
         ("failed", "failed"),
         ("unreadable", "unreadable"),

@@ -21,7 +21,7 @@ pub mod flags {
     /// event has it read again, written out first.
     pub const HIDES: u8 = 32;
     /// The target is to be left as it is here: the entry is in no sum. Without a number in the journal it waits for its next
-    /// change. With `OFFER`, a directory that holds something stands there, and is no part of the mirror.
+    /// change.
     pub const WITHHELD: u8 = 64;
     /// One of several names of a file, of which the target may have made a file of its own: to have the right content is not
     /// enough, it has to become a link to the others.

@@ -36,8 +36,8 @@ pub mod web;
 
 pub use memory::Rested;
 pub use options::{
-    Backlog, Deletes, FailedEntry, Initial, KeptAs, LargeFiles, ModuleOptions, Observer, Own, Phase,
-    ReceiverOptions, SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
+    Backlog, Deletes, FailedEntry, KeptAs, LargeFiles, ModuleOptions, Observer, Own, Phase, ReceiverOptions,
+    SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
 };
 
 pub use quiet::Quiet;

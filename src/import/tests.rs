@@ -240,8 +240,7 @@ fn when_is_deleted() {
         ("delete = false", "never"),
         ("delete = 'startup'", "startup"),
         ("delete = 'running'", "running"),
-        ("init = false", "always"),
-        ("init = false, delete = 'running'", "always"),
+        ("init = false", "running"),
         ("init = false, delete = 'startup'", "never"),
         ("init = false, delete = false", "never"),
         (

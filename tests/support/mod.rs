@@ -208,7 +208,6 @@ impl Pair {
             },
             follow,
             quiet: None,
-            initial: None,
             deletes: self.deletes,
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),

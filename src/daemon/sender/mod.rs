@@ -4,7 +4,6 @@ mod barriers;
 mod connecting;
 mod contents;
 mod following;
-mod initial;
 mod owners;
 mod reader;
 mod readings;
@@ -35,7 +34,7 @@ use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::store::{CatalogRead, StoreError};
+use crate::store::{CatalogRead, Entry, StoreError};
 use connecting::{connect_and_serve, link_end};
 use driftless_protocol::Kind;
 use driftless_protocol::message::{Relays, Sparing};
@@ -74,14 +73,12 @@ pub fn run(
         .state
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
-    source.load_initial().map_err(|error| failed(&error))?;
     let found = source.scan()?;
     drop(walk);
     if options.compare.reads_all() {
         source.doubt_contents().map_err(|error| failed(&error))?;
     }
     note_rules(&mut source)?;
-    source.note_initial(options.initial)?;
     note_sparing(&mut source)?;
     let in_error = source
         .state
@@ -183,10 +180,19 @@ fn note_sparing(source: &mut Source) -> Result<(), DaemonError> {
         if before.map_or(print == [0; 3], |before| before == print) {
             return Ok(());
         }
-        // What was left as it is at the start stays so.
-        if source.start.is_none() {
-            source.take_up_withheld()?;
-        }
+        source.catalog.clone().update(true, |t| {
+            let mut withheld = Vec::new();
+            t.for_each(&mut |entry: Entry| {
+                withheld.extend((entry.flags & flags::WITHHELD != 0).then_some(entry));
+                Ok(())
+            })?;
+            for mut entry in withheld {
+                entry.flags &= !flags::WITHHELD;
+                entry.sequence = t.next_sequence()?;
+                source.put(t, &entry)?;
+            }
+            Ok(())
+        })?;
         source.rules_changed = true;
         source.state.put_value(SPARING, &print)
     };

@@ -124,10 +124,9 @@ pub fn reconcile(
         }
     }
     source.contents = catalog.read(|view| Contents::of(view))?;
-    let keeps_records = source.start.is_some();
     catalog.update(true, |t| {
-        // The comparison covers what these stood for, unless there are entries that no comparison touches.
-        let last = if keeps_records { 0 } else { t.last_sequence()? };
+        // The comparison covers what these stood for.
+        let last = t.last_sequence()?;
         t.drop_tombstones_through(last)
     })?;
     Ok(outcome)
@@ -181,16 +180,12 @@ fn note(
         .filter(|_| may_assume)
         .and_then(|row| assumed_content(source.compare, entry, row, is_bound));
     let differs = content || attributes || present.is_none();
-    // One of the same size and time is taken for equal.
-    let is_other = (content && assumed.is_none()) || attributes || present.is_none();
-    let is_left = is_other && source.leaves(entry, row.copied());
-    if is_left || (differs && source.spares(entry, row.copied())) {
+    if differs && source.spares(entry, row.copied()) {
         outcome.let_go.extend(
             row.filter(|row| !row.object.is_local())
                 .map(|row| (entry.place.clone(), row.object)),
         );
-        let in_the_way = row.is_some_and(|row| row.kind == Kind::Directory && row.entries > 0);
-        return withhold_all(source, t, entry, is_left && in_the_way);
+        return withhold_all(source, t, entry);
     }
     updated.flags &= !flags::WITHHELD;
     let Some(number) = present else {
@@ -310,34 +305,15 @@ fn with_number(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Res
 }
 
 /// Takes an entry out of the sums, with everything below it, until its next change.
-fn withhold_all(
-    source: &mut Source,
-    t: &mut Tables<'_>,
-    entry: &Entry,
-    is_blocked: bool,
-) -> Result<(), StoreError> {
+fn withhold_all(source: &mut Source, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
     if entry.kind == Kind::Directory {
-        for_each_below(t, entry.object, |t, below| {
-            // What changed since the start is sent, and the directories above it with it.
-            match source.start.is_some() && !source.leaves(&below, None) {
-                true => forget(source, t, below),
-                false => withhold_one(source, t, below, false),
-            }
-        })?;
+        for_each_below(t, entry.object, |t, below| withhold_one(source, t, below))?;
     }
-    withhold_one(source, t, entry.clone(), is_blocked)
+    withhold_one(source, t, entry.clone())
 }
 
-fn withhold_one(
-    source: &mut Source,
-    t: &mut Tables<'_>,
-    mut entry: Entry,
-    is_blocked: bool,
-) -> Result<(), StoreError> {
+fn withhold_one(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
     withhold(&mut entry);
-    if is_blocked {
-        entry.flags |= flags::OFFER;
-    }
     entry.sequence = 0;
     source.put(t, &entry)
 }

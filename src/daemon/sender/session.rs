@@ -13,7 +13,6 @@ mod deletions;
 mod dispatch;
 mod extras;
 mod groups;
-mod initial;
 mod opening;
 mod outcome;
 mod quiet;
@@ -534,7 +533,6 @@ impl<'a, 'c> Session<'a, 'c> {
             }
             self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
             self.context.counters.withheld = self.context.source.ledger.withheld();
-            self.context.counters.initial_skipped = u64::from(self.context.source.start.is_some());
             let mut counters = self.context.counters;
             counters.wire_bytes_sent += statistics.bytes_sent;
             counters.wire_bytes_received += statistics.bytes_received;

@@ -1,7 +1,6 @@
 //! A source tree that somebody works in, and the events that the kernel would tell of it.
 
 use super::tree::{self, Past, Tree};
-use super::world::left::LEFT;
 use crate::engine::pending::{Hint, WatchEvent};
 use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -110,7 +109,7 @@ pub struct Editor {
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
-pub const LASTING: &str = "lasting";
+const LASTING: &str = "lasting";
 
 impl Editor {
     /// Begins with a tree of a file.
@@ -146,13 +145,12 @@ impl Editor {
             .chain(
                 tree.iter()
                     .filter(|(path, node)| node.what == tree::What::Directory && path.iter().count() < 4)
-                    .filter(|(path, _)| !path.starts_with(LEFT))
                     .map(|(path, _)| path.clone()),
             )
             .collect();
         let entries: Vec<(PathBuf, bool)> = tree
             .iter()
-            .filter(|(path, _)| path.as_os_str() != LASTING && !path.starts_with(LEFT))
+            .filter(|(path, _)| path.as_os_str() != LASTING)
             .map(|(path, node)| (path.clone(), node.what == tree::What::Directory))
             .collect();
         let at = self

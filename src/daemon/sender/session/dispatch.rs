@@ -85,11 +85,6 @@ impl Session<'_, '_> {
                     kind,
                     entries,
                 } => {
-                    // The record of a place that it left.
-                    let is_elsewhere = || catalog.read(|view| Ok(view.get(object)?.is_some()));
-                    if self.context.source.start.is_some() && is_elsewhere()? {
-                        continue;
-                    }
                     let is_spared = self.spares(sequence)?;
                     let heard = self.context.ages.since(sequence);
                     self.removals_since = self.removals_since.into_iter().chain(heard).min();
@@ -127,14 +122,7 @@ impl Session<'_, '_> {
             }
             Ok(climb)
         })?;
-        if climb
-            .first()
-            .is_some_and(|entry| self.context.source.is_left(entry))
-        {
-            return Ok(());
-        }
         while let Some(entry) = climb.pop() {
-            let entry = self.take_up(entry)?;
             if !self.busy.contains(&entry.object) {
                 self.start(entry)?;
             } else if entry.object == object {

@@ -16,9 +16,6 @@ impl Session<'_, '_> {
             return Ok(None);
         }
         self.scanned = self.scanned.max(last);
-        if !self.remove_left()? {
-            return Ok(None);
-        }
         self.send_removals()?;
         let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
         if !self.removes.is_empty()

@@ -176,9 +176,6 @@ impl Source {
                         self.forget_rules(moved.object);
                     }
                     self.compare_if_withheld(&moved);
-                    if self.start.is_some() {
-                        self.record_leaving(t, &moved)?;
-                    }
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     is_moved = true;

@@ -56,7 +56,6 @@ impl Bench {
                 ..WatchOptions::default()
             },
             pending: PendingOptions::default(),
-            initial: None,
             sparing: Default::default(),
             whole_files: false,
             delta_engine: None,

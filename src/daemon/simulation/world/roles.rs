@@ -95,7 +95,6 @@ pub(super) fn sender_options(home: Home, source: std::path::PathBuf) -> SenderOp
             ..WatchOptions::default()
         },
         pending: Default::default(),
-        initial: None,
         sparing: Default::default(),
         whole_files: false,
         leaves_root: false,
