@@ -42,7 +42,6 @@ impl MetadataArgs {
             devices: !self.no_devices,
             keeping: Keeping::default(),
             preallocate: false,
-            publish: Vec::new(),
             inplace: false,
             hosts: Hosts::default(),
             kept_as: KeptAs {

@@ -43,7 +43,6 @@ mod pair;
 mod peers;
 mod previous;
 mod priority;
-mod publishing;
 mod receive;
 mod reporting;
 mod seed;

@@ -10,7 +10,6 @@ use crate::engine::hosts::Hosts;
 use crate::engine::links::{FollowedLinks, LinkPolicy, LinkTexts};
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
-use crate::engine::path_pattern::PathPattern;
 use crate::engine::pending::PendingOptions;
 use crate::fs::{FakeSuper, View};
 use crate::net::LinkOptions;
@@ -43,8 +42,6 @@ pub struct ModuleOptions {
     pub preallocate: bool,
     /// Write files under their name, which is not atomic.
     pub inplace: bool,
-    /// What changes at once: subtrees that are made aside, and exchanged when all that was sent is there.
-    pub publish: Vec<PathPattern>,
     /// From where it may be reached.
     pub hosts: Hosts,
     /// As what the tree is kept on the disk.

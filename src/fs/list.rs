@@ -39,14 +39,12 @@ impl Directory {
                 }
             }
         })?;
-        // One that others do not see yet.
-        names.extend(self.diverted());
         names.sort_unstable();
         // A directory that changes while it is read may show one name twice.
         names.dedup();
         listing.entries.reserve_exact(names.len());
         for name in names {
-            match stat_at(self, &self.on_disk(name.as_bytes())) {
+            match stat_at(self, name.as_bytes()) {
                 Ok(stat) => match self.show_at(&name, stat) {
                     Ok(stat) => listing.entries.push((name, stat)),
                     Err(error) => listing.problems.push((name.as_bytes().to_vec(), error)),

@@ -136,7 +136,7 @@ impl Directory {
     pub(super) fn path_of(&self, name: &Name) -> Vec<u8> {
         let mut path = proc_path(self).into_bytes();
         path.push(b'/');
-        path.extend_from_slice(&self.on_disk(name.as_bytes()));
+        path.extend_from_slice(name.as_bytes());
         path
     }
 }

@@ -10,7 +10,6 @@ mod flips;
 mod keeping;
 mod lacking;
 mod power;
-mod publish;
 mod rig;
 mod space;
 #[path = "../support/mod.rs"]

@@ -8,7 +8,6 @@ mod logs;
 mod page;
 #[path = "../support/pty.rs"]
 mod pty;
-mod publish;
 mod repair;
 mod site;
 mod status;

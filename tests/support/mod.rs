@@ -25,7 +25,6 @@ use driftless::engine::hosts::Hosts;
 use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
 use driftless::engine::owners::OwnerRules;
-use driftless::engine::path_pattern::PathPattern;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -93,8 +92,6 @@ pub struct Pair {
     pub delta_engine: Option<Engine>,
     pub preallocate: bool,
     pub inplace: bool,
-    /// What the receiver changes at once.
-    pub publish: Vec<PathPattern>,
     pub hosts: Hosts,
 }
 
@@ -144,7 +141,6 @@ impl Pair {
             delta_engine: None,
             preallocate: false,
             inplace: false,
-            publish: Vec::new(),
             hosts: Hosts::default(),
             upkeep: Default::default(),
         }
@@ -175,7 +171,6 @@ impl Pair {
                 keeping: self.keeping.clone(),
                 preallocate: self.preallocate,
                 inplace: self.inplace,
-                publish: self.publish.clone(),
                 hosts: self.hosts.clone(),
                 kept_as: self.kept_as,
                 previous: None,

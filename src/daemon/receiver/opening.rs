@@ -29,14 +29,6 @@ pub(super) fn open_replica(
         Replica::open(root, &place, &home, keeping, previous).map_err(|error| failed(&error))?;
     replica.preallocates = module.preallocate;
     replica.writes_in_place = module.inplace;
-    replica.publishing = Publishing::new(&module.publish, path);
-    if let Some(pattern) = replica.publishing.holds_top() {
-        return Err(DaemonError::failed(format!(
-            "{} lies in what the module {} publishes at once (publish = {pattern}): mirror to a path above that",
-            place.display(),
-            module.name
-        )));
-    }
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)

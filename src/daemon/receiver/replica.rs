@@ -24,7 +24,6 @@ use super::displaced::Recovery;
 use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
 use super::previous::Previous;
-use super::publish::Publishing;
 use super::root::{self, Generations};
 use super::scrub::Window;
 use super::spans::SPAN_CACHE_BYTES;
@@ -79,8 +78,6 @@ pub struct Replica {
     pub writes_in_place: bool,
     /// Objects have names in other versions of the tree, which are not to change with it.
     pub is_version: bool,
-    /// What changes at once, and what was done there that nobody sees yet.
-    pub publishing: Publishing,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -179,7 +176,6 @@ impl Replica {
             preallocates: false,
             writes_in_place: false,
             is_version: false,
-            publishing: Publishing::default(),
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             spans: Arc::new(spans),
@@ -428,12 +424,6 @@ impl Replica {
     /// Forgets a handle, after the directory of this number became another one.
     pub fn forget_handle(&mut self, object: ObjectId) {
         self.handles.remove(&object);
-    }
-
-    /// Writes an entry of which nothing has changed that a sum covers.
-    pub fn put_stamp(&mut self, tables: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
-        self.note_change(tables)?;
-        tables.put(entry)
     }
 
     /// Writes an entry and keeps the sum in step.

@@ -120,7 +120,6 @@ mod tests {
                 ..Keeping::default()
             },
             preallocate: false,
-            publish: Vec::new(),
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),

@@ -277,8 +277,7 @@ fn begin(
     }
     let mut sum = replica.ledger.fold();
     let mut cursor = replica.cursor().map_err(|error| unable(&error))?;
-    // Without one a mark follows, also if the sums are equal: what is not published waits for it.
-    if replica.wants_comparison || replica.publishing.is_awaited() {
+    if replica.wants_comparison {
         cursor = None;
     }
     if replica.wants_comparison || replica.has_strangers().map_err(|error| unable(&error))? {

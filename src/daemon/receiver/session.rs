@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::replica::{ApplyError, Replica};
 use super::rights;
 use super::staging::{Done, Job, Staging, Wanted};
-use super::subject::{check, check_xattrs, object_of, place_of, subject_of};
+use super::subject::{check, check_xattrs, object_of, place_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
 use crate::daemon::waiting;
@@ -30,8 +30,7 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_certs::Rights;
 use driftless_protocol::limits::{
-    CONFIRMS_MAX, ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, OWNERS_TOTAL_MAX,
-    WANTED_FILES_MAX,
+    ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, OWNERS_TOTAL_MAX, WANTED_FILES_MAX,
 };
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp, ToReceiver,
@@ -113,10 +112,6 @@ pub struct Session<'a> {
     looks: Receiver<Look>,
     order: OpOrder,
     confirms: Confirms,
-    /// Who asked to be told when all is durable, and is when what was done is also visible.
-    awaiting: Vec<u64>,
-    /// How many ops had ended with the last mark of this session.
-    marked: Option<u64>,
     pending: HashMap<u64, Pending>,
     offers: VecDeque<u64>,
     /// Offered files that were asked for and are not complete.
@@ -203,10 +198,6 @@ impl<'a> Session<'a> {
                 let (staging, ranges): (Staging, Receiver<Range>) = (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
-            let order = match replica.publishing.is_used() {
-                true => OpOrder::divided(),
-                false => OpOrder::default(),
-            };
             let mut session = Session {
                 link,
                 replica,
@@ -214,10 +205,8 @@ impl<'a> Session<'a> {
                 incarnation,
                 rights,
                 looks,
-                order,
+                order: OpOrder::default(),
                 confirms: Confirms::default(),
-                awaiting: Vec::new(),
-                marked: None,
                 pending: HashMap::new(),
                 offers: VecDeque::new(),
                 asked: HashSet::new(),
@@ -331,8 +320,7 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             let mut due = rest.filter(|_| gathered && !self.batch.is_empty());
-            let is_behind = self.flushed < self.order.ended() || self.order.is_mark_due();
-            if gathered && self.batch.is_empty() && is_behind {
+            if gathered && self.batch.is_empty() && self.flushed < self.order.ended() {
                 due = self.flushes.due(now);
                 if due.is_none() {
                     self.reach_durable()?;

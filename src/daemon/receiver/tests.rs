@@ -22,7 +22,6 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 mod keeping;
-mod publish;
 mod serving;
 
 struct Bench {

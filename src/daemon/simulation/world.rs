@@ -537,12 +537,7 @@ impl World {
             }
             Role::Receiver => {
                 self.services.exchange().is_open = true;
-                // In some worlds everything below the root changes at once.
-                let publish = match self.seed % 4 == 3 {
-                    true => vec!["*".parse().expect("a pattern of one level")],
-                    false => Vec::new(),
-                };
-                let options = receiver_options(home, self.directory.path().join("target"), publish);
+                let options = receiver_options(home, self.directory.path().join("target"));
                 spawn(start, move || receive(options))
             }
         };

@@ -29,7 +29,6 @@ impl<'a> Session<'a> {
         let number = op.number;
         let place = place_of(&op.body).cloned();
         let about = object_of(&op.body);
-        let subject = subject_of(&op.body);
         let xattrs = op.xattrs;
         let permitted = rights::check(tables, &op.body, self.rights)?;
         let refusal = permitted
@@ -42,11 +41,7 @@ impl<'a> Session<'a> {
             });
         let refusal = refusal.and_then(|()| self.replica.spare(tables, &op.body));
         if let Err(refusal) = refusal {
-            self.end(tables, number, (subject, place.as_ref()), Err(refusal));
-            return Ok(());
-        }
-        if let Err(error) = self.replica.stage_for(tables, &op.body) {
-            self.end_mended(tables, number, about, (subject, place.as_ref()), Err(error));
+            self.end(tables, number, place.as_ref(), Err(refusal));
             return Ok(());
         }
         let outcome = match op.body {
@@ -129,30 +124,18 @@ impl<'a> Session<'a> {
             OpBody::Mark { .. } => Ok(()),
             OpBody::Owners(rows) => self.replica.name_owners(tables, &rows.0),
         };
-        self.end_mended(tables, number, about, (subject, place.as_ref()), outcome);
-        Ok(())
-    }
-
-    /// As [`Session::end`], for the object that is meant. If the disk was not as the op believed, the catalog is brought in step with it first.
-    fn end_mended(
-        &mut self,
-        tables: &mut Tables<'_>,
-        number: u64,
-        about: Option<ObjectId>,
-        (subject, place): (Option<ObjectId>, Option<&Place>),
-        outcome: Result<(), ApplyError>,
-    ) {
         if outcome
             .as_ref()
             .is_err_and(|error| error.kind == FailureKind::Mismatch)
         {
-            for object in place.map(|place| place.directory).into_iter().chain(about) {
+            for object in place.iter().map(|place| place.directory).chain(about) {
                 if let Err(error) = self.replica.mend(tables, object) {
                     tracing::warn!("cannot bring the catalog in step with the disk: {}", error.text);
                 }
             }
         }
-        self.end(tables, number, (subject, place), outcome);
+        self.end(tables, number, place.as_ref(), outcome);
+        Ok(())
     }
 
     fn start_file(

@@ -51,7 +51,6 @@ impl Site {
             devices: false,
             keeping: Default::default(),
             preallocate: false,
-            publish: Vec::new(),
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),

@@ -319,13 +319,7 @@ impl Session<'_, '_> {
             self.context.barriers.handle_sent(op.number, &sent.flight);
         }
         let (number, weight) = (op.number, op.held_bytes());
-        let is_mark = matches!(op.body, OpBody::Mark { .. });
-        if !is_mark {
-            // Also what is tried again, which the journal does not tell of, is followed by a mark: a receiver that publishes at
-            // once waits for it.
-            self.marked = None;
-        }
-        let is_last = is_mark && !self.context.options.follow;
+        let is_last = matches!(op.body, OpBody::Mark { .. }) && !self.context.options.follow;
         self.send(OpMessage::Op(op), weight + 128);
         if is_last && self.link.control().send(ToReceiver::Flush { number }).is_err() {
             self.lost = Some("the connection ended".to_owned());

@@ -1,7 +1,6 @@
 //! What the two processes are given, and what they run.
 
 use super::*;
-use crate::engine::path_pattern::PathPattern;
 
 /// The receiver's process: one connection after the other.
 pub(super) fn receive(options: ReceiverOptions) -> String {
@@ -32,11 +31,7 @@ pub(super) fn identities() -> &'static (Identity, Identity) {
     IDENTITIES.get_or_init(|| (Identity::ephemeral().unwrap(), Identity::ephemeral().unwrap()))
 }
 
-pub(super) fn receiver_options(
-    home: Home,
-    target: std::path::PathBuf,
-    publish: Vec<PathPattern>,
-) -> ReceiverOptions {
+pub(super) fn receiver_options(home: Home, target: std::path::PathBuf) -> ReceiverOptions {
     let (sender, receiver) = identities();
     ReceiverOptions {
         home,
@@ -48,7 +43,6 @@ pub(super) fn receiver_options(
             devices: false,
             keeping: Default::default(),
             preallocate: false,
-            publish,
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),
