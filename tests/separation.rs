@@ -398,6 +398,18 @@ fn nothing_leads_to_a_file() {
             .output()
             .is_err(),
     );
+    let parent = rustix::process::getppid().unwrap();
+    refused(
+        "signal",
+        rustix::process::test_kill_process(parent) == Err(rustix::io::Errno::PERM),
+    );
+    refused("stat", fs::symlink_metadata(&file).is_err());
+    refused(
+        "chmod",
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o777)).is_err(),
+    );
+    let kept = rustix::process::set_parent_process_death_signal(None);
+    refused("outliving its parent", kept.is_err());
     // What it is for still works.
     let address = socket.local_addr().unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

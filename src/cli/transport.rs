@@ -28,6 +28,8 @@ const LINE_BYTES_MAX: u64 = 2_048;
 const LINES_MAX: u32 = 1_000;
 /// How long it may take to tell its peers that it ends.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// And to be gone once it was killed.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Speak to the network for a confined receiver
 #[derive(Debug, Args)]
@@ -195,7 +197,36 @@ impl Running {
         if !self.transport.end(END_PATIENCE) {
             return None;
         }
-        self.child.wait().ok()
+        // That it has left does not mean that it has ended, if somebody took it over.
+        let status = reap(&mut self.child, END_PATIENCE);
+        if status.is_none() {
+            tracing::error!(
+                "the process that speaks to the network (pid {}) does not end and cannot be killed: look at it",
+                self.child.id()
+            );
+        }
+        status
+    }
+}
+
+/// Waits for a process to end, and kills it if it does not in time. None if it cannot be killed, which may not be up to one that
+/// has given up most of what root may do; the kernel then does it when this one ends.
+fn reap(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    wait_for(child, patience).or_else(|| {
+        let _ = child.kill();
+        wait_for(child, KILL_PATIENCE)
+    })
+}
+
+/// There is nothing to wait on with a limit: a descriptor of a process cannot be opened under confinement.
+fn wait_for(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < deadline => std::thread::park_timeout(Duration::from_millis(10)),
+            Ok(status) => return status,
+            Err(_) => return None,
+        }
     }
 }
 
@@ -238,5 +269,24 @@ fn tell(line: &[u8]) {
         b'4' => tracing::warn!("{text}"),
         b'5' | b'6' => tracing::info!("{text}"),
         _ => tracing::debug!("{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn program(name: &str, argument: &str) -> Child {
+        std::process::Command::new(name).arg(argument).spawn().unwrap()
+    }
+
+    #[test]
+    fn who_does_not_end_is_killed() {
+        let mut stays = program("sleep", "600");
+        let status = reap(&mut stays, Duration::from_millis(50)).unwrap();
+        assert_eq!(status.signal(), Some(9));
+        let mut ends = program("sleep", "0");
+        assert_eq!(reap(&mut ends, Duration::from_secs(60)).unwrap().code(), Some(0));
     }
 }

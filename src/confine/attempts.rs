@@ -90,21 +90,44 @@ fn open_outside(path: &Path) -> Option<&'static str> {
 
 /// Calls with arguments that no kernel accepts: only their errors tell.
 pub(super) fn forbidden_calls() -> Option<&'static str> {
-    let calls: [(&str, libc::c_long); 5] = [
+    let calls = [
         ("executing a program", libc::SYS_execve),
         ("tracing a process", libc::SYS_ptrace),
         ("loading a program into the kernel", libc::SYS_bpf),
         ("unmounting", libc::SYS_umount2),
         ("opening a file by its handle", libc::SYS_open_by_handle_at),
     ];
-    let is_possible = |call: libc::c_long| {
-        // SAFETY: null pointers and impossible numbers; the kernel refuses each of these calls with them.
-        let answer = unsafe { libc::syscall(call, -1_isize, 0_isize, 0_isize, 0_isize, 0_isize) };
-        let errno = std::io::Error::last_os_error().raw_os_error();
-        answer != -1 || errno != Some(libc::EPERM)
-    };
-    calls
+    let possible = calls.into_iter().find(|(_, call)| is_possible(*call, [-1, 0, 0]));
+    possible.map(|(deed, _)| deed)
+}
+
+/// The same of a process that has no files, and nothing to say to other processes.
+pub(super) fn forbidden_outside() -> Option<&'static str> {
+    let parent = rustix::process::getppid().map_or(1, |pid| pid.as_raw_pid().into());
+    let calls = [
+        ("changing a mode", libc::SYS_fchmodat, [-1, 0, 0]),
+        ("changing an attribute", libc::SYS_setxattr, [0, 0, 0]),
+        ("looking at a file", libc::SYS_statx, [-1, 0, 0]),
+        // There is no such signal.
+        ("a signal to another process", libc::SYS_kill, [parent, -1, 0]),
+        ("a signal to a thread", libc::SYS_tgkill, [parent, parent, -1]),
+        // Nor one to be told of its parent's end by.
+        (
+            "outliving who started it",
+            libc::SYS_prctl,
+            [libc::PR_SET_PDEATHSIG.into(), -1, 0],
+        ),
+    ];
+    let possible = calls
         .into_iter()
-        .find(|(_, call)| is_possible(*call))
-        .map(|(deed, _)| deed)
+        .find(|(_, call, with)| is_possible(*call, *with));
+    possible.map(|(deed, ..)| deed)
+}
+
+/// Whether a call fails for another reason than that it is forbidden. To be given arguments that the kernel refuses.
+fn is_possible(call: libc::c_long, [first, second, third]: [libc::c_long; 3]) -> bool {
+    // SAFETY: null pointers and impossible numbers; the kernel refuses each of these calls with them.
+    let answer = unsafe { libc::syscall(call, first, second, third, 0_isize, 0_isize) };
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    answer != -1 || errno != Some(libc::EPERM)
 }

@@ -93,7 +93,7 @@ const NEVER_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const NEVER_HERE: &[libc::c_long] = &[];
 
-/// Everything that has a path, or leads from one file to another.
+/// Everything that has a path, or leads from one file to another, or to another process.
 const FILES: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
@@ -127,7 +127,29 @@ const FILES: &[libc::c_long] = &[
     libc::SYS_inotify_add_watch,
     libc::SYS_mq_open,
     libc::SYS_shmget,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    FCHMODAT2,
+    SETXATTRAT,
+    GETXATTRAT,
+    LISTXATTRAT,
+    REMOVEXATTRAT,
+    FILE_GETATTR,
+    FILE_SETATTR,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_send_signal,
 ];
+
+/// Calls of newer kernels than the library knows; their numbers are the same on all architectures.
+const FCHMODAT2: libc::c_long = 452;
+const SETXATTRAT: libc::c_long = 463;
+const GETXATTRAT: libc::c_long = 464;
+const LISTXATTRAT: libc::c_long = 465;
+const REMOVEXATTRAT: libc::c_long = 466;
+const FILE_GETATTR: libc::c_long = 468;
+const FILE_SETATTR: libc::c_long = 469;
 
 /// What only some architectures have.
 #[cfg(target_arch = "x86_64")]
@@ -150,6 +172,8 @@ const FILES_HERE: &[libc::c_long] = &[
     libc::SYS_utimes,
     libc::SYS_futimesat,
     libc::SYS_inotify_init,
+    libc::SYS_stat,
+    libc::SYS_lstat,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const FILES_HERE: &[libc::c_long] = &[];
@@ -192,9 +216,18 @@ pub(super) fn restrict_all_sockets() -> Result<(), String> {
     apply_filter_all_threads(&filter).map_err(|error| error.to_string())
 }
 
-/// Filters away all calls that name a file, for this thread and those that it starts.
+/// Filters away all calls that name a file or another process, for this thread and those that it starts.
 pub(super) fn restrict_files() -> Result<(), String> {
-    let rules = always(FILES.iter().chain(FILES_HERE));
+    let mut rules = always(FILES.iter().chain(FILES_HERE));
+    // To outlive who started it.
+    let parent = u64::from(libc::PR_SET_PDEATHSIG.cast_unsigned());
+    rules.insert(libc::SYS_prctl, vec![argument(0, SeccompCmpOp::Eq, parent)?]);
+    // A program that aborts sends a signal to itself.
+    let own = u64::from(std::process::id());
+    for call in [libc::SYS_kill, libc::SYS_tgkill] {
+        rules.insert(call, vec![argument(0, SeccompCmpOp::Ne, own)?]);
+    }
+    rules.insert(libc::SYS_prlimit64, vec![argument(0, SeccompCmpOp::Ne, 0)?]);
     apply_filter(&compiled(rules, libc::EPERM)?).map_err(|error| error.to_string())
 }
 

@@ -49,7 +49,8 @@ pub fn close() -> Vec<(Measure, String)> {
         lacking.push((Measure::TransportFiles, format!("{deed} is possible")));
     }
     let made = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None);
-    let deed = match (attempts::forbidden_calls(), made) {
+    let forbidden = attempts::forbidden_calls().or_else(attempts::forbidden_outside);
+    let deed = match (forbidden, made) {
         (Some(deed), _) => Some(deed),
         (None, Ok(_)) => Some("making a socket"),
         (None, Err(_)) => None,

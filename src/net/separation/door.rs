@@ -4,7 +4,8 @@ use rustix::cmsg_space;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, sendmsg, shutdown,
+    socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -68,6 +69,12 @@ impl Door {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    /// Ends it for both sides, and for all that wait.
+    pub(super) fn shut(&self) {
+        // It fails if the other side is gone, which is as good.
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 
     /// The next message; none at the end. Whatever was sent with it is dropped by the kernel.

@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, BufReader};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ impl Transport {
         if state.present.is_some() {
             state.hall = Some(Hall { authorise, accepting });
             drop(state);
-            let _ = self.0.door.send(&Order::Listen, &[]);
+            let _ = self.0.tell(&Order::Listen, &[]);
         }
         accepted
     }
@@ -169,7 +169,7 @@ impl Transport {
         state.hall = None;
         state.is_stopping = true;
         drop(state);
-        let _ = self.0.door.send(&Order::Stop, &[]);
+        let _ = self.0.tell(&Order::Stop, &[]);
     }
 
     /// Ends the other process, and waits for that. True if it ended in time.
@@ -196,7 +196,7 @@ impl Transport {
             addresses: addresses[..addresses.len().min(ADDRESSES_MAX)].to_vec(),
             tree: tree.0.clone(),
         };
-        let sent = self.0.door.send(&order, &[]);
+        let sent = self.0.tell(&order, &[]);
         let outcome = sent.ok().and_then(|()| {
             select! {
                 recv(outcome) -> outcome => outcome.ok(),
@@ -215,30 +215,20 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that no other question or call of this side has.
-    fn number(&self) -> u64 {
-        let mut state = self.state();
-        state.next += 1;
-        state.next
+    /// Tells the other process something. If it does not listen, all is over: connections are cut here, where it cannot hinder that.
+    fn tell(&self, order: &Order, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let told = self.door.send(order, sockets);
+        if matches!(&told, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            tracing::error!("the process that speaks to the network does not listen any more");
+            self.cut();
+            // Whoever attends it sees its end.
+            self.door.shut();
+        }
+        told
     }
 
-    /// Until the other process ends, or says what it may not.
-    fn attend(self: Arc<Inner>) {
-        let broken = loop {
-            match self.door.receive::<Report>() {
-                Ok(Some(report)) => {
-                    if let Err(text) = self.take(report) {
-                        break Some(text.to_owned());
-                    }
-                }
-                Ok(None) => break None,
-                Err(error) => break Some(error.to_string()),
-            }
-        };
-        if let Some(text) = broken {
-            tracing::error!("the process that speaks to the network is not believed any more: {text}");
-            let _ = self.door.send(&Order::Stop, &[]);
-        }
+    /// Ends all that there is, without a word to the other process.
+    fn cut(&self) {
         let mut state = self.state();
         state.present = None;
         state.hall = None;
@@ -262,6 +252,34 @@ impl Inner {
         }
     }
 
+    /// A number that no other question or call of this side has.
+    fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.next += 1;
+        state.next
+    }
+
+    /// Until the other process ends, or says what it may not.
+    fn attend(self: Arc<Inner>) {
+        let broken = loop {
+            match self.door.receive::<Report>() {
+                Ok(Some(report)) => {
+                    if let Err(text) = self.take(report) {
+                        break Some(text.to_owned());
+                    }
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        self.cut();
+        if let Some(text) = broken {
+            tracing::error!("the process that speaks to the network is not believed any more: {text}");
+            let _ = self.door.send(&Order::Stop, &[]);
+        }
+        self.door.shut();
+    }
+
     /// An error is the end of all.
     fn take(self: &Arc<Inner>, report: Report) -> Result<(), &'static str> {
         match report {
@@ -269,7 +287,7 @@ impl Inner {
             Report::Asks { question, peer, alpn } => {
                 let hall = self.state().hall.clone();
                 let yes = hall.is_some_and(|hall| (hall.authorise)(peer, alpn));
-                let _ = self.door.send(&Order::Answer { question, yes }, &[]);
+                let _ = self.tell(&Order::Answer { question, yes }, &[]);
             }
             Report::Mirror { number, peer, remote } => {
                 let Some(hall) = self.admit(number)? else {
@@ -352,7 +370,7 @@ impl Inner {
             code: code.number(),
             text: limited(text),
         };
-        let _ = self.door.send(&order, &[]);
+        let _ = self.tell(&order, &[]);
     }
 
     /// Makes the sockets of a connection, hands out their other ends, and starts what reads and writes them.
@@ -377,7 +395,7 @@ impl Inner {
         });
         self.state().wires.insert(number, Arc::downgrade(&wire));
         let theirs = [control_out.as_fd(), ops_out.as_fd(), bulk_out.as_fd()];
-        self.door.send(&Order::Take { number }, &theirs)?;
+        self.tell(&Order::Take { number }, &theirs)?;
         let (messages, incoming) = bounded::<ToReceiver>(CONTROL_QUEUE);
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (ranges, bulk) = bounded::<Range>(RECEIVED_FRAMES);
@@ -441,10 +459,11 @@ impl Wire {
             text: text.to_owned(),
             by_peer: false,
         });
+        // First what nobody can hold up.
+        self.hang_up();
         if is_first {
             self.inner.close(self.number, code, text);
         }
-        self.hang_up();
     }
 
     /// How the connection ended, if it did.
@@ -465,7 +484,7 @@ impl Wire {
             question,
             patience_millis: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
-        let sent = self.inner.door.send(&order, &[]);
+        let sent = self.inner.tell(&order, &[]);
         let answers = sent.is_ok() && answer.recv_timeout(patience + ANSWER_PATIENCE) == Ok(true);
         self.inner.state().questions.remove(&question);
         answers
@@ -490,8 +509,9 @@ impl Wire {
                 end.get_or_insert(LinkEnd::Lost {
                     text: "the process that speaks to the network does not say why".to_owned(),
                 });
+                drop(end);
                 let text = "the receiver lost this connection";
-                self.inner.close(self.number, CloseCode::Unable, text);
+                return self.inner.close(self.number, CloseCode::Unable, text);
             } else {
                 let waited = self.has_ended.wait_timeout(end, left);
                 end = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -595,7 +615,7 @@ impl Guest {
     pub(in crate::net) fn reply(&self, reply: &PairReply) {
         let number = self.number;
         match Encoded::of(reply) {
-            Some(reply) => drop(self.inner.door.send(&Order::Reply { number, reply }, &[])),
+            Some(reply) => drop(self.inner.tell(&Order::Reply { number, reply }, &[])),
             None => self.refuse(CloseCode::Unable, "the receiver's reply cannot be encoded"),
         }
     }

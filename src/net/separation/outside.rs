@@ -354,15 +354,7 @@ impl Outside {
                 hand_on(frames, &bulk);
             }
         });
-        self.start("from-control", move || {
-            let mut frames = Frames::new(BufReader::with_capacity(READ_BYTES, &*control));
-            // Its end says nothing: why a connection is closed is told on the door.
-            while let Ok(Some(message)) = frames.next::<ToSender>() {
-                if link.control().send(message).is_err() {
-                    return;
-                }
-            }
-        });
+        self.start("from-control", move || take_all(&control, &link));
     }
 
     /// Tells how a connection ended. If it did not, then the other process has hung up, and says so on the door.
@@ -386,6 +378,17 @@ fn hand_on(mut frames: mpsc::Receiver<Vec<u8>>, mut socket: &UnixStream) {
         if written.is_err() {
             return;
         }
+    }
+}
+
+/// Hands the peer what is said to it, until there is no more.
+pub(super) fn take_all(control: &UnixStream, link: &ReceiverLink) {
+    let mut frames = Frames::new(BufReader::with_capacity(READ_BYTES, control));
+    // Its end says nothing: why a connection is closed is told on the door.
+    while let Ok(Some(message)) = frames.next::<ToSender>() {
+        // After the end of the connection it is lost, but taken all the same: a session that could not get it off would not
+        // take what the peer said last, and the end is told behind that.
+        let _ = link.control().send(message);
     }
 }
 

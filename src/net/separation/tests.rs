@@ -4,6 +4,7 @@ use super::door::{Door, SOCKETS, doors};
 use super::frames::{FrameFault, Frames};
 use super::inside::Transport;
 use super::messages::{CALLS_FROM, End, Order, Report};
+use super::outside::take_all;
 use crate::net::endpoint::{Accepted, Alpn, Authorise};
 use crate::net::link::{LinkEnd, ReceiverLink};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -15,7 +16,7 @@ use driftless_protocol::message::{BulkFrame, ModuleName, OpFrame, RangeBody, Run
 use rustix::net::{SendFlags, send};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,8 @@ fn frames_of_another_kind_or_with_more_behind_are_faults() {
 /// A process outside of the test's own making.
 struct Made {
     door: Door,
+    /// The other end, as the process inside has it.
+    inside: OwnedFd,
     transport: Transport,
     accepted: Receiver<Accepted>,
 }
@@ -115,7 +118,7 @@ fn remote() -> SocketAddr {
 
 fn made() -> Made {
     let (ours, theirs) = doors().unwrap();
-    let door = Door::from(theirs);
+    let (door, inside) = (Door::from(theirs), ours.as_fd().try_clone_to_owned().unwrap());
     let ready = Report::Ready {
         identity: Fingerprint::from_bytes([1; 32]),
         address: Some(remote()),
@@ -131,6 +134,7 @@ fn made() -> Made {
     assert!(matches!(door.receive().unwrap(), Some(Order::Listen)));
     Made {
         door,
+        inside,
         transport,
         accepted,
     }
@@ -238,6 +242,64 @@ fn a_connection_that_this_side_ends_is_ended_outside() {
         link.ended(),
         Some(LinkEnd::Closed { by_peer: false, .. })
     ));
+}
+
+#[test]
+fn a_door_that_nobody_reads_holds_up_no_end() {
+    let made = made();
+    let (link, [control, ..]) = made.link(1);
+    let (other, _sockets) = made.link(2);
+    // The orders to the process outside, as many as there is room for.
+    let full = loop {
+        match send(&made.inside, b"{}", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) => {}
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(full, rustix::io::Errno::AGAIN);
+    let closing = std::thread::spawn(move || {
+        link.close(CloseCode::NotAllowed, "no longer allowed");
+        link
+    });
+    // Shorter than a sender waits at the door.
+    control.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!((&control).read(&mut [0]).unwrap(), 0);
+    // Nor does it stay so for ever: it is broken, and all connections are over.
+    made.is_gone();
+    assert!(other.incoming().recv_timeout(PATIENCE).is_err());
+    let link = closing.join().unwrap();
+    assert!(matches!(
+        link.ended(),
+        Some(LinkEnd::Closed { by_peer: false, .. })
+    ));
+}
+
+#[test]
+fn what_is_said_after_the_end_of_a_connection_holds_up_nobody() {
+    let made = made();
+    let (link, sockets) = made.link(1);
+    let link = Arc::new(link);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (taken, waiting) = (link.clone(), theirs.try_clone().unwrap());
+    let taking = std::thread::spawn(move || take_all(&waiting, &taken));
+    // As a session says it whose peer takes nothing.
+    let bytes = encode_frame(&ToSender::Ended(Runs::default())).unwrap();
+    let bytes = bytes.repeat((64 << 10) / bytes.len());
+    ours.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    while let Ok(more) = (&ours).write(&bytes[written..]) {
+        written = (written + more) % bytes.len();
+    }
+    drop(sockets);
+    made.end(1, "");
+    ours.set_nonblocking(false).unwrap();
+    ours.set_write_timeout(Some(PATIENCE)).unwrap();
+    (&ours).write_all(&bytes[written..]).unwrap();
+    for _ in 0..100 {
+        (&ours).write_all(&bytes).unwrap();
+    }
+    drop(ours);
+    taking.join().unwrap();
 }
 
 #[test]
