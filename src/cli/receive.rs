@@ -18,6 +18,7 @@ use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION, unix_n
 use crate::daemon::{DaemonError, Own, ReceiverOptions, TargetOptions};
 use crate::engine::delta::Engine;
 use crate::engine::hosts::Hosts;
+use crate::net::separation::Callee;
 use crate::net::{LinkOptions, Sockets};
 use clap::Args;
 use crossbeam_channel::select;
@@ -196,10 +197,20 @@ impl ReceiveArgs {
         })
     }
 
-    /// What the process that speaks to the network needs of the options: where it listens, who is answered, and how.
-    pub(super) fn outside(&self) -> (Option<SocketAddr>, Hosts, LinkOptions) {
+    /// What the process that speaks to the network needs of the options: where it listens, whom it calls, who is answered, and
+    /// how.
+    pub(super) fn outside(
+        &self,
+    ) -> Result<(Option<SocketAddr>, Option<Callee>, Hosts, LinkOptions), CliError> {
         let listen = self.from.is_none().then(|| self.endpoint.address());
-        (listen, self.offer.hosts.hosts(), self.network.link())
+        let tree = self.from.as_deref().map(Target::parse).transpose()?;
+        let callee = tree.map(|tree| Callee {
+            fingerprint: tree.fingerprint,
+            // Without a fingerprint even an address may be a name of the trust store.
+            ip: tree.fingerprint.and_then(|_| tree.host.parse().ok()),
+            port: tree.port.or_else(|| tree.fingerprint.map(|_| DEFAULT_PORT)),
+        });
+        Ok((listen, callee, self.offer.hosts.hosts(), self.network.link()))
     }
 
     /// A receiver that lets nobody in is most likely a first one.

@@ -66,7 +66,7 @@ impl TransportArgs {
             return Err(CliError::usage("this is for `driftless receive` only"));
         };
         let identity = Identity::load_or_create(&self.identity)?;
-        let (listen, hosts, link) = receive.outside();
+        let (listen, callee, hosts, link) = receive.outside()?;
         let listen = listen.map(listening_socket).transpose();
         let listen = listen.map_err(|error| CliError::failed(error.to_string()))?;
         keep_time_zone();
@@ -80,9 +80,11 @@ impl TransportArgs {
             listen,
             admit: Arc::new(move |remote| hosts.admit(remote)),
             link,
+            callee,
         };
         let confine = || {
-            let told = outside::close().into_iter().map(|(measure, reason)| Lacking {
+            let lacking = outside::close().into_iter().chain(outside::rights_left());
+            let told = lacking.map(|(measure, reason)| Lacking {
                 measure: measure.name().to_owned(),
                 reason,
             });

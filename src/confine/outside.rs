@@ -7,7 +7,12 @@
 use super::{Measure, attempts, calls, landlock};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getegid, geteuid, getgid, getuid, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
+};
 
 /// Closes what whoever started this process may have left open, but for its input and its outputs. To be called before anything
 /// is opened.
@@ -30,6 +35,9 @@ pub fn enter() {
     for resource in [Resource::Fsize, Resource::Core] {
         let _ = setrlimit(resource, nothing);
     }
+    // Those that a service manager gave to somebody who is not root.
+    let _ = clear_ambient_capability_set();
+    let _ = set_capabilities(None, no_capabilities());
     let taken = [
         landlock::restrict_all(),
         calls::restrict(),
@@ -60,6 +68,32 @@ pub fn close() -> Vec<(Measure, String)> {
         lacking.push((Measure::TransportCalls, format!("{deed} is possible: {why}")));
     }
     lacking
+}
+
+/// Which rights of root are left, if there are any.
+pub fn rights_left() -> Option<(Measure, String)> {
+    let held = capabilities(None);
+    // The group of somebody who was not root before stays.
+    let kept_group = getuid().as_raw() == NOBODY && (getgid().is_root() || getegid().is_root());
+    let is_root = getuid().is_root() || geteuid().is_root() || kept_group;
+    let deed = match held {
+        _ if is_root => "it could not become nobody",
+        Ok(held) if held == no_capabilities() => return None,
+        Ok(_) => "it keeps capabilities",
+        Err(_) => "its capabilities cannot be found out",
+    };
+    Some((Measure::TransportCalls, deed.to_owned()))
+}
+
+/// Who root becomes.
+const NOBODY: u32 = 65_534;
+
+fn no_capabilities() -> CapabilitySets {
+    CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    }
 }
 
 /// Attempts that leave nothing behind where they succeed.

@@ -24,6 +24,7 @@ use std::io::{self, BufReader};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -206,7 +207,11 @@ impl Transport {
         self.0.state().calls.remove(&number);
         let remote = outcome.ok_or_else(gone)??;
         let link = self.0.open(number, peer, remote);
-        link.map_err(|error| ConnectError::Failed(error.to_string()))
+        link.map_err(|error| {
+            let text = "the receiver cannot serve a connection";
+            self.0.close(number, CloseCode::Unable, text);
+            ConnectError::Failed(error.to_string())
+        })
     }
 }
 
@@ -285,7 +290,13 @@ impl Inner {
         match report {
             Report::Ready { .. } | Report::Failed { .. } => return Err("it said again that it is ready"),
             Report::Asks { question, peer, alpn } => {
-                let hall = self.state().hall.clone();
+                let state = self.state();
+                // A no would be for good; to stop tells the peer that it may come again.
+                if state.is_stopping {
+                    return Ok(());
+                }
+                let hall = state.hall.clone();
+                drop(state);
                 let yes = hall.is_some_and(|hall| (hall.authorise)(peer, alpn));
                 let _ = self.tell(&Order::Answer { question, yes }, &[]);
             }
@@ -320,6 +331,7 @@ impl Inner {
                     inner: self.clone(),
                     number,
                     remote,
+                    is_answered: AtomicBool::new(false),
                 });
                 self.state().guests.insert(number, Arc::downgrade(&guest));
                 let link = PairLink::apart(guest, peer, request);
@@ -599,6 +611,7 @@ pub(in crate::net) struct Guest {
     inner: Arc<Inner>,
     number: u64,
     remote: SocketAddr,
+    is_answered: AtomicBool,
 }
 
 impl fmt::Debug for Guest {
@@ -614,6 +627,7 @@ impl Guest {
 
     pub(in crate::net) fn reply(&self, reply: &PairReply) {
         let number = self.number;
+        self.is_answered.store(true, Ordering::Relaxed);
         match Encoded::of(reply) {
             Some(reply) => drop(self.inner.tell(&Order::Reply { number, reply }, &[])),
             None => self.refuse(CloseCode::Unable, "the receiver's reply cannot be encoded"),
@@ -621,6 +635,17 @@ impl Guest {
     }
 
     pub(in crate::net) fn refuse(&self, code: CloseCode, text: &str) {
+        self.is_answered.store(true, Ordering::Relaxed);
         self.inner.close(self.number, code, text);
+    }
+}
+
+impl Drop for Guest {
+    /// Nobody waits outside for an answer that does not come.
+    fn drop(&mut self) {
+        if !self.is_answered.load(Ordering::Relaxed) {
+            let text = "the receiver does not answer";
+            self.inner.close(self.number, CloseCode::Unable, text);
+        }
     }
 }

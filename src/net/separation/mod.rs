@@ -24,7 +24,7 @@ pub use door::{Door, doors};
 pub(super) use inside::{Guest, Wire};
 pub use inside::{StartError, Transport};
 pub use messages::Lacking;
-pub use outside::{Outside, OutsideOptions};
+pub use outside::{Callee, Outside, OutsideOptions};
 
 #[cfg(test)]
 mod tests;

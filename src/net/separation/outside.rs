@@ -16,7 +16,7 @@ use driftless_protocol::message::{ModuleName, PairReply, ToSender};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use std::collections::HashMap;
 use std::io::{self, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,29 @@ pub struct OutsideOptions {
     pub admit: Admit,
     /// Windows, timeouts and the like.
     pub link: LinkOptions,
+    /// Whom it calls; nobody, if there is none.
+    pub callee: Option<Callee>,
+}
+
+/// The sender that a receiver calls, as far as its user said it. The rest is known inside only: a name may lead elsewhere
+/// tomorrow, and stand for another key.
+#[derive(Debug)]
+pub struct Callee {
+    /// Its key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// Its port.
+    pub port: Option<u16>,
+}
+
+impl Callee {
+    pub(super) fn is_meant(&self, peer: Fingerprint, addresses: &[SocketAddr]) -> bool {
+        let is_address = |address: &SocketAddr| {
+            self.ip.is_none_or(|ip| ip == address.ip()) && self.port.is_none_or(|port| port == address.port())
+        };
+        self.fingerprint.is_none_or(|wanted| wanted == peer) && addresses.iter().all(is_address)
+    }
 }
 
 /// The process that speaks to the network.
@@ -46,6 +69,7 @@ pub struct Outside {
     runtime: tokio::runtime::Handle,
     identity: Identity,
     link: LinkOptions,
+    callee: Option<Callee>,
     state: Mutex<State>,
 }
 
@@ -82,6 +106,7 @@ impl Outside {
                 hands_on: true,
                 ..options.link
             },
+            callee: options.callee,
             state: Mutex::default(),
         };
         let (address, entrance) = match options.listen {
@@ -147,8 +172,12 @@ impl Outside {
     }
 
     fn report(&self, report: &Report) {
-        // If it cannot be told, the other process is gone, and with it soon this one.
-        let _ = self.door.send(report, &[]);
+        let told = self.door.send(report, &[]);
+        // Otherwise the other process is gone, and with it soon this one. What it was not told would never be known there.
+        if matches!(&told, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            tracing::error!("the process inside does not listen any more");
+            self.door.shut();
+        }
     }
 
     /// Has the other process decide about a peer. Blocks.
@@ -289,8 +318,13 @@ impl Outside {
 
     fn call(&self, number: u64, peer: Fingerprint, addresses: &[SocketAddr], tree: ModuleName) {
         let failed = |text: String| ConnectError::Failed(text);
-        let connected = sender_config(&self.identity, peer, &[ALPN_PULL])
-            .map_err(|error| failed(error.to_string()))
+        let callee = self.callee.as_ref();
+        let connected = callee
+            .filter(|callee| callee.is_meant(peer, addresses))
+            .ok_or_else(|| failed("this receiver was not started to call this peer there".to_owned()))
+            .and_then(|_| {
+                sender_config(&self.identity, peer, &[ALPN_PULL]).map_err(|error| failed(error.to_string()))
+            })
             .and_then(|tls| ReceiverLink::call(&self.runtime, tls, (peer, addresses), tree, &self.link))
             .and_then(|link| {
                 let remote = link.remote_socket();

@@ -3,8 +3,8 @@
 use super::door::{Door, SOCKETS, doors};
 use super::frames::{FrameFault, Frames};
 use super::inside::Transport;
-use super::messages::{CALLS_FROM, End, Order, Report};
-use super::outside::take_all;
+use super::messages::{CALLS_FROM, Encoded, End, Order, Report};
+use super::outside::{Callee, take_all};
 use crate::net::endpoint::{Accepted, Alpn, Authorise};
 use crate::net::link::{LinkEnd, ReceiverLink};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -12,7 +12,9 @@ use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{CodecFault, encode, encode_frame};
 use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, CONTROL_MESSAGE_BYTES_MAX};
-use driftless_protocol::message::{BulkFrame, ModuleName, OpFrame, RangeBody, Runs, ToReceiver, ToSender};
+use driftless_protocol::message::{
+    BulkFrame, ModuleName, OpFrame, PairRequest, RangeBody, Runs, ToReceiver, ToSender,
+};
 use rustix::net::{SendFlags, send};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -380,6 +382,64 @@ fn peers_are_judged_here() {
         };
         assert_eq!((answered, yes), (question, wanted));
     }
+}
+
+#[test]
+fn a_receiver_that_stops_refuses_nobody_for_good() {
+    let made = made();
+    made.transport.stop();
+    assert!(matches!(made.door.receive().unwrap(), Some(Order::Stop)));
+    let asks = Report::Asks {
+        question: 1,
+        peer: peer(),
+        alpn: Alpn::Mirror,
+    };
+    made.door.send(&asks, &[]).unwrap();
+    made.mirror(1);
+    let order = made.door.receive().unwrap();
+    let Some(Order::Close { number: 1, code, .. }) = order else {
+        panic!("{order:?}");
+    };
+    assert!(CloseCode::from_number(code.into()).is_temporary());
+}
+
+#[test]
+fn a_guest_that_nobody_answers_is_sent_away() {
+    let made = made();
+    let request = PairRequest {
+        secret: [3; 16],
+        name: "guest".into(),
+    };
+    let report = Report::Pair {
+        number: 1,
+        peer: peer(),
+        remote: remote(),
+        request: Encoded::of(&request).unwrap(),
+    };
+    made.door.send(&report, &[]).unwrap();
+    drop(made.accepted.recv_timeout(PATIENCE).unwrap());
+    let order = made.door.receive().unwrap();
+    assert!(matches!(order, Some(Order::Close { number: 1, .. })), "{order:?}");
+}
+
+#[test]
+fn only_who_was_named_is_called() {
+    let other: SocketAddr = "192.0.2.2:4433".parse().unwrap();
+    let pinned = Callee {
+        fingerprint: Some(peer()),
+        ip: Some(remote().ip()),
+        port: Some(4433),
+    };
+    assert!(pinned.is_meant(peer(), &[remote()]));
+    assert!(!pinned.is_meant(Fingerprint::from_bytes([8; 32]), &[remote()]));
+    assert!(!pinned.is_meant(peer(), &[remote(), other]));
+    assert!(!pinned.is_meant(peer(), &[SocketAddr::new(remote().ip(), 53)]));
+    let named = Callee {
+        fingerprint: None,
+        ip: None,
+        port: None,
+    };
+    assert!(named.is_meant(peer(), &[remote(), other]));
 }
 
 #[test]
