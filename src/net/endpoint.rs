@@ -5,6 +5,7 @@ use super::congestion::Permit;
 use super::handshakes::{Handshakes, Knock, Place};
 use super::link::{Line, PRIORITY_CONTROL, ReceiverLink, Shared};
 use super::pair::{PairLink, read_message};
+use super::seats::{CONNECTIONS_MAX, Seat, Seats, Spare};
 use super::separation::Transport;
 use super::session::Session;
 use super::shortcut::Shortcut;
@@ -17,21 +18,12 @@ use driftless_protocol::CloseCode;
 use driftless_protocol::message::PullRequest;
 use driftless_protocol::version::{ALPN_PAIR, ALPN_PULL, Features, HELLO_BYTES, Hello, HelloFault};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use thiserror::Error;
 
-/// Connections at a time of peers that were let in, each session counted.
-pub(super) const CONNECTIONS_MAX: usize = 2_048;
-/// Connections for pairing at a time: whoever has a key may open one, so they take no place of those that are let in.
-pub(super) const PAIRINGS_MAX: usize = 16;
-/// Sessions at a time of one identity, over however many connections: each of its mirrors has one.
-const SESSIONS_PER_PEER_MAX: usize = 1_024;
-/// So many of them may have as much under way as the streams' windows allow; each further one has [`FURTHER_WINDOW_BYTES`].
-const WIDE_SESSIONS_PER_PEER: usize = 4;
 /// After this time it is told again that an address is not answered.
 const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a taken port is tried again.
@@ -163,7 +155,7 @@ impl ReceiverEndpoint {
             admit,
             authorise,
             accepting,
-            connected: Arc::default(),
+            seats: Seats::default(),
             handshakes: Handshakes::default(),
         };
         let (runtime, opened) = (runtime.clone(), endpoint.clone());
@@ -232,67 +224,8 @@ struct Door {
     admit: Admit,
     authorise: Authorise,
     accepting: Sender<Accepted>,
-    connected: Arc<Mutex<Connected>>,
+    seats: Seats,
     handshakes: Handshakes,
-}
-
-/// Who is here.
-#[derive(Default)]
-struct Connected {
-    pairing: usize,
-    mirroring: HashMap<Fingerprint, usize>,
-}
-
-impl Connected {
-    fn is_full(&self) -> bool {
-        self.mirroring.values().sum::<usize>() >= CONNECTIONS_MAX
-    }
-
-    /// Counts one more, if it may come in, and tells how many of its kind the peer has now.
-    fn enter(&mut self, peer: Fingerprint, alpn: Alpn) -> Option<usize> {
-        match alpn {
-            Alpn::Pair if self.pairing < PAIRINGS_MAX => {
-                self.pairing += 1;
-                Some(1)
-            }
-            Alpn::Mirror | Alpn::Pull if !self.is_full() => {
-                let count = self.mirroring.get(&peer).map_or(1, |count| count + 1);
-                if count > SESSIONS_PER_PEER_MAX {
-                    return None;
-                }
-                self.mirroring.insert(peer, count);
-                Some(count)
-            }
-            Alpn::Pair | Alpn::Mirror | Alpn::Pull => None,
-        }
-    }
-
-    fn leave(&mut self, peer: Fingerprint, alpn: Alpn) {
-        if alpn == Alpn::Pair {
-            self.pairing -= 1;
-        } else if let Some(count) = self.mirroring.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.mirroring.remove(&peer);
-            }
-        }
-    }
-}
-
-/// Keeps count of a peer's connections.
-struct Seat {
-    connected: Arc<Mutex<Connected>>,
-    peer: Fingerprint,
-    alpn: Alpn,
-    /// What the peer may have under way in the session before somebody reads; 0 for as much as the streams' windows allow.
-    window: u32,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        connected.leave(self.peer, self.alpn);
-    }
 }
 
 async fn accept(endpoint: quinn::Endpoint, door: Door) {
@@ -307,7 +240,7 @@ async fn accept(endpoint: quinn::Endpoint, door: Door) {
             incoming.ignore();
             continue;
         }
-        if door.is_full() {
+        if door.seats.is_full() {
             incoming.refuse();
             continue;
         }
@@ -347,7 +280,7 @@ impl Door {
         let allowed = tokio::task::spawn_blocking(move || authorise(peer, alpn))
             .await
             .unwrap_or(false);
-        let seat = allowed.then(|| self.seat(peer, alpn)).flatten();
+        let seat = allowed.then(|| self.seats.take(peer, alpn)).flatten();
         let Some(seat) = seat else {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
@@ -414,18 +347,25 @@ impl Door {
             Err(_) => return trunk.refuse(CloseCode::Violation, NO_HELLO),
         };
         let session = trunk.begin(streams.1.id().index(), seat.window);
-        self.clone().serve_session(session, peer, seat, streams).await;
+        let spare = Arc::new(Spare::default());
+        let first = self.clone().serve_session(session, seat, (peer, &spare), streams);
+        first.await;
         let trunk = trunk.clone();
         tokio::spawn(async move {
             while let Ok(streams) = trunk.connection().accept_bi().await {
-                self.admit_session(&trunk, peer, streams).await;
+                self.admit_session(&trunk, (peer, &spare), streams).await;
             }
         });
     }
 
     /// Judges a further session: rights may have changed since the connection was made.
-    async fn admit_session(&self, trunk: &Arc<Trunk>, peer: Fingerprint, streams: Streams) {
-        let seat = self.seat(peer, Alpn::Mirror);
+    async fn admit_session(
+        &self,
+        trunk: &Arc<Trunk>,
+        (peer, spare): (Fingerprint, &Arc<Spare>),
+        streams: Streams,
+    ) {
+        let seat = spare.take().or_else(|| self.seats.take(peer, Alpn::Mirror));
         let window = seat.as_ref().map_or(FURTHER_WINDOW_BYTES, |seat| seat.window);
         let session = trunk.begin(streams.1.id().index(), window);
         let Some(seat) = seat else {
@@ -440,22 +380,27 @@ impl Door {
             tracing::warn!(%peer, "a peer that is not known any more was refused");
             return trunk.refuse(CloseCode::NotAllowed, &String::from_utf8_lossy(NOT_ALLOWED));
         }
-        tokio::spawn(self.clone().serve_session(session, peer, seat, streams));
+        let (door, spare) = (self.clone(), spare.clone());
+        tokio::spawn(async move { door.serve_session(session, seat, (peer, &spare), streams).await });
     }
 
-    /// Exchanges hellos in a session and hands it to who serves it. Its seat is free again when it has ended.
+    /// Exchanges hellos in a session and hands it to who serves it. When it has ended, its seat is for the
+    /// next one of the connection.
     async fn serve_session(
         self,
         session: Arc<Session>,
-        peer: Fingerprint,
         seat: Seat,
+        (peer, spare): (Fingerprint, &Arc<Spare>),
         (send, receive): Streams,
     ) {
         let window = seat.window;
-        let seated = session.clone();
+        // The connection's: once it has ended nobody keeps a seat for it.
+        let (seated, spare) = (session.clone(), Arc::downgrade(spare));
         tokio::spawn(async move {
             seated.over().await;
-            drop(seat);
+            if let Some(spare) = spare.upgrade() {
+                spare.put(seat);
+            }
         });
         let greeting = greet_session(&session, send, receive, window);
         let streams = match tokio::time::timeout(self.options.hello_timeout, greeting).await {
@@ -467,27 +412,6 @@ impl Door {
             Ok(link) => drop(self.accepting.send(Accepted::Mirror(link))),
             Err(error) => tracing::error!("cannot serve a connection: {error}"),
         }
-    }
-
-    /// Whether as many peers as may be are here.
-    fn is_full(&self) -> bool {
-        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        connected.is_full()
-    }
-
-    fn seat(&self, peer: Fingerprint, alpn: Alpn) -> Option<Seat> {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = connected.enter(peer, alpn)?;
-        let window = match count <= WIDE_SESSIONS_PER_PEER {
-            true => 0,
-            false => FURTHER_WINDOW_BYTES,
-        };
-        Some(Seat {
-            connected: self.connected.clone(),
-            peer,
-            alpn,
-            window,
-        })
     }
 }
 

@@ -80,6 +80,13 @@ struct Sessions {
     next: u64,
     /// How many there ever were.
     ever: u64,
+    /// How many control streams the peer may have open, at most so far.
+    ahead: u32,
+    /// Sessions that the peer has begun and ended before this side came to their control streams, and the codes. No more than
+    /// `ahead`.
+    ended_early: HashMap<u64, CloseCode>,
+    /// What the peer may have under way, at most so far, in bytes.
+    window: u64,
     has_notes: bool,
     is_closing: bool,
 }
@@ -87,6 +94,27 @@ struct Sessions {
 impl Sessions {
     fn count(&self) -> usize {
         self.open.len() + self.beginning
+    }
+
+    /// Whether the peer may have begun a session of this number, and this side not have come to it yet: control streams are
+    /// taken one after the other, and notes at once.
+    fn may_come(&self, number: u64) -> bool {
+        let ahead = number.checked_sub(self.next);
+        // The handshake allows one, before the first session comes.
+        ahead.is_some_and(|ahead| ahead < self.ahead.max(1).into())
+    }
+
+    /// The window to be set for what sessions need now; none if it stays.
+    ///
+    /// It never shrinks. QUIC cannot take back what a peer was allowed, so quinn deducts what a window shrinks by from what is
+    /// read later, but does not set that off against growth: with every session that comes and goes the peer could have more
+    /// under way, for good.
+    fn widen(&mut self, needed: u64) -> Option<VarInt> {
+        if needed <= self.window {
+            return None;
+        }
+        self.window = needed;
+        Some(VarInt::from_u64(needed).unwrap_or(VarInt::MAX))
     }
 }
 
@@ -169,7 +197,7 @@ impl Trunk {
             return None;
         }
         sessions.beginning += 1;
-        self.resize(&sessions);
+        self.resize(&mut sessions);
         Some(Place(self.clone()))
     }
 
@@ -180,8 +208,17 @@ impl Trunk {
         let mut sessions = self.lock();
         sessions.next = sessions.next.max(number + 1);
         sessions.ever += 1;
+        if let Some(code) = sessions.ended_early.remove(&number) {
+            session.note_end(LinkEnd::Closed {
+                code,
+                text: String::new(),
+                by_peer: true,
+            });
+            session.finish();
+            return session;
+        }
         sessions.open.insert(number, session.clone());
-        self.resize(&sessions);
+        self.resize(&mut sessions);
         if self.connection.close_reason().is_some() {
             session.finish();
         }
@@ -300,7 +337,7 @@ impl Trunk {
     }
 
     /// What the peer may do grows with the number of sessions, so that none of them takes what another one needs.
-    fn resize(&self, sessions: &Sessions) {
+    fn resize(&self, sessions: &mut Sessions) {
         let count = u32::try_from(sessions.count()).unwrap_or(u32::MAX);
         let share = |session: &Arc<Session>| match session.window() {
             0 => u64::from(CONNECTION_WINDOW_BYTES),
@@ -308,19 +345,23 @@ impl Trunk {
         };
         let shares: u64 = sessions.open.values().map(share).sum();
         let shares = shares + sessions.beginning as u64 * u64::from(CONNECTION_WINDOW_BYTES);
-        let number = |number: u64| VarInt::from_u64(number).unwrap_or(VarInt::MAX);
         match self.role {
             Role::Sole(_) => {}
             Role::Sender => {
                 let control = u64::from(STREAM_WINDOW_BYTES) * u64::from(count.saturating_add(1));
                 let window = control.max(CONNECTION_WINDOW_BYTES.into());
-                self.connection.set_receive_window(number(window));
+                if let Some(window) = sessions.widen(window) {
+                    self.connection.set_receive_window(window);
+                }
                 self.connection
                     .set_send_window(shares.max(CONNECTION_WINDOW_BYTES.into()));
             }
             Role::Receiver if count > 0 => {
-                self.connection.set_receive_window(number(shares));
+                if let Some(window) = sessions.widen(shares) {
+                    self.connection.set_receive_window(window);
+                }
                 let ahead = count.saturating_mul(2).saturating_add(SESSIONS_AHEAD);
+                sessions.ahead = sessions.ahead.max(ahead);
                 self.connection.set_max_concurrent_bi_streams(ahead.into());
                 self.poke_at(count);
             }
@@ -435,7 +476,7 @@ impl Trunk {
         self.refuse(CloseCode::Violation, &text);
     }
 
-    /// False if there never was such a session.
+    /// False if there never was such a session, nor may be.
     fn handle_note(self: &Arc<Trunk>, note: Note) -> bool {
         let mut sessions = self.lock();
         let (Note::Ended { session: number, .. } | Note::Window { session: number, .. }) = note;
@@ -450,6 +491,10 @@ impl Trunk {
                     });
                     session.finish();
                     self.settle(&mut sessions);
+                } else if self.role == Role::Receiver && sessions.may_come(number) {
+                    let code = CloseCode::from_number(code.into());
+                    sessions.ended_early.insert(number, code);
+                    return true;
                 }
             }
             Note::Window { session, through } => {

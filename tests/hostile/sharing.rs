@@ -126,6 +126,15 @@ fn what_belongs_to_no_session_ends_the_connection() {
             let bytes = [&[3], &encode_frame(&note).unwrap()[..]].concat();
             vec![peer.stream(&bytes, 20)]
         }),
+        ("the end of a session that cannot have been begun", |peer| {
+            let note = Note::Ended {
+                session: 1 << 20,
+                code: 0,
+                text: "".into(),
+            };
+            let bytes = [&[3], &encode_frame(&note).unwrap()[..]].concat();
+            vec![peer.stream(&bytes, 20)]
+        }),
         ("a note over its limit", |peer| {
             let length = (NOTE_BYTES_MAX as u32 + 1).to_be_bytes();
             vec![peer.stream(&[&[3], &length[..]].concat(), 20)]

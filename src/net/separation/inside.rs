@@ -3,11 +3,12 @@
 use super::door::{Door, SOCKETS};
 use super::frames::{FrameFault, Frames, write_waiting};
 use super::messages::{ADDRESSES_MAX, CALLS_FROM, Encoded, Lacking, Order, Report, limited};
-use crate::net::endpoint::{Accepted, Authorise, CONNECTIONS_MAX, PAIRINGS_MAX};
+use crate::net::endpoint::{Accepted, Authorise};
 use crate::net::link::{
     CONTROL_QUEUE, Line, LinkEnd, PackedBulk, RECEIVED_FRAMES, Range, ReceiverLink, Shared, thread,
 };
 use crate::net::pair::PairLink;
+use crate::net::seats::{CONNECTIONS_MAX, PAIRINGS_MAX};
 use crate::net::shift::Outlet;
 use crate::net::transport::ConnectError;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};

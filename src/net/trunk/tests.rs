@@ -2,13 +2,13 @@
 
 use crate::net::sharing::Key;
 use crate::net::{
-    Accepted, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint, ReceiverLink,
-    SenderLink, Sockets,
+    Accepted, Authorise, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint,
+    ReceiverLink, SenderLink, Sockets,
 };
 use driftless_certs::{Identity, receiver_config, sender_config};
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{BulkFrame, RangeBody, RangeBytes, ToReceiver, ToSender};
-use driftless_protocol::version::ALPN_MIRROR;
+use driftless_protocol::version::{ALPN_MIRROR, Hello};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,10 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
+        Site::with(Arc::new(|_, _| true))
+    }
+
+    fn with(authorise: Authorise) -> Site {
         let runtime = Runtime::new().unwrap();
         let (sender, receiver) = (Identity::ephemeral().unwrap(), Identity::ephemeral().unwrap());
         let endpoint = ReceiverEndpoint::bind(
@@ -36,7 +40,7 @@ impl Site {
             "127.0.0.1:0".parse().unwrap(),
             &[7; 32],
             &LinkOptions::default(),
-            (Arc::new(|_| true), Arc::new(|_, _| true)),
+            (Arc::new(|_| true), authorise),
         );
         let options = LinkOptions {
             sockets: Some(Sockets::default()),
@@ -112,8 +116,12 @@ fn check_alive((sender, receiver): &(SenderLink, ReceiverLink), number: u64) {
 }
 
 fn trunk_of(shared: &crate::net::link::Shared) -> *const super::Trunk {
+    Arc::as_ptr(session_of(shared).trunk())
+}
+
+fn session_of(shared: &crate::net::link::Shared) -> &Arc<crate::net::session::Session> {
     match shared.line() {
-        crate::net::link::Line::Network(session) => Arc::as_ptr(session.trunk()),
+        crate::net::link::Line::Network(session) => session,
         crate::net::link::Line::Here(..) | crate::net::link::Line::Apart(_) => panic!("there is a network"),
     }
 }
@@ -347,4 +355,70 @@ fn a_failure_to_connect_is_shared_and_forgotten() {
     });
     let key = Key::of(address, &options).unwrap();
     assert!(!options.sockets.as_ref().unwrap().trunks().knows(&key));
+}
+
+/// A receiver may take longer than a sender waits, or the path may be out: the end of a session comes before its turn.
+#[test]
+fn a_session_may_end_before_the_receiver_has_come_to_it() {
+    let calls = std::sync::atomic::AtomicU64::default();
+    let (hold, held) = crossbeam_channel::bounded::<()>(0);
+    // The first one decides about the connection, and each further one about a session, until the other end is gone.
+    let site = Site::with(Arc::new(move |_, _| {
+        if calls.fetch_add(1, std::sync::atomic::Ordering::AcqRel) > 0 {
+            let _ = held.recv_timeout(PATIENCE);
+        }
+        true
+    }));
+    let first = site.pairs(1);
+    let ours = session_of(&first[0].0.shared).trunk().clone();
+    let theirs = session_of(&first[0].1.shared).trunk().clone();
+    for _ in 0..3 {
+        let place = ours.join().unwrap();
+        let (mut send, receive) = site.runtime.block_on(ours.connection().open_bi()).unwrap();
+        let session = ours.begin(send.id().index(), 0);
+        let hello = Hello::OURS.to_bytes().to_vec();
+        assert!(site.runtime.block_on(session.write(&mut send, hello, false)));
+        session.close(CloseCode::Done, "");
+        drop((place, send, receive));
+    }
+    wait_until("it is told of the end of sessions to come", || {
+        theirs.lock().ended_early.len() == 2
+    });
+    check_alive(&first[0], 5);
+    drop(hold);
+    wait_until("their turn has come", || {
+        let sessions = theirs.lock();
+        sessions.next == 4 && sessions.ended_early.is_empty() && sessions.count() == 1
+    });
+    check_alive(&first[0], 6);
+    let late = site.connect(7);
+    assert_eq!(trunk_of(&late.shared), Arc::as_ptr(&ours));
+    let (said, late_receiver) = site.accept();
+    assert_eq!(said, 7);
+    check_alive(&(late, late_receiver), 8);
+}
+
+#[test]
+fn sessions_that_come_and_go_do_not_widen_their_connection() {
+    const ROUNDS: u64 = 20;
+    let site = Site::new();
+    let kept = site.pairs(1);
+    let ours = session_of(&kept[0].0.shared).trunk().clone();
+    let come_and_go = || {
+        let sender = site.connect(1);
+        let (_, receiver) = site.accept();
+        let pair = (sender, receiver);
+        check_alive(&pair, 2);
+        drop(pair);
+        let theirs = session_of(&kept[0].1.shared).trunk();
+        wait_until("it is gone", || theirs.lock().count() == 1);
+        check_alive(&kept[0], 3);
+    };
+    come_and_go();
+    // Growth is told in a frame of its own; what is read here is far too little to be told of.
+    let told = || ours.connection().stats().frame_rx.max_data;
+    let before = told();
+    (0..ROUNDS).for_each(|_| come_and_go());
+    let more = told() - before;
+    assert!(more < ROUNDS / 2, "the window grew {more} times");
 }
