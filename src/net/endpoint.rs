@@ -56,8 +56,30 @@ pub enum Accepted {
     Call(Call),
 }
 
-/// Whether a peer may connect, asked after the handshake and before anything is sent.
-pub type Authorise = Arc<dyn Fn(Fingerprint, Alpn) -> bool + Send + Sync>;
+/// Whether a peer may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It may.
+    Allowed,
+    /// It may not.
+    Refused,
+    /// That cannot be found out now: it is to come again.
+    Unknown,
+}
+
+impl Verdict {
+    /// Of what was found out.
+    pub fn of(is_allowed: bool) -> Verdict {
+        match is_allowed {
+            true => Verdict::Allowed,
+            false => Verdict::Refused,
+        }
+    }
+}
+
+/// Decides about a peer, after the handshake and before anything is sent.
+pub type Authorise = Arc<dyn Fn(Fingerprint, Alpn) -> Verdict + Send + Sync>;
 
 /// Whether anybody at an address is answered at all.
 pub type Admit = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -276,11 +298,13 @@ impl Door {
         let Some((peer, alpn)) = who(&connection) else {
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
-        let authorise = self.authorise.clone();
-        let allowed = tokio::task::spawn_blocking(move || authorise(peer, alpn))
-            .await
-            .unwrap_or(false);
-        let seat = allowed.then(|| self.seats.take(peer, alpn)).flatten();
+        let seat = match self.judge(peer, alpn).await {
+            Verdict::Allowed => self.seats.take(peer, alpn),
+            Verdict::Refused => None,
+            Verdict::Unknown => {
+                return connection.close(CloseCode::Unable.number().into(), NOT_KNOWN.as_bytes());
+            }
+        };
         let Some(seat) = seat else {
             tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
@@ -337,6 +361,12 @@ impl Door {
         let _ = self.accepting.send(accepted);
     }
 
+    async fn judge(&self, peer: Fingerprint, alpn: Alpn) -> Verdict {
+        let authorise = self.authorise.clone();
+        let judging = tokio::task::spawn_blocking(move || authorise(peer, alpn));
+        judging.await.unwrap_or(Verdict::Unknown)
+    }
+
     /// Takes the sessions of a connection as its peer begins them. The handshake's place is given up with the first.
     async fn serve_sessions(self, trunk: &Arc<Trunk>, peer: Fingerprint, seat: Seat) {
         let connection = trunk.connection();
@@ -374,11 +404,17 @@ impl Door {
                 "there is no room for another session of this identity",
             );
         };
-        let authorise = self.authorise.clone();
-        let allowed = tokio::task::spawn_blocking(move || authorise(peer, Alpn::Mirror)).await;
-        if !allowed.unwrap_or(false) {
-            tracing::warn!(%peer, "a peer that is not known any more was refused");
-            return trunk.refuse(CloseCode::NotAllowed, &String::from_utf8_lossy(NOT_ALLOWED));
+        match self.judge(peer, Alpn::Mirror).await {
+            Verdict::Allowed => {}
+            Verdict::Refused => {
+                tracing::warn!(%peer, "a peer that is not known any more was refused");
+                return trunk.refuse(CloseCode::NotAllowed, &String::from_utf8_lossy(NOT_ALLOWED));
+            }
+            // Nothing is known against the sessions that live.
+            Verdict::Unknown => {
+                spare.put(seat);
+                return session.close(CloseCode::Unable, NOT_KNOWN);
+            }
         }
         let (door, spare) = (self.clone(), spare.clone());
         tokio::spawn(async move { door.serve_session(session, seat, (peer, &spare), streams).await });
@@ -435,6 +471,8 @@ pub fn listening_socket(listen: SocketAddr) -> Result<UdpSocket, BindError> {
 
 /// The same words for everybody: a stranger must not learn what is known here.
 const NOT_ALLOWED: &[u8] = b"this peer is not allowed here";
+
+const NOT_KNOWN: &str = "the receiver cannot find out now who may connect; its log says why";
 
 fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
     let identity = connection.peer_identity()?;

@@ -34,7 +34,9 @@ mod trunk;
 pub use call::{Call, Calls};
 pub use compression::Compression;
 pub use congestion::{Congestion, PathMemory};
-pub use endpoint::{Accepted, Admit, Alpn, Authorise, BindError, ReceiverEndpoint, listening_socket};
+pub use endpoint::{
+    Accepted, Admit, Alpn, Authorise, BindError, ReceiverEndpoint, Verdict, listening_socket,
+};
 pub use hosts::{delegate_hosts, serve_hosts};
 pub use lanes::OpSender;
 pub use limit::{Limiter, Schedule, ScheduleError, keep_time_zone};

@@ -149,13 +149,15 @@ impl Session {
         let _ = is_over.wait_for(|&is_over| is_over).await;
     }
 
-    /// A stream was cut off by the peer: rightly so if the session has ended, of which may be heard a little later.
-    pub(super) async fn handle_cut(&self, text: &str) {
-        if self.trunk.was_shared() {
+    /// A stream was cut off by the peer: rightly so if the session has ended, of which may be heard a little later. If it is heard
+    /// much later, or never, the session is over all the same: it is lost, and this side may begin another.
+    pub(super) async fn handle_cut(&self, code: quinn::VarInt, text: &str) {
+        if self.trunk.has_notes() && code == GIVEN_UP.into() {
             tokio::select! {
                 () = self.over() => return,
                 () = tokio::time::sleep(END_GRACE) => {}
             }
+            return self.trunk.lose(self, text);
         }
         self.close(CloseCode::Violation, text);
     }
@@ -259,7 +261,9 @@ impl Session {
                 self.trunk.count(length, 0);
                 return true;
             }
-            Some(Err(quinn::WriteError::Stopped(_))) => self.handle_cut("a stream was stopped").await,
+            Some(Err(quinn::WriteError::Stopped(code))) => {
+                self.handle_cut(code, "a stream was stopped").await;
+            }
             Some(Err(_)) | None => {}
         }
         let _ = stream.reset(GIVEN_UP.into());
@@ -318,8 +322,8 @@ impl Session {
                     self.note_read(bytes, true);
                     filled += bytes;
                 }
-                Err(quinn::ReadError::Reset(_)) => {
-                    self.handle_cut("a stream was reset").await;
+                Err(quinn::ReadError::Reset(code)) => {
+                    self.handle_cut(code, "a stream was reset").await;
                     return filled;
                 }
                 _ => return filled,
@@ -343,8 +347,8 @@ impl Session {
                 self.note_read(chunk.bytes.len(), is_windowed);
                 Some(chunk.bytes.to_vec())
             }
-            Err(quinn::ReadError::Reset(_)) => {
-                self.handle_cut("a stream was reset").await;
+            Err(quinn::ReadError::Reset(code)) => {
+                self.handle_cut(code, "a stream was reset").await;
                 None
             }
             _ => None,

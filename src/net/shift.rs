@@ -82,6 +82,15 @@ impl<T: Send + 'static> Outlet<T> {
         Ok(())
     }
 
+    /// Sends what need not be sent; false if it was not.
+    pub(super) fn try_send(&self, message: T) -> bool {
+        let is_queued = self.queue.try_send(message).is_ok();
+        if is_queued {
+            self.call();
+        }
+        is_queued
+    }
+
     /// Whether there is room now.
     pub(super) fn has_room(&self) -> bool {
         !self.queue.is_full()

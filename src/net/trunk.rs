@@ -89,6 +89,8 @@ struct Sessions {
     window: u64,
     has_notes: bool,
     is_closing: bool,
+    /// Somebody waits for whether the connection stays without a session.
+    is_watched: bool,
 }
 
 impl Sessions {
@@ -185,9 +187,10 @@ impl Trunk {
         self.lock().count() > 1
     }
 
-    /// Whether there ever was more than one session.
-    pub(super) fn was_shared(&self) -> bool {
-        self.lock().ever > 1
+    /// Whether the end of a session may be told apart from that of the connection. That there was one session only says nothing
+    /// about it: the peer may have begun another one that has not come yet.
+    pub(super) fn has_notes(&self) -> bool {
+        !matches!(self.role, Role::Sole(_))
     }
 
     /// A place for one more session; none if the connection ends.
@@ -230,15 +233,28 @@ impl Trunk {
 
     /// Ends a session, for a reason of ours.
     pub(super) fn end(self: &Arc<Trunk>, session: &Session, code: CloseCode, text: &str) {
+        let end = LinkEnd::Closed {
+            code,
+            text: text.to_owned(),
+            by_peer: false,
+        };
+        self.end_as(session, end, (code, text));
+    }
+
+    /// Ends a session that the peer has left without a word, which it is told is an offence, should it still hear.
+    pub(super) fn lose(self: &Arc<Trunk>, session: &Session, text: &str) {
+        let end = LinkEnd::Lost {
+            text: text.to_owned(),
+        };
+        self.end_as(session, end, (CloseCode::Violation, text));
+    }
+
+    fn end_as(self: &Arc<Trunk>, session: &Session, end: LinkEnd, (code, text): (CloseCode, &str)) {
         let mut sessions = self.lock();
         let is_open = sessions.open.remove(&session.number()).is_some();
         session.forget();
         if is_open && self.connection.close_reason().is_none() {
-            session.note_end(LinkEnd::Closed {
-                code,
-                text: text.to_owned(),
-                by_peer: false,
-            });
+            session.note_end(end);
             self.tell_end(&mut sessions, session.number(), code, text);
         }
         session.finish();
@@ -297,15 +313,25 @@ impl Trunk {
         if self.role != Role::Receiver {
             return self.close(sessions, CloseCode::Done, "");
         }
-        let (trunk, ever) = (self.clone(), sessions.ever);
+        if std::mem::replace(&mut sessions.is_watched, true) {
+            return;
+        }
+        let (trunk, mut ever) = (self.clone(), sessions.ever);
         self.runtime.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(EMPTY_GRACE) => {}
-                _ = trunk.connection.closed() => return,
-            }
-            let mut sessions = trunk.lock();
-            if sessions.count() == 0 && sessions.ever == ever {
-                trunk.close(&mut sessions, CloseCode::Done, "");
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(EMPTY_GRACE) => {}
+                    _ = trunk.connection.closed() => return,
+                }
+                let mut sessions = trunk.lock();
+                if sessions.count() > 0 {
+                    sessions.is_watched = false;
+                    return;
+                }
+                if sessions.ever == ever {
+                    return trunk.close(&mut sessions, CloseCode::Done, "");
+                }
+                ever = sessions.ever;
             }
         });
     }
@@ -387,7 +413,7 @@ impl Trunk {
         self.connection.set_max_concurrent_uni_streams(streams.into());
     }
 
-    /// Has a session say something that means nothing and has to be acknowledged.
+    /// Has a session say something that means nothing and has to be acknowledged; one whose queue is full would say nothing new.
     pub(super) fn ask(&self) {
         let sessions: Vec<_> = self.lock().open.values().cloned().collect();
         for session in sessions {
@@ -431,7 +457,7 @@ impl Trunk {
     }
 
     async fn take_stream(self: Arc<Trunk>, mut stream: quinn::RecvStream) {
-        let Some((kind, number)) = read_head(&mut stream).await else {
+        let Some((kind, number, length)) = read_head(&mut stream).await else {
             return;
         };
         match (StreamKind::from_byte(kind), self.role) {
@@ -442,7 +468,10 @@ impl Trunk {
                     (sessions.open.get(&number).cloned(), sessions.next)
                 };
                 match session {
-                    Some(session) => session.hand_over(kind, stream),
+                    Some(session) => {
+                        session.note_read(length, true);
+                        session.hand_over(kind, stream);
+                    }
                     // Sent before the sender heard of the end.
                     None if number < next => {}
                     None => self.refuse(
@@ -511,19 +540,19 @@ impl Trunk {
     }
 }
 
-/// What a stream carries, and the number of its session, 0 for notes; none if the stream ends before.
-async fn read_head(stream: &mut quinn::RecvStream) -> Option<(u8, u64)> {
+/// What a stream carries, the number of its session, 0 for notes, and how many bytes say so; none if the stream ends before.
+async fn read_head(stream: &mut quinn::RecvStream) -> Option<(u8, u64, usize)> {
     let mut kind = [0];
     stream.read_exact(&mut kind).await.ok()?;
     if !matches!(
         StreamKind::from_byte(kind[0]),
         Some(StreamKind::Ops | StreamKind::Bulk)
     ) {
-        return Some((kind[0], 0));
+        return Some((kind[0], 0, 1));
     }
     let mut bytes = [0; 8];
     stream.read_exact(&mut bytes[..1]).await.ok()?;
     let length = varint_bytes(bytes[0]);
     stream.read_exact(&mut bytes[1..length]).await.ok()?;
-    Some((kind[0], varint(&bytes[..length])?))
+    Some((kind[0], varint(&bytes[..length])?, 1 + length))
 }

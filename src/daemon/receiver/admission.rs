@@ -77,11 +77,16 @@ pub(super) fn listen(
     let (allow, peers) = (options.allow.clone(), options.home.peers_file());
     let authorise: Authorise = Arc::new(move |peer: Fingerprint, alpn: Alpn| match alpn {
         // An invited peer is unknown by nature; it may say one thing, its secret.
-        Alpn::Pair => true,
-        Alpn::Mirror => {
-            allow.contains(&peer) || TrustStore::open(&peers).is_ok_and(|trust| trust.find(&peer).is_some())
-        }
-        Alpn::Pull => offers.as_ref().is_some_and(|offers| offers.may_call(&peer)),
+        Alpn::Pair => Verdict::Allowed,
+        Alpn::Mirror if allow.contains(&peer) => Verdict::Allowed,
+        Alpn::Mirror => match TrustStore::open(&peers) {
+            Ok(trust) => Verdict::of(trust.find(&peer).is_some()),
+            Err(error) => {
+                tracing::error!("cannot find out who may connect: {error}");
+                Verdict::Unknown
+            }
+        },
+        Alpn::Pull => Verdict::of(offers.as_ref().is_some_and(|offers| offers.may_call(&peer))),
     });
     let identity = match &options.identity {
         Own::Key(identity) => identity,

@@ -64,7 +64,7 @@ use crate::engine::delta::Engine;
 use crate::fs::{Directory, FsErrorKind};
 use crate::net::{
     Accepted, Admit, Alpn, Authorise, LinkEnd, LinkHandle, LinkOptions, PairLink, ReceiverEndpoint,
-    ReceiverLink,
+    ReceiverLink, Verdict,
 };
 use crate::store::{Binding, State};
 use admission::{listen, may_come};

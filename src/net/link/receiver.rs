@@ -47,7 +47,7 @@ impl ReceiverLink {
         let incoming = Shared::receive_control(runtime, session, receive);
         let asking = control.clone();
         // Says nothing, but has to be acknowledged.
-        session.ask_by(move || asking.offer(ToSender::Ended(Runs::default())).is_ok());
+        session.ask_by(move || asking.try_send(ToSender::Ended(Runs::default())));
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
@@ -216,16 +216,23 @@ async fn accept_streams(
         let Some((kind, stream)) = taken else { return };
         let (session, ops, bulk) = (session.clone(), ops.clone(), bulk.clone());
         tokio::spawn(async move {
-            let _reading = session.reading();
+            let reading = session.reading();
             if kind == StreamKind::Bulk {
-                return read_bulk(&session, stream, bulk).await;
+                read_bulk(&session, stream, bulk).await;
+                return drop(reading);
             }
             // A session that fails takes no more ops, and waits until nobody can send ranges any more.
             drop(bulk);
             let (to_read, mut read) = pieces();
             let unpacking = Shared::new(Line::Network(session.clone()));
-            if thread("ops-in", move || unpacking.unpack_all(&mut read, &ops)).is_ok() {
-                session.read_pieces(stream, to_read, true).await;
+            // The stream counts until its thread has ended, which may be long after its last byte was read.
+            let unpack = move || {
+                unpacking.unpack_all(&mut read, &ops);
+                drop(reading);
+            };
+            match thread("ops-in", unpack) {
+                Ok(()) => session.read_pieces(stream, to_read, true).await,
+                Err(error) => session.close(CloseCode::Unable, &format!("cannot start a thread: {error}")),
             }
         });
     }

@@ -28,8 +28,10 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// How often a connection that others use may end just when a session joins it.
+/// How many connections that others use may end, or be without an answer, when a session joins them, before it has one alone.
 const JOIN_TRIES: usize = 3;
+/// The least that a receiver may let be under way in a session that has a window.
+const WINDOW_BYTES_MIN: u32 = 65_536;
 /// What an op stream says without a pause before its ranges' turn comes: on a connection that several sessions share, one that has
 /// so much to say takes turns with the ranges of the others.
 const BURST_BYTES: usize = 1 << 20;
@@ -82,9 +84,16 @@ impl SenderLink {
         first: &[ToReceiver],
         options: &LinkOptions,
     ) -> Result<SenderLink, Unconnected> {
+        let alone = LinkOptions {
+            sharing: None,
+            ..options.clone()
+        };
         let mut tries = 0;
         loop {
             tries += 1;
+            // Whatever becomes of shared ones, the last connection is this mirror's own.
+            let options = if tries > JOIN_TRIES { &alone } else { options };
+            let key = Key::of(address, options).filter(|_| options.sockets.is_some());
             let reached = runtime.block_on(reach(runtime, tls, address, options));
             let Reached { place, is_joined } = reached.map_err(|error| Unconnected {
                 error,
@@ -97,14 +106,15 @@ impl SenderLink {
             };
             let has_ended = trunk.connection().close_reason().is_some();
             if let Some(sockets) = &options.sockets
-                && let Some(key) = Key::of(address, options)
+                && let Some(key) = &key
                 && (has_ended || matches!(error, ConnectError::NoAnswer { .. }))
             {
-                sockets.trunks().give_up(&key, &trunk);
+                sockets.trunks().give_up(key, &trunk);
             }
-            // With its first session alone a connection may end for the reason of that.
-            let is_anothers = session.map_or(is_joined, |number| number > 0);
-            if has_ended && is_anothers && tries < JOIN_TRIES {
+            // A connection may end for the reason of its first session, which who dialled need not have.
+            let is_anothers = has_ended && key.is_some() && session != Some(0);
+            let is_stale = is_joined && matches!(error, ConnectError::NoAnswer { .. });
+            if is_anothers || is_stale {
                 continue;
             }
             let has_answered = true;
@@ -159,7 +169,7 @@ impl SenderLink {
         let (ops, bulk) = Self::start_streams(runtime, session, options);
         let asking = control.clone();
         // Asks for what is promised already: it has to be acknowledged, and means nothing.
-        session.ask_by(move || asking.offer(ToReceiver::Flush { number: 0 }).is_ok());
+        session.ask_by(move || asking.try_send(ToReceiver::Flush { number: 0 }));
         SenderLink {
             shared: Shared::new(Line::Network(session.clone())),
             control,
@@ -358,13 +368,19 @@ async fn hear(
     match tokio::time::timeout(options.hello_timeout, hearing).await {
         Ok(true) => {
             session.note_read(HELLO_BYTES, false);
-            Hello::from_bytes(&bytes).map_err(|fault| {
-                session.close(CloseCode::Version, &fault.to_string());
-                ConnectError::Refused {
-                    code: CloseCode::Version,
-                    text: fault.to_string(),
-                }
-            })
+            let refused = |code: CloseCode, text: String| {
+                session.close(code, &text);
+                ConnectError::Refused { code, text }
+            };
+            let hello = Hello::from_bytes(&bytes);
+            let hello = hello.map_err(|fault| refused(CloseCode::Version, fault.to_string()))?;
+            match hello.window {
+                0 | WINDOW_BYTES_MIN.. => Ok(hello),
+                window => Err(refused(
+                    CloseCode::Violation,
+                    format!("a session's window of {window} bytes is too small"),
+                )),
+            }
         }
         Ok(false) => Err(match session.told_end() {
             Some(LinkEnd::Closed { code, text, .. }) => ConnectError::Refused { code, text },

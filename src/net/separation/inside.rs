@@ -3,7 +3,7 @@
 use super::door::{Door, SOCKETS};
 use super::frames::{FrameFault, Frames, write_waiting};
 use super::messages::{ADDRESSES_MAX, CALLS_FROM, Encoded, Lacking, Order, Report, limited};
-use crate::net::endpoint::{Accepted, Authorise};
+use crate::net::endpoint::{Accepted, Authorise, Verdict};
 use crate::net::link::{
     CONTROL_QUEUE, Line, LinkEnd, PackedBulk, RECEIVED_FRAMES, Range, ReceiverLink, Shared, thread,
 };
@@ -298,8 +298,8 @@ impl Inner {
                 }
                 let hall = state.hall.clone();
                 drop(state);
-                let yes = hall.is_some_and(|hall| (hall.authorise)(peer, alpn));
-                let _ = self.tell(&Order::Answer { question, yes }, &[]);
+                let verdict = hall.map_or(Verdict::Unknown, |hall| (hall.authorise)(peer, alpn));
+                let _ = self.tell(&Order::Answer { question, verdict }, &[]);
             }
             Report::Mirror { number, peer, remote } => {
                 let Some(hall) = self.admit(number)? else {

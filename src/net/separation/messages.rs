@@ -1,6 +1,6 @@
 //! What the two processes tell each other on the door.
 
-use crate::net::endpoint::Alpn;
+use crate::net::endpoint::{Alpn, Verdict};
 use crate::net::link::LinkEnd;
 use crate::net::transport::ConnectError;
 use driftless_certs::Fingerprint;
@@ -22,7 +22,7 @@ pub(super) enum Order {
     /// Let peers come from now on.
     Listen,
     /// Whether one that asked may come in.
-    Answer { question: u64, yes: bool },
+    Answer { question: u64, verdict: Verdict },
     /// Here are the sockets of a connection.
     Take { number: u64 },
     /// End a connection.

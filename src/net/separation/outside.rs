@@ -3,7 +3,7 @@
 use super::door::{Door, SOCKETS};
 use super::frames::{Frames, write_waiting};
 use super::messages::{CALLS_FROM, CallFault, Encoded, Lacking, Order, Report, limited};
-use crate::net::endpoint::{Accepted, Admit, Alpn, Authorise, ReceiverEndpoint};
+use crate::net::endpoint::{Accepted, Admit, Alpn, Authorise, ReceiverEndpoint, Verdict};
 use crate::net::link::{ReceiverLink, thread};
 use crate::net::pair::PairLink;
 use crate::net::sockets::Sockets;
@@ -79,7 +79,7 @@ struct State {
     /// Connections that wait for their sockets, and those that have them.
     links: HashMap<u64, Arc<ReceiverLink>>,
     guests: HashMap<u64, PairLink>,
-    questions: HashMap<u64, Sender<bool>>,
+    questions: HashMap<u64, Sender<Verdict>>,
 }
 
 impl Outside {
@@ -181,7 +181,7 @@ impl Outside {
     }
 
     /// Has the other process decide about a peer. Blocks.
-    fn ask(&self, peer: Fingerprint, alpn: Alpn) -> bool {
+    fn ask(&self, peer: Fingerprint, alpn: Alpn) -> Verdict {
         let (answer, answered) = bounded(1);
         let question = {
             let mut state = self.state();
@@ -191,9 +191,9 @@ impl Outside {
             question
         };
         self.report(&Report::Asks { question, peer, alpn });
-        let yes = answered.recv_timeout(ANSWER_PATIENCE) == Ok(true);
+        let verdict = answered.recv_timeout(ANSWER_PATIENCE);
         self.state().questions.remove(&question);
-        yes
+        verdict.unwrap_or(Verdict::Unknown)
     }
 
     /// Does what it is told until it is told to end; false if nobody is there any more. Nothing here may block on a peer.
@@ -225,9 +225,9 @@ impl Outside {
                         }
                     });
                 }
-                Order::Answer { question, yes } => {
+                Order::Answer { question, verdict } => {
                     if let Some(asked) = self.state().questions.remove(&question) {
-                        let _ = asked.send(yes);
+                        let _ = asked.send(verdict);
                     }
                 }
                 Order::Take { number } => self.connect(number, sockets),

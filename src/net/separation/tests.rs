@@ -5,7 +5,7 @@ use super::frames::{FrameFault, Frames};
 use super::inside::Transport;
 use super::messages::{CALLS_FROM, Encoded, End, Order, Report};
 use super::outside::{Callee, take_all};
-use crate::net::endpoint::{Accepted, Alpn, Authorise};
+use crate::net::endpoint::{Accepted, Alpn, Authorise, Verdict};
 use crate::net::link::{LinkEnd, ReceiverLink};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driftless_certs::Fingerprint;
@@ -131,7 +131,7 @@ fn made() -> Made {
     assert_eq!(lacking, []);
     assert_eq!(transport.identity(), Fingerprint::from_bytes([1; 32]));
     transport.attend().unwrap();
-    let authorise: Authorise = Arc::new(|who, alpn| who == peer() && alpn == Alpn::Mirror);
+    let authorise: Authorise = Arc::new(|who, alpn| Verdict::of(who == peer() && alpn == Alpn::Mirror));
     let accepted = transport.listen(authorise);
     assert!(matches!(door.receive().unwrap(), Some(Order::Listen)));
     Made {
@@ -375,12 +375,12 @@ fn peers_are_judged_here() {
         let order = made.door.receive().unwrap();
         let Some(Order::Answer {
             question: answered,
-            yes,
+            verdict,
         }) = order
         else {
             panic!("{order:?}");
         };
-        assert_eq!((answered, yes), (question, wanted));
+        assert_eq!((answered, verdict), (question, Verdict::of(wanted)));
     }
 }
 

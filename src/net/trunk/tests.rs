@@ -3,11 +3,13 @@
 use crate::net::sharing::Key;
 use crate::net::{
     Accepted, Authorise, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint,
-    ReceiverLink, SenderLink, Sockets,
+    ReceiverLink, SenderLink, Sockets, Verdict,
 };
 use driftless_certs::{Identity, receiver_config, sender_config};
 use driftless_protocol::CloseCode;
-use driftless_protocol::message::{BulkFrame, RangeBody, RangeBytes, ToReceiver, ToSender};
+use driftless_protocol::codec::encode_frame;
+use driftless_protocol::message::{BulkFrame, OpFrame, RangeBody, RangeBytes, ToReceiver, ToSender};
+use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{ALPN_MIRROR, Hello};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        Site::with(Arc::new(|_, _| true))
+        Site::with(Arc::new(|_, _| Verdict::Allowed))
     }
 
     fn with(authorise: Authorise) -> Site {
@@ -367,7 +369,7 @@ fn a_session_may_end_before_the_receiver_has_come_to_it() {
         if calls.fetch_add(1, std::sync::atomic::Ordering::AcqRel) > 0 {
             let _ = held.recv_timeout(PATIENCE);
         }
-        true
+        Verdict::Allowed
     }));
     let first = site.pairs(1);
     let ours = session_of(&first[0].0.shared).trunk().clone();
@@ -421,4 +423,103 @@ fn sessions_that_come_and_go_do_not_widen_their_connection() {
     (0..ROUNDS).for_each(|_| come_and_go());
     let more = told() - before;
     assert!(more < ROUNDS / 2, "the window grew {more} times");
+}
+
+/// A store that cannot be read for a moment says nothing against those who are here.
+#[test]
+fn a_session_that_cannot_be_judged_ends_alone_and_may_come_again() {
+    let verdict = Arc::new(std::sync::Mutex::new(Verdict::Allowed));
+    let asked = verdict.clone();
+    let site = Site::with(Arc::new(move |_, _| *asked.lock().unwrap()));
+    let first = site.pairs(1);
+    *verdict.lock().unwrap() = Verdict::Unknown;
+    let refused = site.try_connect(1, site.endpoint.local_address(), &site.options);
+    match refused.unwrap_err() {
+        ConnectError::Refused { code, .. } => assert!(code.is_temporary(), "{code:?}"),
+        error => panic!("{error}"),
+    }
+    check_alive(&first[0], 2);
+    *verdict.lock().unwrap() = Verdict::Allowed;
+    let late = site.connect(3);
+    assert_eq!(trunk_of(&late.shared), trunk_of(&first[0].0.shared));
+    let (_, late_receiver) = site.accept();
+    check_alive(&(late, late_receiver), 4);
+}
+
+/// On a shared connection that answers no more another one is dialled at once.
+#[test]
+fn who_joins_a_connection_that_does_not_answer_dials_another() {
+    let calls = std::sync::atomic::AtomicU64::default();
+    let (hold, held) = crossbeam_channel::bounded::<()>(0);
+    // The second question, about the session that joins, has no answer.
+    let site = Site::with(Arc::new(move |_, _| {
+        if calls.fetch_add(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+            let _ = held.recv_timeout(PATIENCE);
+        }
+        Verdict::Allowed
+    }));
+    let first = site.pairs(1);
+    let options = LinkOptions {
+        hello_timeout: Duration::from_secs(3),
+        ..site.options.clone()
+    };
+    let late = site.try_connect(1, site.endpoint.local_address(), &options);
+    let late = late.unwrap();
+    assert_ne!(trunk_of(&late.shared), trunk_of(&first[0].0.shared));
+    let (said, late_receiver) = site.accept();
+    assert_eq!(said, 1);
+    check_alive(&(late, late_receiver), 2);
+    check_alive(&first[0], 3);
+    drop(hold);
+}
+
+/// Each has a thread until its ops are taken, whether its bytes have all come or not.
+#[test]
+fn op_streams_that_have_ended_count_until_they_are_taken() {
+    let site = Site::new();
+    let pairs = site.pairs(1);
+    let (sender, receiver) = &pairs[0];
+    let ours = session_of(&sender.shared).trunk().clone();
+    let frames = encode_frame(&OpFrame::default()).unwrap().repeat(16);
+    let mut bytes = head(StreamKind::Ops, 0);
+    bytes.extend(zstd::encode_all(&frames[..], 1).unwrap());
+    let sending = site.runtime.spawn(async move {
+        for _ in 0..3 * super::STREAMS_PER_SESSION {
+            let Ok(mut stream) = ours.connection().open_uni().await else {
+                return;
+            };
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.finish();
+        }
+    });
+    wait_until("there are too many", || receiver.ended().is_some());
+    let Some(LinkEnd::Closed { code, text, .. }) = receiver.ended() else {
+        panic!("{:?}", receiver.ended());
+    };
+    assert_eq!(code, CloseCode::Violation, "{text}");
+    sending.abort();
+}
+
+/// The note may be late, for a path that was out: no reason to halt.
+#[test]
+fn a_session_whose_streams_are_given_up_without_a_note_is_lost_and_breaks_no_rule() {
+    let site = Site::new();
+    let pairs = site.pairs(2);
+    let (sender, receiver) = &pairs[1];
+    let session = session_of(&sender.shared);
+    let before = receiver.statistics().bytes_received;
+    let mut stream = site
+        .runtime
+        .block_on(session.trunk().connection().open_uni())
+        .unwrap();
+    let begin = head(StreamKind::Bulk, session.number());
+    site.runtime.block_on(stream.write_all(&begin)).unwrap();
+    let counted = before + begin.len() as u64;
+    wait_until("its first bytes are counted", || {
+        receiver.statistics().bytes_received >= counted
+    });
+    stream.reset(0u32.into()).unwrap();
+    wait_until("it has ended", || receiver.ended().is_some());
+    assert!(matches!(receiver.ended(), Some(LinkEnd::Lost { .. })));
+    check_alive(&pairs[0], 2);
 }
