@@ -77,7 +77,8 @@ impl Door {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// The next message; none at the end. Whatever was sent with it is dropped by the kernel.
+    /// The next message; none at the end, also of a process that ended before it heard everything. Whatever was sent with it is
+    /// dropped by the kernel.
     pub(super) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<M>> {
         // One more than a message may have, so that a longer one is seen.
         let mut bytes = vec![0; MESSAGE_BYTES_MAX + 1];
@@ -85,6 +86,7 @@ impl Door {
             match recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
                 Ok((_, length)) => break length,
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
         };

@@ -506,6 +506,14 @@ fn whoever_breaks_the_rules_of_the_door_is_left_with_all_connections() {
 }
 
 #[test]
+fn a_process_that_ends_before_it_heard_everything_has_ended() {
+    let (ours, theirs) = doors().unwrap();
+    ours.send(&Order::Listen, &[]).unwrap();
+    drop(theirs);
+    assert!(matches!(ours.receive::<Report>(), Ok(None)));
+}
+
+#[test]
 fn nothing_that_was_opened_outside_comes_in() {
     let made = made();
     let (kept, given) = UnixStream::pair().unwrap();
