@@ -298,16 +298,19 @@ impl Door {
         let Some((peer, alpn)) = who(&connection) else {
             return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
         };
-        let seat = match self.judge(peer, alpn).await {
-            Verdict::Allowed => self.seats.take(peer, alpn),
-            Verdict::Refused => None,
+        match self.judge(peer, alpn).await {
+            Verdict::Allowed => {}
+            Verdict::Refused => {
+                tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
+                return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
+            }
             Verdict::Unknown => {
                 return connection.close(CloseCode::Unable.number().into(), NOT_KNOWN.as_bytes());
             }
-        };
-        let Some(seat) = seat else {
-            tracing::warn!(%peer, remote = %connection.remote_address(), "an unknown peer was refused");
-            return connection.close(CloseCode::NotAllowed.number().into(), NOT_ALLOWED);
+        }
+        let Some(seat) = self.seats.take(peer, alpn) else {
+            tracing::warn!(%peer, remote = %connection.remote_address(), "there is no room for another connection");
+            return connection.close(CloseCode::Limit.number().into(), NO_SEAT);
         };
         if alpn == Alpn::Mirror {
             let trunk = Trunk::new(&self.runtime, connection.clone(), permit, Role::Receiver, None);
@@ -471,6 +474,8 @@ pub fn listening_socket(listen: SocketAddr) -> Result<UdpSocket, BindError> {
 
 /// The same words for everybody: a stranger must not learn what is known here.
 const NOT_ALLOWED: &[u8] = b"this peer is not allowed here";
+
+const NO_SEAT: &[u8] = b"there is no room for another connection";
 
 const NOT_KNOWN: &str = "the receiver cannot find out now who may connect; its log says why";
 

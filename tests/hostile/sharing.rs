@@ -191,7 +191,21 @@ fn sessions_without_end_meet_the_limit_of_their_identity() {
     check_serves(&mut good, &mut ops, 1);
     drop(half_open);
     good.leave();
-    // Their places are free again.
+    let refusals = std::cell::RefCell::new(Vec::new());
+    crate::support::until("their places are free again", || {
+        match bench.try_open(&opening(b"dst", MIRROR)) {
+            Ok((peer, _)) => peer.leave(),
+            Err((code, _)) => {
+                refusals.borrow_mut().push(code);
+                return false;
+            }
+        }
+        true
+    });
+    assert!(
+        refusals.into_inner().iter().all(|code| *code == CloseCode::Limit),
+        "who is known is not told that it is not allowed"
+    );
     bench.check();
 }
 
