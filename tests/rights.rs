@@ -550,10 +550,8 @@ fn s15_a_trust_store_that_cannot_be_read_fails_closed() {
     let (code, text) = live.closed();
     assert_eq!(code, CloseCode::NotAllowed, "{text}");
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
-    assert_eq!(
-        bench.open(Purpose::Mirror).err().unwrap().0,
-        CloseCode::NotAllowed
-    );
+    // Nobody comes in, and nobody is told that he never will: the file may be whole again the next moment.
+    assert_eq!(bench.open(Purpose::Mirror).err().unwrap().0, CloseCode::Unable);
 }
 
 /// A peer whose time is over loses a connection that is open.
