@@ -265,6 +265,7 @@ fn options(directory: &Path, tree: &Path) -> SenderOptions {
         identity,
         follow: false,
         quiet: None,
+        initial: None,
         deletes: Deletes::Ask,
         delete_limit: None,
         approvals: None,

@@ -5,13 +5,13 @@ mod support;
 use driftless::confine::{Measure, Needs, enter};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::image::Image;
+use support::kernel::without;
 use support::{assert_equal, is_root, skip, tree};
 
 const CHILD: &str = "DRIFTLESS_TEST_CONFINED";
@@ -261,49 +261,6 @@ fn sender(directory: &Path) -> String {
         .last()
         .unwrap_or_else(|| panic!("{error}"))
         .to_owned()
-}
-
-/// Lets calls fail as on a kernel that never heard of them.
-fn without(command: &mut Command, calls: &'static [libc::c_long]) {
-    if calls.is_empty() {
-        return;
-    }
-    let statement = |code: u32, jf: u8, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf,
-        k,
-    };
-    let answer = |value| statement(libc::BPF_RET | libc::BPF_K, 0, value);
-    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
-    for &call in calls {
-        filter.push(statement(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            1,
-            call as u32,
-        ));
-        filter.push(answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
-    }
-    filter.push(answer(libc::SECCOMP_RET_ALLOW));
-    let install = move || {
-        let program = libc::sock_fprog {
-            len: filter.len() as u16,
-            filter: filter.as_mut_ptr(),
-        };
-        // SAFETY: between fork and exec two calls without allocation; the filter lives through them.
-        let answers = unsafe {
-            [
-                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program),
-            ]
-        };
-        match answers {
-            [0, 0] => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: see above.
-    unsafe { command.pre_exec(install) };
 }
 
 fn trees() -> tempfile::TempDir {

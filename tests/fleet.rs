@@ -173,9 +173,10 @@ impl Daemon<'_> {
         let texts = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
         texts
             .map(|text| {
-                let marks = text
-                    .lines()
-                    .filter(|line| line.starts_with("fanotify ") && line.contains("sdev:"));
+                // One without a mask of its own silences a noisy neighbour of the tests.
+                let marks = text.lines().filter(|line| {
+                    line.starts_with("fanotify ") && line.contains("sdev:") && !line.contains(" mask:0 ")
+                });
                 marks.count()
             })
             .sum()
@@ -244,11 +245,11 @@ fn mirrors_at_rest_cost_little_memory_no_threads_and_one_mark() {
     let sender = site.start("sender");
     sender.until_in_sync(mirrors);
 
-    // A mirror takes some 200 KB of stacks more where nothing is optimised.
+    // What each takes where nothing is optimised, and a tenth more: see docs/performance.md.
     let each = if cfg!(debug_assertions) {
-        720 << 10
+        640 << 10
     } else {
-        400 << 10
+        480 << 10
     };
     let bar = (36 << 20) + mirrors as u64 * each;
     until("memory is given back", || sender.resident_bytes() < bar);

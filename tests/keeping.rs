@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use support::machine::Machine;
 use support::settled::{wait_settled, wait_until};
 use support::{Following, Pair, assert_no_leftovers};
-use tempfile::TempDir;
 
 /// Every file below a directory: path and content, our own places included.
 fn files(root: &Path) -> BTreeMap<String, String> {
@@ -209,57 +209,6 @@ fn what_was_there_before_the_mirror_is_nobody_elses_to_lose() {
     }
 }
 
-/// A home and two trees for the real program.
-struct Machine {
-    directory: TempDir,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["src", "dst", "home"] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-        }
-        fs::set_permissions(directory.path().join("home"), fs::Permissions::from_mode(0o700)).unwrap();
-        Machine { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
-        command
-            .args(line.split_whitespace())
-            .env("DRIFTLESS_HOME", self.path("home"))
-            .env_remove("RUST_LOG")
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Status, and all that was said.
-    fn run(&self, line: &str) -> (Option<i32>, String) {
-        let ended = self.command(line).output().unwrap();
-        let said = [ended.stdout, ended.stderr].concat();
-        (ended.status.code(), String::from_utf8(said).unwrap())
-    }
-
-    #[track_caller]
-    fn succeeds(&self, line: &str) -> String {
-        let (status, said) = self.run(line);
-        assert_eq!(status, Some(0), "{line}: {said}");
-        said
-    }
-}
-
 #[test]
 fn the_trash_is_listed_given_back_and_emptied() {
     let machine = Machine::new();
@@ -374,7 +323,7 @@ fn backups_are_those_of_rsync() {
                 command
                     .arg("src/")
                     .arg("theirs/")
-                    .current_dir(machine.directory.path())
+                    .current_dir(machine.root())
                     .status()
                     .unwrap()
                     .success()

@@ -132,6 +132,59 @@ fn shells_take_the_completions() {
     assert!(offered.contains("check") && offered.contains("show"), "{offered}");
 }
 
+/// The help has each command that users call, and only those; so have the pages and what shells offer.
+#[test]
+fn pages_and_completions_have_the_commands_of_the_help() {
+    let dir = tempfile::tempdir().unwrap();
+    let (help, _) = done(program(dir.path()).arg("--help"));
+    let listed = help
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
+    let name = |line: &str| {
+        let line = line.strip_prefix("  ")?;
+        let is_command = line.starts_with(|first: char| first.is_ascii_lowercase());
+        is_command.then(|| line.split_whitespace().next().unwrap().to_owned())
+    };
+    let commands: Vec<String> = listed
+        .lines()
+        .filter_map(name)
+        .filter(|name| name != "help")
+        .collect();
+    assert!(commands.len() > 25, "{commands:?}");
+    let pages = dir.path().join("man");
+    done(program(dir.path()).arg("man-pages").arg(&pages));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (script, _) = done(program(dir.path()).args(["completions", shell]));
+        let offers = |command: &str| {
+            let forms = [
+                format!(",{command})"),
+                format!("'{command}:"),
+                format!("-a \"{command}\""),
+                format!("cand {command} "),
+                format!("new('{command}'"),
+            ];
+            forms.iter().any(|form| script.contains(form))
+        };
+        for command in &commands {
+            assert!(offers(command), "{shell} does not offer {command}");
+        }
+        for hidden in ["accounts", "lookups", "transport", "man-pages", "hooks"] {
+            assert!(!offers(hidden), "{shell} offers {hidden}");
+        }
+    }
+    for command in &commands {
+        let page = pages.join(format!("driftless-{command}.1"));
+        assert!(page.exists(), "{}", page.display());
+    }
+    for hidden in ["accounts", "lookups", "transport", "man-pages", "hooks"] {
+        assert!(!pages.join(format!("driftless-{hidden}.1")).exists(), "{hidden}");
+    }
+}
+
 #[test]
 fn units_are_sound_and_harden() {
     if !has("systemd-analyze") {

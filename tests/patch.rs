@@ -139,6 +139,9 @@ fn what_only_grows_is_not_read_before_it_leaves() {
             "{cost} bytes for an append and the word that it was right"
         );
     }
+    // Each was read once more, as a whole: as it was right, nobody had to be told.
+    let said = bench.following.watching.said();
+    assert_eq!(said.applied, vec![("put", "large".to_owned()); 3]);
     // It did not only grow: nobody looks before what was added has left.
     let at = (LARGE_BYTES + 3 * line.len()) as u64;
     let source = OpenOptions::new()

@@ -195,6 +195,45 @@ fn nothing_is_pulled_from_a_sender_that_is_no_longer_trusted() {
     assert_eq!(puller.stop(), Some(0));
 }
 
+/// On either side: who may pull, or is pulled from, is not known for a while, and that is no reason to refuse anybody for good.
+#[test]
+fn a_trust_store_that_cannot_be_read_stops_pulling_for_that_time() {
+    let site = site(&["src", "dst"]);
+    site.write("src/a", "one");
+    let (_server, _, port) = serve(&site, "");
+    site.run(
+        &format!("peers add {} --name far --tree www", site.fingerprint("far")),
+        0,
+    );
+    let add = format!(
+        "peers add {} --name office --address 127.0.0.1:{port}",
+        site.fingerprint("home")
+    );
+    site.run_in("far", &add, 0);
+    let puller = receive(&site, "office::www");
+    wait_equal(&site, "src", "dst");
+    for (round, (peers, words)) in [
+        ("home/peers.toml", "cannot find out now"),
+        ("far/peers.toml", "peers.toml"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let whole = site.read(peers).unwrap();
+        site.write(peers, "[[peer]]\nname = \"half");
+        until(&format!("{peers} stops it"), || {
+            let pull = pulling(&site);
+            let error = pull["error"].as_str().unwrap_or_default();
+            pull["phase"] == "waiting" && error.contains(words)
+        });
+        let new = format!("src/{round}");
+        site.write(&new, "meanwhile");
+        site.write(peers, whole);
+        wait_equal(&site, "src", "dst");
+    }
+    assert_eq!(puller.stop(), Some(0));
+}
+
 #[test]
 fn a_daemon_offers_trees_and_another_pulls_by_its_configuration() {
     let site = site(&["src/keep", "src/.cache", "src2", "dst", "dst2"]);

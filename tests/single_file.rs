@@ -5,67 +5,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command};
+use support::machine::Machine;
 use support::until;
-use tempfile::TempDir;
 
-struct Desk {
-    directory: TempDir,
-}
-
-impl Desk {
-    fn new() -> Desk {
-        let desk = Desk {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        for name in ["home", "etc/ssh", "dst"] {
-            fs::create_dir_all(desk.path(name)).unwrap();
-        }
-        fs::set_permissions(desk.path("home"), Permissions::from_mode(0o700)).unwrap();
-        fs::write(desk.path("etc/hosts"), "first").unwrap();
-        fs::write(desk.path("etc/other"), "not mirrored").unwrap();
-        fs::write(desk.path("etc/ssh/config"), "ssh").unwrap();
-        desk
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
-        command
-            .args(line.split_whitespace())
-            .env("DRIFTLESS_HOME", self.path("home"))
-            .env_remove("RUST_LOG")
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs a command line; gives its status and what it said.
-    fn run(&self, line: &str) -> (Option<i32>, String) {
-        let output = self.command(line).output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(text).unwrap())
-    }
-
-    #[track_caller]
-    fn succeed(&self, line: &str) -> String {
-        let (status, text) = self.run(line);
-        assert_eq!(status, Some(0), "{line}: {text}");
-        text
-    }
-
-    #[track_caller]
-    fn is_usage(&self, line: &str, words: &[&str]) {
-        let (status, text) = self.run(line);
-        assert_eq!(status, Some(2), "{line}: {text}");
-        for word in words {
-            assert!(text.contains(word), "{line}: no {word:?} in {text}");
-        }
-    }
+/// A machine with some files in `etc`.
+fn desk() -> Machine {
+    let desk = Machine::new();
+    desk.write("etc/hosts", "first");
+    desk.write("etc/other", "not mirrored");
+    desk.write("etc/ssh/config", "ssh");
+    desk
 }
 
 struct Running(Child);
@@ -131,7 +82,7 @@ fn edit(path: &Path, how: usize, content: &str) {
 
 #[test]
 fn a_single_file_follows_editors_and_nothing_else_is_touched() {
-    let desk = Desk::new();
+    let desk = desk();
     let dst = desk.path("dst");
     fs::write(dst.join("other"), "of the target").unwrap();
     fs::create_dir(dst.join("ssh")).unwrap();
@@ -167,16 +118,16 @@ fn a_single_file_follows_editors_and_nothing_else_is_touched() {
     assert_eq!(others(&dst), before);
     let mode = dst.metadata().unwrap().mode() & 0o7777;
     assert_eq!(mode, 0o751, "the directory's own attributes are not the source's");
-    assert!(desk.succeed("verify etc/hosts dst").contains("equal"));
+    assert!(desk.succeeds("verify etc/hosts dst").contains("equal"));
 }
 
 #[test]
 fn a_file_is_put_into_a_directory_or_to_its_own_name() {
-    let desk = Desk::new();
-    desk.succeed("mirror --once etc/hosts new/");
+    let desk = desk();
+    desk.succeeds("mirror --once etc/hosts new/");
     assert_eq!(names(&desk.path("new")), ["hosts"]);
     fs::create_dir(desk.path("deep")).unwrap();
-    desk.succeed("mirror --once etc/hosts deep/hosts");
+    desk.succeeds("mirror --once etc/hosts deep/hosts");
     assert_eq!(text(&desk.path("deep/hosts")), "first");
     desk.is_usage(
         "mirror --once etc/hosts deep/other-name",
@@ -184,10 +135,10 @@ fn a_file_is_put_into_a_directory_or_to_its_own_name() {
     );
     assert!(!desk.path("deep/other-name").exists());
     // A second one, into the same directory: the first one stays.
-    desk.succeed("mirror --once etc/other deep");
+    desk.succeeds("mirror --once etc/other deep");
     assert_eq!(names(&desk.path("deep")), ["hosts", "other"]);
     // A directory beside it is no loop, its own is.
-    desk.succeed("mirror --once etc/hosts etc/ssh");
+    desk.succeeds("mirror --once etc/hosts etc/ssh");
     assert_eq!(text(&desk.path("etc/ssh/hosts")), "first");
     desk.is_usage("mirror --once etc/hosts etc", &["same directory"]);
     desk.is_usage(
@@ -195,11 +146,11 @@ fn a_file_is_put_into_a_directory_or_to_its_own_name() {
         &["--files-from"],
     );
     symlink("hosts", desk.path("etc/link")).unwrap();
-    desk.succeed("mirror --once etc/link dst");
+    desk.succeeds("mirror --once etc/link dst");
     assert_eq!(fs::read_link(desk.path("dst/link")).unwrap(), Path::new("hosts"));
     assert_eq!(desk.run("mirror --once etc/missing dst").0, Some(1));
     // What a dry run tells is what is done: the directory is left alone.
-    let told = desk.succeed("mirror --once -n etc/hosts dst");
+    let told = desk.succeeds("mirror --once -n etc/hosts dst");
     let items: Vec<_> = told.lines().filter(|line| line.ends_with("hosts")).collect();
     assert_eq!(items.len(), 1, "{told}");
     assert!(!told.contains("./\n"), "{told}");
@@ -207,21 +158,21 @@ fn a_file_is_put_into_a_directory_or_to_its_own_name() {
 
 #[test]
 fn relative_sources_keep_the_path_behind_the_dot() {
-    let desk = Desk::new();
+    let desk = desk();
     fs::set_permissions(desk.path("etc/ssh"), Permissions::from_mode(0o711)).unwrap();
-    desk.succeed("mirror --once -R ./etc/ssh/config dst");
+    desk.succeeds("mirror --once -R ./etc/ssh/config dst");
     assert_eq!(names(&desk.path("dst")), ["etc", "etc/ssh", "etc/ssh/config"]);
     let mode = |path: &str| desk.path(path).metadata().unwrap().mode() & 0o7777;
     assert_eq!(mode("dst/etc/ssh"), 0o711);
     fs::create_dir(desk.path("second")).unwrap();
-    desk.succeed("mirror --once --relative etc/./ssh second");
+    desk.succeeds("mirror --once --relative etc/./ssh second");
     assert_eq!(names(&desk.path("second")), ["ssh", "ssh/config"]);
     // As rsync has it.
     for (ours, source) in [("dst", "./etc/ssh/config"), ("second", "etc/./ssh")] {
         let Ok(output) = Command::new("rsync")
             .args(["-aRnic", "--delete", source])
             .arg(format!("{ours}/"))
-            .current_dir(desk.directory.path())
+            .current_dir(desk.root())
             .output()
         else {
             return;
@@ -234,7 +185,7 @@ fn relative_sources_keep_the_path_behind_the_dot() {
     // What goes from the source goes, and nothing beside it.
     fs::write(desk.path("second/beside"), "of the target").unwrap();
     fs::remove_file(desk.path("etc/ssh/config")).unwrap();
-    desk.succeed("mirror --once --relative etc/./ssh second");
+    desk.succeeds("mirror --once --relative etc/./ssh second");
     assert_eq!(names(&desk.path("second")), ["beside", "ssh"]);
     desk.is_usage("mirror --once -R etc/./ssh/../hosts dst", &["`..`"]);
     desk.is_usage(

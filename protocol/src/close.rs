@@ -29,6 +29,8 @@ pub enum CloseCode {
     Forgotten = 10,
     /// The module was promoted: what is on the receiver counts, and it takes nothing until it is demoted.
     Promoted = 11,
+    /// The sender has done its work: both trees were equal at the last mark. Otherwise as `Done`.
+    Equal = 12,
 }
 
 impl CloseCode {
@@ -51,6 +53,7 @@ impl CloseCode {
             9 => CloseCode::Circle,
             10 => CloseCode::Forgotten,
             11 => CloseCode::Promoted,
+            12 => CloseCode::Equal,
             _ => CloseCode::Violation,
         }
     }
@@ -59,7 +62,12 @@ impl CloseCode {
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
-            CloseCode::Done | CloseCode::Busy | CloseCode::Unable | CloseCode::Limit | CloseCode::Promoted
+            CloseCode::Done
+                | CloseCode::Busy
+                | CloseCode::Unable
+                | CloseCode::Limit
+                | CloseCode::Promoted
+                | CloseCode::Equal
         )
     }
 }
@@ -83,6 +91,7 @@ mod tests {
             CloseCode::Circle,
             CloseCode::Forgotten,
             CloseCode::Promoted,
+            CloseCode::Equal,
         ];
         for (number, code) in codes.into_iter().enumerate() {
             assert_eq!(code.number() as usize, number);

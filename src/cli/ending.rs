@@ -2,23 +2,18 @@
 
 use super::CliError;
 use super::daemon::Hooked;
-use super::hooks::When;
+use super::hooking::{HOOKS_AT_ONCE, HookWord, parse_hook};
+use super::hooks::TIMEOUT;
 use super::narrate::Narrator;
 use super::text::parse_span;
 use crate::daemon::hooks::{Hook, SenderHooks, Slots};
 use crate::daemon::status::StatusBoard;
 use crate::daemon::{Observer, Quiet};
 use crate::engine::filter::FileSet;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::ffi::OsString;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a hook of the command line may take.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many of them run at once.
-const HOOKS_AT_ONCE: usize = 4;
 
 /// Flags of a sender that follows in the foreground. A daemon's mirrors end when they are stopped, and have hooks of their own.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,40 +28,11 @@ pub(super) struct EndingArgs {
     hook: Vec<HookWord>,
 }
 
-/// A program and its occasion, as they are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct HookWord {
-    on: When,
-    program: String,
-}
-
 fn parse_quiet(text: &str) -> Result<Duration, String> {
     match parse_span(text)? {
         Duration::ZERO => Err("takes a time span above 0".to_owned()),
         time => Ok(time),
     }
-}
-
-fn parse_hook(text: &str) -> Result<HookWord, String> {
-    let wrong = || {
-        let names = When::value_variants().iter().filter_map(When::to_possible_value);
-        let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
-        format!(
-            "takes WHEN=PROGRAM with the path of a program, WHEN being one of {}",
-            names.join(", ")
-        )
-    };
-    let (on, program) = text.split_once('=').ok_or_else(wrong)?;
-    let on = When::from_str(on, false).map_err(|_| wrong())?;
-    if !Path::new(program).is_absolute() {
-        return Err(format!(
-            "{program:?} is not the path of a program that begins with a slash"
-        ));
-    }
-    Ok(HookWord {
-        on,
-        program: program.to_owned(),
-    })
 }
 
 impl EndingArgs {
@@ -109,7 +75,7 @@ impl HookWord {
             on: self.on.occasion(),
             paths: FileSet::default(),
             command: vec![OsString::from(&self.program)],
-            timeout: HOOK_TIMEOUT,
+            timeout: TIMEOUT,
         }
     }
 }
@@ -147,19 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hooks_are_an_occasion_and_a_program() {
-        let read = parse_hook("in-sync=/bin/a=b").unwrap();
-        assert_eq!((read.on, read.program.as_str()), (When::InSync, "/bin/a=b"));
-        for wrong in [
-            "",
-            "in-sync",
-            "in-sync=",
-            "in-sync=true",
-            "never=/bin/true",
-            "=/bin/true",
-        ] {
-            assert!(parse_hook(wrong).is_err(), "{wrong}");
-        }
+    fn times_are_above_zero() {
         assert!(parse_quiet("0s").is_err() && parse_quiet("soon").is_err());
         assert_eq!(parse_quiet("30s"), Ok(Duration::from_secs(30)));
     }

@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::time::Duration;
 
+/// How long one may take if nothing is said.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum When {
@@ -49,26 +52,17 @@ pub(super) struct HookOptions {
     pub(super) command: Vec<OsString>,
     /// After this time it is killed
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
-    pub(super) timeout: Timeout,
+    pub(super) timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Timeout(Duration);
-
-impl Default for Timeout {
-    fn default() -> Timeout {
-        Timeout(Duration::from_secs(30))
-    }
-}
-
-fn parse_timeout(text: &str) -> Result<Timeout, String> {
+pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_span(text)? {
         Duration::ZERO => Err("takes a time span above 0".to_owned()),
-        timeout => Ok(Timeout(timeout)),
+        timeout => Ok(timeout),
     }
 }
 
-fn parse_pattern(text: &str) -> Result<String, String> {
+pub(super) fn parse_pattern(text: &str) -> Result<String, String> {
     FileSet::default()
         .add(text.as_bytes())
         .map(|()| text.to_owned())
@@ -95,7 +89,7 @@ impl HookOptions {
             on: self.on.occasion(),
             paths,
             command: self.command.clone(),
-            timeout: self.timeout.0,
+            timeout: self.timeout,
         }
     }
 }

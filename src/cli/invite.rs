@@ -268,6 +268,7 @@ mod tests {
             keeping: crate::daemon::keeping::KeepingReport::default(),
             scrubs: Vec::new(),
             drift: Vec::new(),
+            publishing: Vec::new(),
             sessions: vec![],
         };
         ReceiverStatus::new(

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Why they mean nothing on the other end.
-pub(super) const KEEPING_THERE: &str = "--drift, --drift-watch, --trash, --backup, --preallocate, --inplace and --scrub are the receiver's to decide (give them to `driftless receive` there)";
+pub(super) const KEEPING_THERE: &str = "--drift, --drift-watch, --trash, --backup, --preallocate, --inplace, --publish and --scrub are the receiver's to decide (give them to `driftless receive` there)";
 
 /// Options of the end that writes.
 #[derive(Debug, Clone, Default, Args)]

@@ -16,8 +16,8 @@ use crate::daemon::home::Home;
 use crate::daemon::receiver::{Previous, ReceiverDaemon};
 use crate::daemon::status::{StatusBoard, unix_now};
 use crate::daemon::{
-    DaemonError, Deletes, Gate, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions, Stop,
-    Summary, TargetOptions, Turns, WatchChoice, WatchOptions, sender,
+    DaemonError, Deletes, Gate, Initial, KeptAs, ModuleOptions, Observer, ReceiverOptions, SenderOptions,
+    Stop, Summary, TargetOptions, Turns, WatchChoice, WatchOptions, sender,
 };
 use crate::engine::delta::Engine;
 use crate::engine::filter::Filter;
@@ -45,6 +45,11 @@ pub(super) struct SendArgs {
     /// this, a first contact that finds some stops and says how many; later they are deleted
     #[arg(long, value_name = "WHEN", hide_possible_values = true)]
     delete: Option<DeleteWhen>,
+    /// What becomes of what differs when SRC and the target first meet: `full` brings the target in sync; `skip` takes both sides as
+    /// they are, and sends only what changes at the source from then on, entry by entry (lsyncd's `init = false`). It holds for later
+    /// runs, too, until one says `full` [default: full, or what was decided when they first met]
+    #[arg(long, value_name = "HOW", value_enum, hide_possible_values = true)]
+    initial: Option<InitialArg>,
     /// How many deletions within ten minutes need no approval: `N` entries, `N%` of all, `N,N%` (whichever is more), or
     /// `none` for any number. With more, nothing is deleted: a daemon waits for `driftless approve`, anything else ends
     #[arg(long, value_name = "LIMIT", default_value = "1000,25%", value_parser = max_delete)]
@@ -114,6 +119,12 @@ enum DeleteWhen {
     Never,
     Startup,
     Running,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InitialArg {
+    Full,
+    Skip,
 }
 
 /// A limit of deletions, if there is to be one.
@@ -237,6 +248,10 @@ impl SendArgs {
             target: end.target.clone(),
             follow,
             quiet: None,
+            initial: self.initial.map(|initial| match initial {
+                InitialArg::Full => Initial::Full,
+                InitialArg::Skip => Initial::Skip,
+            }),
             deletes,
             delete_limit: self.max_delete.0,
             approvals: None,

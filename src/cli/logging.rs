@@ -8,6 +8,7 @@ mod repeats;
 mod syslog;
 
 use super::{CliError, output};
+use crate::daemon::hooks;
 use clap::{ArgAction, Args, ValueEnum};
 use file::LogFile;
 use repeats::Repeats;
@@ -92,7 +93,7 @@ impl LoggingArgs {
             2 => "info,driftless=debug",
             _ => "debug,driftless=trace",
         };
-        format!("{ours},{AUDIT}")
+        format!("{ours},{AUDIT},{}=info", hooks::LOG)
     }
 }
 

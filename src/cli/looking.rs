@@ -11,7 +11,7 @@ use crate::daemon::home::Home;
 use crate::daemon::status::{STATUS_VERSION, StatusBoard};
 use crate::daemon::survey::{self, FarEnd, Kinds, SurveyReport, Totals};
 use crate::daemon::{
-    Backlog, DaemonError, FailedEntry, Observer, Phase, SendCounters, SenderOptions, Summary, verbs,
+    Backlog, DaemonError, FailedEntry, Initial, Observer, Phase, SendCounters, SenderOptions, Summary, verbs,
 };
 use crate::engine::itemize::{Change, Item};
 use crate::engine::out_format::{Facts, OutFormat};
@@ -43,6 +43,17 @@ pub(super) struct LookingArgs {
     /// Tell numbers at the end
     #[arg(long)]
     stats: bool,
+}
+
+/// A survey compares what is there, and knows nothing of what was there at the start.
+fn check_initial(options: &SenderOptions) -> Result<(), CliError> {
+    match options.initial {
+        Some(Initial::Skip) => Err(CliError::usage(
+            "--initial skip sends nothing of what is there, so there is nothing to tell before (leave out --dry-run and \
+             --itemize-changes)",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl LookingArgs {
@@ -87,6 +98,7 @@ impl LookingArgs {
         end: FarEnd<'_>,
         style: Style,
     ) -> Result<u8, CliError> {
+        check_initial(options)?;
         let teller = self.teller(options, end, style)?;
         let report = survey::run(options, end, &mut |item| teller.tell(&item))?;
         self.tell_report(&teller, &report);

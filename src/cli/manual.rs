@@ -4,9 +4,10 @@
 //! would have to compile that definition again, and only whoever builds would have the outcome; so everyone who has the
 //! program has the pages that fit it, and a package only runs what it packs.
 
-use super::{Cli, CliError, DONE, output};
+use super::logging::LoggingArgs;
+use super::{Cli, CliError, DONE, Shown, output};
 use clap::builder::PossibleValue;
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, Args, Command, CommandFactory, Subcommand};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -80,8 +81,11 @@ impl ManPagesArgs {
 }
 
 fn completions(shell: Shell) -> String {
-    let mut command = Cli::command();
-    let name = command.get_name().to_owned();
+    let whole = Cli::command();
+    let name = whole.get_name().to_owned();
+    // Commands that are hidden would be offered all the same.
+    let mut command = Command::new("driftless").version(env!("CARGO_PKG_VERSION"));
+    command = Shown::augment_subcommands(LoggingArgs::augment_args(command));
     let mut script = Vec::new();
     generate(shell, &mut command, name, &mut script);
     String::from_utf8_lossy(&script).into_owned()

@@ -42,6 +42,7 @@ impl MetadataArgs {
             devices: !self.no_devices,
             keeping: Keeping::default(),
             preallocate: false,
+            publish: Vec::new(),
             inplace: false,
             hosts: Hosts::default(),
             kept_as: KeptAs {

@@ -20,6 +20,7 @@ mod events;
 mod fencing;
 mod filtering;
 mod forget;
+mod hooking;
 mod hooks;
 mod hosts;
 mod id;
@@ -43,6 +44,7 @@ mod pair;
 mod peers;
 mod previous;
 mod priority;
+mod publishing;
 mod receive;
 mod reporting;
 mod seed;
@@ -109,6 +111,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Shown(Box<Shown>),
+    #[command(flatten)]
+    Inner(Inner),
+}
+
+// What users call. (No comment of documentation: it would become that of the program.)
+#[derive(Debug, Subcommand)]
+enum Shown {
     Mirror(Box<mirror::MirrorArgs>),
     Receive(receive::ReceiveArgs),
     Send(send::SendCommandArgs),
@@ -139,15 +150,22 @@ enum Command {
     Invite(invite::InviteArgs),
     Pair(pair::PairArgs),
     Completions(manual::CompletionsArgs),
+    Bench(Box<bench::BenchArgs>),
+}
+
+// What the program calls itself, or who packs it: neither in the help nor in completions and manual pages.
+#[derive(Debug, Subcommand)]
+enum Inner {
     #[command(hide = true)]
     ManPages(manual::ManPagesArgs),
-    Bench(Box<bench::BenchArgs>),
     #[command(hide = true)]
     Accounts(accounts::AccountsArgs),
     #[command(hide = true)]
     Lookups(lookups::LookupsArgs),
     #[command(hide = true)]
     Transport(transport::TransportArgs),
+    #[command(hide = true)]
+    Hooks(hooking::HooksArgs),
 }
 
 /// Why a command ended without having done its work.
@@ -252,57 +270,67 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(&self, verbose: u8) -> Result<u8, CliError> {
         // A benchmark measures its own processes, and has no key.
-        if !matches!(self, Command::Bench(_)) {
+        if !matches!(self, Command::Shown(command) if matches!(**command, Shown::Bench(_))) {
             crate::confine::keep_memory_private();
         }
         match self {
-            Command::Mirror(args) => args.run(verbose),
-            Command::Receive(args) => args.run(verbose),
-            Command::Send(args) => args.run(verbose),
-            Command::Serve(args) => args.run(verbose),
-            Command::Seed(args) => args.run(verbose),
-            Command::Verify(args) => args.run(),
-            Command::Forget(args) => args.run(),
-            Command::Status(args) => args.run(),
-            Command::Wait(args) => args.run(),
-            Command::Checkpoint(args) => args.run(),
-            Command::Explain(args) => args.run(),
-            Command::Rescan(args) => args.run(),
-            Command::Events(args) => args.run(),
-            Command::Approve(args) => args.run(),
-            Command::Promote(args) => args.run(),
-            Command::Demote(args) => args.run(),
-            Command::Trash(args) => args.run(),
-            Command::Id(args) => args.run(),
-            Command::Peers(args) => args.run(),
-            Command::Daemon(args) => args.run(verbose),
-            Command::Config(args) => args.run(),
-            Command::ImportLsyncd(args) => args.run(),
-            Command::Reload(args) => args.run(),
-            Command::Pause(args) => args.run(),
-            Command::Resume(args) => args.run(),
-            Command::Stop(args) => args.run(),
-            Command::Start(args) => args.run(),
-            Command::Invite(args) => args.run(),
-            Command::Pair(args) => args.run(),
-            Command::Completions(args) => args.run(),
-            Command::ManPages(args) => args.run(),
-            Command::Bench(args) => args.run(),
-            Command::Accounts(args) => args.run(),
-            Command::Lookups(args) => args.run(),
-            Command::Transport(args) => args.run(),
+            Command::Shown(command) => command.run(verbose),
+            Command::Inner(Inner::ManPages(args)) => args.run(),
+            Command::Inner(Inner::Accounts(args)) => args.run(),
+            Command::Inner(Inner::Lookups(args)) => args.run(),
+            Command::Inner(Inner::Transport(args)) => args.run(),
+            Command::Inner(Inner::Hooks(args)) => args.run(),
         }
     }
+}
 
+impl Shown {
+    fn run(&self, verbose: u8) -> Result<u8, CliError> {
+        match self {
+            Shown::Mirror(args) => args.run(verbose),
+            Shown::Receive(args) => args.run(verbose),
+            Shown::Send(args) => args.run(verbose),
+            Shown::Serve(args) => args.run(verbose),
+            Shown::Seed(args) => args.run(verbose),
+            Shown::Verify(args) => args.run(),
+            Shown::Forget(args) => args.run(),
+            Shown::Status(args) => args.run(),
+            Shown::Wait(args) => args.run(),
+            Shown::Checkpoint(args) => args.run(),
+            Shown::Explain(args) => args.run(),
+            Shown::Rescan(args) => args.run(),
+            Shown::Events(args) => args.run(),
+            Shown::Approve(args) => args.run(),
+            Shown::Promote(args) => args.run(),
+            Shown::Demote(args) => args.run(),
+            Shown::Trash(args) => args.run(),
+            Shown::Id(args) => args.run(),
+            Shown::Peers(args) => args.run(),
+            Shown::Daemon(args) => args.run(verbose),
+            Shown::Config(args) => args.run(),
+            Shown::ImportLsyncd(args) => args.run(),
+            Shown::Reload(args) => args.run(),
+            Shown::Pause(args) => args.run(),
+            Shown::Resume(args) => args.run(),
+            Shown::Stop(args) => args.run(),
+            Shown::Start(args) => args.run(),
+            Shown::Invite(args) => args.run(),
+            Shown::Pair(args) => args.run(),
+            Shown::Completions(args) => args.run(),
+            Shown::Bench(args) => args.run(),
+        }
+    }
+}
+
+impl Command {
     /// Whether it runs until it is stopped, so that what happens belongs into its log.
     fn is_daemon(&self) -> bool {
+        let Command::Shown(command) = self else {
+            return false;
+        };
         matches!(
-            self,
-            Command::Receive(_)
-                | Command::Send(_)
-                | Command::Serve(_)
-                | Command::Daemon(_)
-                | Command::Transport(_)
+            **command,
+            Shown::Receive(_) | Shown::Send(_) | Shown::Serve(_) | Shown::Daemon(_)
         )
     }
 }
@@ -403,6 +431,6 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(b"/a/\xff".to_vec());
         let cli = Cli::try_parse_from(["driftless".into(), "mirror".into(), odd.clone(), odd]).unwrap();
-        assert!(matches!(cli.command, Command::Mirror(_)));
+        assert!(matches!(cli.command, Command::Shown(command) if matches!(*command, Shown::Mirror(_))));
     }
 }

@@ -1,6 +1,7 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::confinement::{Confine, ConfineArgs};
+use super::hooking::{self, ReceiverHooksArgs};
 use super::launch::{Session, existing_directory};
 use super::network::NetworkArgs;
 use super::priority::PriorityArgs;
@@ -54,6 +55,8 @@ pub(super) struct ReceiveArgs {
     offer: OfferArgs,
     #[command(flatten)]
     priority: PriorityArgs,
+    #[command(flatten)]
+    hooks: ReceiverHooksArgs,
     #[command(flatten)]
     confine: ConfineArgs,
     /// Print the line as JSON
@@ -118,6 +121,7 @@ impl ReceiveArgs {
             .map(|word| tree_of(word, &home))
             .transpose()?;
         // Before there is any thread.
+        let hooks = self.hooks.start(&module)?;
         let listening = from.is_none().then_some(listen);
         let mut confine = Confine::enter(&self.confine, &home, &offered, listening, verbose)?;
         let mut running = confine.take_running();
@@ -130,6 +134,7 @@ impl ReceiveArgs {
             let heard = running.listen_to_log();
             heard.map_err(|error| CliError::failed(format!("cannot start a thread: {error}")))?;
         }
+        let hooks = hooks.map(hooking::follow).transpose()?;
         let options = ReceiverOptions {
             home: session.home.clone(),
             identity: session.identity.clone(),
@@ -190,6 +195,8 @@ impl ReceiveArgs {
         let ended = wait(&session, running.as_ref());
         drop(control);
         daemon.stop();
+        // What was done last is told them first.
+        drop(hooks);
         let status = running.and_then(Running::end);
         ended.map_err(|text| match status {
             Some(status) => CliError::failed(format!("{text} ({status})")),

@@ -7,8 +7,8 @@ use crate::daemon::fence;
 use crate::daemon::home::Home;
 use crate::daemon::keeping::KeepingReport;
 use crate::daemon::status::{
-    Behind, DaemonStatus, ModuleStatus, ProtectionStatus, ReceiverStatus, STATUS_VERSION, SenderStatus,
-    SessionReport, unix_now,
+    Behind, DaemonStatus, ModuleStatus, ProtectionStatus, PublishReport, ReceiverStatus, STATUS_VERSION,
+    SenderStatus, SessionReport, unix_now,
 };
 use crate::daemon::upkeep::{DriftReport, Finding, ScrubReport};
 use clap::Args;
@@ -152,6 +152,7 @@ fn receiver_lines(receiver: &ReceiverStatus, now: u64) -> Vec<String> {
         for session in &module.sessions {
             lines.extend(session_lines(session, now));
         }
+        lines.extend(publish_lines(&module.publishing, now));
         lines.extend(keeping_lines(&module.keeping));
         lines.extend(module.scrubs.iter().flat_map(|scrub| scrub_lines(scrub, now)));
         lines.extend(module.drift.iter().flat_map(|drift| drift_lines(drift, now)));
@@ -257,6 +258,25 @@ fn drift_lines(drift: &DriftReport, now: u64) -> Vec<String> {
     lines
 }
 
+/// What a module makes aside, to publish it at once.
+pub(super) fn publish_lines(publishing: &[PublishReport], now: u64) -> Vec<String> {
+    let line = |report: &PublishReport| {
+        let waits = match report.in_error {
+            0 => "visible when all that was sent is here".to_owned(),
+            number => format!(
+                "visible stays what was, because of {} in error",
+                count(number, "entry", "entries")
+            ),
+        };
+        format!(
+            "  making {} aside, begun {}: {waits}",
+            report.path,
+            ago(report.since, now)
+        )
+    };
+    publishing.iter().map(line).collect()
+}
+
 /// What a module kept of what it replaced or removed.
 pub(super) fn keeping_lines(kept: &KeepingReport) -> Vec<String> {
     let counted = [
@@ -347,6 +367,12 @@ pub(super) fn sender_lines(sender: &SenderStatus, now: u64) -> Vec<String> {
     if let Some(watcher) = &sender.watcher {
         lines.push(format!("watching by {}", watcher.name));
         lines.extend(watcher.degradations.iter().map(|text| format!("  but {text}")));
+    }
+    if counter("initial_skipped") > 0 {
+        lines.push(
+            "the first comparison was skipped (initial = skip): what differed then is left as it is until it changes"
+                .to_owned(),
+        );
     }
     for (name, what) in [
         ("failed", "failed"),
@@ -494,6 +520,13 @@ mod tests {
                         ..DriftReport::default()
                     })
                     .into(),
+                publishing: [0, 2]
+                    .map(|in_error| PublishReport {
+                        path: format!("releases/v{in_error}"),
+                        since: unix_now(),
+                        in_error,
+                    })
+                    .into(),
             },
             ModuleStatus {
                 name: "idle".to_owned(),
@@ -503,6 +536,7 @@ mod tests {
                 keeping: KeepingReport::default(),
                 scrubs: Vec::new(),
                 drift: Vec::new(),
+                publishing: Vec::new(),
             },
         ];
         let mut receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:4433".parse().unwrap(), modules);
@@ -528,6 +562,9 @@ mod tests {
             "now at .driftless-kept/T/a",
             "  watched for local edits by inotify, 1 seen",
             "  sub/path watched for local edits by inotify, 1 seen",
+            "  making releases/v0 aside, begun ",
+            "visible when all that was sent is here",
+            "because of 2 entries in error",
         ] {
             assert!(text.contains(wanted), "{text}");
         }

@@ -1,7 +1,7 @@
 //! `driftless transport`: the process that speaks to the network for a confined receiver. Not for users.
 
 use super::text::escaped;
-use super::{Cli, CliError, Command, DONE};
+use super::{Cli, CliError, Command, DONE, Shown};
 use crate::confine::outside;
 use crate::fs::{become_nobody, raise_descriptor_limit};
 use crate::net::separation::{Door, Lacking, Outside, OutsideOptions, StartError, Transport, doors};
@@ -62,7 +62,10 @@ impl TransportArgs {
 
     fn serve(&self, door: Door) -> Result<(), CliError> {
         let cli = Cli::try_parse_from(&self.line).map_err(|error| CliError::usage(error.to_string()))?;
-        let Command::Receive(receive) = &cli.command else {
+        let Command::Shown(command) = &cli.command else {
+            return Err(CliError::usage("this is for `driftless receive` only"));
+        };
+        let Shown::Receive(receive) = &**command else {
             return Err(CliError::usage("this is for `driftless receive` only"));
         };
         let identity = Identity::load_or_create(&self.identity)?;
@@ -147,7 +150,7 @@ pub(super) fn start(identity: &Path, verbose: u8) -> Result<(Running, Vec<Lackin
             // It has ended, or has nobody to speak to any more.
             let _ = child.wait();
             if let Some(stderr) = child.stderr.take() {
-                relay(stderr);
+                relay(stderr, WHOSE, tell);
             }
             Err(StartFault::Said(error))
         }
@@ -191,7 +194,7 @@ impl Running {
             return Ok(());
         };
         let thread = std::thread::Builder::new().name("transport-log".to_owned());
-        thread.spawn(move || relay(stderr)).map(drop)
+        thread.spawn(move || relay(stderr, WHOSE, tell)).map(drop)
     }
 
     /// Has it end. None if it does not.
@@ -232,8 +235,11 @@ fn wait_for(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Makes the lines of its log lines of this process's.
-fn relay(stderr: ChildStderr) {
+/// Whose log it is, for [`relay`].
+const WHOSE: &str = "the process that speaks to the network";
+
+/// Makes the lines of another process's log lines of this one's, as long as it says a sensible number of them.
+pub(super) fn relay(stderr: ChildStderr, whose: &str, tell: fn(u8, &[u8])) {
     let mut lines = BufReader::new(stderr);
     let mut allowance = (Instant::now(), 0);
     let mut line = Vec::new();
@@ -250,21 +256,19 @@ fn relay(stderr: ChildStderr) {
         }
         *count += 1;
         if *count <= LINES_MAX {
-            tell(line.strip_suffix(b"\n").unwrap_or(&line));
+            let line = line.strip_suffix(b"\n").unwrap_or(&line);
+            // A line begins with its priority, as journald wants it; that of a panic has none.
+            match line {
+                [b'<', priority @ b'0'..=b'7', b'>', text @ ..] => tell(*priority, text),
+                text => tell(b'3', text),
+            }
         } else if *count == LINES_MAX + 1 {
-            tracing::warn!(
-                "the process that speaks to the network says more than {LINES_MAX} lines in a minute"
-            );
+            tracing::warn!("{whose} says more than {LINES_MAX} lines in a minute");
         }
     }
 }
 
-/// A line begins with its priority, as journald wants it; that of a panic has none.
-fn tell(line: &[u8]) {
-    let (priority, text) = match line {
-        [b'<', priority @ b'0'..=b'7', b'>', text @ ..] => (*priority, text),
-        text => (b'3', text),
-    };
+fn tell(priority: u8, text: &[u8]) {
     let text = escaped(OsStr::from_bytes(text));
     match priority {
         b'0'..=b'3' => tracing::error!("{text}"),

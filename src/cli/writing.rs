@@ -5,8 +5,10 @@ use super::hosts::HostsArgs;
 use super::keeping::KeepingArgs;
 use super::metadata::MetadataArgs;
 use super::offering::KeptAsArgs;
+use super::publishing::PublishArgs;
 use super::upkeep::UpkeepArgs;
 use crate::daemon::ModuleOptions;
+use crate::daemon::keeping::Drift;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -17,6 +19,8 @@ pub(super) struct WritingArgs {
     pub(super) metadata: MetadataArgs,
     #[command(flatten)]
     pub(super) keeping: KeepingArgs,
+    #[command(flatten)]
+    pub(super) publishing: PublishArgs,
     #[command(flatten)]
     pub(super) upkeep: UpkeepArgs,
 }
@@ -56,6 +60,7 @@ impl WritingArgs {
             keeping: self.keeping.keeping()?,
             preallocate: self.keeping.preallocates(),
             inplace: self.keeping.writes_in_place(),
+            publish: self.publishing.patterns(),
             upkeep: self.upkeep.upkeep(),
             ..self.metadata.module(name, path)
         })
@@ -73,11 +78,16 @@ impl WritingArgs {
 
     /// Whether anything was asked for that is the far end's to decide.
     pub(super) fn is_given_there(&self) -> bool {
-        self.keeping.is_given() || self.upkeep.is_given()
+        self.keeping.is_given() || self.publishing.is_given() || self.upkeep.is_given()
     }
 
     /// Whether all of it can be: clap does not look into values.
     pub(super) fn check(&self) -> Result<(), CliError> {
-        self.keeping.keeping().map(drop)
+        let other = match self.keeping.keeping()?.drift {
+            Drift::Keep | Drift::Refuse => Some("--drift"),
+            Drift::Overwrite if self.keeping.writes_in_place() => Some("--inplace"),
+            Drift::Overwrite => self.metadata.writes_devices().then_some("--write-devices"),
+        };
+        self.publishing.check(other)
     }
 }

@@ -117,3 +117,52 @@ fn open_anything() -> Option<&'static str> {
         .find(|(_, path, flags)| is_possible(path, *flags))
         .map(|(deed, ..)| deed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+    /// As the process does that has the network, but for one thread. Who is not root cannot, and need not.
+    fn become_nobody() {
+        let group = Gid::from_raw(NOBODY);
+        let _ = set_thread_groups(&[]);
+        let _ = set_thread_res_gid(group, group, group);
+        let user = Uid::from_raw(NOBODY);
+        let _ = set_thread_res_uid(user, user, user);
+    }
+
+    /// What is left after this. For the kernel a user, groups and rights are a thread's.
+    fn left(after: impl FnOnce() + Send + 'static) -> Option<String> {
+        let thread = std::thread::spawn(move || {
+            after();
+            rights_left().map(|(_, deed)| deed)
+        });
+        thread.join().unwrap()
+    }
+
+    fn set_user() {
+        let user = Uid::from_raw(NOBODY);
+        set_thread_res_uid(user, user, user).unwrap();
+    }
+
+    #[test]
+    fn whoever_could_not_become_nobody_says_so() {
+        assert_eq!(left(become_nobody), None);
+        if !getuid().is_root() {
+            return;
+        }
+        let is_root = Some("it could not become nobody".to_owned());
+        assert_eq!(left(|| {}), is_root);
+        // Without the rights of root, but in its group.
+        assert_eq!(left(set_user), is_root);
+        let keeps = || {
+            let group = Gid::from_raw(NOBODY);
+            set_keep_capabilities(true).unwrap();
+            set_thread_res_gid(group, group, group).unwrap();
+            set_user();
+        };
+        assert_eq!(left(keeps), Some("it keeps capabilities".to_owned()));
+    }
+}

@@ -10,17 +10,15 @@ mod walk;
 use super::keeping::Keeping;
 use super::ledger::flags;
 use super::receiver::stored_cursor;
-use super::sender::{Standing, TreeFiles, open_link};
+use super::sender::{Standing, TreeFiles, open_link, question};
 use super::{DaemonError, ModuleOptions, SenderOptions};
 use crate::daemon::home::Home;
 use crate::engine::filter::Role;
 use crate::fs::Directory;
 use crate::net::{LinkEnd, SenderLink};
 use crate::store::{self, Catalog, CatalogRead, Entry, State, StoreError};
-use driftless_protocol::message::{
-    Cursor, Diverged, ModuleName, Open, Purpose, Recheck, Relays, Sparing, ToSender,
-};
-use driftless_protocol::{Carried, CloseCode, ObjectId, RelPath, Timestamp};
+use driftless_protocol::message::{Cursor, Diverged, Purpose, ToSender};
+use driftless_protocol::{CloseCode, ObjectId, RelPath, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,22 +69,7 @@ pub fn between_machines(
     runtime: &tokio::runtime::Handle,
 ) -> Result<Divergence, DaemonError> {
     let (here, acknowledged) = at_source(options)?;
-    let open = Open {
-        purpose: Purpose::Divergence,
-        module: ModuleName(options.target.module.clone().into_bytes()),
-        path: options.target.path.clone(),
-        mirror: 0,
-        source: options.source.display().to_string().as_str().into(),
-        incarnation: 0,
-        carried: Carried::default(),
-        sum: None,
-        protects: false,
-        sparing: Sparing::default(),
-        whole_files: false,
-        engine: None,
-        recheck: Recheck::Nothing,
-        upstream: Relays::default(),
-    };
+    let open = question(options, Purpose::Divergence);
     let (link, opened) =
         open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;
     let there = at_target(&link)?;

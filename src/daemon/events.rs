@@ -18,6 +18,13 @@ pub const WAITING_MAX: usize = 1_024;
 /// Changes that are named in one [`What::Batch`].
 pub const BATCH_NAMED_MAX: usize = 100;
 
+/// Changes that are named in one [`What::ModuleDurable`].
+pub const CHANGES_NAMED_MAX: usize = 10_000;
+/// And their paths together, in bytes.
+pub const CHANGES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of changes by name that wait for one listener. It is told of those above that they are left out.
+const WAITING_BYTES_MAX: usize = 4 * CHANGES_BYTES_MAX;
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -121,6 +128,21 @@ pub enum What {
         peer: String,
         /// How many ops, since this was last told.
         applied: u64,
+        /// What they changed, for listeners that want it: see [`listen_to`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changes: Vec<AppliedChange>,
+        /// Not everything could be named.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    /// A sender says that its tree and a module here are equal, durably.
+    ModuleInSync {
+        /// The module.
+        module: String,
+        /// The sender's fingerprint.
+        peer: String,
+        /// The number of the sender's journal.
+        sequence: u64,
     },
     /// A file of a module here is not as it was put: its content is rotten, it cannot be read, or somebody changed it.
     Corrupt {
@@ -165,10 +187,16 @@ struct Listener {
     queue: Sender<Event>,
     lost: Arc<AtomicU64>,
     number: u64,
+    wants_changes: bool,
+    is_wanted: Box<dyn Fn(&What) -> bool + Send>,
+    /// Bytes of changes by name in its queue.
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 static LISTENERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
 static LISTENING: AtomicUsize = AtomicUsize::new(0);
+/// Of them, those that want the names of changes in modules.
+static WANTING_CHANGES: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn listeners() -> MutexGuard<'static, Vec<Listener>> {
@@ -181,37 +209,81 @@ pub fn is_anybody_listening() -> bool {
     LISTENING.load(Ordering::Relaxed) > 0
 }
 
-/// Tells all listeners. Never waits.
+/// Whether anybody wants to know by name what is changed in modules.
+pub fn are_changes_wanted() -> bool {
+    WANTING_CHANGES.load(Ordering::Relaxed) > 0
+}
+
+/// Tells all listeners that want to know. Never waits.
 pub fn publish(of: Option<&TargetLabel>, what: What) {
     if !is_anybody_listening() {
         return;
     }
     let event = Event::now(of.cloned(), what);
     for listener in listeners().iter() {
+        if !(listener.is_wanted)(&event.what) {
+            continue;
+        }
         // Where events are missing, that is said in their place.
         let lost = listener.lost.swap(0, Ordering::Relaxed);
+        let event = event.for_listener(listener);
+        let bytes = event.bytes_of_changes();
+        // Before it can be taken.
+        listener.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let gap = (lost > 0).then(|| Event::now(None, What::Lost { events: lost }));
         if gap.is_some_and(|gap| listener.queue.try_send(gap).is_err()) {
             listener.lost.fetch_add(lost + 1, Ordering::Relaxed);
-        } else if listener.queue.try_send(event.clone()).is_err() {
+        } else if listener.queue.try_send(event).is_err() {
             listener.lost.fetch_add(1, Ordering::Relaxed);
+        } else {
+            continue;
         }
+        listener.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Has all listeners miss so many events: they are told so with the next one, or at once if nothing waits.
+pub fn publish_lost(events: u64) {
+    for listener in listeners().iter() {
+        listener.lost.fetch_add(events, Ordering::Relaxed);
     }
 }
 
 /// Begins to listen. What is told from now on is heard, or counted as lost.
 pub fn listen() -> Listening {
+    listen_to(false, |_| true)
+}
+
+/// As [`listen`], to these events alone: others take no room in the queue, and none of those that are lost is one of them. Whether
+/// one is wanted is asked where it is told, for which it must not tell anything itself. With `wants_changes` what is changed in
+/// modules is named.
+pub fn listen_to(wants_changes: bool, is_wanted: impl Fn(&What) -> bool + Send + 'static) -> Listening {
     let (queue, events) = bounded(WAITING_MAX);
     let (lost, number) = (Arc::new(AtomicU64::new(0)), NEXT.fetch_add(1, Ordering::Relaxed));
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let listener = Listener {
         queue,
         lost: lost.clone(),
         number,
+        wants_changes,
+        is_wanted: Box::new(is_wanted),
+        waiting_bytes: waiting_bytes.clone(),
     };
     let mut all = listeners();
     all.push(listener);
+    count(&all);
+    Listening {
+        events,
+        lost,
+        number,
+        waiting_bytes,
+    }
+}
+
+fn count(all: &[Listener]) {
+    let wanting = all.iter().filter(|listener| listener.wants_changes).count();
+    WANTING_CHANGES.store(wanting, Ordering::Relaxed);
     LISTENING.store(all.len(), Ordering::Relaxed);
-    Listening { events, lost, number }
 }
 
 /// A listener. Dropping it ends that.
@@ -220,6 +292,7 @@ pub struct Listening {
     events: Receiver<Event>,
     lost: Arc<AtomicU64>,
     number: u64,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Listening {
@@ -232,7 +305,10 @@ impl Listening {
                 return Some(Event::now(None, What::Lost { events: lost }));
             }
         }
-        self.events.recv_timeout(patience).ok()
+        let event = self.events.recv_timeout(patience).ok()?;
+        self.waiting_bytes
+            .fetch_sub(event.bytes_of_changes(), Ordering::Relaxed);
+        Some(event)
     }
 }
 
@@ -240,11 +316,48 @@ impl Drop for Listening {
     fn drop(&mut self) {
         let mut all = listeners();
         all.retain(|listener| listener.number != self.number);
-        LISTENING.store(all.len(), Ordering::Relaxed);
+        count(&all);
     }
 }
 
 impl Event {
+    /// Without the names of changes for those who did not ask for them, or have too many of them waiting.
+    fn for_listener(&self, listener: &Listener) -> Event {
+        let What::ModuleDurable {
+            module,
+            peer,
+            applied,
+            ..
+        } = &self.what
+        else {
+            return self.clone();
+        };
+        let waiting = listener.waiting_bytes.load(Ordering::Relaxed);
+        if listener.wants_changes && waiting + self.bytes_of_changes() <= WAITING_BYTES_MAX {
+            return self.clone();
+        }
+        Event {
+            of: self.of.clone(),
+            what: What::ModuleDurable {
+                module: module.clone(),
+                peer: peer.clone(),
+                applied: *applied,
+                changes: Vec::new(),
+                truncated: listener.wants_changes,
+            },
+            ..*self
+        }
+    }
+
+    /// What the changes that it names take in memory, roughly.
+    fn bytes_of_changes(&self) -> usize {
+        let What::ModuleDurable { changes, .. } = &self.what else {
+            return 0;
+        };
+        let texts = changes.iter().map(|change| change.path.len() + change.verb.len());
+        texts.sum::<usize>() + size_of_val(changes.as_slice())
+    }
+
     /// An event of now.
     pub fn now(of: Option<TargetLabel>, what: What) -> Event {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -267,6 +380,47 @@ mod tests {
             source: "/srv".to_owned(),
             target: target.to_owned(),
         }
+    }
+
+    #[test]
+    fn names_of_changes_that_nobody_takes_are_bounded_and_left_out_in_the_open() {
+        let durable = |module: &str| What::ModuleDurable {
+            module: module.to_owned(),
+            peer: "p".to_owned(),
+            applied: 100,
+            changes: (0..100)
+                .map(|number| AppliedChange {
+                    verb: "put".to_owned(),
+                    path: format!("{number}{}", "x".repeat(4_000)),
+                    bytes: None,
+                })
+                .collect(),
+            truncated: false,
+        };
+        let listening = listen_to(true, |_| true);
+        let heard = |listening: &Listening| {
+            let next = || listening.next(Duration::ZERO).map(|event| event.what);
+            let named = std::iter::from_fn(next).filter_map(|what| match what {
+                What::ModuleDurable {
+                    module,
+                    changes,
+                    truncated,
+                    ..
+                } if module == "bounded" => Some((changes.len(), truncated)),
+                _ => None,
+            });
+            named.collect::<Vec<_>>()
+        };
+        for _ in 0..100 {
+            publish(None, durable("bounded"));
+        }
+        let first = heard(&listening);
+        let named = first.iter().filter(|(named, _)| *named == 100).count();
+        assert!((5..=10).contains(&named), "{named} of 400 kB each");
+        assert!(first.iter().all(|(named, truncated)| (*named == 0) == *truncated));
+        // What was taken leaves room.
+        publish(None, durable("bounded"));
+        assert_eq!(heard(&listening), [(100, false)]);
     }
 
     #[test]
@@ -296,6 +450,26 @@ mod tests {
         let next = std::iter::from_fn(|| listening.next(Duration::ZERO))
             .find(|event| event.of.as_ref() == Some(&own));
         assert_eq!(next.unwrap().what, What::OutOfSync);
+    }
+
+    #[test]
+    fn what_a_listener_does_not_want_takes_nothing_from_it() {
+        let own = |sequence| What::ModuleInSync {
+            module: "wanted".to_owned(),
+            peer: "p".to_owned(),
+            sequence,
+        };
+        let listening = listen_to(
+            false,
+            |what| matches!(what, What::ModuleInSync { module, .. } if module == "wanted"),
+        );
+        publish(None, own(1));
+        for _ in 0..2 * WAITING_MAX {
+            publish(None, What::Drift);
+        }
+        publish(None, own(2));
+        let next = || listening.next(Duration::ZERO).map(|event| event.what);
+        assert_eq!((next(), next(), next()), (Some(own(1)), Some(own(2)), None));
     }
 
     #[test]

@@ -6,16 +6,16 @@
 //! who has the disk: never over the wire.
 
 use super::DaemonError;
+use super::SenderOptions;
 use super::fence;
 use super::home::Home;
 use super::keeping::{KEPT, TRASH};
 use super::receiver::VERSION_BEGUN;
-use super::sender::end_link;
-use super::{SenderOptions, TargetOptions};
+use super::sender::{end_link, question};
 use crate::fs::{Directory, FsError, FsErrorKind, Shelf, TreeLock, displaced_from, is_private_name};
 use crate::store::State;
-use driftless_protocol::message::{ModuleName, Open, Purpose, Recheck, Relays, Sparing};
-use driftless_protocol::{Carried, Name, RelPath};
+use driftless_protocol::message::{Open, Purpose};
+use driftless_protocol::{Name, RelPath};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -231,22 +231,9 @@ pub fn ask(
     mirror: u128,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, DaemonError> {
-    let TargetOptions { module, path, .. } = &options.target;
     let open = Open {
-        purpose: Purpose::Forget,
-        module: ModuleName(module.clone().into_bytes()),
-        path: path.clone(),
         mirror,
-        source: options.source.display().to_string().as_str().into(),
-        incarnation: 0,
-        carried: Carried::default(),
-        sum: None,
-        protects: false,
-        sparing: Sparing::default(),
-        whole_files: false,
-        recheck: Recheck::Nothing,
-        upstream: Relays::default(),
-        engine: None,
+        ..question(options, Purpose::Forget)
     };
     end_link(options, runtime, open).map_err(|error| DaemonError::failed(error.text))
 }

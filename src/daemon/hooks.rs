@@ -6,16 +6,22 @@
 //! How many run at once in the process is limited, and one that takes too long is killed with all that it started. Nothing a
 //! hook does, or does not do, holds up a mirror, but for [`Occasion::BeforeBatch`], which is there for that.
 
+mod apart;
+mod modules;
 mod run;
+mod streams;
 
+pub use apart::{Following, HookProcess, ModulePrograms, Program, serve};
+pub use modules::ModuleHook;
 pub use run::Slots;
 
-use super::events::{self, AppliedChange, Event, What};
+use self::run::Outliving;
+use super::events::{AppliedChange, CHANGES_NAMED_MAX};
 use super::status::{STATUS_VERSION, TargetLabel};
 use super::{FailedEntry, Stop};
 use crate::engine::filter::FileSet;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -25,22 +31,22 @@ use std::time::{Duration, Instant};
 
 /// Messages that wait for a hook's thread.
 const WAITING_MAX: usize = 4_096;
-/// Changes and errors that one run is told by name.
-const NAMED_MAX: usize = 10_000;
 /// How long changes gather for one run if the trees do not come into sync before.
 const GATHER: Duration = Duration::from_secs(1);
+/// What hooks print, and what is wrong with them, is logged under this, and always: somebody wants to know.
+pub const LOG: &str = "driftless::hook";
 /// How often a thread looks whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Occasion {
     /// Before changes leave that come when a target was in sync. They wait for it.
     BeforeBatch,
     /// When changes are visible on the target; of a module, when they are durable in it.
     AfterBatch,
-    /// When both trees are equal, durably.
+    /// When both trees are equal, durably; of a module, when its sender says so.
     InSync,
     /// When entries are in error, deletions are held back, or the sender gave up.
     Error,
@@ -71,6 +77,9 @@ pub struct Hook {
     pub timeout: Duration,
 }
 
+/// Who is told what went wrong with a run.
+pub type Complain = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a hook's thread is told.
 #[derive(Debug)]
 enum Told {
@@ -89,12 +98,7 @@ pub struct SenderHooks {
 
 impl SenderHooks {
     /// Starts a thread for each hook. `complain` is told what went wrong with a run.
-    pub fn start(
-        hooks: &[Hook],
-        of: &TargetLabel,
-        slots: &Arc<Slots>,
-        complain: &Arc<dyn Fn(&str) + Send + Sync>,
-    ) -> SenderHooks {
+    pub fn start(hooks: &[Hook], of: &TargetLabel, slots: &Arc<Slots>, complain: &Complain) -> SenderHooks {
         let (stop, lost) = (Stop::default(), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
         for hook in hooks {
@@ -106,6 +110,7 @@ impl SenderHooks {
                 complain: complain.clone(),
                 stop: stop.clone(),
                 lost: lost.clone(),
+                outliving: Outliving::default(),
             };
             match std::thread::Builder::new()
                 .name("hook".to_owned())
@@ -179,9 +184,10 @@ struct Runner {
     hook: Hook,
     of: TargetLabel,
     slots: Arc<Slots>,
-    complain: Arc<dyn Fn(&str) + Send + Sync>,
+    complain: Complain,
     stop: Stop,
     lost: Arc<AtomicU64>,
+    outliving: Outliving,
 }
 
 /// What the next run will be told.
@@ -239,7 +245,7 @@ impl Runner {
                 for change in changes.into_iter().filter(|change| self.is_meant(&change.path)) {
                     gathered.since.get_or_insert_with(Instant::now);
                     gathered.applied += 1;
-                    if gathered.changes.len() < NAMED_MAX {
+                    if gathered.changes.len() < CHANGES_NAMED_MAX {
                         gathered.changes.push(change);
                     }
                 }
@@ -252,7 +258,7 @@ impl Runner {
                 for error in errors.into_iter().filter(|error| self.is_meant(&error.path)) {
                     gathered.since.get_or_insert_with(Instant::now);
                     gathered.error_count += 1;
-                    if gathered.errors.len() < NAMED_MAX {
+                    if gathered.errors.len() < CHANGES_NAMED_MAX {
                         gathered.errors.push(error);
                     }
                 }
@@ -309,151 +315,24 @@ impl Runner {
     }
 
     fn start(&self, variables: &[(&str, String)], input: &Value) {
+        let on = self.hook.on.name();
+        // One that is not killable would otherwise become many.
+        if !self.outliving.is_empty() {
+            (self.complain)(&format!(
+                "the {on} hook is left out: its last run cannot be killed and has not ended"
+            ));
+            return;
+        }
         let Some(_slot) = self.slots.take(&self.stop) else {
+            (self.complain)(&format!(
+                "the {on} hook is left out: others still run, and there is no time left"
+            ));
             return;
         };
-        let outcome = run::run(&self.hook, variables, input.to_string().into_bytes(), &self.stop);
+        let input = input.to_string().into_bytes();
+        let outcome = run::run(&self.hook, variables, input, &self.stop, &self.outliving);
         if let Err(text) = outcome {
-            (self.complain)(&format!("the {} hook {text}", self.hook.on.name()));
+            (self.complain)(&format!("the {on} hook {text}"));
         }
-    }
-}
-
-/// The hook of a module, at work. It is told how much was done, and by whom, not what.
-pub struct ModuleHook {
-    stop: Stop,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl ModuleHook {
-    /// Starts its thread, which listens to what happens in this process.
-    pub fn start(
-        hook: &Hook,
-        module: &str,
-        slots: &Arc<Slots>,
-        complain: &Arc<dyn Fn(&str) + Send + Sync>,
-    ) -> ModuleHook {
-        let stop = Stop::default();
-        let runner = Runner {
-            hook: hook.clone(),
-            of: TargetLabel {
-                mirror: None,
-                source: String::new(),
-                target: module.to_owned(),
-            },
-            slots: slots.clone(),
-            complain: complain.clone(),
-            stop: stop.clone(),
-            lost: Arc::default(),
-        };
-        // From here on nothing is missed.
-        let listening = events::listen();
-        let thread = std::thread::Builder::new()
-            .name("hook".to_owned())
-            .spawn(move || {
-                while !runner.stop.is_requested() {
-                    let Some(event) = listening.next(LOOK_EVERY) else {
-                        continue;
-                    };
-                    let mut batch = ModuleBatch::default();
-                    let mut next = Some(event);
-                    while let Some(event) = next {
-                        batch.take(event, &runner);
-                        next = listening.next(Duration::ZERO);
-                    }
-                    if batch.is_due {
-                        runner.run_for_module(&batch);
-                    }
-                }
-            });
-        match thread {
-            Ok(thread) => ModuleHook {
-                stop,
-                thread: Some(thread),
-            },
-            Err(error) => {
-                complain(&format!("cannot start a thread for a hook: {error}"));
-                ModuleHook { stop, thread: None }
-            }
-        }
-    }
-}
-
-impl Drop for ModuleHook {
-    fn drop(&mut self) {
-        self.stop.request();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// What was done in a module since the last run.
-#[derive(Default)]
-struct ModuleBatch {
-    applied: u64,
-    peers: Vec<String>,
-    errors: Vec<FailedEntry>,
-    error_count: u64,
-    /// What happened is not known in full.
-    is_truncated: bool,
-    is_due: bool,
-}
-
-impl ModuleBatch {
-    fn take(&mut self, event: Event, runner: &Runner) {
-        let (own, on) = (&runner.of.target, runner.hook.on);
-        match event.what {
-            What::ModuleDurable {
-                module,
-                peer,
-                applied,
-            } if module == *own && on == Occasion::AfterBatch => {
-                self.applied += applied;
-                if !self.peers.contains(&peer) {
-                    self.peers.push(peer);
-                }
-                self.is_due = true;
-            }
-            What::Corrupt { module, path, what } | What::LocalEdit { module, path, what }
-                if module == *own && on == Occasion::Error && runner.is_meant(&path) =>
-            {
-                self.error_count += 1;
-                self.is_due = true;
-                if self.errors.len() < NAMED_MAX {
-                    self.errors.push(FailedEntry { path, error: what });
-                }
-            }
-            // It may have been about this module.
-            What::Lost { .. } => (self.is_truncated, self.is_due) = (true, true),
-            _ => {}
-        }
-    }
-}
-
-impl Runner {
-    fn run_for_module(&self, batch: &ModuleBatch) {
-        let module = &self.of.target;
-        let mut input = json!({"version": STATUS_VERSION, "hook": self.hook.on.name(), "module": module});
-        let counted = match self.hook.on {
-            Occasion::Error => {
-                input["errors"] = json!(batch.errors);
-                ("DRIFTLESS_ERRORS", batch.error_count.to_string())
-            }
-            _ => {
-                input["applied"] = batch.applied.into();
-                input["peers"] = json!(batch.peers);
-                ("DRIFTLESS_APPLIED", batch.applied.to_string())
-            }
-        };
-        if batch.is_truncated || batch.error_count > batch.errors.len() as u64 {
-            input["truncated"] = true.into();
-        }
-        let variables = [
-            ("DRIFTLESS_HOOK", self.hook.on.name().to_owned()),
-            ("DRIFTLESS_MODULE", module.clone()),
-            counted,
-        ];
-        self.start(&variables, &input);
     }
 }

@@ -1,5 +1,7 @@
 //! The tree sum of a catalog, kept in step with it.
 
+mod kept;
+
 use crate::engine::sum::{Element, SumState};
 use crate::store::{CatalogRead, Entry, StoreError};
 use driftless_protocol::{Attributes, Carried, EntrySum, Kind, ObjectId, OwnerKind, TreeSum};
@@ -21,7 +23,7 @@ pub mod flags {
     /// event has it read again, written out first.
     pub const HIDES: u8 = 32;
     /// The target is to be left as it is here: the entry is in no sum. Without a number in the journal it waits for its next
-    /// change.
+    /// change. With `OFFER`, a directory that holds something stands there, and is no part of the mirror.
     pub const WITHHELD: u8 = 64;
     /// One of several names of a file, of which the target may have made a file of its own: to have the right content is not
     /// enough, it has to become a link to the others.
@@ -38,6 +40,8 @@ pub struct Ledger {
     /// Entries that the target does not get.
     withheld: u64,
     owners: OwnerIds,
+    /// It was made in an earlier run.
+    is_from_before: bool,
 }
 
 /// Users and groups by number.
@@ -66,7 +70,7 @@ impl OwnerIds {
 }
 
 impl Ledger {
-    /// Sums up a whole catalog, streaming.
+    /// Sums up a whole catalog, streaming. See [`Ledger::of_catalog`] for what need not be summed up.
     pub fn of(catalog: &impl CatalogRead, carried: Carried) -> Result<Ledger, StoreError> {
         let mut ledger = Ledger {
             carried,

@@ -36,8 +36,8 @@ pub mod web;
 
 pub use memory::Rested;
 pub use options::{
-    Backlog, Deletes, FailedEntry, KeptAs, LargeFiles, ModuleOptions, Observer, Own, Phase, ReceiverOptions,
-    SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
+    Backlog, Deletes, FailedEntry, Initial, KeptAs, LargeFiles, ModuleOptions, Observer, Own, Phase,
+    ReceiverOptions, SendCounters, SenderOptions, Silent, Summary, TakenAs, TargetOptions, verbs,
 };
 
 pub use quiet::Quiet;
@@ -45,8 +45,8 @@ pub use turns::{Turn, Turns};
 
 pub use crate::watch::{WatchChoice, WatchOptions};
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use thiserror::Error;
 
 /// Why a daemon or a command ended without having done its work. One line: what, where, why, what to do.
@@ -136,7 +136,7 @@ impl Gate {
 /// A wish to stop, shared between threads.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    requested: Arc<AtomicBool>,
+    requested: Arc<OnceLock<Instant>>,
     /// Taken when stopping is asked, which everybody who waits for `gone` sees.
     open: Arc<std::sync::Mutex<Option<crossbeam_channel::Sender<()>>>>,
     gone: crossbeam_channel::Receiver<()>,
@@ -156,7 +156,7 @@ impl Default for Stop {
 impl Stop {
     /// Asks to stop, once and for all.
     pub fn request(&self) {
-        self.requested.store(true, Ordering::Release);
+        self.requested.get_or_init(Instant::now);
         self.open
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -165,7 +165,12 @@ impl Stop {
 
     /// Whether that was asked.
     pub fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
+        self.requested_at().is_some()
+    }
+
+    /// When that was asked first.
+    pub fn requested_at(&self) -> Option<Instant> {
+        self.requested.get().copied()
     }
 
     /// A channel that disconnects when stopping is asked, to be waited on beside others. All have the same one, so that who
@@ -197,8 +202,11 @@ mod tests {
         let stop = Stop::default();
         let before = stop.channel();
         assert_eq!(before.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(stop.requested_at(), None);
         stop.clone().request();
-        assert!(stop.is_requested());
+        let at = stop.requested_at();
+        stop.request();
+        assert!(stop.is_requested() && at.is_some() && stop.requested_at() == at);
         for channel in [before, stop.channel()] {
             assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
         }

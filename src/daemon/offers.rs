@@ -1,16 +1,14 @@
 //! The trees that a sender offers, and the receivers that pull them: who may, and to which sender a call goes.
 
 use super::home::Home;
-use crate::net::{Call, Calls};
+use super::receiver::guests::{NOT_KNOWN, UNREADABLE_LOOKS};
+use crate::net::{Call, Calls, Verdict};
 use crossbeam_channel::Sender;
-use driftless_certs::{Fingerprint, TrustStore};
+use driftless_certs::{Fingerprint, TrustError, TrustStore};
 use driftless_protocol::CloseCode;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-
-/// So many looks in a row at a trust store that cannot be read end everybody's right.
-const UNREADABLE_LOOKS: u32 = 2;
 
 /// The same words for everybody: a stranger must not learn what there is.
 const NOT_ALLOWED: &str = "this peer is not allowed here";
@@ -94,28 +92,43 @@ impl Offers {
     }
 
     /// Whether there is any tree that a peer may pull.
-    pub fn may_call(&self, peer: &Fingerprint) -> bool {
-        let now = SystemTime::now();
-        let is_known = || {
-            TrustStore::open(&self.home.peers_file())
-                .is_ok_and(|trust| trust.find(peer).is_some_and(|peer| peer.may_pull_any(now)))
-        };
+    pub fn may_call(&self, peer: &Fingerprint) -> Verdict {
         let inside = self.lock();
         let (offers_any, is_allowed) = (!inside.trees.is_empty(), inside.allow.contains(peer));
         drop(inside);
-        offers_any && (is_allowed || is_known())
+        if !offers_any || is_allowed {
+            return Verdict::of(offers_any);
+        }
+        match TrustStore::open(&self.home.peers_file()) {
+            Ok(trust) => {
+                let now = SystemTime::now();
+                Verdict::of(trust.find(peer).is_some_and(|peer| peer.may_pull_any(now)))
+            }
+            Err(error) => {
+                tracing::error!("cannot find out who may pull: {error}");
+                Verdict::Unknown
+            }
+        }
     }
 
     /// Takes a call, if the peer may pull what it wants. A peer that may not is told the same whether there is such a tree or not.
     /// Blocks for a moment if the peer is connected already.
     pub fn take(&self, call: Call) {
         let peer = call.peer();
-        let Some(name) = std::str::from_utf8(&call.tree().0)
-            .ok()
-            .and_then(|tree| self.name_of_puller(&peer, tree))
-        else {
-            tracing::warn!(%peer, remote = %call.remote(), "a peer that may not pull this tree was refused");
-            return call.refuse(CloseCode::NotAllowed, NOT_ALLOWED);
+        let name = match std::str::from_utf8(&call.tree().0) {
+            Ok(tree) => self.name_of_puller(&peer, tree),
+            Err(_) => Ok(None),
+        };
+        let name = match name {
+            Ok(Some(name)) => name,
+            Ok(None) => {
+                tracing::warn!(%peer, remote = %call.remote(), "a peer that may not pull this tree was refused");
+                return call.refuse(CloseCode::NotAllowed, NOT_ALLOWED);
+            }
+            Err(error) => {
+                tracing::error!("cannot find out who may pull: {error}");
+                return call.refuse(CloseCode::Unable, NOT_KNOWN);
+            }
         };
         let tree = call.tree().to_string();
         let mut inside = self.lock();
@@ -152,35 +165,35 @@ impl Offers {
         if trust.is_err() && inside.unreadable < UNREADABLE_LOOKS {
             return;
         }
+        let (code, text) = match &trust {
+            Ok(_) => (CloseCode::NotAllowed, "this peer is no longer allowed here"),
+            Err(_) => (CloseCode::Unable, NOT_KNOWN),
+        };
         let (now, allow) = (SystemTime::now(), inside.allow.clone());
         inside.callers.retain(|(tree, peer), caller| {
             let trusted = trust.as_ref().ok().and_then(|trust| trust.find(peer));
             let stays = allow.contains(peer) || trusted.is_some_and(|peer| peer.may_pull(tree, now));
             if !stays {
-                tracing::warn!(%peer, tree, "this peer may pull no longer: its connection is ended");
-                caller
-                    .calls
-                    .hang_up(CloseCode::NotAllowed, "this peer is no longer allowed here");
+                tracing::warn!(%peer, tree, "{text}: its connection is ended");
+                caller.calls.hang_up(code, text);
                 let _ = self.news.send(News::Gone(caller.clone()));
             }
             stays
         });
     }
 
-    /// What a peer is called here, if it may pull a tree.
-    fn name_of_puller(&self, peer: &Fingerprint, tree: &str) -> Option<String> {
-        let trust = match TrustStore::open(&self.home.peers_file()) {
-            Ok(trust) => Some(trust),
-            Err(error) => {
-                tracing::error!("{error}");
-                None
-            }
-        };
-        let known = trust.as_ref().and_then(|trust| trust.find(peer));
-        let may = self.lock().allow.contains(peer)
-            || known.is_some_and(|known| known.may_pull(tree, SystemTime::now()));
+    /// What a peer is called here, if it may pull a tree. The error is that of a trust store that cannot be read.
+    fn name_of_puller(&self, peer: &Fingerprint, tree: &str) -> Result<Option<String>, TrustError> {
+        let is_allowed = self.lock().allow.contains(peer);
         let nameless = || format!("peer-{}", &peer.to_string()[..8]);
-        may.then(|| known.map_or_else(nameless, |known| known.name.clone()))
+        let trust = match TrustStore::open(&self.home.peers_file()) {
+            Ok(trust) => trust,
+            Err(_) if is_allowed => return Ok(Some(nameless())),
+            Err(error) => return Err(error),
+        };
+        let known = trust.find(peer);
+        let may = is_allowed || known.is_some_and(|known| known.may_pull(tree, SystemTime::now()));
+        Ok(may.then(|| known.map_or_else(nameless, |known| known.name.clone())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {

@@ -10,6 +10,7 @@ use crate::engine::hosts::Hosts;
 use crate::engine::links::{FollowedLinks, LinkPolicy, LinkTexts};
 use crate::engine::mode::ModeChanges;
 use crate::engine::owners::OwnerRules;
+use crate::engine::path_pattern::PathPattern;
 use crate::engine::pending::PendingOptions;
 use crate::fs::{FakeSuper, View};
 use crate::net::LinkOptions;
@@ -42,6 +43,8 @@ pub struct ModuleOptions {
     pub preallocate: bool,
     /// Write files under their name, which is not atomic.
     pub inplace: bool,
+    /// What changes at once: subtrees that are made aside, and exchanged when all that was sent is there.
+    pub publish: Vec<PathPattern>,
     /// From where it may be reached.
     pub hosts: Hosts,
     /// As what the tree is kept on the disk.
@@ -162,6 +165,15 @@ pub enum Deletes {
     Running,
 }
 
+/// What becomes of what differs when a source and its target first meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initial {
+    /// The target is brought in sync.
+    Full,
+    /// It is left as it is until it changes at the source (lsyncd's `init = false`).
+    Skip,
+}
+
 /// How to run a sender.
 #[derive(Debug, Clone)]
 pub struct SenderOptions {
@@ -179,6 +191,8 @@ pub struct SenderOptions {
     pub follow: bool,
     /// With `follow`: when to end all the same.
     pub quiet: Option<super::Quiet>,
+    /// What becomes of what differs at the first contact; none for what was decided then.
+    pub initial: Option<Initial>,
     /// What happens to entries that the source lacks.
     pub deletes: Deletes,
     /// How many deletions pass unasked; `None` for any number.
@@ -319,6 +333,8 @@ pub struct SendCounters {
     pub extras_kept: u64,
     /// Entries that are left as they are on the target, or are not made there, because that was asked for.
     pub withheld: u64,
+    /// 1 if what differed when both sides first met is left as it is on the target.
+    pub initial_skipped: u64,
 }
 
 /// Where a sender stands.

@@ -154,6 +154,20 @@ pub struct ModuleStatus {
     /// How its paths are watched for local edits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<super::upkeep::DriftReport>,
+    /// What is made aside, to become visible at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publishing: Vec<PublishReport>,
+}
+
+/// The next state of something that is published at once, while it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishReport {
+    /// Where it is going to be, below the module, escaped.
+    pub path: String,
+    /// When that was begun, in unix seconds.
+    pub since: u64,
+    /// Entries in error that keep it from becoming visible.
+    pub in_error: u64,
 }
 
 /// What a sender is doing.

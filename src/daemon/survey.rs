@@ -465,16 +465,10 @@ impl<'a> Survey<'a> {
 
     /// The rules in a subdirectory, whichever side has it. `None`, and reported, if they can't be known.
     fn enter(&mut self, standing: &Standing, path: &RelPath, name: &Name) -> Option<Standing> {
-        let Standing::Rules(rules) = standing else {
-            return Some(standing.clone());
-        };
-        match rules.enter(name, &mut TreeFiles::new(&self.root, None)) {
-            Ok(rules) => Some(Standing::Rules(rules)),
-            Err(error) => {
-                self.unreadable(path, &error.to_string());
-                None
-            }
-        }
+        let entered = standing.enter(name, &self.root);
+        entered
+            .map_err(|error| self.unreadable(path, &error.to_string()))
+            .ok()
     }
 
     fn emit(&mut self, item: Item) {

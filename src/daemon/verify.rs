@@ -19,7 +19,7 @@ use super::home::Home;
 use super::pace::{Pace, digest_at_pace};
 use super::receiver::{cheap_digest, kind_of, own_carried};
 use super::sender::{
-    Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link, owner_keys,
+    Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link, owner_keys, question,
 };
 use super::status::unix_now;
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions, Stop};
@@ -29,9 +29,7 @@ use crate::fs::{Directory, Stat};
 use crate::net::{Schedule, SenderLink};
 use answers::{Asked, Gathering};
 use driftless_protocol::limits::CONTROL_MESSAGE_BYTES_MAX;
-use driftless_protocol::message::{
-    ModuleName, Names, Open, Paths, Purpose, Recheck, Relays, Row, Sparing, ToReceiver, ToSender,
-};
+use driftless_protocol::message::{Names, Open, Paths, Purpose, Row, ToReceiver, ToSender};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, RelPath, Xattrs};
 use entries::{Job, Place};
 use owners::Owners;
@@ -114,23 +112,11 @@ pub fn run(
         .map_err(|error| DaemonError::failed(error.to_string()))?
         .with_view(options.view());
     let open = Open {
-        purpose: Purpose::Verify,
-        module: ModuleName(options.target.module.clone().into_bytes()),
-        path: options.target.path.clone(),
-        mirror: 0,
-        source: options.source.display().to_string().as_str().into(),
-        incarnation: 0,
         carried: Carried {
             xattrs: root.holds_xattrs(own_carried(&root).xattrs),
             ..own_carried(&root)
         },
-        sum: None,
-        protects: false,
-        sparing: Sparing::default(),
-        whole_files: false,
-        recheck: Recheck::Nothing,
-        upstream: Relays::default(),
-        engine: None,
+        ..question(options, Purpose::Verify)
     };
     let (link, opened) =
         open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;

@@ -14,6 +14,7 @@ pub mod numbers;
 pub mod order;
 pub mod out_format;
 pub mod owners;
+pub mod path_pattern;
 pub mod pending;
 pub mod rangesum;
 pub mod span_sums;

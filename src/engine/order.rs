@@ -46,9 +46,29 @@ pub struct OpOrder {
     barriers: BTreeMap<u64, Op>,
     marks: BTreeMap<u64, u64>,
     passed_mark: Option<u64>,
+    gate: Option<Gate>,
+}
+
+/// What keeps ops behind a mark from starting before that was ended.
+#[derive(Debug, Default)]
+struct Gate {
+    arrived: NumberSet,
+    /// Ops that have to wait.
+    held: BTreeMap<u64, Op>,
+    /// The number of the mark that was ended last.
+    ended: Option<u64>,
 }
 
 impl OpOrder {
+    /// An order in which marks divide: a mark ends when it is told to ([`OpOrder::end_mark`]), and until then nothing behind it
+    /// starts. What is carried out at that moment is what was sent before the mark, all of it and nothing else.
+    pub fn divided() -> OpOrder {
+        OpOrder {
+            gate: Some(Gate::default()),
+            ..OpOrder::default()
+        }
+    }
+
     /// An op arrived.
     pub fn handle_op(&mut self, op: Op) -> Result<(), OrderFault> {
         let number = op.number;
@@ -66,9 +86,15 @@ impl OpOrder {
             return Err(OrderFault::Repeated(number));
         }
         self.highest = highest;
+        if let Some(gate) = &mut self.gate {
+            gate.arrived.insert(number);
+        }
         if let OpBody::Mark { sequence } = op.body {
             self.marks.insert(number, sequence);
-            self.handle_ended(number);
+            match self.gate {
+                Some(_) => self.open_gate(),
+                None => self.handle_ended(number),
+            }
             return Ok(());
         }
         let is_offer = matches!(
@@ -78,11 +104,54 @@ impl OpOrder {
                 ..
             }
         );
-        self.place(op);
+        match &mut self.gate {
+            Some(gate) => _ = gate.held.insert(number, op),
+            None => self.place(op),
+        }
         if is_offer {
             self.pass(number);
         }
+        self.open_gate();
         Ok(())
+    }
+
+    /// Lets start what no mark holds up: ops of which all before them have arrived, so that every mark before them is known.
+    fn open_gate(&mut self) {
+        let Some(gate) = &mut self.gate else { return };
+        let mark = self.marks.first_key_value().map_or(u64::MAX, |(mark, _)| *mark);
+        let open = gate.arrived.prefix().min(mark - 1);
+        let rest = gate.held.split_off(&(open + 1));
+        for op in std::mem::replace(&mut gate.held, rest).into_values() {
+            self.place(op);
+        }
+    }
+
+    /// Whether all before the next mark has ended, in an order that marks divide.
+    pub fn is_mark_due(&self) -> bool {
+        let mark = self.marks.first_key_value().map(|(mark, _)| *mark);
+        self.gate.is_some() && mark == Some(self.prefix() + 1)
+    }
+
+    /// Whether the mark that is due says again what the one before it said, with no op between the two: by that a sender tells that
+    /// nothing is in error for all that it knows.
+    pub fn is_mark_repeated(&self) -> bool {
+        let Some((number, sequence)) = self.marks.first_key_value() else {
+            return false;
+        };
+        let follows = |gate: &Gate| gate.ended.is_some_and(|ended| ended + 1 == *number);
+        self.is_mark_due() && self.passed_mark == Some(*sequence) && self.gate.as_ref().is_some_and(follows)
+    }
+
+    /// Ends the mark that is due, and lets start what is behind it.
+    pub fn end_mark(&mut self) {
+        if self.is_mark_due() {
+            let mark = self.prefix() + 1;
+            self.handle_ended(mark);
+            if let Some(gate) = &mut self.gate {
+                gate.ended = Some(mark);
+            }
+            self.open_gate();
+        }
     }
 
     /// The next op that may start.
@@ -135,7 +204,11 @@ impl OpOrder {
     /// The object that a waiting op moves to this place, if there is one. Looks through everything that waits.
     pub fn waits_to_move_to(&self, place: &Place) -> Option<ObjectId> {
         let waiting = self.waiting.values().flatten();
-        let mut all = waiting.chain(self.barriers.values()).chain(&self.ready);
+        let held = self.gate.iter().flat_map(|gate| gate.held.values());
+        let mut all = waiting
+            .chain(self.barriers.values())
+            .chain(&self.ready)
+            .chain(held);
         all.find_map(|op| match &op.body {
             OpBody::Move { object, to } if to == place => Some(*object),
             _ => None,
@@ -324,16 +397,112 @@ mod tests {
         );
     }
 
+    fn mark(number: u64, sequence: u64) -> Op {
+        with_body(number, 0, false, OpBody::Mark { sequence })
+    }
+
+    proptest! {
+        /// Whatever the order of arrival and of ending: when a mark is due, what has ended is all before it and nothing behind it,
+        /// and in the end everything has started once.
+        #[test]
+        fn marks_divide(
+            shape in prop::collection::vec((0u64..100, prop::bool::weighted(0.2), 0u8..6), 1..60),
+            arrival in prop::collection::vec(any::<u16>(), 60),
+            picks in prop::collection::vec(any::<u16>(), 60),
+        ) {
+            let is_mark = |number: u64| shape[number as usize - 1].2 == 0;
+            let make = |at: u64, after: u64, barrier: bool, kind: u8| match kind {
+                0 => mark(at + 1, at),
+                1 => offer(at + 1, after % (at + 1)),
+                _ => op(at + 1, after % (at + 1), barrier),
+            };
+            let ops: Vec<Op> = (0..).zip(&shape)
+                .map(|(at, &(after, barrier, kind))| make(at, after, barrier, kind)).collect();
+            let mut arriving: Vec<usize> = (0..ops.len()).collect();
+            arriving.sort_by_key(|&at| arrival[at]);
+            let mut order = OpOrder::divided();
+            let (mut running, mut done) = (Vec::new(), BTreeSet::new());
+            let mut arriving = arriving.into_iter();
+            let mut pick = picks.iter().cycle();
+            loop {
+                let next = arriving.next();
+                if let Some(at) = next {
+                    order.handle_op(ops[at].clone()).unwrap();
+                }
+                while let Some(op) = order.poll() {
+                    prop_assert!((1..op.number).all(|n| !is_mark(n) || done.contains(&n)), "a mark was overtaken");
+                    running.push(op.number);
+                }
+                if order.is_mark_due() {
+                    let mark = order.prefix() + 1;
+                    prop_assert!(is_mark(mark) && running.is_empty());
+                    prop_assert_eq!(done.last().copied().unwrap_or(0), mark - 1);
+                    prop_assert_eq!(done.len() as u64, mark - 1);
+                    order.end_mark();
+                    prop_assert_eq!(order.passed_mark(), Some(mark - 1));
+                    prop_assert!(done.insert(mark));
+                    continue;
+                }
+                if running.is_empty() {
+                    if next.is_none() { break; }
+                    continue;
+                }
+                let ending = running.swap_remove(*pick.next().unwrap() as usize % running.len());
+                prop_assert!(done.insert(ending));
+                order.handle_ended(ending);
+            }
+            // What arrived while the last ops ended may still have to start.
+            prop_assert_eq!(done.len(), ops.len());
+            prop_assert!(order.is_idle());
+        }
+    }
+
+    #[test]
+    fn nothing_starts_behind_a_mark_that_may_be_on_its_way() {
+        let mut order = OpOrder::divided();
+        order.handle_op(op(1, 0, false)).unwrap();
+        order.handle_op(op(3, 0, false)).unwrap();
+        assert_eq!(order.poll().map(|op| op.number), Some(1));
+        assert!(order.poll().is_none(), "the op before it may be a mark");
+        order.handle_op(mark(2, 9)).unwrap();
+        assert!(order.poll().is_none() && !order.is_mark_due());
+        order.handle_ended(1);
+        assert!(order.is_mark_due() && order.poll().is_none());
+        assert_eq!((order.prefix(), order.passed_mark()), (1, None));
+        order.end_mark();
+        assert_eq!((order.prefix(), order.passed_mark()), (2, Some(9)));
+        assert_eq!(order.poll().map(|op| op.number), Some(3));
+    }
+
+    #[test]
+    fn a_mark_that_says_the_same_again_is_known_for_it() {
+        let mut order = OpOrder::divided();
+        for op in [
+            mark(1, 5),
+            mark(2, 5),
+            op(3, 0, false),
+            mark(4, 5),
+            mark(5, 6),
+            mark(6, 6),
+        ] {
+            order.handle_op(op).unwrap();
+        }
+        let mut repeated = Vec::new();
+        while order.prefix() < 6 {
+            while let Some(op) = order.poll() {
+                order.handle_ended(op.number);
+            }
+            repeated.push(order.is_mark_repeated());
+            order.end_mark();
+        }
+        assert_eq!(repeated, [false, true, false, false, true]);
+        assert!(!order.is_mark_repeated());
+    }
+
     #[test]
     fn a_mark_counts_once_everything_before_it_has_ended() {
         let mut order = OpOrder::default();
-        let mark = Op {
-            number: 2,
-            after: 0,
-            barrier: false,
-            body: OpBody::Mark { sequence: 77 },
-            xattrs: Xattrs::default(),
-        };
+        let mark = mark(2, 77);
         order.handle_op(mark).unwrap();
         order.handle_op(op(1, 0, false)).unwrap();
         assert_eq!(order.passed_mark(), None);

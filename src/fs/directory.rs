@@ -1,6 +1,7 @@
 //! A directory held by handle, and what is done to the names in it.
 
 use super::calls;
+use super::divert::Diversions;
 use super::error::{FsError, FsErrorKind, Result, shown};
 use super::follow::Above;
 use super::litter::Litter;
@@ -31,6 +32,8 @@ pub struct Directory {
     pub(super) depth: usize,
     /// What could not be removed below the root.
     pub(super) litter: Arc<Litter>,
+    /// Names that lead elsewhere below the root.
+    pub(super) diversions: Arc<Diversions>,
     /// Itself and what it was opened below, where links are followed.
     pub(super) trace: Option<Arc<Above>>,
 }
@@ -80,6 +83,7 @@ impl Directory {
             view,
             depth,
             litter: Arc::default(),
+            diversions: Arc::default(),
             trace: None,
         };
         // Finds out now, and not at the first file, whether this kernel can do what all the rest needs.
@@ -154,12 +158,13 @@ impl Directory {
             view: self.view.clone(),
             depth: self.depth + 1,
             litter: self.litter.clone(),
+            diversions: self.diversions.clone(),
         })
     }
 
     /// What `name` is; `None` when nothing has that name. Follows no link, unless the view of this tree says so.
     pub fn stat(&self, name: &Name) -> Result<Option<Stat>> {
-        match stat_at(&self.fd, name.as_bytes()) {
+        match stat_at(&self.fd, &self.on_disk(name.as_bytes())) {
             Ok(stat) => self.show_at(name, stat).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.failed_at("look at", name)(errno)),
@@ -181,7 +186,8 @@ impl Directory {
     }
 
     pub(super) fn link_text(&self, name: &Name) -> Result<Vec<u8>> {
-        match retry_on_intr(|| rustix::fs::readlinkat(&self.fd, name.as_bytes(), Vec::new())) {
+        match retry_on_intr(|| rustix::fs::readlinkat(&self.fd, &*self.on_disk(name.as_bytes()), Vec::new()))
+        {
             // A real one has no place there, and is shown as one that no sender can have.
             Ok(text) if self.keeps_fakes() => Ok([b"\0", text.as_bytes()].concat()),
             Ok(text) => Ok(text.into_bytes()),
@@ -224,7 +230,8 @@ impl Directory {
     pub fn open_file(&self, name: &Name) -> Result<(File, Stat)> {
         // Opening a device or a FIFO can have effects, so look first. RACE: somebody may put a FIFO here in between;
         // O_NONBLOCK keeps the open from waiting, and the look at the handle below refuses it.
-        let before = stat_at(&self.fd, name.as_bytes()).map_err(self.failed_at("open", name))?;
+        let before =
+            stat_at(&self.fd, &self.on_disk(name.as_bytes())).map_err(self.failed_at("open", name))?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let followed = match before.file_type {
             FileType::Symlink => self.open_followed(name, flags)?,
@@ -271,7 +278,7 @@ impl Directory {
     ///
     /// RACE: who may write to this directory can put another directory in the place of the new one before it is opened.
     pub fn make_dir(&self, name: &Name) -> Result<Directory> {
-        calls::mkdirat(&self.fd, name.as_bytes(), Mode::RWXU)
+        calls::mkdirat(&self.fd, &self.on_disk(name.as_bytes()), Mode::RWXU)
             .map_err(self.failed_at("create the directory", name))?;
         self.open_dir(name)
     }
@@ -283,7 +290,8 @@ impl Directory {
     /// When both names are links of one object, [`RenameMode::Replace`] takes `from` away, which rename(2) does not.
     pub fn rename(&self, from: &Name, to_dir: &Directory, to: &Name, mode: RenameMode) -> Result<()> {
         let failed = |errno| to_dir.failed_at("rename to", to)(errno);
-        let (old, new) = (from.as_bytes(), to.as_bytes());
+        let (old, new) = (self.on_disk(from.as_bytes()), to_dir.on_disk(to.as_bytes()));
+        let (old, new) = (&*old, &*new);
         let plain = || calls::renameat(&self.fd, old, &to_dir.fd, new);
         let flagged = |flags| calls::renameat_with(&self.fd, old, &to_dir.fd, new, flags);
         match mode {
@@ -351,12 +359,13 @@ impl Directory {
 
     /// Takes a name away from anything but a directory.
     pub fn remove_file(&self, name: &Name) -> Result<()> {
-        calls::unlinkat(&self.fd, name.as_bytes(), AtFlags::empty()).map_err(self.failed_at("remove", name))
+        calls::unlinkat(&self.fd, &self.on_disk(name.as_bytes()), AtFlags::empty())
+            .map_err(self.failed_at("remove", name))
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &Name) -> Result<()> {
-        calls::unlinkat(&self.fd, name.as_bytes(), AtFlags::REMOVEDIR).map_err(|errno| {
+        calls::unlinkat(&self.fd, &self.on_disk(name.as_bytes()), AtFlags::REMOVEDIR).map_err(|errno| {
             let error = self.failed_at("remove the directory", name)(errno);
             if errno == Errno::EXIST {
                 error.sorted(FsErrorKind::NotEmpty)
@@ -446,6 +455,7 @@ impl Directory {
             view: self.view.clone(),
             depth: self.depth,
             litter: self.litter.clone(),
+            diversions: self.diversions.clone(),
             trace: self.trace.clone(),
         })
     }
@@ -475,6 +485,7 @@ impl Directory {
             view,
             depth,
             litter: Arc::default(),
+            diversions: Arc::default(),
             trace: None,
         })
     }
@@ -489,7 +500,8 @@ impl Directory {
         resolve: ResolveFlags,
     ) -> Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
-        retry_on_intr(|| rustix::fs::openat2(&self.fd, name, flags, mode, BENEATH | resolve)).map_err(
+        let there = self.on_disk(name);
+        retry_on_intr(|| rustix::fs::openat2(&self.fd, &*there, flags, mode, BENEATH | resolve)).map_err(
             |errno| {
                 let path = if name == b"." {
                     self.shown.clone()

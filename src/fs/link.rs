@@ -208,7 +208,8 @@ impl Directory {
         object: BorrowedFd<'_>,
     ) -> Result<Stat> {
         let failed = |errno| self.failed_at(operation, name)(errno);
-        calls::renameat(self, aside.as_bytes(), self, name.as_bytes()).map_err(|errno| match errno {
+        let there = self.on_disk(name.as_bytes());
+        calls::renameat(self, aside.as_bytes(), self, &there).map_err(|errno| match errno {
             Errno::ISDIR => FsError::new(operation, self.shown_name(name), Errno::EXIST)
                 .explained(FsErrorKind::Exists, FileType::Directory.unexpected()),
             _ => failed(errno),
@@ -222,7 +223,7 @@ impl Directory {
         }
         // RACE: who may write to this directory could have put something else at the private name. They could have
         // put it at `name` just as well; but then nobody should believe that our object is there.
-        match stat_at(self, name.as_bytes()) {
+        match stat_at(self, &there) {
             Ok(there) if there.stamp.same_object(&stat.stamp) => self.show_at(name, there),
             Ok(_) | Err(Errno::NOENT) => Err(FsError::substituted(
                 operation,
@@ -242,19 +243,14 @@ pub(super) fn link_handle(
     name: &Name,
 ) -> Result<()> {
     let failed = directory.failed_at(operation, name);
+    let there = directory.on_disk(name.as_bytes());
     // By the handle itself: needs a privilege (CAP_DAC_READ_SEARCH) or a recent kernel, but no /proc.
-    match calls::linkat(object, b"", directory, name.as_bytes(), AtFlags::EMPTY_PATH) {
+    match calls::linkat(object, b"", directory, &there, AtFlags::EMPTY_PATH) {
         Err(Errno::NOENT | Errno::PERM | Errno::INVAL) => {}
         other => return other.map_err(failed),
     }
     let path = proc_path(object);
-    match calls::linkat(
-        CWD,
-        path.as_bytes(),
-        directory,
-        name.as_bytes(),
-        AtFlags::SYMLINK_FOLLOW,
-    ) {
+    match calls::linkat(CWD, path.as_bytes(), directory, &there, AtFlags::SYMLINK_FOLLOW) {
         // Either the directory is gone, or /proc is not there.
         Err(Errno::NOENT) if rustix::fs::stat("/proc/self/fd").is_err() => {
             Err(failed(Errno::NOENT).explained(FsErrorKind::Unsupported, NO_PROC))

@@ -15,6 +15,8 @@ pub struct Listing {
     /// Names that could not be looked at or that no mirror can carry. They exist: their absence from `entries` must
     /// not be taken for a deletion.
     pub problems: Vec<(Vec<u8>, FsError)>,
+    /// Names that driftless keeps for itself stand there, too.
+    pub has_reserved: bool,
 }
 
 /// Bytes of directory entries fetched at once: some 1,000 names.
@@ -28,6 +30,7 @@ impl Directory {
         let mut names = Vec::new();
         self.for_each_name(|bytes, _| {
             if bytes.starts_with(RESERVED_PREFIX) {
+                listing.has_reserved = true;
                 return;
             }
             match Name::new(bytes) {
@@ -39,12 +42,14 @@ impl Directory {
                 }
             }
         })?;
+        // One that others do not see yet.
+        names.extend(self.diverted());
         names.sort_unstable();
         // A directory that changes while it is read may show one name twice.
         names.dedup();
         listing.entries.reserve_exact(names.len());
         for name in names {
-            match stat_at(self, name.as_bytes()) {
+            match stat_at(self, &self.on_disk(name.as_bytes())) {
                 Ok(stat) => match self.show_at(&name, stat) {
                     Ok(stat) => listing.entries.push((name, stat)),
                     Err(error) => listing.problems.push((name.as_bytes().to_vec(), error)),

@@ -24,7 +24,8 @@ impl Directory {
     /// ([`is_private_name`](super::is_private_name)) stay, and with them the directories they are in. Goes on after
     /// an error and answers the first one.
     pub fn remove_tree(&self, name: &Name) -> Result<u64> {
-        let stat = stat_at(self, name.as_bytes()).map_err(self.failed_at("remove", name))?;
+        let there = self.on_disk(name.as_bytes());
+        let stat = stat_at(self, &there).map_err(self.failed_at("remove", name))?;
         if stat.file_type != FileType::Directory {
             self.remove_file(name)?;
             return Ok(1);
@@ -167,7 +168,9 @@ impl Removal {
 
     /// Opens the directory `name`, removes what is no directory in it, and lists the rest.
     fn enter(&mut self, parent: &Directory, name: Name, stamp: Stamp) -> Option<Level> {
+        // Below what is removed no name leads elsewhere: all that is on the disk goes.
         let opened = parent.open_dir_same_mount(&name).and_then(|handle| {
+            let handle = handle.without_diversions();
             let now = handle.stat_self()?.stamp;
             if !now.same_object(&stamp) {
                 return Err(FsError::substituted(

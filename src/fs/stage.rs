@@ -310,7 +310,7 @@ impl Staged {
             Err(error) => return Err(error),
         };
         let stat = self.stat()?;
-        match stat_at(&directory, name.as_bytes()) {
+        match stat_at(&directory, &directory.on_disk(name.as_bytes())) {
             Ok(there) if there.stamp.same_object(&stat.stamp) => Ok(Displaced { stat, displaced }),
             _ => Err(FsError::substituted(
                 PUBLISH,

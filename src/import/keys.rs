@@ -76,10 +76,7 @@ pub(super) const SYNC: [(&str, Fate); 38] = [
     ("filter", Carried("`filter`")),
     ("filterFrom", Carried("`filter`")),
     ("host", Carried("`targets`, as HOST::MODULE")),
-    (
-        "init",
-        Replaced("both sides are compared at each start; unchanged trees cost one round trip"),
-    ),
+    ("init", Carried("`initial`")),
     ("maxDelays", Carried("`batch-max`")),
     ("maxProcesses", Dropped(ONE_CONNECTION)),
     ("minDelay", Dropped("`delay` alone counts")),

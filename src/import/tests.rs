@@ -240,7 +240,8 @@ fn when_is_deleted() {
         ("delete = false", "never"),
         ("delete = 'startup'", "startup"),
         ("delete = 'running'", "running"),
-        ("init = false", "running"),
+        ("init = false", "always"),
+        ("init = false, delete = 'running'", "always"),
         ("init = false, delete = 'startup'", "never"),
         ("init = false, delete = false", "never"),
         (

@@ -477,7 +477,7 @@ const NOT_ALLOWED: &[u8] = b"this peer is not allowed here";
 
 const NO_SEAT: &[u8] = b"there is no room for another connection";
 
-const NOT_KNOWN: &str = "the receiver cannot find out now who may connect; its log says why";
+const NOT_KNOWN: &str = "this side cannot find out now who is allowed here; its log says why";
 
 fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
     let identity = connection.peer_identity()?;

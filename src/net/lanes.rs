@@ -3,33 +3,49 @@
 //! Each stream is one solid zstd stream, so what is alike belongs together: files go by the extension of their names. On source
 //! trees two streams sorted like that take as few bytes as one of all files would, and 7 % less than two that take files in
 //! turn. A stream that does not come round to what it should take loses it to the other one, so that both work whatever the
-//! extensions are.
+//! extensions are. A mark goes by the stream of what was sent before it: after a lone change, both fit one packet.
 
 use super::link::Ended;
 use super::shift::Outlet;
 use driftless_protocol::Name;
 use driftless_protocol::message::{OpBody, OpMessage};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Hands ops to the op streams.
 #[derive(Debug, Clone)]
 pub struct OpSender {
     lanes: Vec<Outlet<OpMessage>>,
+    /// Which took the last message.
+    last: Arc<AtomicUsize>,
 }
 
 impl OpSender {
     /// By these streams, or ways to the other end.
     pub(super) fn by(lanes: Vec<Outlet<OpMessage>>) -> OpSender {
-        OpSender { lanes }
+        OpSender {
+            lanes,
+            last: Arc::default(),
+        }
     }
 
     /// Waits for room.
     pub fn send(&self, message: OpMessage) -> Result<(), Ended> {
-        let own = lane_of(&message, self.lanes.len());
+        let own = match is_mark(&message) {
+            true => self.last.load(Ordering::Relaxed),
+            false => lane_of(&message, self.lanes.len()),
+        };
         let others = (0..self.lanes.len()).filter(|&lane| lane != own);
         let has_room = |&lane: &usize| self.lanes[lane].has_room();
         let lane = [own].into_iter().chain(others).find(has_room);
-        self.lanes[lane.unwrap_or(own)].send(message)
+        let lane = lane.unwrap_or(own);
+        self.last.store(lane, Ordering::Relaxed);
+        self.lanes[lane].send(message)
     }
+}
+
+fn is_mark(message: &OpMessage) -> bool {
+    matches!(message, OpMessage::Op(op) if matches!(op.body, OpBody::Mark { .. }))
 }
 
 /// Where a message goes if there is room everywhere. What carries no content is alike, whatever its name.
@@ -101,6 +117,32 @@ mod tests {
         assert_eq!(lane_of(&put("main.rs", 0), 2), lane_of(&put("README", 0), 2));
         assert_eq!(lane_of(&OpMessage::Withdraw { number: 1 }, 2), 0);
         assert_eq!(lane_of(&put("main.rs", 10), 1), 0);
+    }
+
+    #[test]
+    fn a_mark_follows_what_was_sent_before_it() {
+        let (queues, waiting): (Vec<_>, Vec<_>) = (0..2).map(|_| bounded(4)).unzip();
+        let lanes = OpSender::by(queues.into_iter().map(Outlet::to).collect());
+        let mark = || {
+            OpMessage::Op(Op {
+                number: 2,
+                after: 0,
+                barrier: false,
+                body: OpBody::Mark { sequence: 5 },
+                xattrs: Xattrs::default(),
+            })
+        };
+        let names = ["x.rs", "x.c", "x.h", "x.py", "x.js", "x.html"];
+        for (lane, waiting) in waiting.iter().enumerate() {
+            let name = names
+                .iter()
+                .find(|name| lane_of(&put(name, 10), 2) == lane)
+                .unwrap();
+            lanes.send(put(name, 10)).unwrap();
+            lanes.send(mark()).unwrap();
+            let sent: Vec<_> = waiting.try_iter().collect();
+            assert_eq!(sent, [put(name, 10), mark()]);
+        }
     }
 
     #[test]

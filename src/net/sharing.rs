@@ -103,6 +103,12 @@ impl Trunks {
         self.lock().contains_key(key)
     }
 
+    #[cfg(test)]
+    pub(super) fn trunk(&self, key: &Key) -> Option<Arc<Trunk>> {
+        let dialled = self.lock().get(key).cloned()?;
+        dialled.get()?.as_ref().ok()?.upgrade()
+    }
+
     fn dialled(&self, key: &Key) -> Arc<Dialled> {
         let mut all = self.lock();
         if let Some(dialled) = all.get(key) {

@@ -1,8 +1,8 @@
 //! The catalog's file and its transactions.
 
 use super::file::{self, Fault, Worth};
-use super::read::View;
-use super::tables::{COUNTERS, Counts, Tables};
+use super::read::{CatalogRead, View};
+use super::tables::{COUNTERS, Counts, KEPT_SUM, Tables};
 use super::{StoreError, error};
 use redb::{Database, Durability, ReadableDatabase};
 use std::ffi::OsString;
@@ -148,6 +148,11 @@ impl Catalog {
             work(&View::new(&transaction))
         };
         run().map_err(|error: StoreError| error.at(&self.path))
+    }
+
+    /// What was kept of all objects with [`Tables::keep_sum`], if it still holds.
+    pub fn kept_sum(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|view| view.meta(KEPT_SUM))
     }
 
     /// The file.

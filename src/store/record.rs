@@ -302,12 +302,12 @@ impl<'a> Reader<'a> {
     }
 
     fn stamp(&mut self) -> Option<Stamp> {
-        let bits = u64::from_le_bytes(self.array()?);
+        let mut bits = u64::from_le_bytes(self.array()?);
         let mut stamp = [0; STAMP_BYTES];
-        for (at, byte) in stamp.iter_mut().enumerate() {
-            if bits >> at & 1 == 1 {
-                *byte = self.byte()?;
-            }
+        for &byte in self.bytes(bits.count_ones() as usize)? {
+            stamp[bits.trailing_zeros() as usize] = byte;
+            // The lowest bit is done.
+            bits &= bits - 1;
         }
         Some(stamp)
     }

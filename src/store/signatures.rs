@@ -33,6 +33,13 @@ struct Known {
     clock: u64,
 }
 
+/// Where what is remembered of a content is kept, whatever files hold it: two that hold the same share it. Each value
+/// carries its whole digest, so that contents of one key only evict each other.
+pub fn content_key(content: &Digest) -> ObjectId {
+    let [a, b, c, d, e, f, g, h, ..] = content.0;
+    ObjectId(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
 impl Signatures {
     /// Opens the cache in a directory, which is made if it is missing. Files of other names are left alone.
     pub fn open(directory: &Path, bytes_max: u64) -> io::Result<Signatures> {

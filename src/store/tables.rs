@@ -34,6 +34,9 @@ pub(super) const LAST_SEQUENCE: &str = "last-sequence";
 pub(super) const NEXT_OBJECT: &str = "next-object";
 pub(super) const NEXT_LOCAL: &str = "next-local";
 
+/// Where a value is kept that was made of all objects; see [`Tables::keep_sum`].
+pub(super) const KEPT_SUM: &str = "kept-sum";
+
 /// Numbers reserved on disk at a time; see [`Series`].
 const RESERVED_AHEAD: u64 = 1 << 20;
 
@@ -99,6 +102,25 @@ impl Counts {
     }
 }
 
+/// Whether two entries of an object are the same but for what no kept sum is made of: how it looks on this disk, and where it
+/// is in the journal.
+fn is_summed_alike(old: &Entry, new: &Entry) -> bool {
+    let Entry {
+        object,
+        kind,
+        place,
+        attributes,
+        size,
+        digest,
+        stamp: _,
+        sequence: _,
+        flags,
+    } = old;
+    (*object, *kind, *size, *digest, *flags) == (new.object, new.kind, new.size, new.digest, new.flags)
+        && *place == new.place
+        && *attributes == new.attributes
+}
+
 /// One write transaction on the catalog; see [`super::Catalog::update`]. Reading is in [`CatalogRead`].
 pub struct Tables<'t> {
     pub(super) names: Table<'t, &'static [u8], u64>,
@@ -112,6 +134,8 @@ pub struct Tables<'t> {
     counted: Counts,
     role: Role,
     buffer: Vec<u8>,
+    /// What was kept of all objects holds no more.
+    is_sum_stale: bool,
 }
 
 impl<'t> Tables<'t> {
@@ -132,11 +156,15 @@ impl<'t> Tables<'t> {
             counted: counts,
             role,
             buffer: Vec::new(),
+            is_sum_stale: false,
         })
     }
 
     /// Writes the counters; says what they are now and whether this transaction must be durable because of them.
     pub(super) fn finish(mut self) -> Result<(Counts, bool), StoreError> {
+        if self.is_sum_stale && self.meta.get(KEPT_SUM)?.is_some() {
+            self.meta.remove(KEPT_SUM)?;
+        }
         if self.counts.sequence != self.counted.sequence {
             self.counters.insert(LAST_SEQUENCE, self.counts.sequence)?;
         }
@@ -169,6 +197,7 @@ impl<'t> Tables<'t> {
             .map(|record| decode_entry(entry.object, record.value()))
             .transpose()?;
         let old = old.as_ref();
+        self.is_sum_stale |= old.is_none_or(|old| !is_summed_alike(old, entry));
 
         let key = NameKey::of(&entry.place);
         match old {
@@ -228,6 +257,7 @@ impl<'t> Tables<'t> {
         else {
             return Ok(None);
         };
+        self.is_sum_stale = true;
         self.drop_name(&entry)?;
         if entry.sequence != 0 {
             self.changed.remove(entry.sequence)?;
@@ -298,6 +328,7 @@ impl<'t> Tables<'t> {
         let Some(record) = self.objects.remove(old.0)?.map(|record| record.value().to_vec()) else {
             return Ok(false);
         };
+        self.is_sum_stale = true;
         self.objects.insert(new.0, record.as_slice())?;
         let entry = decode_entry(old, &record)?;
         let key = NameKey::of(&entry.place);
@@ -335,6 +366,16 @@ impl<'t> Tables<'t> {
     /// Forgets a value; says whether there was one.
     pub fn delete_meta(&mut self, key: &str) -> Result<bool, StoreError> {
         Ok(self.meta.remove(key)?.is_some())
+    }
+
+    /// Keeps a value that was made of all objects as they are now, so that it need not be made again at the next start. The
+    /// first change of any object takes it away, in the same transaction: [`Catalog::kept_sum`] never gives an outdated one.
+    /// It may not depend on stamps and sequences, which change without that.
+    ///
+    /// [`Catalog::kept_sum`]: super::Catalog::kept_sum
+    pub fn keep_sum(&mut self, value: &[u8]) -> Result<(), StoreError> {
+        self.is_sum_stale = false;
+        self.set_meta(KEPT_SUM, value)
     }
 
     /// A number that this catalog has neither given out nor seen: 2 at first, increasing.

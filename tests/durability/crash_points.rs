@@ -30,8 +30,19 @@ pub fn points(calls: usize, seed: u64) -> Vec<usize> {
 }
 
 /// Kills the receiver before each of these calls in turn; what counts is in the module, or in the receiver's home.
-fn kill_receiver(seed: u64, counts_home: bool, prepare: impl Fn(&Rig), mut flip: impl FnMut(&Rig)) {
-    let mut rig = Rig::new();
+fn kill_receiver(seed: u64, counts_home: bool, prepare: impl Fn(&Rig), flip: impl FnMut(&Rig)) {
+    kill_receiver_of(Rig::new(), seed, counts_home, prepare, flip, |_| ());
+}
+
+/// The same with a receiver that is told more; `check` looks at what a killed one left.
+pub fn kill_receiver_of(
+    mut rig: Rig,
+    seed: u64,
+    counts_home: bool,
+    prepare: impl Fn(&Rig),
+    mut flip: impl FnMut(&Rig),
+    check: impl Fn(&Rig),
+) {
     prepare(&rig);
     let receiver = rig.receive();
     rig.converge();
@@ -74,6 +85,7 @@ fn kill_receiver(seed: u64, counts_home: bool, prepare: impl Fn(&Rig), mut flip:
             let note = Note(format!("killed before call {point} of {calls}"));
             let made = run(&mut rig, point);
             rig.check_old_or_new();
+            check(&rig);
             let _receiver = rig.receive();
             rig.converge();
             drop(note);

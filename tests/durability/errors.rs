@@ -30,18 +30,18 @@ fn errors(call: &str) -> &'static [Errno] {
 }
 
 /// How long a run may be under it: connections that break off are made again at growing intervals.
-const STORM: Duration = Duration::from_millis(700);
+pub const STORM: Duration = Duration::from_millis(700);
 
 /// Fails, cuts short and lets pass at random.
-struct Storm {
-    random: Random,
+pub struct Storm {
+    pub random: Random,
     /// One call in so many fails.
-    rarity: usize,
-    told: Arc<Mutex<BTreeMap<(&'static str, &'static str), usize>>>,
+    pub rarity: usize,
+    pub told: Arc<Mutex<BTreeMap<(&'static str, &'static str), usize>>>,
 }
 
 impl Storm {
-    fn judge(&mut self, call: &Call) -> Verdict {
+    pub fn judge(&mut self, call: &Call) -> Verdict {
         if !self.random.one_in(self.rarity) {
             return Verdict::Pass;
         }

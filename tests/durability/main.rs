@@ -7,9 +7,11 @@
 mod crash_points;
 mod errors;
 mod flips;
+mod forgetful;
 mod keeping;
 mod lacking;
 mod power;
+mod publish;
 mod rig;
 mod space;
 #[path = "../support/mod.rs"]

@@ -129,6 +129,40 @@ fn c_16_a_disk_without_inodes_parks_what_does_not_fit() {
     following.stop().unwrap();
 }
 
+/// C-17: a quota, which the kernel here has none of, by what a write answers that is over it. Names are no part of it.
+#[test]
+fn c_17_a_quota_parks_what_does_not_fit() {
+    let mut rig = Rig::new();
+    fs::write(rig.src().join("first"), b"first").unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (over, module) = (is_over.clone(), rig.module.clone());
+    let _receiver = rig.receive_under(move |call| {
+        let grows = matches!(
+            call.name,
+            "pwrite64" | "write" | "ftruncate" | "fallocate" | "copy_file_range"
+        );
+        match over.load(Ordering::Relaxed) && grows && call.is_in(&module) {
+            true => Verdict::Fail(Errno::DQUOT),
+            false => Verdict::Pass,
+        }
+    });
+    let following = Following::start(rig.sender_options(true));
+    following.watching.wait_in_sync();
+    is_over.store(true, Ordering::Relaxed);
+    fs::write(rig.src().join("first"), b"second").unwrap();
+    fs::write(rig.src().join("large"), content("large", 0, 4 << 20)).unwrap();
+    fs::create_dir(rig.src().join("directory")).unwrap();
+    wait_until("it is told", || {
+        warned(&following, &["first", "quota"]) && warned(&following, &["large", "quota"])
+    });
+    wait_until("the rest goes on", || rig.module.join("directory").exists());
+    assert_eq!(fs::read(rig.module.join("first")).unwrap(), b"first");
+    assert!(!rig.module.join("large").exists());
+    is_over.store(false, Ordering::Relaxed);
+    println!("space was found after {:?}", recovers(&mut rig));
+    following.stop().unwrap();
+}
+
 /// C-16: the disk of the receiver's own databases. Each connection ends that meets it; when there is space, all goes on.
 #[test]
 fn c_16_a_full_home_ends_connections_and_recovers() {

@@ -56,6 +56,7 @@ impl Bench {
                 devices: true,
                 keeping: driftless::daemon::keeping::Keeping::default(),
                 preallocate: false,
+                publish: Vec::new(),
                 hosts: Default::default(),
                 inplace: false,
                 kept_as: driftless::daemon::KeptAs::default(),

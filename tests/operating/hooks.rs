@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 /// A program that notes its arguments and what it was told, and then does what `more` says.
-fn program(site: &Site, name: &str, more: &str) -> String {
+pub fn program(site: &Site, name: &str, more: &str) -> String {
     let (path, log) = (site.path(name), site.path(&format!("{name}.log")));
     let script = format!(
         "#!/bin/sh\n{{ printf '%s ' \"$DRIFTLESS_HOOK\" \"$DRIFTLESS_MIRROR$DRIFTLESS_MODULE\" \"$*\"; {more}\ncat; echo; }} >> '{}'\n",
@@ -18,7 +18,7 @@ fn program(site: &Site, name: &str, more: &str) -> String {
 }
 
 /// What a program noted: its words, and the JSON.
-fn runs(site: &Site, name: &str) -> Vec<(String, Value)> {
+pub fn runs(site: &Site, name: &str) -> Vec<(String, Value)> {
     let text = site.read(&format!("{name}.log")).unwrap_or_default();
     let whole = text.rfind('\n').map_or(0, |at| at + 1);
     let parse = |line: &str| {
@@ -31,7 +31,7 @@ fn runs(site: &Site, name: &str) -> Vec<(String, Value)> {
     text[..whole].lines().map(parse).collect()
 }
 
-fn hook(lines: &str, command: &[&str]) -> String {
+pub fn hook(lines: &str, command: &[&str]) -> String {
     let words: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
     format!("[[hook]]\n{lines}\ncommand = [{}]\n", words.join(", "))
 }

@@ -8,6 +8,8 @@ mod logs;
 mod page;
 #[path = "../support/pty.rs"]
 mod pty;
+mod publish;
+mod receiver_hooks;
 mod repair;
 mod site;
 mod status;

@@ -127,6 +127,11 @@ impl Site {
 
     /// A receiver process with a home of its own that lets the sender in, and the target that means it.
     pub fn receiver(&self, name: &str) -> (Daemon, String) {
+        self.receiver_with(name, "")
+    }
+
+    /// The same, with more options.
+    pub fn receiver_with(&self, name: &str, more: &str) -> (Daemon, String) {
         let home = format!("home-{name}");
         fs::create_dir_all(self.path(&home)).unwrap();
         fs::set_permissions(self.path(&home), fs::Permissions::from_mode(0o700)).unwrap();
@@ -134,7 +139,7 @@ impl Site {
         let port = free_port();
         let target = format!("driftless://{}@127.0.0.1:{port}/{name}", self.fingerprint(&home));
         let line = format!(
-            "receive {name} --listen 127.0.0.1:{port} --allow {} --json",
+            "receive {name} --listen 127.0.0.1:{port} --allow {} --json {more}",
             self.fingerprint("home")
         );
         (Daemon::spawn(self.command_in(&home, &line)), target)

@@ -4,6 +4,8 @@
 pub mod churn;
 pub mod exact;
 pub mod image;
+pub mod kernel;
+pub mod machine;
 pub mod peer;
 pub mod random;
 pub mod relay;
@@ -25,6 +27,7 @@ use driftless::engine::hosts::Hosts;
 use driftless::engine::links::LinkPolicy;
 use driftless::engine::mode::ModeChanges;
 use driftless::engine::owners::OwnerRules;
+use driftless::engine::path_pattern::PathPattern;
 use driftless::engine::pending::PendingOptions;
 use driftless::net::LinkOptions;
 use driftless_certs::Identity;
@@ -92,6 +95,8 @@ pub struct Pair {
     pub delta_engine: Option<Engine>,
     pub preallocate: bool,
     pub inplace: bool,
+    /// What the receiver changes at once.
+    pub publish: Vec<PathPattern>,
     pub hosts: Hosts,
 }
 
@@ -141,6 +146,7 @@ impl Pair {
             delta_engine: None,
             preallocate: false,
             inplace: false,
+            publish: Vec::new(),
             hosts: Hosts::default(),
             upkeep: Default::default(),
         }
@@ -171,6 +177,7 @@ impl Pair {
                 keeping: self.keeping.clone(),
                 preallocate: self.preallocate,
                 inplace: self.inplace,
+                publish: self.publish.clone(),
                 hosts: self.hosts.clone(),
                 kept_as: self.kept_as,
                 previous: None,
@@ -203,6 +210,7 @@ impl Pair {
             },
             follow,
             quiet: None,
+            initial: None,
             deletes: self.deletes,
             delete_limit: self.delete_limit,
             approvals: self.approvals.clone(),
@@ -380,9 +388,16 @@ pub struct Said {
     /// The back end that watches, and what it cannot see.
     pub watcher: String,
     pub degradations: Vec<String>,
+    /// What was applied on the target since the trees were first in sync: verb and path.
+    pub applied: Vec<(&'static str, String)>,
 }
 
 impl Observer for Watching {
+    fn applied(&self, verb: &'static str, path: &str) {
+        let mut said = self.said.lock().unwrap();
+        said.applied.push((verb, path.to_owned()));
+    }
+
     fn rescan(&self) {
         self.said.lock().unwrap().rescans += 1;
     }

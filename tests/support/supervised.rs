@@ -104,6 +104,12 @@ impl Call {
         self.path().is_some_and(|path| path.starts_with(directory))
     }
 
+    /// The bytes that the call writes, if it says where.
+    pub fn written(&self) -> Option<std::ops::Range<u64>> {
+        let [_, _, length, offset, ..] = self.arguments;
+        (self.name == "pwrite64").then(|| offset..offset.saturating_add(length))
+    }
+
     /// Opening without making anything changes nothing.
     fn is_harmless(&self) -> bool {
         match self.name {

@@ -67,7 +67,7 @@ fn close_codes_are_those_of_the_code() {
         assert_eq!(code.is_temporary(), cells[3] == "yes", "{code:?}");
         written += 1;
     }
-    assert_eq!(written, 12);
+    assert_eq!(written, 13);
     assert_eq!(
         CloseCode::from_number(written),
         CloseCode::Violation,

@@ -299,6 +299,7 @@ pub(crate) fn to_receiver(reach: Reach) -> BoxedStrategy<ToReceiver> {
             }),
         list(path(Reach::Within), DOUBTED_PATHS_MAX, RelPath::root(), reach)
             .prop_map(|paths| ToReceiver::Doubt(Paths(paths))),
+        number().prop_map(|sequence| ToReceiver::InSync { sequence }),
     ]
     .boxed()
 }

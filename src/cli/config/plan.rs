@@ -7,6 +7,7 @@ use super::schema::{self, Shape, check_entry, nearest};
 use crate::cli::CliError;
 use crate::cli::deadline::DeadlineArgs;
 use crate::cli::ending::EndingArgs;
+use crate::cli::hooking::ReceiverHooksArgs;
 use crate::cli::hooks::HookOptions;
 use crate::cli::hosts::HostsArgs;
 use crate::cli::launch::{PortArg, SendArgs};
@@ -737,6 +738,11 @@ fn unknown(entry: &Entry, keys: &[(String, Shape)], own: &[&str], words: &Vocabu
         format!("{key} belongs into [settings]: it is for the whole process")
     } else if has(&words.mirror) || ["source", "targets"].contains(&key.as_str()) {
         format!("{key} belongs into a [[mirror]]")
+    } else if schema::keys::<ReceiverHooksArgs>()
+        .iter()
+        .any(|(other, _)| other == key)
+    {
+        format!("{key} is written as a [[hook]], with on, command, paths and timeout")
     } else if for_onlookers().iter().any(|other| other == key) {
         format!("{key} has no meaning for a daemon: it is for `driftless mirror`, `seed` and `send`")
     } else if key == "path" {

@@ -80,7 +80,7 @@ pub(super) fn check(configuration: &Configuration, faults: &mut Vec<Fault>) {
     loops(configuration, &writers, faults);
 }
 
-/// Hooks are for mirrors and modules that there are, and those of modules know how much was done, not what.
+/// Hooks are for mirrors and modules that there are, and those of modules run when something has happened.
 fn hooks(configuration: &Configuration, faults: &mut Vec<Fault>) {
     for hook in &configuration.hooks {
         let mut fault = |text: String| faults.push(Fault::at(&hook.place, text));
@@ -93,13 +93,8 @@ fn hooks(configuration: &Configuration, faults: &mut Vec<Fault>) {
         for name in options.modules.iter().filter(|name| !has_module(name)) {
             fault(format!("modules: there is no module called {name:?}"));
         }
-        let is_known = match options.on {
-            When::AfterBatch => options.paths.is_empty(),
-            When::Error => true,
-            When::BeforeBatch | When::InSync => false,
-        };
-        if !options.modules.is_empty() && !is_known {
-            fault("a hook of modules runs after-batch, for all paths, or on error (make one for mirrors of the rest)".to_owned());
+        if !options.modules.is_empty() && options.on == When::BeforeBatch {
+            fault("a hook of modules runs after-batch, in-sync or on error: what leaves is known where it leaves (make one for mirrors)".to_owned());
         }
     }
 }

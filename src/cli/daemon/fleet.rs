@@ -178,7 +178,8 @@ impl Fleet {
         };
         Sender::stop_all(gone);
         if !new.has_module_hooks_of(&self.configuration) {
-            self.module_hooks = start_module_hooks(&new, &self.shared);
+            let new = start_module_hooks(&new, &self.shared);
+            ModuleHook::end_all(std::mem::replace(&mut self.module_hooks, new));
         }
         let can_stay = new.has_endpoint_of(&self.configuration);
         self.configuration = new;
@@ -336,8 +337,7 @@ impl Fleet {
 
     /// Stops everything. Gives the exit status: that of the worst sender that was not stopped or paused by an order.
     pub(super) fn stop(mut self) -> u8 {
-        // What is durable in a module when it stops is told to nobody any more.
-        self.module_hooks.clear();
+        let module_hooks = std::mem::take(&mut self.module_hooks);
         let mut senders = Vec::new();
         let mut counts = Vec::new();
         for running in self.mirrors {
@@ -352,6 +352,8 @@ impl Fleet {
             .map(|(status, counts)| if counts { status } else { DONE })
             .collect();
         self.hub.stop();
+        // What was done last is told them first.
+        ModuleHook::end_all(module_hooks);
         worst(&statuses)
     }
 

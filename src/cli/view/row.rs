@@ -1,7 +1,7 @@
 //! The lines of the table: what there is to see of each mirror and target, and of each module.
 
 use super::rates::{Counted, Rate, Rates};
-use crate::cli::status::{keeping_lines, module_state, sender_lines, session_lines};
+use crate::cli::status::{keeping_lines, module_state, publish_lines, sender_lines, session_lines};
 use crate::cli::text::{bytes, grouped, span};
 use crate::daemon::status::{DaemonStatus, ModuleStatus, ReceiverStatus, SenderStatus, SessionReport};
 use std::fmt::Write;
@@ -186,6 +186,7 @@ fn module_rows(receiver: &ReceiverStatus, module: &ModuleStatus, rates: &Rates, 
             Some(session) => session_lines(session, now),
             None => vec![format!("in {}{}", module.path, module_state(module, now))],
         };
+        lines.extend(publish_lines(&module.publishing, now));
         lines.extend(keeping_lines(&module.keeping));
         let place = match session {
             Some(session) if session.path != "." => format!("/{}", session.path),

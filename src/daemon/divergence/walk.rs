@@ -4,7 +4,7 @@ use super::Change;
 use crate::daemon::DaemonError;
 use crate::daemon::keeping::Keeping;
 use crate::daemon::receiver::{is_same_state, kind_of};
-use crate::daemon::sender::{Standing, TreeFiles};
+use crate::daemon::sender::Standing;
 use crate::fs::{Directory, FsErrorKind, Stat};
 use crate::store::{CatalogRead, Entry};
 use driftless_protocol::message::Diverged;
@@ -114,13 +114,7 @@ fn look(
             change(&name, what, stat.stamp.ctime);
         }
         if kind == Kind::Directory {
-            let standing = match &job.standing {
-                Standing::Rules(rules) => rules
-                    .enter(&name, &mut TreeFiles::new(root, None))
-                    .map(Standing::Rules)
-                    .map_err(|error| failed(&error))?,
-                standing => standing.clone(),
-            };
+            let standing = job.standing.enter(&name, root).map_err(|error| failed(&error))?;
             waiting.push(Job {
                 path: job.path.join(&name),
                 object: entry.filter(|entry| entry.kind == kind).map(|entry| entry.object),

@@ -52,6 +52,7 @@ fn everything() -> Vec<DaemonStatus> {
             ..ScrubReport::default()
         }],
         drift: vec![DriftReport::default()],
+        publishing: Vec::new(),
     }];
     let home = Home::at("/h");
     let receiver = ReceiverStatus::new("fp".to_owned(), &home, "[::]:1".parse().unwrap(), modules);

@@ -32,8 +32,8 @@ impl Shared {
         let mut rights = Rights::ALL;
         if !self.options.allow.contains(peer) {
             let trust = TrustStore::open(&self.options.home.peers_file()).map_err(|error| {
-                tracing::error!("{error}");
-                not_allowed()
+                tracing::error!("cannot find out what a peer may do: {error}");
+                (CloseCode::Unable, guests::NOT_KNOWN.to_owned())
             })?;
             rights = trust.allows(peer, wanted, SystemTime::now()).map_err(|refusal| {
                 tracing::warn!("{refusal}");
@@ -86,7 +86,10 @@ pub(super) fn listen(
                 Verdict::Unknown
             }
         },
-        Alpn::Pull => Verdict::of(offers.as_ref().is_some_and(|offers| offers.may_call(&peer))),
+        Alpn::Pull => match &offers {
+            Some(offers) => offers.may_call(&peer),
+            None => Verdict::Refused,
+        },
     });
     let identity = match &options.identity {
         Own::Key(identity) => identity,

@@ -154,7 +154,7 @@ impl Replica {
             doubt(&mut entry, &stat);
             let (was, is) = (entry.attributes.link_group, attributes.link_group);
             let leaves_group = (was != is && !(was.is_local() && is != ObjectId(0)))
-                || (self.is_version && is == ObjectId(0));
+                || ((self.is_version || self.publishing.shares(&stat)) && is == ObjectId(0));
             let applied = match entry.kind != Kind::Directory && stat.links > 1 && leaves_group {
                 true => {
                     let parent = self.writable_directory(t, entry.place.directory)?;

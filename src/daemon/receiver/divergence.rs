@@ -93,6 +93,12 @@ impl Shared {
     fn catalog_of(&self, module: &ModuleOptions, open: &Open) -> Result<Option<Arc<Catalog>>, Refusal> {
         let slots = lock(&self.slots);
         match slots.get(&(module.name.clone(), open.path.clone())) {
+            Some(Slot::Idle(replica)) if replica.publishing.is_awaited() => Err((
+                CloseCode::Busy,
+                "what was sent last is not published yet, because the sender had more to send: let it connect, or restart \
+                 this receiver, which drops that"
+                    .to_owned(),
+            )),
             Some(Slot::Idle(replica)) => Ok(Some(replica.catalog.clone())),
             Some(Slot::Taken(tenant)) => Err((
                 CloseCode::Busy,

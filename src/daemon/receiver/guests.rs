@@ -18,7 +18,11 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// So many looks in a row at a trust store that cannot be read end everybody's right: one may come between two writes of
 /// an editor, but whoever breaks the file while taking a right away must not have left it in force.
-pub(super) const UNREADABLE_LOOKS: u32 = 2;
+pub(in crate::daemon) const UNREADABLE_LOOKS: u32 = 2;
+
+/// What a peer is told that may have a right here, or none. It may come again: the store will be read by then.
+pub(in crate::daemon) const NOT_KNOWN: &str =
+    "this side cannot find out now who is allowed here; its log says why";
 
 /// What a peer may do in a module at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,17 +115,18 @@ impl Guests {
 impl Guest {
     /// Whether the connection has to end, and with which words.
     fn judge(&mut self, standing: Standing) -> Option<(CloseCode, &'static str)> {
-        const NO_LONGER: (CloseCode, &str) = (CloseCode::NotAllowed, "this peer is no longer allowed here");
-        if standing == Standing::Unknown {
-            self.unknown += 1;
-            return (self.unknown >= UNREADABLE_LOOKS).then_some(NO_LONGER);
-        }
-        self.unknown = 0;
+        self.unknown = match standing {
+            Standing::Unknown => self.unknown + 1,
+            Standing::Has(_) | Standing::HasNone => 0,
+        };
         match standing {
             Standing::Has(rights) if rights == self.rights => None,
             // The peer may come back at once.
             Standing::Has(_) => Some((CloseCode::Done, "this peer has other rights now")),
-            Standing::HasNone | Standing::Unknown => Some(NO_LONGER),
+            Standing::HasNone => Some((CloseCode::NotAllowed, "this peer is no longer allowed here")),
+            // It may come back, too, and comes in as soon as the store can be read again.
+            Standing::Unknown if self.unknown >= UNREADABLE_LOOKS => Some((CloseCode::Unable, NOT_KNOWN)),
+            Standing::Unknown => None,
         }
     }
 }

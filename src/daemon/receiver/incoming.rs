@@ -410,8 +410,8 @@ impl Incoming {
                 None => read_sum(file, span, bytes)?
                     .ok_or_else(|| wrong("the rebuilt content is shorter than promised"))?,
             };
-            if let Some(all) = &mut all {
-                all.insert(span, sum.sum).expect("it lies within");
+            if all.as_mut().is_some_and(|all| all.insert(span, sum.sum).is_err()) {
+                all = None;
             }
             Ok::<_, ApplyError>(sum.sum)
         })?;

@@ -29,6 +29,8 @@ pub(super) fn open_replica(
         Replica::open(root, &place, &home, keeping, previous).map_err(|error| failed(&error))?;
     replica.preallocates = module.preallocate;
     replica.writes_in_place = module.inplace;
+    let publishes = replica.publish_at_once(&module.publish, path);
+    publishes.map_err(|error| DaemonError::failed(error.text))?;
     tracing::info!(path = %place.display(), entries = report.entries, changed = report.changed, swept = report.swept,
         "module {} is ready", module.name);
     Ok(replica)

@@ -4,13 +4,16 @@
 //! whatever happened while no daemon ran, the catalog describes the disk. Content is never assumed: a file whose
 //! stamp is not the one that was catalogued loses its digest and is compared again by content.
 
+mod ahead;
 mod error;
+mod former;
 mod generation;
 mod notes;
 mod seen;
 mod walk;
 
 pub use error::{ApplyError, ReplicaError};
+use former::Former;
 pub(super) use generation::generation_in;
 use notes::{note_flushed, note_strangers};
 pub use notes::{note_xattr_classes, stored_cursor, with_other_xattrs, xattr_classes};
@@ -24,6 +27,7 @@ use super::displaced::Recovery;
 use super::keeper::Keeper;
 use super::owners::{META_OWNERS, Terms};
 use super::previous::Previous;
+use super::publish::Publishing;
 use super::root::{self, Generations};
 use super::scrub::Window;
 use super::spans::SPAN_CACHE_BYTES;
@@ -36,8 +40,8 @@ use crate::fs::{
     descriptors_for, read_whole,
 };
 use crate::store::{
-    Binding, Catalog, CatalogRead, Children, Entry, Partials, Role, Signatures, State, StoreError, Tables,
-    root_place,
+    Binding, Catalog, CatalogRead, Children, Entry, Partials, Replacements, Role, Signatures, State,
+    StoreError, Tables, root_place,
 };
 use driftless_protocol::message::{Cursor, FailureKind, Place, Sparing};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, Name, ObjectId, XattrClasses};
@@ -78,6 +82,10 @@ pub struct Replica {
     pub writes_in_place: bool,
     /// Objects have names in other versions of the tree, which are not to change with it.
     pub is_version: bool,
+    /// What changes at once, and what was done there that nobody sees yet.
+    pub publishing: Publishing,
+    /// What is replaced at once and may not have been taken apart yet.
+    pub replacements: Replacements,
     /// Directories whose attributes must be set again, because their inside was touched.
     pub touched: HashSet<ObjectId>,
     /// Directories with names that are not on stable storage yet.
@@ -88,6 +96,8 @@ pub struct Replica {
     handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
     pub parked: HashSet<ObjectId>,
+    /// What objects left that were put elsewhere.
+    pub former: Former,
     /// The classes of extended attributes that the file system can hold.
     held_xattrs: XattrClasses,
     /// What was kept of files that arrived in part.
@@ -176,12 +186,15 @@ impl Replica {
             preallocates: false,
             writes_in_place: false,
             is_version: false,
+            publishing: Publishing::default(),
+            replacements: Replacements::at(home.join("replaced")),
             touched: HashSet::new(),
             unsynced: HashSet::new(),
             spans: Arc::new(spans),
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             parked: HashSet::new(),
+            former: Former::default(),
             partials: Arc::new(partials),
             has_intents: false,
             has_new_strangers: false,
@@ -194,6 +207,7 @@ impl Replica {
         replica.check_root(home)?;
         replica.check_generation()?;
         replica.begin_version(previous)?;
+        replica.end_replacements()?;
         let report = replica.walk()?;
         replica.flush_leftovers(&report)?;
         replica.window.open(&replica.catalog, &replica.root);
@@ -227,7 +241,7 @@ impl Replica {
             catalog.update(true, |t| self.read_owners_again(t))?;
         }
         if before != carried || self.ledger.carried() != carried {
-            self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
+            self.ledger = Ledger::of_catalog(&self.catalog, carried)?;
         }
         Ok(())
     }
@@ -424,6 +438,12 @@ impl Replica {
     /// Forgets a handle, after the directory of this number became another one.
     pub fn forget_handle(&mut self, object: ObjectId) {
         self.handles.remove(&object);
+    }
+
+    /// Writes an entry of which nothing has changed that a sum covers.
+    pub fn put_stamp(&mut self, tables: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+        self.note_change(tables)?;
+        tables.put(entry)
     }
 
     /// Writes an entry and keeps the sum in step.

@@ -23,6 +23,14 @@ impl Shared {
                     )),
                 })
                 .collect();
+            let publishing = slots
+                .iter()
+                .filter(|((name, _), _)| *name == module.name)
+                .flat_map(|(_, slot)| match slot {
+                    Slot::Idle(replica) => replica.publishing.reports(),
+                    Slot::Taken(tenant) => tenant.status.publishing(),
+                })
+                .collect();
             ModuleStatus {
                 name: module.name.clone(),
                 path: module.path.display().to_string(),
@@ -31,6 +39,7 @@ impl Shared {
                 keeping: self.kept_in(&module.name).report(),
                 scrubs: self.scrubs.reports(&module.name),
                 drift: self.drift.reports(&module.name),
+                publishing,
             }
         });
         let identity = self.options.identity.fingerprint().to_string();

@@ -120,6 +120,7 @@ mod tests {
                 ..Keeping::default()
             },
             preallocate: false,
+            publish: Vec::new(),
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),

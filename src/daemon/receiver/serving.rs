@@ -91,7 +91,12 @@ impl Shared {
             return Err((CloseCode::Circle, text));
         }
         let key = (module.name.clone(), open.path.clone());
-        let status = Arc::new(SessionStatus::named(module.name.clone(), peer.to_string()));
+        let status = Arc::new(SessionStatus::named(
+            module.name.clone(),
+            &open.path,
+            peer.to_string(),
+        ));
+        let seen = status.clone();
         let source = open.source.to_string();
         let (looks, looked) = crossbeam_channel::bounded(LOOKS_MAX);
         let tenant = Tenant {
@@ -152,16 +157,20 @@ impl Shared {
         if let Some(demotion) = demotion.filter(|_| replica.cursor().is_ok_and(|cursor| cursor != before)) {
             self.note_in_sync(&module.name, &open.path, demotion);
         }
+        let left = match link.ended() {
+            Some(LinkEnd::Closed {
+                code, by_peer: true, ..
+            }) => Some(code),
+            _ => None,
+        };
+        if left == Some(CloseCode::Equal)
+            && let Ok(Some(cursor)) = replica.cursor()
+        {
+            seen.tell_in_sync(cursor.sequence);
+        }
         // Before somebody who waits for this session asks where the content comes from.
         if let Ok(incoming) = &mut incoming
-            && matches!(
-                link.ended(),
-                Some(LinkEnd::Closed {
-                    code: CloseCode::Done,
-                    by_peer: true,
-                    ..
-                })
-            )
+            && matches!(left, Some(CloseCode::Done | CloseCode::Equal))
         {
             incoming.note_left();
         }
@@ -241,6 +250,7 @@ fn begin(
         tracing::info!(%peer, "a mirror of the same source takes over from the one before");
         replica.disown().map_err(|error| unable(&error))?;
     }
+    replica.former.leave();
     // What an earlier connection displaced is compared anew, as if it were not there.
     let catalog = replica.catalog.clone();
     let parked = catalog.update(false, |tables| Ok(replica.remove_parked(tables)));
@@ -277,7 +287,8 @@ fn begin(
     }
     let mut sum = replica.ledger.fold();
     let mut cursor = replica.cursor().map_err(|error| unable(&error))?;
-    if replica.wants_comparison {
+    // Without one a mark follows, also if the sums are equal: what is not published waits for it.
+    if replica.wants_comparison || replica.publishing.is_awaited() {
         cursor = None;
     }
     if replica.wants_comparison || replica.has_strangers().map_err(|error| unable(&error))? {

@@ -14,11 +14,12 @@ use super::apply::StagedFile;
 use super::confirms::Confirms;
 use super::listing;
 use super::look::Look;
+use super::named;
 use super::pace::Pace;
 use super::replica::{ApplyError, Replica};
 use super::rights;
 use super::staging::{Done, Job, Staging, Wanted};
-use super::subject::{check, check_xattrs, object_of, place_of};
+use super::subject::{check, check_xattrs, object_of, place_of, subject_of};
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
 use crate::daemon::waiting;
@@ -30,7 +31,8 @@ use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
 use driftless_certs::Rights;
 use driftless_protocol::limits::{
-    ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, OWNERS_TOTAL_MAX, WANTED_FILES_MAX,
+    CONFIRMS_MAX, ENDED_RUNS_MAX, INLINE_CONTENT_BYTES_MAX, INLINE_IN_FLIGHT_BYTES_MAX, OWNERS_TOTAL_MAX,
+    WANTED_FILES_MAX,
 };
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, Op, OpBody, OpFrame, OpMessage, Place, Progress, Runs, SealOp, ToReceiver,
@@ -53,6 +55,13 @@ const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 {
 } else {
     32
 };
+/// The same, for files of less than [`SMALL_WANTED_BYTES`]: with few of them on their way most of the time would be round trips.
+const SMALL_WANTED_MAX: usize = if WANTED_FILES_MAX < 128 {
+    WANTED_FILES_MAX
+} else {
+    128
+};
+const SMALL_WANTED_BYTES: u64 = 64 << 10;
 /// Threads that stage contents that came inside ops.
 const STAGING_THREADS: usize = 2;
 /// Threads that sign, compare, check and flush whole files, which may take long.
@@ -112,6 +121,10 @@ pub struct Session<'a> {
     looks: Receiver<Look>,
     order: OpOrder,
     confirms: Confirms,
+    /// Who asked to be told when all is durable, and is when what was done is also visible.
+    awaiting: Vec<u64>,
+    /// How many ops had ended with the last mark of this session.
+    marked: Option<u64>,
     pending: HashMap<u64, Pending>,
     offers: VecDeque<u64>,
     /// Offered files that were asked for and are not complete.
@@ -130,6 +143,7 @@ pub struct Session<'a> {
     /// As many as may be published at once; twice as many may be staged.
     batch_files_max: usize,
     wanted_max: usize,
+    small_wanted_max: usize,
     /// Present files that are being compared with what was offered.
     comparing: usize,
     told: Progress,
@@ -198,6 +212,10 @@ impl<'a> Session<'a> {
                 let (staging, ranges): (Staging, Receiver<Range>) = (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
+            let order = match replica.publishing.is_used() {
+                true => OpOrder::divided(),
+                false => OpOrder::default(),
+            };
             let mut session = Session {
                 link,
                 replica,
@@ -205,8 +223,10 @@ impl<'a> Session<'a> {
                 incarnation,
                 rights,
                 looks,
-                order: OpOrder::default(),
+                order,
                 confirms: Confirms::default(),
+                awaiting: Vec::new(),
+                marked: None,
                 pending: HashMap::new(),
                 offers: VecDeque::new(),
                 asked: HashSet::new(),
@@ -221,6 +241,7 @@ impl<'a> Session<'a> {
                 outstanding: 0,
                 batch_files_max: descriptors_for(16, BATCH_FILES_MAX),
                 wanted_max: descriptors_for(32, WANTED_MAX),
+                small_wanted_max: descriptors_for(32, SMALL_WANTED_MAX),
                 comparing: 0,
                 told: Progress {
                     applied: 0,
@@ -237,7 +258,8 @@ impl<'a> Session<'a> {
                 owners: 0,
             };
             session.replica.root.clear_litter();
-            let outcome = session.serve();
+            session.replica.publishing.begin_session();
+            let outcome = session.dispose_of(Vec::new()).and_then(|()| session.serve());
             if let Err(error) = &outcome {
                 // Before the threads are joined: the range threads end with the link.
                 link.close(error.close_code(), &error.to_string());
@@ -314,13 +336,17 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.tell_progress();
+            if self.replica.publishing.take_news() {
+                self.status.set_publishing(self.replica.publishing.reports());
+            }
             self.confirm_received();
             self.flush_if_wanted()?;
             if ended {
                 return Ok(());
             }
             let mut due = rest.filter(|_| gathered && !self.batch.is_empty());
-            if gathered && self.batch.is_empty() && self.flushed < self.order.ended() {
+            let is_behind = self.flushed < self.order.ended() || self.order.is_mark_due();
+            if gathered && self.batch.is_empty() && is_behind {
                 due = self.flushes.due(now);
                 if due.is_none() {
                     self.reach_durable()?;

@@ -38,7 +38,11 @@ impl Tenant {
             mirror: open.mirror,
             incarnation: open.incarnation,
             source: open.source.to_string(),
-            status: Arc::new(SessionStatus::named(module.name.clone(), peer.to_string())),
+            status: Arc::new(SessionStatus::named(
+                module.name.clone(),
+                &open.path,
+                peer.to_string(),
+            )),
             link: link.handle(),
             looks: crossbeam_channel::bounded(0).0,
         }

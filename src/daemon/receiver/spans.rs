@@ -5,9 +5,9 @@
 
 use crate::engine::rangesum::{RangeSums, SPAN_BYTES};
 use crate::engine::span_sums::{SpanSum, SpanSums, span_bytes};
-use crate::store::Signatures;
+use crate::store::{Signatures, content_key};
+use driftless_protocol::Digest;
 use driftless_protocol::message::DeltaPart;
-use driftless_protocol::{Digest, ObjectId};
 use std::ops::RangeInclusive;
 
 /// Of all sums of a module: enough for 2 TB of files.
@@ -30,7 +30,7 @@ pub fn carried_over(
     parts: &[DeltaPart],
 ) -> SpanSums {
     let mut sums = SpanSums::default();
-    let stored = cache.get(key(basis), basis);
+    let stored = cache.get(content_key(basis), basis);
     let old = stored.and_then(|stored| RangeSums::from_bytes(basis_bytes, &stored).ok());
     // The value of an only span is of another kind.
     let Some(old) = old.filter(|_| bytes > SPAN_BYTES && basis_bytes > SPAN_BYTES) else {
@@ -65,16 +65,11 @@ pub fn remember(cache: &Signatures, content: &Digest, sums: &RangeSums, instead_
         return;
     };
     if let Some(old) = instead_of.filter(|old| *old != content) {
-        cache.remove(key(old));
+        cache.remove(content_key(old));
     }
-    if let Err(error) = cache.put(key(content), content, &stored) {
+    if let Err(error) = cache.put(content_key(content), content, &stored) {
         tracing::debug!("cannot keep the sums of a file: {error}");
     }
-}
-
-fn key(content: &Digest) -> ObjectId {
-    let (first, _) = content.0.split_first_chunk().expect("a digest has 32 bytes");
-    ObjectId(u64::from_be_bytes(*first))
 }
 
 #[cfg(test)]

@@ -84,6 +84,23 @@ pub(super) fn object_of(body: &OpBody) -> Option<ObjectId> {
     }
 }
 
+/// The object that an op is to bring about, change or remove.
+pub(super) fn subject_of(body: &OpBody) -> Option<ObjectId> {
+    match body {
+        OpBody::MakeDirectory { object, .. }
+        | OpBody::PutFile { object, .. }
+        | OpBody::PutSymlink { object, .. }
+        | OpBody::PutSpecial { object, .. }
+        | OpBody::Link { object, .. }
+        | OpBody::SetAttributes { object, .. }
+        | OpBody::Move { object, .. }
+        | OpBody::Remove { object, .. }
+        | OpBody::Release { object, .. }
+        | OpBody::Adopt { object, .. } => Some(*object),
+        OpBody::Mark { .. } | OpBody::Owners(_) => None,
+    }
+}
+
 /// The place that an op names.
 pub(super) fn place_of(body: &OpBody) -> Option<&Place> {
     match body {

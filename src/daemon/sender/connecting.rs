@@ -10,10 +10,10 @@ use crate::net::{ConnectError, LinkEnd, Parties, PathMemory, SenderLink, resolve
 use crossbeam_channel::bounded;
 use driftless_certs::sender_config;
 use driftless_protocol::message::{
-    DeltaEngine, ModuleName, Open, Opened, Purpose, Recheck, ToReceiver, ToSender,
+    DeltaEngine, ModuleName, Open, Opened, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
 };
 use driftless_protocol::version::ALPN_MIRROR;
-use driftless_protocol::{CloseCode, OwnerRow};
+use driftless_protocol::{Carried, CloseCode, OwnerRow};
 use std::time::{Duration, Instant};
 
 /// How often a one-shot run connects again before it gives up.
@@ -225,6 +225,27 @@ fn opening(context: &Context<'_>, purpose: Purpose) -> Result<Open, DaemonError>
         upstream: context.upstream.clone(),
         engine: context.options.delta_engine.map(DeltaEngine::from),
     })
+}
+
+/// The opening of a session that mirrors nothing, such as a verification: no metadata is carried until the caller says
+/// which.
+pub fn question(options: &SenderOptions, purpose: Purpose) -> Open {
+    Open {
+        purpose,
+        module: ModuleName(options.target.module.clone().into_bytes()),
+        path: options.target.path.clone(),
+        mirror: 0,
+        source: options.source.display().to_string().as_str().into(),
+        incarnation: 0,
+        carried: Carried::default(),
+        sum: None,
+        protects: false,
+        sparing: Sparing::default(),
+        whole_files: false,
+        recheck: Recheck::Nothing,
+        upstream: Relays::default(),
+        engine: None,
+    }
 }
 
 /// Connects, tells what owners are called, and opens; the error says whether trying again without help can succeed.

@@ -4,6 +4,7 @@ mod barriers;
 mod connecting;
 mod contents;
 mod following;
+mod initial;
 mod owners;
 mod reader;
 mod readings;
@@ -25,7 +26,7 @@ pub use watching::{Changed, watch};
 
 #[cfg(test)]
 pub use connecting::unanswered;
-pub use connecting::{Unopened, end_link, open_link};
+pub use connecting::{Unopened, end_link, open_link, question};
 
 use self::barriers::Barriers;
 use super::ledger::flags;
@@ -34,7 +35,7 @@ use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
-use crate::store::{CatalogRead, Entry, StoreError};
+use crate::store::{CatalogRead, StoreError};
 use connecting::{connect_and_serve, link_end};
 use driftless_protocol::Kind;
 use driftless_protocol::message::{Relays, Sparing};
@@ -73,12 +74,14 @@ pub fn run(
         .state
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
+    source.load_initial().map_err(|error| failed(&error))?;
     let found = source.scan()?;
     drop(walk);
     if options.compare.reads_all() {
         source.doubt_contents().map_err(|error| failed(&error))?;
     }
     note_rules(&mut source)?;
+    source.note_initial(options.initial)?;
     note_sparing(&mut source)?;
     let in_error = source
         .state
@@ -180,19 +183,10 @@ fn note_sparing(source: &mut Source) -> Result<(), DaemonError> {
         if before.map_or(print == [0; 3], |before| before == print) {
             return Ok(());
         }
-        source.catalog.clone().update(true, |t| {
-            let mut withheld = Vec::new();
-            t.for_each(&mut |entry: Entry| {
-                withheld.extend((entry.flags & flags::WITHHELD != 0).then_some(entry));
-                Ok(())
-            })?;
-            for mut entry in withheld {
-                entry.flags &= !flags::WITHHELD;
-                entry.sequence = t.next_sequence()?;
-                source.put(t, &entry)?;
-            }
-            Ok(())
-        })?;
+        // What was left as it is at the start stays so.
+        if source.start.is_none() {
+            source.take_up_withheld()?;
+        }
         source.rules_changed = true;
         source.state.put_value(SPARING, &print)
     };

@@ -123,10 +123,12 @@ pub fn reconcile(
             ask.extend(next);
         }
     }
-    source.contents = catalog.read(|view| Contents::of(view))?;
+    // What the target has was found out anew.
+    source.contents = Contents::default();
+    let keeps_records = source.start.is_some();
     catalog.update(true, |t| {
-        // The comparison covers what these stood for.
-        let last = t.last_sequence()?;
+        // The comparison covers what these stood for, unless there are entries that no comparison touches.
+        let last = if keeps_records { 0 } else { t.last_sequence()? };
         t.drop_tombstones_through(last)
     })?;
     Ok(outcome)
@@ -180,12 +182,16 @@ fn note(
         .filter(|_| may_assume)
         .and_then(|row| assumed_content(source.compare, entry, row, is_bound));
     let differs = content || attributes || present.is_none();
-    if differs && source.spares(entry, row.copied()) {
+    // One of the same size and time is taken for equal.
+    let is_other = (content && assumed.is_none()) || attributes || present.is_none();
+    let is_left = is_other && source.leaves(entry, row.copied());
+    if is_left || (differs && source.spares(entry, row.copied())) {
         outcome.let_go.extend(
             row.filter(|row| !row.object.is_local())
                 .map(|row| (entry.place.clone(), row.object)),
         );
-        return withhold_all(source, t, entry);
+        let in_the_way = row.is_some_and(|row| row.kind == Kind::Directory && row.entries > 0);
+        return withhold_all(source, t, entry, is_left && in_the_way);
     }
     updated.flags &= !flags::WITHHELD;
     let Some(number) = present else {
@@ -305,15 +311,32 @@ fn with_number(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Res
 }
 
 /// Takes an entry out of the sums, with everything below it, until its next change.
-fn withhold_all(source: &mut Source, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+fn withhold_all(
+    source: &mut Source,
+    t: &mut Tables<'_>,
+    entry: &Entry,
+    is_blocked: bool,
+) -> Result<(), StoreError> {
     if entry.kind == Kind::Directory {
-        for_each_below(t, entry.object, |t, below| withhold_one(source, t, below))?;
+        // What changed since the start is sent, and the directories above it with it.
+        match source.start.is_some() {
+            true => forget_below(source, t, entry.object)?,
+            false => for_each_below(t, entry.object, |t, below| withhold_one(source, t, below, false))?,
+        }
     }
-    withhold_one(source, t, entry.clone())
+    withhold_one(source, t, entry.clone(), is_blocked)
 }
 
-fn withhold_one(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(), StoreError> {
+fn withhold_one(
+    source: &mut Source,
+    t: &mut Tables<'_>,
+    mut entry: Entry,
+    is_blocked: bool,
+) -> Result<(), StoreError> {
     withhold(&mut entry);
+    if is_blocked {
+        entry.flags |= flags::OFFER;
+    }
     entry.sequence = 0;
     source.put(t, &entry)
 }
@@ -330,8 +353,12 @@ fn forget(source: &mut Source, t: &mut Tables<'_>, mut entry: Entry) -> Result<(
     write_if_changed(source, t, &before, entry)
 }
 
+/// The target has nothing below a directory, and gets all of it but for what is left as it is there.
 fn forget_below(source: &mut Source, t: &mut Tables<'_>, directory: ObjectId) -> Result<(), StoreError> {
-    for_each_below(t, directory, |t, entry| forget(source, t, entry))
+    for_each_below(t, directory, |t, entry| match source.leaves(&entry, None) {
+        true => withhold_one(source, t, entry, false),
+        false => forget(source, t, entry),
+    })
 }
 
 /// Sums below a directory are equal: the target holds all of it, whatever we knew.

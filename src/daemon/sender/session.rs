@@ -13,6 +13,7 @@ mod deletions;
 mod dispatch;
 mod extras;
 mod groups;
+mod initial;
 mod opening;
 mod outcome;
 mod quiet;
@@ -51,9 +52,9 @@ use crossbeam_channel::{Receiver, Select, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
 use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Relays, Run,
-    SealOp, Sparing, ToSender,
+    SealOp, Sparing, ToReceiver, ToSender,
 };
-use driftless_protocol::{Digest, Kind, ObjectId, Xattrs};
+use driftless_protocol::{CloseCode, Digest, Kind, ObjectId, Xattrs};
 use groups::Groups;
 use removals::Removal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -143,6 +144,10 @@ impl BulkLane {
     fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+
+    fn len(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 /// A connection at work.
@@ -183,6 +188,8 @@ pub struct Session<'a, 'c> {
     reading: usize,
     reads_max: usize,
     offers_max: usize,
+    /// So much was to be sent at once that nobody waits for one of it, until all of that is done.
+    is_crowded: bool,
     /// Large files that are being read for their digest.
     digesting: HashSet<ObjectId>,
     signatures: HashMap<u64, Vec<u8>>,
@@ -195,6 +202,8 @@ pub struct Session<'a, 'c> {
     uncopied: HashSet<ObjectId>,
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
+    /// Files that were read once more and are as the target acknowledged them, since the last round.
+    as_acknowledged: Vec<InFlight>,
     delayed: BTreeSet<(Instant, ObjectId)>,
     /// Of these, when what is in error is tried again.
     retries: HashMap<ObjectId, Instant>,
@@ -203,6 +212,8 @@ pub struct Session<'a, 'c> {
     /// Large files that changed, and when they may go.
     large_due: HashMap<ObjectId, Instant>,
     marked: Option<u64>,
+    /// An op failed since a mark said that nothing is in error.
+    has_failed: bool,
     cursor: Option<Cursor>,
     /// The cursor of an earlier run that the receiver still has, and that holds for this one, too.
     kept_cursor: Option<Cursor>,
@@ -289,6 +300,7 @@ impl<'a, 'c> Session<'a, 'c> {
             reading: 0,
             reads_max: descriptors_for(16, READS_MAX),
             offers_max: descriptors_for(16, OFFERS_MAX),
+            is_crowded: false,
             digesting: HashSet::new(),
             signatures: HashMap::new(),
             spans_held: HashMap::new(),
@@ -296,11 +308,13 @@ impl<'a, 'c> Session<'a, 'c> {
             whole: HashSet::new(),
             uncopied: HashSet::new(),
             assumed: Assumed::default(),
+            as_acknowledged: Vec::new(),
             delayed: BTreeSet::new(),
             retries: HashMap::new(),
             space_retried: None,
             large_due: HashMap::new(),
             marked: None,
+            has_failed: false,
             cursor: None,
             kept_cursor: None,
             must_reconcile: false,
@@ -332,7 +346,11 @@ impl<'a, 'c> Session<'a, 'c> {
             .unwrap_or_else(|ended| ended);
         halt.request();
         session.report(true);
-        link.close(driftless_protocol::CloseCode::Done, "");
+        let code = match &ended {
+            Ended::InSync(_) if session.context.failed.is_empty() => CloseCode::Equal,
+            _ => CloseCode::Done,
+        };
+        link.close(code, "");
         ended
     }
 
@@ -370,6 +388,7 @@ impl<'a, 'c> Session<'a, 'c> {
             while let Ok(done) = self.done.try_recv() {
                 self.handle_read(done)?;
             }
+            self.take_as_acknowledged()?;
             self.dispatch()?;
             if let Some(error) = self.lost.take() {
                 return Err(Ended::Lost(error));
@@ -404,6 +423,7 @@ impl<'a, 'c> Session<'a, 'c> {
             if let Some(sequence) = self.settle()? {
                 if !self.in_sync {
                     self.in_sync = true;
+                    self.is_crowded = false;
                     self.was_in_sync = true;
                     self.is_first_to_leave = true;
                     self.context.turn = None;
@@ -413,6 +433,12 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.report(true);
                     self.spent.rest(self.context.counters.content_bytes);
                     self.context.observer.phase(&Phase::InSync { sequence });
+                    // With entries in error the trees are not equal, though nothing is left to do.
+                    if self.context.failed.is_empty() {
+                        // That the connection has ended is heard where its messages come from.
+                        let _ = self.link.control().send(ToReceiver::InSync { sequence });
+                    }
+                    self.prepare_for_changes()?;
                     if self.context.options.follow && self.is_fed_by_others() {
                         return Ok(Ended::Lost(
                             "the source is fed by other trees than it was".to_owned(),
@@ -533,6 +559,7 @@ impl<'a, 'c> Session<'a, 'c> {
             }
             self.context.counters.foreign_xattrs = self.context.source.foreign_xattrs;
             self.context.counters.withheld = self.context.source.ledger.withheld();
+            self.context.counters.initial_skipped = u64::from(self.context.source.start.is_some());
             let mut counters = self.context.counters;
             counters.wire_bytes_sent += statistics.bytes_sent;
             counters.wire_bytes_received += statistics.bytes_received;

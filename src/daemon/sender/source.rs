@@ -20,6 +20,7 @@ mod seen;
 pub use rules::{Fate, Standing, TreeFiles, fate_by};
 
 use super::contents::Contents;
+use super::initial::{Gone, Start};
 use super::touched::Touched;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
@@ -94,6 +95,10 @@ pub struct Source {
     pub graves: HashMap<Place, ObjectId>,
     /// What is left as it is on the target.
     pub sparing: Sparing,
+    /// When the mirror began, if what differed then is left as it is on the target.
+    pub start: Option<Start>,
+    /// What was left so, and went since that was last looked at on the target.
+    pub left_gone: Vec<Gone>,
     /// Objects from this number on were first seen in this run.
     pub first_of_run: ObjectId,
     /// How many entries went since removals were last all sent.
@@ -209,6 +214,8 @@ impl Source {
             path,
             first_of_run: next,
             sparing: options.sparing,
+            start: None,
+            left_gone: Vec::new(),
             catalog: Arc::new(catalog),
             state,
             signatures: Arc::new(signatures),
@@ -546,7 +553,7 @@ fn is_unchanged(entry: &Entry, stat: &Stat) -> bool {
             let known = stamp_of(entry);
             same_attributes && known.is_some_and(|known| known.ctime == stat.stamp.ctime)
         }
-        _ => same_attributes && stamp_of(entry) == Some(stat.stamp),
+        _ => same_attributes && entry.stamp == Some(stat.stamp.to_bytes()),
     }
 }
 

@@ -5,9 +5,9 @@ use super::reader::read_full;
 use crate::engine::delta::{Patch, PatchCollector, ranges::Output};
 use crate::engine::rangesum::SPAN_BYTES;
 use crate::engine::spans::{SpanValue, Spans};
-use crate::store::Signatures;
+use crate::store::{Signatures, content_key};
+use driftless_protocol::Digest;
 use driftless_protocol::limits::RANGE_BYTES_MAX;
-use driftless_protocol::{Digest, ObjectId};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -35,39 +35,33 @@ pub struct Compared {
 
 /// What is remembered of a content.
 pub fn remembered(cache: &Signatures, content: &Digest) -> Option<Spans> {
-    Spans::from_bytes(&cache.get(key(content), content)?)
+    Spans::from_bytes(&cache.get(content_key(content), content)?)
 }
 
 /// Remembers a content, instead of another one if there is one.
 pub fn remember(cache: &Signatures, content: &Digest, spans: &Spans, instead_of: Option<&Digest>) {
     let Some(bytes) = spans.to_bytes() else { return };
     if let Some(old) = instead_of.filter(|old| *old != content) {
-        cache.remove(key(old));
+        cache.remove(content_key(old));
     }
-    if let Err(error) = cache.put(key(content), content, &bytes) {
+    if let Err(error) = cache.put(content_key(content), content, &bytes) {
         tracing::debug!("cannot keep the sums of a file: {error}");
     }
 }
 
 /// What is remembered of a content, to be taken over by another cache.
 pub fn export(cache: &Signatures, content: &Digest) -> Option<Vec<u8>> {
-    cache.get(key(content), content)
+    cache.get(content_key(content), content)
 }
 
 /// Takes over what another cache remembers of a content, instead of what is remembered of another content.
 pub fn import(cache: &Signatures, content: &Digest, spans: &[u8], instead_of: Option<&Digest>) {
     if let Some(old) = instead_of.filter(|old| *old != content) {
-        cache.remove(key(old));
+        cache.remove(content_key(old));
     }
-    if let Err(error) = cache.put(key(content), content, spans) {
+    if let Err(error) = cache.put(content_key(content), content, spans) {
         tracing::debug!("cannot keep the sums of a file: {error}");
     }
-}
-
-/// Contents are remembered by what they are: two files that hold the same share what is known of it.
-fn key(content: &Digest) -> ObjectId {
-    let (first, _) = content.0.split_first_chunk().expect("a digest has 32 bytes");
-    ObjectId(u64::from_be_bytes(*first))
 }
 
 /// What a span became: in order, where it is copied from and what is new.

@@ -10,8 +10,14 @@ use driftless_protocol::limits::INLINE_CONTENT_BYTES_MAX;
 use driftless_protocol::message::{OpBody, Place};
 use driftless_protocol::{Attributes, Digest, Kind, ObjectId};
 
-/// A smaller file is sent whole: that takes half a round trip, and hardly more bytes than a delta.
+/// A smaller file is sent whole when it changes alone: that takes half a round trip.
 pub const DELTA_BYTES_MIN: u64 = 64 << 10;
+
+/// A smaller file is sent whole also among many, which another round trip does not hold up: a delta would take as many bytes.
+pub const DELTA_AMONG_MANY_BYTES_MIN: u64 = 8 << 10;
+
+/// With so many changes still to be sent, a round trip more for one of them is nothing that anybody waits for.
+pub const MANY: usize = 256;
 
 /// What an op that was sent does.
 #[derive(Debug, Clone)]

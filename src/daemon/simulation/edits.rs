@@ -1,6 +1,7 @@
 //! A source tree that somebody works in, and the events that the kernel would tell of it.
 
 use super::tree::{self, Past, Tree};
+use super::world::left::LEFT;
 use crate::engine::pending::{Hint, WatchEvent};
 use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -101,6 +102,10 @@ pub struct Editor {
     past: Arc<Mutex<Past>>,
     /// What the kernel has not told yet.
     pub untold: VecDeque<WatchEvent>,
+    /// Since both sides were at rest something was not told, or its catalog forgot it.
+    is_track_lost: bool,
+    /// Names, since then, that were given to another file while the one that they led to had other names.
+    renamed_over: Vec<PathBuf>,
     /// How many versions there were.
     version: u64,
     /// Whether files get several names.
@@ -109,7 +114,7 @@ pub struct Editor {
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
-const LASTING: &str = "lasting";
+pub const LASTING: &str = "lasting";
 
 impl Editor {
     /// Begins with a tree of a file.
@@ -124,6 +129,8 @@ impl Editor {
             watched,
             past,
             untold: VecDeque::new(),
+            is_track_lost: false,
+            renamed_over: Vec::new(),
             version: 0,
             links,
         };
@@ -145,12 +152,13 @@ impl Editor {
             .chain(
                 tree.iter()
                     .filter(|(path, node)| node.what == tree::What::Directory && path.iter().count() < 4)
+                    .filter(|(path, _)| !path.starts_with(LEFT))
                     .map(|(path, _)| path.clone()),
             )
             .collect();
         let entries: Vec<(PathBuf, bool)> = tree
             .iter()
-            .filter(|(path, _)| path.as_os_str() != LASTING)
+            .filter(|(path, _)| path.as_os_str() != LASTING && !path.starts_with(LEFT))
             .map(|(path, node)| (path.clone(), node.what == tree::What::Directory))
             .collect();
         let at = self
@@ -172,6 +180,27 @@ impl Editor {
         };
         self.note()?;
         Ok(told)
+    }
+
+    /// The sender ends, or is not told what was done. A file that got a second name before another one was renamed over its first
+    /// looks then like one that was renamed, so its first name may be absent on the target for a moment.
+    pub fn lose_track(&mut self) {
+        self.untold.clear();
+        self.is_track_lost = true;
+        self.excuse_renamed_over();
+    }
+
+    fn excuse_renamed_over(&mut self) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in self.renamed_over.drain(..) {
+            past.lasting.remove(&path);
+        }
+    }
+
+    /// Both sides are at rest.
+    pub fn rest(&mut self) {
+        self.is_track_lost = false;
+        self.renamed_over.clear();
     }
 
     /// What the tree is now is part of its past.
@@ -294,12 +323,20 @@ impl Editor {
             Some(meta) => !is_directory && !meta.is_dir(),
             None => true,
         };
+        let links = in_the_way.as_ref().map_or(0, |meta| meta.nlink());
         let is_one = in_the_way
             .is_some_and(|there| fs::symlink_metadata(old).is_ok_and(|here| here.ino() == there.ino()));
         if !is_possible || is_one || at.starts_with(old) {
             return Ok("nothing".to_owned());
         }
         fs::rename(old, at)?;
+        if links > 1 {
+            let path = at.strip_prefix(&self.root).unwrap_or(at);
+            self.renamed_over.push(path.to_owned());
+            if self.is_track_lost {
+                self.excuse_renamed_over();
+            }
+        }
         self.stamp(old)?;
         if let Some(parent) = at.parent() {
             self.version += 1;

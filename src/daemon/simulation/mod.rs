@@ -72,6 +72,7 @@ const PLAIN: Plan = Plan {
     is_flushing: true,
     links: false,
     is_strict: false,
+    skips: false,
 };
 
 #[test]
@@ -83,6 +84,25 @@ fn d_28_both_daemons_converge_under_every_schedule() {
 #[test]
 fn d_28_hard_links_converge_under_every_schedule() {
     try_all(Plan { links: true, ..PLAIN });
+}
+
+/// What differed at first is left as it was, whatever ends and is compared anew later; what changed is sent.
+#[test]
+fn d_28_what_is_left_stays_so_under_every_schedule() {
+    try_all(Plan { skips: true, ..PLAIN });
+}
+
+/// Schedules that found something, which more of them find seldom.
+#[test]
+fn d_28_what_was_found_once_stays_mended() {
+    for (seed, links) in [(7_009_675, false), (7_000_138, true), (7_004_860, true)] {
+        let plan = Plan {
+            links,
+            is_strict: true,
+            ..PLAIN
+        };
+        run(seed, plan).unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 fn try_all(plan: Plan) {

@@ -3,18 +3,19 @@
 mod connections;
 mod counts;
 mod faults;
+pub(super) mod left;
 mod roles;
 
 pub use connections::Services;
 pub use counts::Counts;
 
-use super::edits::{Editor, Watched};
+use super::edits::{Editor, LASTING, Watched};
 use super::process::{Baton, Life, Listener, Role, Start, services, spawn, wait};
 use super::tree::{self, Past, TreeDisk};
 use crate::daemon::home::Home;
 use crate::daemon::{
-    DaemonError, Deletes, FailedEntry, ModuleOptions, Observer, Phase, ReceiverOptions, SenderOptions, Stop,
-    TargetOptions, receiver, sender,
+    DaemonError, Deletes, FailedEntry, Initial, ModuleOptions, Observer, Phase, ReceiverOptions,
+    SenderOptions, Stop, TargetOptions, receiver, sender,
 };
 use crate::engine::pending::WatchEvent;
 use crate::fs::simulated::next_random;
@@ -115,6 +116,8 @@ pub struct Plan {
     pub links: bool,
     /// A private name that is left is a failure.
     pub is_strict: bool,
+    /// The trees differ at first, and that is left as it is.
+    pub skips: bool,
 }
 
 /// One schedule.
@@ -122,6 +125,7 @@ pub struct World {
     seed: u64,
     is_told: bool,
     is_strict: bool,
+    skips: bool,
     random: Random,
     now: u64,
     trace: u64,
@@ -175,6 +179,7 @@ impl World {
             is_flushing,
             links,
             is_strict,
+            skips,
         } = plan;
         let directory = tempfile::Builder::new()
             .prefix("driftless-simulation-")
@@ -183,8 +188,16 @@ impl World {
         for name in ["source", "target", "scratch"] {
             fs::create_dir(path(name))?;
         }
+        if skips {
+            left::fill(&path("source"), &path("target"))?;
+        }
         let past = Arc::new(Mutex::new(Past::default()));
         let disk = Arc::new(TreeDisk::new(path("target"), path("scratch"), past.clone())?);
+        let there = disk.look()?.into_values().map(|node| node.what);
+        past.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .versions
+            .extend(there);
         let watched = Arc::new(Watched::default());
         let listener: Arc<dyn Listener + Send + Sync> = match is_flushing {
             true => disk.clone(),
@@ -194,6 +207,7 @@ impl World {
             seed,
             is_told,
             is_strict,
+            skips,
             random: Random(seed),
             now: 1,
             trace: 0,
@@ -245,8 +259,13 @@ impl World {
     /// Some rounds of edits and faults, each until both sides are at rest.
     pub fn run(&mut self) -> Result<Counts, String> {
         let failed = |error: io::Error| error.to_string();
-        for _ in 0..1 + self.random.below(2) {
+        let first = usize::from(self.skips);
+        for round in 0..1 + first + self.random.below(2) {
             let (mut edits, mut faults) = (2 + self.random.below(14), self.random.below(5));
+            if round < first {
+                // What differs by then is left, and nothing else.
+                (edits, faults) = (0, 0);
+            }
             let mut steps = 0;
             while !self.is_at_rest(edits + faults) {
                 steps += 1;
@@ -328,10 +347,14 @@ impl World {
     /// Both trees are equal, and nothing is left over.
     fn compare(&mut self) -> Result<(), String> {
         let failed = |error: io::Error| error.to_string();
-        let (source, target) = (
+        let (mut source, mut target) = (
             self.editor.look().map_err(failed)?,
             self.disk.look().map_err(failed)?,
         );
+        if self.skips {
+            let left = left::take_out(&mut source, &mut target, LASTING);
+            left.map_err(|text| self.failure(&text))?;
+        }
         if let Some(text) = tree::difference(&source, &target) {
             return Err(self.failure(&format!("in sync, but {text}")));
         }
@@ -346,6 +369,8 @@ impl World {
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.lasting = source.into_keys().collect();
+        drop(past);
+        self.editor.rest();
         self.counts.rests += 1;
         Ok(())
     }
@@ -528,7 +553,10 @@ impl World {
         let home = Home::at(self.directory.path().join(format!("{role:?}")));
         let thread = match role {
             Role::Sender => {
-                let options = sender_options(home, self.directory.path().join("source"));
+                let options = SenderOptions {
+                    initial: self.skips.then_some(Initial::Skip),
+                    ..sender_options(home, self.directory.path().join("source"))
+                };
                 let told = self.told.clone();
                 spawn(start, move || {
                     let ended = sender::run(&options, runtime().handle(), told, &Stop::default());
@@ -537,7 +565,12 @@ impl World {
             }
             Role::Receiver => {
                 self.services.exchange().is_open = true;
-                let options = receiver_options(home, self.directory.path().join("target"));
+                // In some worlds everything below the root changes at once.
+                let publish = match self.seed % 4 == 3 {
+                    true => vec!["*".parse().expect("a pattern of one level")],
+                    false => Vec::new(),
+                };
+                let options = receiver_options(home, self.directory.path().join("target"), publish);
                 spawn(start, move || receive(options))
             }
         };

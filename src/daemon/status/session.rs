@@ -1,7 +1,8 @@
 //! One connected sender, as the receiver counts it.
 
-use super::{LastError, lock, unix_now};
-use crate::daemon::events::{self, What};
+use super::{LastError, PublishReport, lock, unix_now};
+use crate::daemon::events::{self, AppliedChange, CHANGES_BYTES_MAX, CHANGES_NAMED_MAX, What};
+use driftless_protocol::RelPath;
 use driftless_protocol::message::Progress;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
@@ -36,6 +37,29 @@ pub struct SessionReport {
     pub last_error: Option<LastError>,
 }
 
+/// What was done since it was last told to be durable, for who wants the names.
+#[derive(Debug, Default)]
+struct Changes {
+    named: Vec<AppliedChange>,
+    bytes: usize,
+    is_truncated: bool,
+}
+
+impl Changes {
+    fn note(&mut self, change: Option<AppliedChange>) {
+        match change {
+            Some(change)
+                if self.named.len() < CHANGES_NAMED_MAX
+                    && self.bytes + change.path.len() <= CHANGES_BYTES_MAX =>
+            {
+                self.bytes += change.path.len();
+                self.named.push(change);
+            }
+            _ => self.is_truncated = true,
+        }
+    }
+}
+
 /// The counters of one session on a receiver. Writers never wait for readers.
 #[derive(Debug)]
 pub struct SessionStatus {
@@ -51,10 +75,17 @@ pub struct SessionStatus {
     last_error: Mutex<Option<LastError>>,
     /// Of [`SessionStatus::applied`], how many were told to be durable.
     told_durable: AtomicU64,
+    changes: Mutex<Changes>,
+    /// One more than the last number that was told to be in sync, 0 for none.
+    told_in_sync: AtomicU64,
     /// The module, and the fingerprint of the sender.
     of: Option<(String, String)>,
+    /// What paths begin with in the module: empty, or the path that is mirrored to and a slash.
+    prefix: String,
     /// Nothing more is to be applied.
     is_cut: AtomicBool,
+    /// What is made aside, and is not visible yet.
+    publishing: Mutex<Vec<PublishReport>>,
 }
 
 impl Default for SessionStatus {
@@ -70,17 +101,25 @@ impl Default for SessionStatus {
             sequence: AtomicU64::new(0),
             last_error: Mutex::default(),
             told_durable: AtomicU64::new(0),
+            changes: Mutex::default(),
+            told_in_sync: AtomicU64::new(0),
             of: None,
+            prefix: String::new(),
             is_cut: AtomicBool::new(false),
+            publishing: Mutex::default(),
         }
     }
 }
 
 impl SessionStatus {
     /// The counters of a session in a module.
-    pub fn named(module: String, peer: String) -> SessionStatus {
+    pub fn named(module: String, path: &RelPath, peer: String) -> SessionStatus {
         SessionStatus {
             of: Some((module, peer)),
+            prefix: match path.is_root() {
+                true => String::new(),
+                false => format!("{path}/"),
+            },
             ..SessionStatus::default()
         }
     }
@@ -99,6 +138,7 @@ impl SessionStatus {
     pub fn tell_durable(&self) {
         let applied = self.applied.load(Ordering::Relaxed);
         let told = self.told_durable.swap(applied, Ordering::Relaxed);
+        let changes = std::mem::take(&mut *lock(&self.changes));
         if let Some((module, peer)) = self.of.as_ref().filter(|_| applied > told) {
             events::publish(
                 None,
@@ -106,9 +146,47 @@ impl SessionStatus {
                     module: module.clone(),
                     peer: peer.clone(),
                     applied: applied - told,
+                    changes: changes.named,
+                    truncated: changes.is_truncated,
                 },
             );
         }
+    }
+
+    /// An entry was changed; none if its path is not known.
+    pub fn note_change(&self, change: Option<AppliedChange>) {
+        let change = change.map(|change| AppliedChange {
+            path: format!("{}{}", self.prefix, change.path),
+            ..change
+        });
+        lock(&self.changes).note(change);
+    }
+
+    /// The sender says that both trees are equal at this number: tells listeners, if that is news.
+    pub fn tell_in_sync(&self, sequence: u64) {
+        let now = sequence.saturating_add(1);
+        let told = self.told_in_sync.swap(now, Ordering::Relaxed);
+        if let Some((module, peer)) = self.of.as_ref().filter(|_| now != told) {
+            let (module, peer) = (module.clone(), peer.clone());
+            events::publish(
+                None,
+                What::ModuleInSync {
+                    module,
+                    peer,
+                    sequence,
+                },
+            );
+        }
+    }
+
+    /// This is made aside now.
+    pub fn set_publishing(&self, reports: Vec<PublishReport>) {
+        *lock(&self.publishing) = reports;
+    }
+
+    /// What is made aside.
+    pub fn publishing(&self) -> Vec<PublishReport> {
+        lock(&self.publishing).clone()
     }
 
     /// An op was applied.

@@ -161,6 +161,7 @@ fn the_json_keeps_its_shape_and_readers_ignore_what_is_new() {
         keeping: KeepingReport::default(),
         scrubs: Vec::new(),
         drift: Vec::new(),
+        publishing: Vec::new(),
         name: "m".to_owned(),
         path: "/m".to_owned(),
         promoted_since: None,

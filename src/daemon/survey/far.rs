@@ -3,14 +3,12 @@
 use super::owners::Known;
 use crate::daemon::keeping::Keeping;
 use crate::daemon::receiver::{Wanted, disk_rows, own_attributes, own_carried};
-use crate::daemon::sender::{ReconcileError, open_link, receive_listing};
+use crate::daemon::sender::{ReconcileError, open_link, question, receive_listing};
 use crate::daemon::{DaemonError, ModuleOptions, SenderOptions};
 use crate::engine::owners::OwnerRules;
 use crate::fs::Directory;
 use crate::net::SenderLink;
-use driftless_protocol::message::{
-    ModuleName, Open, Purpose, Recheck, Relays, Row, Sparing, ToReceiver, ToSender,
-};
+use driftless_protocol::message::{Open, Purpose, Row, ToReceiver, ToSender};
 use driftless_protocol::{Attributes, Carried, CloseCode, RelPath, XattrClasses};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -112,20 +110,8 @@ impl Far {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Far, DaemonError> {
         let open = Open {
-            purpose: Purpose::Survey,
-            module: ModuleName(options.target.module.clone().into_bytes()),
-            path: options.target.path.clone(),
-            mirror: 0,
-            source: options.source.display().to_string().as_str().into(),
-            incarnation: 0,
             carried: can,
-            sum: None,
-            protects: false,
-            sparing: Sparing::default(),
-            whole_files: false,
-            recheck: Recheck::Nothing,
-            upstream: Relays::default(),
-            engine: None,
+            ..question(options, Purpose::Survey)
         };
         let (link, opened) =
             open_link(options, runtime, Vec::new(), open).map_err(|error| DaemonError::failed(error.text))?;

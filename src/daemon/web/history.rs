@@ -104,6 +104,7 @@ impl Past {
             | What::InSync { .. }
             | What::OutOfSync
             | What::ModuleDurable { .. }
+            | What::ModuleInSync { .. }
             | What::Listening => return,
             What::Batch { changes, .. } => {
                 changes.truncate(NAMED_MAX);

@@ -306,12 +306,14 @@ impl Reader<'_> {
         let Some(value) = self.get("init") else { return };
         match value {
             Value::Bool(false) => {
+                // What only the target has at the start is left by that alone.
                 self.deletes = Some(Deletes {
-                    at_start: false,
+                    at_start: later,
                     later,
                 });
-                let text = "at each start both sides are compared and what differs is sent; nothing is deleted then, as with lsyncd";
-                self.note("init", &value, Outcome::Replaced, None, text);
+                let to = self.set("initial", Setting::Text("skip".to_owned()));
+                let text = "only at the first start: what changed while it did not run is sent";
+                self.note("init", &value, Outcome::Carried, Some(to), text);
             }
             Value::Function(_) => {
                 let text = "it is not run; at each start both sides are compared and what differs is sent";

@@ -443,3 +443,37 @@ fn pass_on<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::door::doors;
+    use super::*;
+    use std::time::Instant;
+
+    /// What it cannot tell would never be known inside. So it ends, and both are started again.
+    #[test]
+    fn a_report_that_nobody_takes_ends_the_process() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (inside, ours) = doors().unwrap();
+        let outside = Arc::new(Outside {
+            door: Door::from(ours),
+            runtime: runtime.handle().clone(),
+            identity: Identity::ephemeral().unwrap(),
+            link: LinkOptions::default(),
+            callee: None,
+            state: Mutex::default(),
+        });
+        let obeying = outside.clone();
+        let obeying = std::thread::spawn(move || obeying.obey(None, None::<fn()>));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !obeying.is_finished() {
+            assert!(Instant::now() < deadline, "it goes on without being heard");
+            outside.report(&Report::Alive {
+                question: 1,
+                yes: true,
+            });
+        }
+        assert!(!obeying.join().unwrap(), "nobody has told it to end");
+        drop(inside);
+    }
+}

@@ -468,33 +468,25 @@ fn trees_on_one_device_share_an_instance() {
     trees[0].0.unwatch(ROOT);
     assert_eq!((trees[0].0.watched(), trees[1].0.watched()), (0, 1));
     symlink("x", directory.path().join("a")).unwrap();
-    let told = trees[1].1.recv_timeout(LONG).unwrap();
-    assert!(
-        matches!(
-            told,
-            WatchEvent::At {
-                hint: Hint::Created,
-                ..
-            }
-        ),
-        "{told:?}"
-    );
-    assert!(trees[0].1.is_empty());
+    assert_eq!(next_told(&trees[1].1), Some(Hint::Created));
+    assert_eq!(trees[0].1.try_iter().find_map(|event| hint_of(&event)), None);
     // Nor does one that leaves without having watched it.
     let (left, watch) = (trees.remove(0), trees.remove(0));
     drop(left);
     symlink("x", directory.path().join("b")).unwrap();
-    let told = watch.1.recv_timeout(LONG).unwrap();
-    assert!(
-        matches!(
-            told,
-            WatchEvent::At {
-                hint: Hint::Created,
-                ..
-            }
-        ),
-        "{told:?}"
-    );
+    assert_eq!(next_told(&watch.1), Some(Hint::Created));
+}
+
+/// What is told of a name. Other tests of this process may share the instance, and let its queue overflow.
+fn hint_of(event: &WatchEvent) -> Option<Hint> {
+    match event {
+        WatchEvent::At { hint, .. } => Some(*hint),
+        _ => None,
+    }
+}
+
+fn next_told(events: &Receiver<WatchEvent>) -> Option<Hint> {
+    std::iter::from_fn(|| events.recv_timeout(LONG).ok()).find_map(|event| hint_of(&event))
 }
 
 #[test]

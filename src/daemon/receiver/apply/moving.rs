@@ -132,6 +132,9 @@ impl Replica {
         if t.lookup(entry.place.directory, &entry.place.name)? != Some(object) {
             return Ok(self.drop_entry(t, object)?);
         }
+        if entry.kind == Kind::Directory {
+            self.drop_below(t, object)?;
+        }
         let parent = self.writable_directory(t, entry.place.directory)?;
         if self.keeper.is_needed() && !(entry.kind == Kind::Directory && self.protects) {
             return self.take_object(t, &parent, &entry);

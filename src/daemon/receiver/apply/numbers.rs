@@ -133,6 +133,7 @@ impl Replica {
         }
         self.ledger.replace(Some(&before), Some(&after));
         self.forget_handle(old);
+        self.publishing.relabel(old, new);
         for set in [&mut self.touched, &mut self.unsynced, &mut self.parked] {
             if set.remove(&old) {
                 set.insert(new);

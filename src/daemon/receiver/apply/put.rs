@@ -290,6 +290,25 @@ impl Replica {
         outcome
     }
 
+    /// An object was put at another place than it has here.
+    fn clear_former_place(&mut self, t: &mut Tables<'_>, old: Entry) -> Outcome {
+        // A private name has no place in any tree, and no listing shows it. A keeper, and what is published at once, would take what
+        // has no number of the sender for somebody's edit.
+        let takes_strangers = !self.keeper.is_needed() && !self.publishing.is_used();
+        if !old.place.name.is_reserved() && takes_strangers {
+            return self.give_up_place(t, old.object);
+        }
+        let parent = self.writable_directory(t, old.place.directory)?;
+        match self.keeper.is_needed() {
+            true => self.leave(t, &parent, &old)?,
+            false => ignore_missing(match self.protects {
+                true => parent.remove_file(&old.place.name),
+                false => parent.remove_tree(&old.place.name).map(|_| ()),
+            })?,
+        }
+        Ok(self.drop_entry(t, old.object)?)
+    }
+
     /// Writes the catalog's entry for something that was just put in place.
     #[expect(
         clippy::too_many_arguments,
@@ -308,15 +327,7 @@ impl Replica {
     ) -> Outcome {
         // The object may have stood elsewhere, or this name may have been another's.
         if let Some(old) = t.get(object)?.filter(|old| old.place != place) {
-            let parent = self.writable_directory(t, old.place.directory)?;
-            match self.keeper.is_needed() {
-                true => self.leave(t, &parent, &old)?,
-                false => ignore_missing(match self.protects {
-                    true => parent.remove_file(&old.place.name),
-                    false => parent.remove_tree(&old.place.name).map(|_| ()),
-                })?,
-            }
-            self.drop_entry(t, object)?;
+            self.clear_former_place(t, old)?;
         }
         if let Some(old) = occupant.filter(|old| old.object != object && old.object.is_local()) {
             self.drop_entry(t, old.object)?;

@@ -34,7 +34,7 @@ pub enum ReplicaError {
 }
 
 /// Why an op could not be carried out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ApplyError {
     /// For the sender's decision.
     pub kind: FailureKind,

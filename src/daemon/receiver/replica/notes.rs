@@ -60,10 +60,10 @@ impl Replica {
             if are_compared {
                 note_strangers(tables, false)?;
             }
-            match cursor {
-                Some(cursor) => tables.set_meta(META_CURSOR, &encode_cursor(&cursor)),
-                None => Ok(()),
+            if let Some(cursor) = cursor {
+                tables.set_meta(META_CURSOR, &encode_cursor(&cursor))?;
             }
+            self.ledger.keep(tables)
         })?;
         self.is_flushed = true;
         Ok(())
@@ -117,6 +117,11 @@ pub(super) fn note_flushed(t: &mut Tables<'_>, are_flushed: bool) -> Result<(), 
         true => Ok(()),
         false => t.set_meta(META_FLUSHED, &value),
     }
+}
+
+/// Whether that is noted.
+pub(super) fn are_strangers_noted(t: &Tables<'_>) -> Result<bool, StoreError> {
+    Ok(t.meta(META_STRANGERS)?.is_some_and(|value| value == [1]))
 }
 
 /// Notes whether a walk found entries that were not catalogued, and no comparison has dealt with them since.

@@ -22,18 +22,18 @@ pub(super) fn is_as_catalogued_but_for_owner(entry: &Entry, stat: &Stat) -> bool
 }
 
 fn is_catalogued_as(entry: &Entry, stat: &Stat, seen: &Attributes) -> bool {
-    let Some(stamp) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
-        return false;
-    };
     let same_attributes = entry.attributes.told_by_stat() == *seen;
-    match entry.kind {
-        // A directory's times move with its inside; that is looked at anyway. But what else moves its ctime is not told.
-        Kind::Directory => {
-            let same_xattrs = stamp.ctime == stat.stamp.ctime;
-            stamp.same_object(&stat.stamp) && same_xattrs && same_attributes
+    same_attributes
+        && match entry.kind {
+            // A directory's times move with its inside; that is looked at anyway. But what else moves its ctime is not told.
+            Kind::Directory => stamp_of(entry)
+                .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime),
+            _ => is_same_state(entry, stat),
         }
-        _ => is_same_state(entry, stat) && same_attributes,
-    }
+}
+
+fn stamp_of(entry: &Entry) -> Option<Stamp> {
+    entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
 }
 
 /// An entry as the disk shows it.
@@ -76,17 +76,14 @@ pub fn local_group(stat: &Stat) -> ObjectId {
 /// Whether something is as it was when it was catalogued. The ctime of what has several names moves with each of them;
 /// its names are looked at one by one.
 pub fn is_same_state(entry: &Entry, stat: &Stat) -> bool {
-    let Some(known) = entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes)) else {
-        return false;
-    };
-    match entry.attributes.link_group {
-        ObjectId(0) => known == stat.stamp,
-        _ => {
-            known
-                == Stamp {
-                    ctime: known.ctime,
-                    ..stat.stamp
-                }
-        }
+    if entry.attributes.link_group == ObjectId(0) {
+        return entry.stamp == Some(stat.stamp.to_bytes());
     }
+    stamp_of(entry).is_some_and(|known| {
+        known
+            == Stamp {
+                ctime: known.ctime,
+                ..stat.stamp
+            }
+    })
 }

@@ -1,5 +1,6 @@
 //! The walk that brings a catalog in step with the disk.
 
+use super::ahead::{self, Visit, Visited};
 use super::*;
 
 /// What the walk at start found.
@@ -57,7 +58,13 @@ impl Replica {
         if self.is_version {
             self.leave_lonely_groups()?;
         }
-        self.ledger = self.catalog.read(|view| Ledger::of(view, self.terms.carried))?;
+        // Of what the last session carried, which may be less than this process can: the next one most likely carries the same.
+        if let Some(kept) = Ledger::kept_in(&self.catalog)? {
+            self.ledger = kept;
+        } else {
+            self.recount()?;
+            self.catalog.update(true, |tables| self.ledger.keep(tables))?;
+        }
         Ok(report)
     }
 }
@@ -102,7 +109,14 @@ impl Walk<'_> {
             }
             tables.put(&entry)?;
         }
-        self.below(tables, ObjectId::ROOT, root)
+        let start = Visit {
+            object: ObjectId::ROOT,
+            handle: root.clone(),
+            name: None,
+        };
+        ahead::visit_all(vec![start], |visited, directories| {
+            self.take_visited(tables, visited, directories)
+        })
     }
 
     pub(super) fn below(
@@ -111,66 +125,91 @@ impl Walk<'_> {
         start: ObjectId,
         handle: &Arc<Directory>,
     ) -> Result<(), ReplicaError> {
-        // Opened when their turn comes: a level can have more directories than a process descriptors.
-        let mut directories: Vec<(ObjectId, Arc<Directory>, Option<Name>)> =
-            vec![(start, handle.clone(), None)];
-        while let Some((object, mut handle, below)) = directories.pop() {
-            if let Some(name) = below {
-                match handle.open_dir(&name) {
-                    Ok(inner) => handle = Arc::new(inner),
-                    Err(error) => {
-                        tracing::warn!("{error}");
-                        continue;
-                    }
-                }
-            }
-            let before = handle.stat_self()?.attributes.mtime;
-            let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
-            if !swept.removed.is_empty() {
-                // Nobody else would notice: what the directory is was looked at before.
-                handle.set_self_mtime(before)?;
-            }
-            self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
-            for aside in &swept.displaced {
-                self.recover(tables, object, &handle, aside);
-            }
-            let listing = handle.list()?;
-            let mut catalogued = Children::of(object);
-            for (name, stat) in listing.entries {
-                while let Some(gone) = catalogued.next_before(tables, Some(&name))? {
-                    self.forget(tables, &gone)?;
-                }
-                let known = catalogued.next_at(tables, &name)?;
-                self.report.entries += 1;
-                let place = Place {
-                    directory: object,
-                    name,
-                };
-                let is_taboo = self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place));
-                let Some(kind) = kind_of(stat.file_type).filter(|_| !is_taboo) else {
-                    // What the catalog has of it from before goes, as if it were not there.
-                    if let Some(gone) = known {
-                        self.forget(tables, &gone)?;
-                    }
-                    continue;
-                };
-                let known = known.filter(|entry| entry.kind == kind);
-                let entry = match known {
-                    // Nothing is written for what is as it was: that would be the whole catalog at each start.
-                    Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
-                    known => {
-                        let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
-                        tables.put(&entry)?;
-                        entry
-                    }
-                };
-                if kind == Kind::Directory {
-                    directories.push((entry.object, handle.clone(), Some(entry.place.name)));
-                }
-            }
-            while let Some(gone) = catalogued.next_before(tables, None)? {
+        let mut directories = vec![Visit {
+            object: start,
+            handle: handle.clone(),
+            name: None,
+        }];
+        while let Some(visit) = directories.pop() {
+            self.take_visited(tables, visit.list(), &mut directories)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what stands in a directory with the catalog, and adds the directories there to those that are to be visited.
+    fn take_visited(
+        &mut self,
+        tables: &mut Tables<'_>,
+        visited: Visited,
+        directories: &mut Vec<Visit>,
+    ) -> Result<(), ReplicaError> {
+        let Some((object, handle, listing)) = visited else {
+            return Ok(());
+        };
+        let mut listing = listing?;
+        if listing.has_reserved {
+            self.sweep(tables, object, &handle)?;
+            listing = handle.list()?;
+        }
+        let mut catalogued = Children::of(object);
+        for (name, stat) in listing.entries {
+            while let Some(gone) = catalogued.next_before(tables, Some(&name))? {
                 self.forget(tables, &gone)?;
             }
+            let known = catalogued.next_at(tables, &name)?;
+            self.report.entries += 1;
+            let place = Place {
+                directory: object,
+                name,
+            };
+            let is_taboo = self.keeper.as_ref().is_some_and(|keeper| keeper.is_taboo(&place));
+            let Some(kind) = kind_of(stat.file_type).filter(|_| !is_taboo) else {
+                // What the catalog has of it from before goes, as if it were not there.
+                if let Some(gone) = known {
+                    self.forget(tables, &gone)?;
+                }
+                continue;
+            };
+            let known = known.filter(|entry| entry.kind == kind);
+            let entry = match known {
+                // Nothing is written for what is as it was: that would be the whole catalog at each start.
+                Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
+                known => {
+                    let entry = self.entry(tables, &handle, place, known, kind, &stat)?;
+                    tables.put(&entry)?;
+                    entry
+                }
+            };
+            if kind == Kind::Directory {
+                directories.push(Visit {
+                    object: entry.object,
+                    handle: handle.clone(),
+                    name: Some(entry.place.name),
+                });
+            }
+        }
+        while let Some(gone) = catalogued.next_before(tables, None)? {
+            self.forget(tables, &gone)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier run left in a directory, and deals with what it displaced there.
+    fn sweep(
+        &mut self,
+        tables: &Tables<'_>,
+        object: ObjectId,
+        handle: &Directory,
+    ) -> Result<(), ReplicaError> {
+        let before = handle.stat_self()?.attributes.mtime;
+        let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
+        if !swept.removed.is_empty() {
+            // Nobody else would notice: what the directory is was looked at before.
+            handle.set_self_mtime(before)?;
+        }
+        self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
+        for aside in &swept.displaced {
+            self.recover(tables, object, handle, aside);
         }
         Ok(())
     }

@@ -94,6 +94,9 @@ impl<'a> Session<'a> {
                     self.replica.wants_comparison = false;
                 }
                 self.remove_parked()?;
+                // Sums differ: what is only believed is no proof of it.
+                let catalog = self.replica.catalog.clone();
+                self.replica.ledger.count_again(&catalog)?;
                 self.listed = Some(self.order.passed_mark());
                 listing::send_listings(self.replica, self.link, &directories.0)
             }
@@ -120,7 +123,27 @@ impl<'a> Session<'a> {
                 // Told first, so that the sender has heard of every op that the flush is about.
                 self.tell_progress();
                 self.reach_durable()?;
-                let _ = self.link.control().send(ToSender::Confirmed { token });
+                if !self.awaits_mark() {
+                    let _ = self.link.control().send(ToSender::Confirmed { token });
+                    return Ok(());
+                }
+                // Not before all of it is visible, too, which waits for the next mark.
+                self.awaiting.push(token);
+                match self.awaiting.len() <= CONFIRMS_MAX {
+                    true => Ok(()),
+                    false => Err(SessionError::Limit(
+                        "too many confirmations are asked for".to_owned(),
+                    )),
+                }
+            }
+            ToReceiver::InSync { sequence } => {
+                // Told for what is durable here only, and once: a sender cannot have hooks run as often as it likes.
+                let known = self
+                    .cursor
+                    .map_or_else(|| self.replica.cursor(), |cursor| Ok(Some(cursor)))?;
+                if known.is_some_and(|cursor| cursor.sequence == sequence) {
+                    self.status.tell_in_sync(sequence);
+                }
                 Ok(())
             }
         }

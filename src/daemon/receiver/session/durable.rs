@@ -1,6 +1,7 @@
 //! Making things visible, and bringing them to stable storage.
 
 use super::*;
+use crate::daemon::receiver::publish::Replaced;
 
 impl<'a> Session<'a> {
     /// Makes a batch of staged files visible.
@@ -56,14 +57,15 @@ impl<'a> Session<'a> {
                 let Pending { place, object, .. } = pending;
                 self.status.count_bytes(file.size);
                 self.published += file.size;
-                let mtime = Some(file.attributes.mtime);
+                let (mtime, bytes) = (Some(file.attributes.mtime), file.size);
                 let spared = self.replica.spare_at(tables, &place, object, Kind::File, mtime);
                 let outcome =
                     spared.and_then(|()| self.replica.put_file(tables, place.clone(), object, file));
                 if outcome.is_ok() {
                     self.replica.drop_kept(tables, object);
+                    named::note_content(&self.status, tables, &place, Some(bytes));
                 }
-                self.end(tables, number, Some(&place), outcome);
+                self.end(tables, number, (Some(object), Some(&place)), outcome);
             }
             Ok(())
         })?;
@@ -75,7 +77,8 @@ impl<'a> Session<'a> {
 
     /// A flush that was asked for ahead of its op waits until that op has ended.
     pub(super) fn flush_if_wanted(&mut self) -> Result<(), SessionError> {
-        if self.flush_wanted > self.durable && self.flush_wanted <= self.order.prefix() {
+        let reached = self.order.prefix() + u64::from(self.order.is_mark_due());
+        if self.flush_wanted > self.durable && self.flush_wanted <= reached {
             self.reach_durable()?;
         }
         Ok(())
@@ -97,13 +100,74 @@ impl<'a> Session<'a> {
                 self.replica.root.shown()
             )));
         }
-        let (prefix, ended) = (self.order.prefix(), self.order.ended());
+        self.remove_former()?;
+        let is_mark_due = self.order.is_mark_due();
+        let ready = match is_mark_due {
+            true => {
+                let knows_none = self.order.is_mark_repeated();
+                let ready = self.replica.prepare_publishing(knows_none);
+                ready.map_err(|error| SessionError::Unable(error.text))?
+            }
+            false => Vec::new(),
+        };
         let busy = self
             .pending
             .values()
             .map(|pending| pending.place.directory)
             .collect();
         self.replica.finish_directories(&busy)?;
+        self.sync_names(&busy)?;
+        // All of it is on stable storage: names may lead to it.
+        let mut replaced = Vec::new();
+        if !ready.is_empty() {
+            let published = self.replica.publish(ready);
+            replaced = published.replaced;
+            if let Err(error) = published.outcome {
+                self.dispose_of(replaced)?;
+                return Err(SessionError::Unable(error.text));
+            }
+        }
+        // Nothing ends in between but the mark.
+        if is_mark_due {
+            self.order.end_mark();
+            self.marked = Some(self.order.ended());
+        }
+        let (prefix, ended) = (self.order.prefix(), self.order.ended());
+        // What is not visible yet is behind the last mark.
+        let passed = self.order.passed_mark().filter(|_| !self.awaits_mark());
+        if let Some(sequence) = passed {
+            let sum = self.replica.ledger.fold();
+            self.cursor = Some(Cursor {
+                incarnation: self.incarnation,
+                sequence,
+                sum,
+            });
+        }
+        // A mark comes after everything that a comparison found has been dealt with, unless that left something for the next.
+        if std::mem::take(&mut self.replica.has_new_strangers) {
+            self.listed = None;
+        }
+        let are_compared = self
+            .listed
+            .is_some_and(|before| before != self.order.passed_mark());
+        self.replica.commit_durably(self.cursor, are_compared)?;
+        self.dispose_of(replaced)?;
+        (self.durable, self.flushed) = (prefix, ended);
+        self.tell_progress();
+        // Who hears that acts on what is visible.
+        if !self.awaits_mark() {
+            self.status.tell_durable();
+        }
+        if is_mark_due {
+            for token in self.awaiting.drain(..) {
+                let _ = self.link.control().send(ToSender::Confirmed { token });
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes the directories in which names changed.
+    fn sync_names(&mut self, busy: &HashSet<ObjectId>) -> Result<(), SessionError> {
         let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
         let unsynced = std::mem::take(&mut self.replica.unsynced);
         if unsynced.len() > FSYNC_FILES_MAX {
@@ -123,29 +187,36 @@ impl<'a> Session<'a> {
                 }
             }
             // Where there are more of them than handles, some were opened up once more for that.
-            self.replica.finish_directories(&busy)?;
+            self.replica.finish_directories(busy)?;
             self.replica.keeper.sync().map_err(|error| unable(&error))?;
         }
-        if let Some(sequence) = self.order.passed_mark() {
-            let sum = self.replica.ledger.fold();
-            self.cursor = Some(Cursor {
-                incarnation: self.incarnation,
-                sequence,
-                sum,
-            });
-        }
-        // A mark comes after everything that a comparison found has been dealt with, unless that left something for the next.
-        if std::mem::take(&mut self.replica.has_new_strangers) {
-            self.listed = None;
-        }
-        let are_compared = self
-            .listed
-            .is_some_and(|before| before != self.order.passed_mark());
-        self.replica.commit_durably(self.cursor, are_compared)?;
-        (self.durable, self.flushed) = (prefix, ended);
-        self.tell_progress();
-        self.status.tell_durable();
         Ok(())
+    }
+
+    /// Whether something was done that a mark which is still to come is going to publish. What an entry in error keeps back waits for
+    /// another op, and so for nothing that is known to come.
+    pub(super) fn awaits_mark(&self) -> bool {
+        self.replica.publishing.is_awaited() && self.marked.is_none_or(|marked| self.order.ended() > marked)
+    }
+
+    /// Who is told that all is well finds nothing of what was replaced.
+    pub(super) fn dispose_of(&mut self, replaced: Vec<Replaced>) -> Result<(), SessionError> {
+        if replaced.is_empty() && !self.replica.is_disposal_due() {
+            return Ok(());
+        }
+        self.replica.dispose_of(replaced)?;
+        Ok(self.replica.commit_durably(self.cursor, false)?)
+    }
+
+    /// What stood in the way of nothing, and has no number of the sender any more, goes with the mark after it.
+    fn remove_former(&mut self) -> Result<(), SessionError> {
+        let passed_mark = self.order.passed_mark();
+        if !self.replica.former.is_due(passed_mark) {
+            return Ok(());
+        }
+        let catalog = self.replica.catalog.clone();
+        let outcome = catalog.update(false, |t| Ok(self.replica.remove_former(t, passed_mark)))?;
+        outcome.map_err(|error| SessionError::Unable(error.text))
     }
 
     pub(super) fn tell_progress(&mut self) {

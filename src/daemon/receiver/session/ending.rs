@@ -65,7 +65,10 @@ impl<'a> Session<'a> {
             let outcome = self.take_over(tables, &place, object, digest);
             let outcome =
                 outcome.and_then(|()| self.replica.set_attributes(tables, object, attributes, &xattrs));
-            self.end(tables, number, Some(&place), outcome);
+            if outcome.is_ok() {
+                named::note_content(&self.status, tables, &place, None);
+            }
+            self.end(tables, number, (Some(object), Some(&place)), outcome);
             Ok(())
         })?;
         Ok(())
@@ -103,7 +106,12 @@ impl<'a> Session<'a> {
         };
         let catalog = self.replica.catalog.clone();
         catalog.read(|view| {
-            self.end(view, number, Some(&pending.place), outcome);
+            self.end(
+                view,
+                number,
+                (Some(pending.object), Some(&pending.place)),
+                outcome,
+            );
             Ok(())
         })?;
         Ok(())
@@ -114,10 +122,13 @@ impl<'a> Session<'a> {
         &mut self,
         tables: &impl CatalogRead,
         number: u64,
-        place: Option<&Place>,
+        (object, place): (Option<ObjectId>, Option<&Place>),
         outcome: Result<(), ApplyError>,
     ) {
         if let Err(ApplyError { kind, text }) = outcome {
+            if kind != FailureKind::Withheld {
+                self.replica.note_failed(tables, object, place);
+            }
             tracing::warn!(op = number, ?kind, "{text}");
             self.status.count_failed(&text);
             let held = place.and_then(|place| self.replica.held(tables, place));
@@ -130,9 +141,13 @@ impl<'a> Session<'a> {
             });
         } else {
             self.status.count_applied();
+            if let Some(object) = object {
+                self.replica.publishing.note_done(object);
+            }
         }
         self.release(number);
         self.confirms.note_complete(number);
+        self.replica.former.date(self.order.passed_mark());
         self.order.handle_ended(number);
     }
 }

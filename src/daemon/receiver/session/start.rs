@@ -29,6 +29,7 @@ impl<'a> Session<'a> {
         let number = op.number;
         let place = place_of(&op.body).cloned();
         let about = object_of(&op.body);
+        let subject = subject_of(&op.body);
         let xattrs = op.xattrs;
         let permitted = rights::check(tables, &op.body, self.rights)?;
         let refusal = permitted
@@ -41,9 +42,14 @@ impl<'a> Session<'a> {
             });
         let refusal = refusal.and_then(|()| self.replica.spare(tables, &op.body));
         if let Err(refusal) = refusal {
-            self.end(tables, number, place.as_ref(), Err(refusal));
+            self.end(tables, number, (subject, place.as_ref()), Err(refusal));
             return Ok(());
         }
+        if let Err(error) = self.replica.stage_for(tables, &op.body) {
+            self.end_mended(tables, number, about, (subject, place.as_ref()), Err(error));
+            return Ok(());
+        }
+        let change = named::Change::of(&op.body);
         let outcome = match op.body {
             OpBody::PutFile {
                 place,
@@ -124,18 +130,33 @@ impl<'a> Session<'a> {
             OpBody::Mark { .. } => Ok(()),
             OpBody::Owners(rows) => self.replica.name_owners(tables, &rows.0),
         };
+        if let Some(change) = change.filter(|_| outcome.is_ok()) {
+            change.note(&self.status, tables);
+        }
+        self.end_mended(tables, number, about, (subject, place.as_ref()), outcome);
+        Ok(())
+    }
+
+    /// As [`Session::end`], for the object that is meant. If the disk was not as the op believed, the catalog is brought in step with it first.
+    fn end_mended(
+        &mut self,
+        tables: &mut Tables<'_>,
+        number: u64,
+        about: Option<ObjectId>,
+        (subject, place): (Option<ObjectId>, Option<&Place>),
+        outcome: Result<(), ApplyError>,
+    ) {
         if outcome
             .as_ref()
             .is_err_and(|error| error.kind == FailureKind::Mismatch)
         {
-            for object in place.iter().map(|place| place.directory).chain(about) {
+            for object in place.map(|place| place.directory).into_iter().chain(about) {
                 if let Err(error) = self.replica.mend(tables, object) {
                     tracing::warn!("cannot bring the catalog in step with the disk: {}", error.text);
                 }
             }
         }
-        self.end(tables, number, place.as_ref(), outcome);
-        Ok(())
+        self.end(tables, number, (subject, place), outcome);
     }
 
     fn start_file(
@@ -224,10 +245,16 @@ impl<'a> Session<'a> {
 
     /// Asks for the next offered contents, as many as may be on their way at a time.
     pub(super) fn want_more(&mut self) -> Result<(), SessionError> {
-        while self.asked.len() + self.comparing < self.wanted_max {
-            let Some(number) = self.offers.pop_front() else {
-                break;
+        while let Some(&number) = self.offers.front() {
+            let offer = self.pending.get(&number).and_then(|pending| pending.offer);
+            let wanted_max = match offer {
+                Some((size, _)) if size < SMALL_WANTED_BYTES => self.small_wanted_max,
+                _ => self.wanted_max,
             };
+            if self.asked.len() + self.comparing >= wanted_max {
+                break;
+            }
+            self.offers.pop_front();
             let Some(pending) = self.pending.get(&number) else {
                 continue;
             };

@@ -12,7 +12,7 @@ use crate::net::apart::{ReceiverSide, ends};
 use crate::store::{Binding, CatalogRead};
 use driftless_certs::{Fingerprint, Grant, Identity, Peer, TrustStore};
 use driftless_protocol::message::{
-    ModuleName, Open, Paths, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
+    Directories, ModuleName, Open, Paths, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
 };
 use driftless_protocol::{Carried, CloseCode, Digest, ObjectId, RelPath, XattrClasses};
 use std::fs;
@@ -51,6 +51,7 @@ impl Site {
             devices: false,
             keeping: Default::default(),
             preallocate: false,
+            publish: Vec::new(),
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),
@@ -256,6 +257,76 @@ fn a_path_that_somebody_else_may_not_have_forgotten_is_looked_after_on() {
             .any(|report| report.path == "a" && report.edits == 1)
     });
     drop(side);
+    daemon.stop();
+}
+
+/// What an earlier run kept is taken over by the start of a path that is bound. If it is wrong, it lasts until a sender finds that
+/// the sums differ, and asks for what is here.
+#[test]
+fn a_kept_sum_is_taken_over_and_counted_again_before_a_comparison() {
+    let site = Site::new();
+    let peer = Identity::ephemeral().unwrap().fingerprint();
+    let daemon = site.start(vec![peer]);
+    site.bind(&daemon.shared, peer);
+    let key = ("m".to_owned(), path("a"));
+    let (right, wrong) = {
+        let mut slots = lock(&daemon.shared.slots);
+        let Some(Slot::Idle(replica)) = slots.get_mut(&key) else {
+            panic!("the path is not open: {:?}", slots.keys());
+        };
+        // As in a session: this module takes less than this process can set.
+        let carried = Carried {
+            devices: false,
+            xattrs: XattrClasses::NONE,
+            ..replica.can_carry()
+        };
+        replica.set_carried(carried).unwrap();
+        let right = replica.ledger.fold();
+        let entry = replica
+            .catalog
+            .read(|view| view.get(ObjectId(10)))
+            .unwrap()
+            .unwrap();
+        let stray = crate::store::Entry {
+            object: ObjectId(77),
+            ..entry
+        };
+        replica.ledger.replace(None, Some(&stray));
+        replica.commit_durably(None, true).unwrap();
+        (right, replica.ledger.fold())
+    };
+    assert_ne!(right, wrong);
+    daemon.stop();
+
+    let daemon = site.start(vec![peer]);
+    let open = Open {
+        mirror: 1,
+        source: "/source".into(),
+        carried: Carried {
+            owner: true,
+            devices: true,
+            ..Carried::default()
+        },
+        ..opening(Purpose::Mirror, "a")
+    };
+    let (side, session) = connect(&daemon, peer, open);
+    let Ok(ToSender::Opened(opened)) = side.control.recv_timeout(PATIENCE) else {
+        panic!("it was not opened: {:?}", side.reason());
+    };
+    assert!(opened.bound);
+    assert_eq!(opened.sum, wrong, "it was counted anew by the start");
+    let root = Directories(vec![ObjectId::ROOT]);
+    side.arrive.send(ToReceiver::List(root)).unwrap();
+    let mut answers = side.control.iter();
+    assert!(answers.any(|answer| matches!(answer, ToSender::Listing { .. })));
+    drop(side);
+    session.join().unwrap();
+    let slots = lock(&daemon.shared.slots);
+    let Some(Slot::Idle(replica)) = slots.get(&key) else {
+        panic!("the path is not open: {:?}", slots.keys());
+    };
+    assert_eq!(replica.ledger.fold(), right);
+    drop(slots);
     daemon.stop();
 }
 

@@ -32,6 +32,12 @@ fn patch_content(patch: Patch, size: u64, digest: Digest, basis: Digest, level: 
     })
 }
 
+/// Whether the content is all that might be new in a file for the target, which acknowledged all else as it is.
+fn is_nothing_else_new(entry: &Entry) -> bool {
+    let read_again = flags::STALE | flags::HIDES;
+    entry.flags & !read_again == flags::ON_TARGET
+}
+
 impl Session<'_, '_> {
     pub(super) fn handle_read(&mut self, done: ReadDone) -> Result<(), Ended> {
         if let Some(object) = done.read_ahead()
@@ -171,12 +177,12 @@ impl Session<'_, '_> {
         let Some(entry) = self.entry_as_read(object, &stat)? else {
             return Ok(());
         };
-        let (place, attributes) = (entry.place.clone(), stat.attributes.completed(&entry.attributes));
+        let (place, mut attributes) = (entry.place.clone(), stat.attributes.completed(&entry.attributes));
         // Read within a tick of its last change, it stays stale and is read once more.
         // And so does one of which only the end was read.
         let is_whole = !self.assumed.is_assumed(object);
         let stamp = Some(stat.stamp).filter(|stamp| is_whole && !file.is_young && !is_within_tick(stamp));
-        let flight = InFlight::Content {
+        let mut flight = InFlight::Content {
             object,
             sequence: file.sequence,
             place: place.clone(),
@@ -186,6 +192,24 @@ impl Session<'_, '_> {
         };
         let on_target = entry.flags & flags::ON_TARGET != 0;
         tracing::trace!(object = object.0, %digest, known = ?entry.digest, "was read");
+        if is_nothing_else_new(&entry) && entry.digest == Some(digest) && entry.attributes == attributes {
+            match self.xattrs_now(file) {
+                // Read once more to be sure, and it is what the target acknowledged.
+                Some(xattrs) if xattrs == attributes.xattrs => {
+                    self.as_acknowledged.push(flight);
+                    return Ok(());
+                }
+                // Changed within a tick of the clock, so that no look could see it.
+                Some(xattrs) => {
+                    attributes.xattrs = xattrs;
+                    flight.set_xattrs(xattrs);
+                    self.note_xattrs(entry, xattrs)?;
+                    self.submit(OpBody::SetAttributes { object, attributes }, flight);
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
         if on_target && entry.digest == Some(digest) {
             self.submit(OpBody::SetAttributes { object, attributes }, flight);
             return Ok(());
@@ -201,7 +225,12 @@ impl Session<'_, '_> {
             self.submit(body, flight);
             return Ok(());
         }
-        let delta_pays = on_target && stat.size >= work::DELTA_BYTES_MIN && !self.goes_whole(object);
+        let delta_pays = on_target && !self.goes_whole(object) && self.delta_pays(stat.size)?;
+        if delta_pays && stat.size < work::DELTA_BYTES_MIN && !self.bulk_has_room() {
+            // It is read again when its turn comes.
+            self.bulk.push(object);
+            return Ok(());
+        }
         let content = match form {
             Form::Bytes(bytes) if !delta_pays && entry.flags & flags::OFFER == 0 => Some(Content::Inline {
                 digest,
@@ -227,6 +256,48 @@ impl Session<'_, '_> {
             None => self.offer(&entry, Some(digest), Some(&stat)),
         }
         Ok(())
+    }
+
+    /// Whether to ask for what the target has of a file of this size takes less than to send the file.
+    fn delta_pays(&mut self, size: u64) -> Result<bool, StoreError> {
+        if size >= work::DELTA_BYTES_MIN {
+            return Ok(true);
+        }
+        // Between two directories of one machine bytes cost nothing.
+        if size < work::DELTA_AMONG_MANY_BYTES_MIN || self.link.bulk().is_local() {
+            return Ok(false);
+        }
+        if !self.is_crowded {
+            let last = self.context.source.catalog.read(|view| view.last_sequence())?;
+            let waiting = self.page.len().max(last.saturating_sub(self.scanned) as usize);
+            self.is_crowded = waiting + self.bulk.len() + self.window.len() >= work::MANY;
+        }
+        Ok(self.is_crowded)
+    }
+
+    /// Takes files for acknowledged that were read once more and are as they were: all of a round in one transaction.
+    pub(super) fn take_as_acknowledged(&mut self) -> Result<(), Ended> {
+        match std::mem::take(&mut self.as_acknowledged) {
+            none if none.is_empty() => Ok(()),
+            flights => self.take_acknowledged(&flights),
+        }
+    }
+
+    /// The digest of the extended attributes that a file has now, which may be none. `None` if that cannot be told.
+    fn xattrs_now(&self, file: &FileRef) -> Option<Option<Digest>> {
+        let classes = self.context.source.ledger.carried().xattrs;
+        if classes.is_empty() {
+            return Some(None);
+        }
+        let found = file.directory.xattrs(&file.name, classes).ok()?;
+        Some(found.xattrs.digest())
+    }
+
+    fn note_xattrs(&mut self, mut entry: Entry, xattrs: Option<Digest>) -> Result<(), StoreError> {
+        let source = &mut *self.context.source;
+        entry.attributes.xattrs = xattrs;
+        entry.flags |= flags::ATTRIBUTES;
+        source.catalog.clone().update(false, |t| source.put(t, &entry))
     }
 
     /// What the catalog has of a file, with what a read of it found. Most reads find what the last look found, and then
@@ -259,17 +330,17 @@ impl Session<'_, '_> {
     }
 
     /// The content as that of another file on the target, if one has it and nothing is under way for that.
-    fn copy_of(&self, object: ObjectId, digest: Digest, size: u64) -> Result<Option<Content>, StoreError> {
+    fn copy_of(
+        &mut self,
+        object: ObjectId,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Option<Content>, StoreError> {
         if self.uncopied.contains(&object) {
             return Ok(None);
         }
-        let source = &self.context.source;
-        if !source.contents.may_hold(&digest) {
-            return Ok(None);
-        }
-        let from = source
-            .catalog
-            .read(|view| source.contents.find(view, object, digest))?;
+        let source = &mut *self.context.source;
+        let from = source.contents.find(&source.catalog, object, digest)?;
         let is_known = from.is_some();
         let from = from.filter(|from| !self.busy.contains(from));
         if from.is_none() {

@@ -85,6 +85,11 @@ impl Session<'_, '_> {
                     kind,
                     entries,
                 } => {
+                    // The record of a place that it left.
+                    let is_elsewhere = || catalog.read(|view| Ok(view.get(object)?.is_some()));
+                    if self.context.source.start.is_some() && is_elsewhere()? {
+                        continue;
+                    }
                     let is_spared = self.spares(sequence)?;
                     let heard = self.context.ages.since(sequence);
                     self.removals_since = self.removals_since.into_iter().chain(heard).min();
@@ -122,7 +127,14 @@ impl Session<'_, '_> {
             }
             Ok(climb)
         })?;
+        if climb
+            .first()
+            .is_some_and(|entry| self.context.source.is_left(entry))
+        {
+            return Ok(());
+        }
         while let Some(entry) = climb.pop() {
+            let entry = self.take_up(entry)?;
             if !self.busy.contains(&entry.object) {
                 self.start(entry)?;
             } else if entry.object == object {
@@ -138,7 +150,7 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;
-        let next = self.next_of(&entry, retry);
+        let next = self.next_of(&entry, retry)?;
         if entry.attributes.link_group != ObjectId(0) && self.start_as_link(&entry, &next)? {
             return Ok(());
         }
@@ -220,11 +232,12 @@ impl Session<'_, '_> {
     }
 
     /// What an object needs. A large file that may be a copy is read before it is offered.
-    fn next_of(&self, entry: &Entry, retry: bool) -> Next {
-        match work::next(entry, retry) {
-            Next::Offer if !retry && self.context.source.contents.has_size(entry.size) => Next::Digest,
+    fn next_of(&mut self, entry: &Entry, retry: bool) -> Result<Next, StoreError> {
+        let source = &mut *self.context.source;
+        Ok(match work::next(entry, retry) {
+            Next::Offer if !retry && source.contents.has_size(&source.catalog, entry.size)? => Next::Digest,
             next => next,
-        }
+        })
     }
 
     /// Large files may have a slower rhythm than the rest, so that one which changes all the time is not sent all the time.
@@ -253,9 +266,10 @@ impl Session<'_, '_> {
         sent && stamp_of(entry).is_some_and(|stamp| is_within_tick(&stamp))
     }
 
-    /// Whether another large file may be offered or read.
-    fn bulk_has_room(&self) -> bool {
-        self.window.offers() + self.digesting.len() < self.offers_max
+    /// Whether another large file may be offered or read, or a small one that is to be offered. What is being read may be
+    /// offered, too: otherwise many would be read for one place, and read again.
+    pub(super) fn bulk_has_room(&self) -> bool {
+        self.window.offers() + self.digesting.len() + self.reading < self.offers_max
     }
 
     pub(super) fn offer(&mut self, entry: &Entry, digest: Option<Digest>, stat: Option<&Stat>) {
@@ -319,7 +333,13 @@ impl Session<'_, '_> {
             self.context.barriers.handle_sent(op.number, &sent.flight);
         }
         let (number, weight) = (op.number, op.held_bytes());
-        let is_last = matches!(op.body, OpBody::Mark { .. }) && !self.context.options.follow;
+        let is_mark = matches!(op.body, OpBody::Mark { .. });
+        if !is_mark {
+            // Also what is tried again, which the journal does not tell of, is followed by a mark: a receiver that publishes at
+            // once waits for it.
+            self.marked = None;
+        }
+        let is_last = is_mark && !self.context.options.follow;
         self.send(OpMessage::Op(op), weight + 128);
         if is_last && self.link.control().send(ToReceiver::Flush { number }).is_err() {
             self.lost = Some("the connection ended".to_owned());

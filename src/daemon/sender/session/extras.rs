@@ -1,4 +1,4 @@
-//! What a filter that may protect something makes of removals.
+//! What a filter that may protect something makes of removals, or a start that left what only the target has (`--initial skip`).
 //!
 //! Such a sender tells the receiver so when it opens, and the receiver then removes no directory that holds anything and puts
 //! nothing in the place of one. What is to go is listed and judged entry by entry, deepest first; a directory goes if
@@ -37,6 +37,10 @@ struct Suspect {
     place: Place,
     kind: Kind,
     is_replaced: bool,
+    /// As a deletion: none if another record counts for it.
+    weight: u64,
+    /// What has a number of the target's own in it stays: the mirror removes what it knows.
+    keeps_own: bool,
     /// The rules inside, for a directory that is at risk itself.
     below: Option<Standing>,
     stays: bool,
@@ -48,7 +52,7 @@ impl Suspect {
             object: self.object,
             place: self.place,
             kind: self.kind,
-            entries: 1,
+            entries: self.weight,
             is_admitted: false,
             is_replaced: self.is_replaced,
             is_spared: false,
@@ -196,6 +200,7 @@ impl Session<'_, '_> {
 
     fn suspects(&mut self, tops: Vec<Removal>) -> Result<Vec<Suspect>, Ended> {
         let source = &mut *self.context.source;
+        let is_started = source.start.is_some();
         let catalog = source.catalog.clone();
         let suspects = catalog.read(|view| {
             let mut suspects = Vec::new();
@@ -214,7 +219,7 @@ impl Session<'_, '_> {
                     false => source.fate(view, &place, kind)?,
                 };
                 // What was removed together with its directory goes with it.
-                if fate == Fate::Unknown {
+                if fate == Fate::Unknown || is_started && view.get(place.directory)?.is_none() {
                     continue;
                 }
                 let stays = fate == Fate::Kept;
@@ -224,12 +229,16 @@ impl Session<'_, '_> {
                 } else {
                     None
                 };
+                // What was left under such a number, and is gone here: the journal's record counts for it.
+                let was_left = is_started && object.is_local() && !is_replaced;
                 suspects.push(Suspect {
                     above: None,
                     object,
                     place,
                     kind,
                     is_replaced,
+                    weight: u64::from(!was_left),
+                    keeps_own: is_started && !object.is_local() && !is_replaced,
                     below,
                     stays,
                 });
@@ -245,9 +254,10 @@ impl Session<'_, '_> {
         let Some(standing) = suspects[above].below.take() else {
             return Ok(());
         };
-        let directory = suspects[above].object;
+        let (directory, keeps_own) = (suspects[above].object, suspects[above].keeps_own);
         for row in rows {
-            let stays = fate_by(&standing, &row.name, row.kind, true) == Fate::Kept;
+            let is_kept = fate_by(&standing, &row.name, row.kind, true) == Fate::Kept;
+            let stays = is_kept || (keeps_own && row.object.is_local());
             let below = (row.kind == Kind::Directory && !stays)
                 .then(|| self.context.source.standing_of_extra(&standing, &row.name));
             suspects.push(Suspect {
@@ -259,6 +269,8 @@ impl Session<'_, '_> {
                 },
                 kind: row.kind,
                 is_replaced: false,
+                weight: 1,
+                keeps_own,
                 below,
                 stays,
             });

@@ -1,7 +1,7 @@
 //! How a connection begins: what does the target lack, and what does it have that the source has not?
 
 use super::*;
-use driftless_protocol::{Carried, XattrClasses};
+use driftless_protocol::{Carried, Kind, XattrClasses};
 
 impl Session<'_, '_> {
     /// Finds out what the target lacks: nothing, what came after its cursor, or whatever a comparison finds.
@@ -27,15 +27,20 @@ impl Session<'_, '_> {
             self.context.counters.skipped = found.skipped;
         }
         let target = &self.context.options.target.display;
-        let equal = source.ledger.unknown() == 0 && source.ledger.fold() == opened.sum;
+        let equal = !source.differs_from(opened.sum)?;
         let acknowledged = source.state.acknowledged(target)?;
+        source.note_gone(acknowledged.map_or(0, |cursor| cursor.sequence))?;
         let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
         let valid = |cursor: &Cursor| match source.state.incarnation_end(cursor.incarnation) {
             Ok(Some(IncarnationEnd::Running)) => true,
             Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
             _ => false,
         };
-        let first = !opened.bound || opened.demoted || source.state.value(DELETES)?.is_none();
+        let is_decided = match source.start {
+            Some(start) => start.is_done(),
+            None => source.state.value(DELETES)?.is_some(),
+        };
+        let first = !opened.bound || opened.demoted || !is_decided;
         let kept = source
             .state
             .value(EXTRAS_KEPT)?
@@ -76,6 +81,7 @@ impl Session<'_, '_> {
             error => Ended::Lost(error.to_string()),
         })?;
         self.decide_on_extras(opened, outcome)?;
+        self.context.source.conclude_initial()?;
         // The root's own attributes are in no listing.
         let source = &mut *self.context.source;
         source.rules_changed = false;
@@ -101,12 +107,19 @@ impl Session<'_, '_> {
     pub(super) fn decide_on_extras(&mut self, opened: &Opened, outcome: Reconciled) -> Result<(), Ended> {
         let Reconciled {
             adopt,
-            extras,
+            mut extras,
             replaced,
             let_go,
             ..
         } = outcome;
         let add = |sum: u64, extra: &Extra| sum.saturating_add(extra.entries);
+        let is_initial_skipped = self.context.source.start.is_some();
+        let mut left = 0;
+        if is_initial_skipped {
+            // What only the target has, and not from here.
+            let own = extras.extract_if(.., |extra| extra.object.is_local());
+            left = own.fold(0, |sum: u64, extra| sum.saturating_add(extra.entries));
+        }
         let deletes = self.deletes_extras()?;
         let judged = match self.context.source.may_protect() && deletes != Deletes::Never {
             true => Some(self.judge_extras(extras.clone(), replaced.clone())?),
@@ -122,6 +135,7 @@ impl Session<'_, '_> {
         // One that was demoted holds what was done there meanwhile.
         let unknown = (!opened.bound || opened.demoted) && self.reconciles_ever == 1;
         let first = unknown || self.context.source.state.value(DELETES)?.is_none();
+        let first = first && !is_initial_skipped;
         let asked = self.context.options.deletes != Deletes::Ask;
         if (first && count > 0 && !asked && self.may_delete) || (deletes == Deletes::Never && blocked > 0) {
             let text = format!(
@@ -144,14 +158,14 @@ impl Session<'_, '_> {
             b"always"
         };
         let state = &self.context.source.state;
-        if self.may_delete {
+        if self.may_delete && (asked || !is_initial_skipped) {
             // Otherwise nothing was decided here: whoever may delete one day is asked then.
             state.put_value(DELETES, decided)?;
         }
         let kept = if deletes == Deletes::Never {
-            extras.iter().fold(0, add)
+            extras.iter().fold(left, add)
         } else {
-            0
+            left
         };
         state.put_value(EXTRAS_KEPT, &u64::to_be_bytes(kept))?;
         self.context.counters.extras_kept = kept;
@@ -168,7 +182,12 @@ impl Session<'_, '_> {
         self.settle_graves();
         if let Some(judged) = judged {
             // What takes their places waits until they are gone.
-            let in_the_way = |removal: &&Removal| removal.is_replaced && !removal.is_kept;
+            // Without a filter that protects, what is no directory stays until they can take its place.
+            let all_make_room = self.context.source.filter_may_protect();
+            let in_the_way = |removal: &&Removal| {
+                let makes_room = all_make_room || removal.kind == Kind::Directory;
+                removal.is_replaced && !removal.is_kept && makes_room
+            };
             let graves = judged.removals.iter().filter(in_the_way);
             self.context
                 .source

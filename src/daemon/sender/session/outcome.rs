@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::daemon::events::AppliedChange;
-use work::Acknowledged;
 
 /// How long until an entry is tried again that found no space on the target.
 const SPACE_RETRY: Duration = Duration::from_secs(10);
@@ -177,62 +176,74 @@ impl Session<'_, '_> {
         let ended = self.window.end_all(through, runs);
         if !ended.is_empty() {
             self.context.counters.ops_done += ended.len() as u64;
-            let mut cleared = Vec::new();
-            // Digests that took reading are kept through a crash, and the database reuses its pages.
-            let durable = self.last_durable.elapsed() >= DURABLE_EVERY;
-            if durable {
-                self.last_durable = Instant::now();
-            }
-            let source = &mut *self.context.source;
-            source.catalog.clone().update(durable, |t| {
-                for flight in &ended {
-                    cleared.extend(work::acknowledge(source, t, flight)?);
-                }
-                Ok(())
-            })?;
-            let settled: HashSet<ObjectId> = cleared
-                .iter()
-                .filter(|done| done.is_settled)
-                .map(|done| done.object)
-                .collect();
-            for object in &settled {
-                self.context.ages.handle_done(*object);
-            }
-            for flight in &ended {
-                if let InFlight::Owners { told } = flight {
-                    self.context.named.acknowledge(told);
-                }
-                self.context.barriers.handle_applied(flight);
-                let Some(object) = flight.object() else { continue };
-                self.free(object);
-                if !settled.contains(&object) {
-                    self.again.push_back(object);
-                }
-            }
+            self.take_acknowledged(&ended)?;
             self.tell_applied(&ended)?;
-            for Acknowledged { object, .. } in cleared {
-                self.tries.remove(&object);
-                self.whole.remove(&object);
-                self.uncopied.remove(&object);
-                if let Some(failed) = self.context.failed.remove(&object) {
-                    // Nothing is "in sync" while something waits for its time.
-                    self.forget_retry(object);
-                    if failed.kind == FailureKind::NoSpace as u8 {
-                        self.retry_for_space();
-                    }
-                    let replaced = self
-                        .postponed
-                        .extract_if(.., |(successor, _)| *successor == object);
-                    self.removes.extend(replaced.map(|(_, removal)| removal));
-                    self.context
-                        .source
-                        .state
-                        .clear_failed(&self.context.options.target.display, object)?;
-                    self.context.counters.failed = self.context.failed.len() as u64;
-                    self.context.tell_failed();
-                }
+        }
+        Ok(())
+    }
+
+    /// The target holds what these would make of it: that is written down, and their objects may change again.
+    pub(super) fn take_acknowledged(&mut self, ended: &[InFlight]) -> Result<(), Ended> {
+        let mut cleared = Vec::new();
+        // Digests that took reading are kept through a crash, and the database reuses its pages.
+        let durable = self.last_durable.elapsed() >= DURABLE_EVERY;
+        if durable {
+            self.last_durable = Instant::now();
+        }
+        let source = &mut *self.context.source;
+        source.catalog.clone().update(durable, |t| {
+            for flight in ended {
+                cleared.extend(work::acknowledge(source, t, flight)?);
+            }
+            Ok(())
+        })?;
+        let settled: HashSet<ObjectId> = cleared
+            .iter()
+            .filter(|done| done.is_settled)
+            .map(|done| done.object)
+            .collect();
+        for object in &settled {
+            self.context.ages.handle_done(*object);
+        }
+        for flight in ended {
+            if let InFlight::Owners { told } = flight {
+                self.context.named.acknowledge(told);
+            }
+            self.context.barriers.handle_applied(flight);
+            let Some(object) = flight.object() else { continue };
+            self.free(object);
+            if !settled.contains(&object) {
+                self.again.push_back(object);
             }
         }
+        cleared
+            .into_iter()
+            .try_for_each(|done| self.forget_failure(done.object))
+    }
+
+    /// All is well with an object now.
+    fn forget_failure(&mut self, object: ObjectId) -> Result<(), Ended> {
+        self.tries.remove(&object);
+        self.whole.remove(&object);
+        self.uncopied.remove(&object);
+        let Some(failed) = self.context.failed.remove(&object) else {
+            return Ok(());
+        };
+        // Nothing is "in sync" while something waits for its time.
+        self.forget_retry(object);
+        if failed.kind == FailureKind::NoSpace as u8 {
+            self.retry_for_space();
+        }
+        let replaced = self
+            .postponed
+            .extract_if(.., |(successor, _)| *successor == object);
+        self.removes.extend(replaced.map(|(_, removal)| removal));
+        self.context
+            .source
+            .state
+            .clear_failed(&self.context.options.target.display, object)?;
+        self.context.counters.failed = self.context.failed.len() as u64;
+        self.context.tell_failed();
         Ok(())
     }
 
@@ -299,9 +310,10 @@ impl Session<'_, '_> {
             if cursor.incarnation == self.context.incarnation {
                 let source = &mut *self.context.source;
                 // The cursor must never be ahead of the catalog that it speaks of.
-                source
-                    .catalog
-                    .update(true, |t| t.drop_tombstones_through(cursor.sequence))?;
+                source.catalog.update(true, |t| {
+                    t.drop_tombstones_through(cursor.sequence)?;
+                    source.ledger.keep(t)
+                })?;
                 source
                     .state
                     .set_acknowledged(&self.context.options.target.display, cursor)?;
@@ -323,6 +335,7 @@ impl Session<'_, '_> {
         self.signatures.remove(&number);
         self.spans_held.remove(&number);
         self.context.counters.ops_done += 1;
+        self.has_failed |= kind != FailureKind::Withheld;
         if let InFlight::Remove { object, place } = &flight {
             if self.handle_not_removed(*object, place.clone(), kind) {
                 return Ok(());

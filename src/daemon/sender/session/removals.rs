@@ -101,7 +101,10 @@ impl Session<'_, '_> {
     pub(super) fn successor(&self, removal: &Removal) -> Result<Successor, StoreError> {
         let Place { directory, name } = &removal.place;
         // With a filter that protects, and while removals wait for approval, it is the successor that waits.
-        if self.context.source.may_protect() || removal.is_spared || removal.is_kept {
+        let source = &self.context.source;
+        let is_directory = removal.kind == driftless_protocol::Kind::Directory;
+        let does_not_wait = source.filter_may_protect() || source.may_protect() && is_directory;
+        if does_not_wait || removal.is_spared || removal.is_kept {
             return Ok(Successor::InPlace);
         }
         self.context.source.catalog.read(|view| {

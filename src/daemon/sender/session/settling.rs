@@ -16,6 +16,9 @@ impl Session<'_, '_> {
             return Ok(None);
         }
         self.scanned = self.scanned.max(last);
+        if !self.remove_left()? {
+            return Ok(None);
+        }
         self.send_removals()?;
         let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
         if !self.removes.is_empty()
@@ -27,7 +30,14 @@ impl Session<'_, '_> {
         {
             return Ok(None);
         }
-        if self.marked != Some(self.scanned) {
+        // Something failed, and nothing is in error any more: the same mark again says so. A receiver that publishes at once has kept
+        // something back for it.
+        let is_mended = self.has_failed
+            && self.marked == Some(self.scanned)
+            && self.window.is_empty()
+            && self.context.failed.is_empty();
+        if self.marked != Some(self.scanned) || is_mended {
+            self.has_failed &= !is_mended;
             self.marked = Some(self.scanned);
             let sequence = self.scanned;
             self.submit(OpBody::Mark { sequence }, InFlight::Mark);
@@ -40,10 +50,8 @@ impl Session<'_, '_> {
         if !self.window.is_empty() {
             return Ok(None);
         }
-        let ledger = &self.context.source.ledger;
         // With entries in error the two sums differ by design; every one of them is reported.
-        let equal = ledger.unknown() == 0 && ledger.fold() == cursor.sum;
-        if equal {
+        if !self.context.source.differs_from(cursor.sum)? {
             self.forget_failures()?;
             return Ok(Some(cursor.sequence));
         }
@@ -53,6 +61,7 @@ impl Session<'_, '_> {
         if self.was_in_sync {
             self.context.observer.drift();
         }
+        let ledger = &self.context.source.ledger;
         tracing::debug!(unknown = ledger.unknown(), "sums differ at {}", cursor.sequence);
         if ledger.unknown() > 0 && tracing::enabled!(tracing::Level::DEBUG) {
             self.context.source.catalog.read(|view| {
@@ -67,6 +76,16 @@ impl Session<'_, '_> {
         }
         self.must_reconcile = true;
         Ok(None)
+    }
+
+    /// What takes long in a large tree is done while nobody waits for it.
+    pub(super) fn prepare_for_changes(&mut self) -> Result<(), StoreError> {
+        let source = &mut *self.context.source;
+        source.keep_sum()?;
+        match self.context.options.follow {
+            true => source.contents.load(&source.catalog),
+            false => Ok(()),
+        }
     }
 
     /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile.

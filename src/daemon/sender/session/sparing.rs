@@ -11,6 +11,9 @@ impl Session<'_, '_> {
     /// Whether nothing is to be sent of an entry, because it is left as it is there.
     pub(super) fn is_spared(&mut self, entry: &Entry) -> Result<bool, Ended> {
         let sparing = self.context.options.sparing;
+        if self.is_left(entry) {
+            return Ok(true);
+        }
         if sparing == Sparing::default() {
             return Ok(false);
         }

@@ -6,7 +6,7 @@ use crate::daemon::receiver::{note_xattr_classes, own_carried, with_other_xattrs
 use crate::daemon::sender::contents::Contents;
 use crate::fs::{Directory, FsErrorKind, Stat};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
-use driftless_protocol::{Attributes, Carried, Digest, Kind, ObjectId, XattrClasses};
+use driftless_protocol::{Attributes, Carried, Digest, Kind, ObjectId, TreeSum, XattrClasses};
 
 impl Source {
     /// What can be carried from here, whatever the target can hold.
@@ -49,10 +49,26 @@ impl Source {
         }
         if !self.is_summed || self.ledger.carried() != carried {
             self.is_summed = true;
-            self.ledger = self.catalog.read(|view| Ledger::of(view, carried))?;
-            self.contents = self.catalog.read(|view| Contents::of(view))?;
+            self.ledger = Ledger::of_catalog(&self.catalog, carried)?;
+            self.contents = Contents::default();
         }
         Ok(is_other_kinds)
+    }
+
+    /// Whether the target has another sum. What is believed from an earlier run is counted again before it counts as another.
+    pub fn differs_from(&mut self, sum: TreeSum) -> Result<bool, StoreError> {
+        if self.ledger.fold() != sum {
+            self.ledger.count_again(&self.catalog)?;
+        }
+        Ok(self.ledger.unknown() > 0 || self.ledger.fold() != sum)
+    }
+
+    /// Has the catalog keep the sum for the next start, if it has none.
+    pub fn keep_sum(&self) -> Result<(), StoreError> {
+        match self.catalog.kept_sum()?.is_some() {
+            true => Ok(()),
+            false => self.catalog.update(true, |t| self.ledger.keep(t)),
+        }
     }
 
     /// As what a mirror carries something, if it does.
@@ -82,7 +98,11 @@ impl Source {
             };
             let Some(handle) = handle else { continue };
             let digest = self.xattrs_of(&handle, &entry);
-            if digest != entry.attributes.xattrs {
+            if digest != entry.attributes.xattrs && self.is_as_at_the_start(&entry) {
+                // What the target can hold is no change of the source.
+                entry.attributes.xattrs = digest;
+                self.put(t, &entry)?;
+            } else if digest != entry.attributes.xattrs {
                 entry.attributes.xattrs = digest;
                 entry.flags |= flags::ATTRIBUTES;
                 entry.sequence = t.next_sequence()?;

@@ -3,6 +3,7 @@
 use super::rules::Admission;
 use super::{Look, Reach, Source};
 use crate::daemon::ledger::flags;
+use crate::daemon::sender::initial::Gone;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, ObjectId};
 use std::sync::PoisonError;
@@ -62,6 +63,13 @@ impl Source {
             self.graves.insert(entry.place.clone(), object);
         }
         self.unsent_deletions += gone.len() as u64;
+        if self.start.is_some() && entry.flags & flags::WITHHELD != 0 {
+            self.left_gone.push(Gone {
+                place: entry.place.clone(),
+                kind: entry.kind,
+                sequence,
+            });
+        }
         gone.iter().for_each(|entry| self.compare_if_withheld(entry));
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in &gone {
@@ -96,6 +104,15 @@ impl Source {
             })?;
             t.remove(moved.object, Some(sequence))?;
         }
+        Ok(())
+    }
+
+    /// Has the journal remember the place that an object leaves; it is put where it stands now after this. A receiver that crashes
+    /// after it put something there may not know whose that is, and no comparison removes what it has by numbers of its own.
+    pub(super) fn record_leaving(&mut self, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
+        let sequence = t.next_sequence()?;
+        t.remove(entry.object, Some(sequence))?;
+        self.ledger.replace(Some(entry), None);
         Ok(())
     }
 

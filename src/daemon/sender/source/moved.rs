@@ -1,6 +1,7 @@
 //! Objects that stand at another place than the catalog has them.
 
 use super::{Look, Reach, Source, stamp_of};
+use crate::daemon::ledger::flags;
 use crate::fs::{Directory, Stat};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::message::Place;
@@ -33,7 +34,9 @@ impl Source {
                 && entry.place != *place
                 && object != ObjectId::ROOT
                 && stamp_of(&entry).is_some_and(|known| known.same_object(&stat.stamp));
-            if !same {
+            // What the target has of it has no number that could be moved.
+            let is_left = self.start.is_some() && entry.flags & flags::WITHHELD != 0;
+            if !same || is_left {
                 continue;
             }
             let is_linked = has_others || entry.attributes.link_group != ObjectId(0);

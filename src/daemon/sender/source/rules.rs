@@ -40,6 +40,19 @@ pub enum Standing {
     Cut,
 }
 
+impl Standing {
+    /// What holds in a subdirectory, whichever side has it; rule files are those of this root. Fails where they cannot be
+    /// read.
+    pub fn enter(&self, name: &Name, root: &Arc<Directory>) -> Result<Standing, FilterError> {
+        match self {
+            Standing::Rules(rules) => rules
+                .enter(name, &mut TreeFiles::new(root, None))
+                .map(Standing::Rules),
+            other => Ok(other.clone()),
+        }
+    }
+}
+
 /// What becomes of an entry of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -302,12 +315,8 @@ impl Source {
     /// What holds in a directory that only the target has, below one with these rules. Rule files are those of the source,
     /// if it has any there.
     pub fn standing_of_extra(&mut self, parent: &Standing, name: &Name) -> Standing {
-        let Standing::Rules(parent) = parent else {
-            return parent.clone();
-        };
-        let root = self.root.clone();
-        let outcome = parent.enter(name, &mut TreeFiles::new(&root, None));
-        self.or_unknown(outcome.map(Standing::Rules))
+        let outcome = parent.enter(name, &self.root);
+        self.or_unknown(outcome)
     }
 
     /// What becomes of an entry that only the target has.
@@ -339,8 +348,13 @@ impl Source {
         Ok(fate)
     }
 
-    /// Whether the filter may keep entries that only the target has, so that none may be removed unseen.
+    /// Whether the filter may keep entries that only the target has, or the start does, so that none may be removed unseen.
     pub fn may_protect(&self) -> bool {
+        self.filter_may_protect() || self.start.is_some()
+    }
+
+    /// Whether the filter may keep entries that only the target has.
+    pub fn filter_may_protect(&self) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.may_protect)
     }
 

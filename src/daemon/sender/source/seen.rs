@@ -147,6 +147,11 @@ impl Source {
                     }
                     return Ok(());
                 }
+                // Only the view of it is another, by `--chmod` say.
+                if old.stamp == Some(stat.stamp.to_bytes()) && self.is_as_at_the_start(&old) {
+                    old.attributes = self.attributes_now(handle, &old, stat);
+                    return self.put(t, &old);
+                }
                 // What moved the ctime of a directory is most often something in it.
                 if kind == Kind::Directory {
                     let mut same = old.clone();
@@ -176,6 +181,9 @@ impl Source {
                         self.forget_rules(moved.object);
                     }
                     self.compare_if_withheld(&moved);
+                    if self.start.is_some() {
+                        self.record_leaving(t, &moved)?;
+                    }
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     is_moved = true;
@@ -283,10 +291,14 @@ impl Source {
         stat: &Stat,
     ) -> Result<(), StoreError> {
         let handle = self.directory(t, entry.place.directory)?;
-        entry.attributes = match &handle {
+        let attributes = match &handle {
             Some(handle) => self.attributes_now(handle, entry, stat),
             None => stat.attributes.completed(&entry.attributes),
         };
+        if entry.attributes != attributes {
+            entry.attributes = attributes;
+            entry.flags |= flags::ATTRIBUTES;
+        }
         entry.size = stat.size;
         entry.stamp = Some(stat.stamp.to_bytes());
         self.put(t, entry)

@@ -1,7 +1,7 @@
 //! What a source makes of looks that see half of what happened.
 
 use super::*;
-use crate::daemon::{Deletes, TargetOptions};
+use crate::daemon::{Deletes, Initial, TargetOptions};
 use crate::engine::filter::FileSet;
 use crate::engine::pending::{Hint, PendingOptions};
 use crate::net::LinkOptions;
@@ -56,6 +56,7 @@ impl Bench {
                 ..WatchOptions::default()
             },
             pending: PendingOptions::default(),
+            initial: None,
             sparing: Default::default(),
             whole_files: false,
             delta_engine: None,
@@ -124,6 +125,33 @@ impl Bench {
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
+}
+
+/// What an earlier run kept is believed until it differs from the target's; if it is wrong, it is counted anew before that counts
+/// as a difference.
+#[test]
+fn a_wrong_sum_from_before_is_no_difference() {
+    let mut bench = Bench::new(&["a", "b"]);
+    let source = &mut bench.source;
+    let carried = source.ledger.carried();
+    let right = source.ledger.fold();
+    assert!(!source.differs_from(right).unwrap());
+    let known = source.catalog.read(|view| view.get(ObjectId::ROOT));
+    let stray = Entry {
+        object: ObjectId(77),
+        ..known.unwrap().unwrap()
+    };
+    source.ledger.replace(None, Some(&stray));
+    source.catalog.update(true, |t| source.ledger.keep(t)).unwrap();
+    let wrong = source.ledger.fold();
+    // As in the next run.
+    source.is_summed = false;
+    source.set_carried(carried).unwrap();
+    assert!(source.ledger.is_from_before());
+    assert!(!source.differs_from(wrong).unwrap(), "it is believed");
+    assert!(source.ledger.is_from_before());
+    assert!(!source.differs_from(right).unwrap(), "it was not counted again");
+    assert!(source.differs_from(wrong).unwrap());
 }
 
 #[test]
@@ -559,4 +587,114 @@ fn a_name_that_was_parted_from_the_others_is_right_when_it_is_linked_again() {
             .unwrap();
         assert_eq!(bench.entry(two).flags == flags::ON_TARGET, is_right);
     }
+}
+
+impl Bench {
+    /// Makes a file that is left as it is on the target.
+    fn left_file(&mut self, path: &str) {
+        let object = self.settled_file(path);
+        let catalog = self.source.catalog.clone();
+        catalog
+            .update(false, |t| {
+                let mut entry = t.get(object)?.unwrap();
+                (entry.flags, entry.sequence) = (flags::WITHHELD, 0);
+                self.source.put(t, &entry)
+            })
+            .unwrap();
+    }
+
+    fn remove(&mut self, text: &str) {
+        fs::remove_file(self.path(text)).unwrap();
+        self.look(&[(ObjectId::ROOT, text)]);
+    }
+
+    fn gone(&mut self) -> Vec<String> {
+        let gone = self.source.take_gone().unwrap();
+        gone.iter().map(|gone| gone.place.name.to_string()).collect()
+    }
+}
+
+#[test]
+fn what_was_gone_before_the_start_is_not_removed_on_the_target() {
+    let mut bench = Bench::new(&[]);
+    for name in ["before", "after", "acknowledged"] {
+        bench.settled_file(name);
+    }
+    bench.remove("before");
+    bench.source.note_initial(Some(Initial::Skip)).unwrap();
+    bench.remove("acknowledged");
+    let last = bench.source.catalog.read(|view| view.last_sequence()).unwrap();
+    bench.remove("after");
+    bench.source.note_gone(0).unwrap();
+    assert_eq!(bench.gone(), ["acknowledged", "after"]);
+    bench.source.note_gone(last).unwrap();
+    assert_eq!(bench.gone(), ["after"]);
+}
+
+/// What the target can hold, and how modes are shown, is told after the start.
+#[test]
+fn what_is_seen_in_another_way_is_no_change_of_what_is_left() {
+    let mut bench = Bench::new(&[]);
+    let holds = |xattrs| Carried {
+        owner: true,
+        xattrs,
+        ..Carried::default()
+    };
+    bench.source.set_carried(holds(XattrClasses::USER)).unwrap();
+    for name in ["left", "uncompared"] {
+        let path = bench.path(name);
+        fs::write(&path, b"content").unwrap();
+        rustix::fs::setxattr(&path, "user.note", b"one", rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    bench.left_file("left");
+    bench.source.note_initial(Some(Initial::Skip)).unwrap();
+    let objects = ["left", "uncompared"].map(|name| bench.object(name));
+    assert!(bench.entry(objects[0]).attributes.xattrs.is_some());
+    bench.source.set_carried(holds(XattrClasses::NONE)).unwrap();
+    let view = crate::fs::View {
+        modes: crate::engine::mode::ModeChanges::parse("a=r", 0o022).unwrap(),
+        ..Default::default()
+    };
+    let root = Directory::open_root(&bench.path("")).unwrap();
+    bench.source.root = Arc::new(root.with_view(Arc::new(view)));
+    bench.source.handles.clear();
+    bench.source.scan().unwrap();
+    for object in objects {
+        let entry = bench.entry(object);
+        assert_eq!(
+            (entry.attributes.xattrs, entry.attributes.mode & 0o777),
+            (None, 0o444)
+        );
+        assert!(bench.source.leaves(&entry, None), "{entry:?}");
+    }
+    assert!(bench.source.is_left(&bench.entry(objects[0])));
+    // A change is one all the same.
+    fs::write(bench.path("left"), b"changed").unwrap();
+    bench.source.scan().unwrap();
+    assert!(!bench.source.leaves(&bench.entry(objects[0]), None));
+}
+
+#[test]
+fn what_is_gone_is_looked_for_when_nothing_here_has_its_place() {
+    let mut bench = Bench::new(&[]);
+    for name in ["a", "b", "c"] {
+        bench.left_file(name);
+    }
+    bench.source.note_initial(Some(Initial::Skip)).unwrap();
+    for name in ["a", "b", "c"] {
+        bench.remove(name);
+    }
+    for name in ["a", "b"] {
+        fs::write(bench.path(name), b"content").unwrap();
+        bench.look(&[(ObjectId::ROOT, name)]);
+    }
+    // What the target has in the place of those that could not be put is not to go.
+    assert_eq!(bench.gone(), ["c"]);
+    assert!(bench.gone().is_empty());
+    // One is put; the other one goes before it could be.
+    bench.settle("a");
+    bench.remove("b");
+    assert_eq!(bench.gone(), ["b"]);
+    bench.remove("a");
+    assert!(bench.gone().is_empty(), "its own number is removed");
 }

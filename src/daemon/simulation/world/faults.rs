@@ -66,7 +66,7 @@ impl World {
             }
             _ => {
                 self.counts.overflows += 1;
-                self.editor.untold.clear();
+                self.editor.lose_track();
                 self.editor.untold.push_back(WatchEvent::Overflow);
             }
         }
@@ -105,7 +105,7 @@ impl World {
         match role {
             Role::Sender => {
                 self.services.watched.end();
-                self.editor.untold.clear();
+                self.editor.lose_track();
             }
             Role::Receiver => {
                 let mut exchange = self.services.exchange();

@@ -1,6 +1,7 @@
 //! What the two processes are given, and what they run.
 
 use super::*;
+use crate::engine::path_pattern::PathPattern;
 
 /// The receiver's process: one connection after the other.
 pub(super) fn receive(options: ReceiverOptions) -> String {
@@ -31,7 +32,11 @@ pub(super) fn identities() -> &'static (Identity, Identity) {
     IDENTITIES.get_or_init(|| (Identity::ephemeral().unwrap(), Identity::ephemeral().unwrap()))
 }
 
-pub(super) fn receiver_options(home: Home, target: std::path::PathBuf) -> ReceiverOptions {
+pub(super) fn receiver_options(
+    home: Home,
+    target: std::path::PathBuf,
+    publish: Vec<PathPattern>,
+) -> ReceiverOptions {
     let (sender, receiver) = identities();
     ReceiverOptions {
         home,
@@ -43,6 +48,7 @@ pub(super) fn receiver_options(home: Home, target: std::path::PathBuf) -> Receiv
             devices: false,
             keeping: Default::default(),
             preallocate: false,
+            publish,
             inplace: false,
             hosts: Default::default(),
             kept_as: Default::default(),
@@ -89,6 +95,7 @@ pub(super) fn sender_options(home: Home, source: std::path::PathBuf) -> SenderOp
             ..WatchOptions::default()
         },
         pending: Default::default(),
+        initial: None,
         sparing: Default::default(),
         whole_files: false,
         leaves_root: false,

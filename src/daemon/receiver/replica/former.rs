@@ -1,0 +1,79 @@
+//! What objects leave at their former places when they are put elsewhere without having been moved.
+//!
+//! A sender puts an object at another place than it has here if its move is told a little later, or if it has lost the catalog that
+//! knew the move. There may be another object at the former place in the source by then, which is on its way; and a name is absent
+//! only where it is so in the source. So what stood there stays under a number of ours, until it is replaced, or until everything that the
+//! sender said before its next mark has ended.
+
+use super::notes::{are_strangers_noted, note_strangers};
+use super::*;
+
+/// What stands at former places.
+#[derive(Debug, Default)]
+pub struct Former {
+    /// With the mark that had passed when the op ended that put them away; none before that.
+    objects: Vec<(ObjectId, Option<Option<u64>>)>,
+    /// Nothing else is a reason to compare at the next connection.
+    is_only_reason: bool,
+}
+
+impl Former {
+    /// The op has ended that put objects away last.
+    pub fn date(&mut self, passed_mark: Option<u64>) {
+        for (_, before) in &mut self.objects {
+            before.get_or_insert(passed_mark);
+        }
+    }
+
+    /// The next comparison finds them.
+    pub fn leave(&mut self) {
+        *self = Former::default();
+    }
+
+    /// Whether there are some whose time is over.
+    pub fn is_due(&self, passed_mark: Option<u64>) -> bool {
+        self.objects
+            .iter()
+            .any(|(_, before)| is_over(*before, passed_mark))
+    }
+}
+
+fn is_over(before: Option<Option<u64>>, passed_mark: Option<u64>) -> bool {
+    before.is_some_and(|before| before != passed_mark)
+}
+
+impl Replica {
+    /// Has an object give up its place. After a crash a comparison finds what stands there.
+    pub fn give_up_place(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Result<(), ApplyError> {
+        let local = t.next_local()?;
+        self.relabel(t, object, local)?;
+        if !are_strangers_noted(t)? {
+            note_strangers(t, true)?;
+            self.former.is_only_reason = true;
+        }
+        self.former.objects.push((local, None));
+        Ok(())
+    }
+
+    /// Removes what stands at former places and was not replaced, as far as its time is over.
+    pub fn remove_former(&mut self, t: &mut Tables<'_>, passed_mark: Option<u64>) -> Result<(), ApplyError> {
+        let objects = std::mem::take(&mut self.former.objects);
+        let (over, left): (Vec<_>, Vec<_>) = objects
+            .into_iter()
+            .partition(|(_, before)| is_over(*before, passed_mark));
+        self.former.objects = left;
+        for (object, _) in over {
+            if t.get(object)?.is_some()
+                && let Err(error) = self.remove(t, object)
+            {
+                // It stays noted, and the next comparison tries again.
+                self.former.is_only_reason = false;
+                tracing::warn!("what an object left at its former place stays: {}", error.text);
+            }
+        }
+        if self.former.objects.is_empty() && std::mem::take(&mut self.former.is_only_reason) {
+            note_strangers(t, false)?;
+        }
+        Ok(())
+    }
+}
