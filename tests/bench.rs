@@ -1,5 +1,8 @@
 //! `driftless bench` through the real program: what it reports, what it refuses to report, and what it leaves behind.
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use driftless::bench::check::Tree;
 use driftless::bench::cleanup::Workspace;
 use driftless::bench::link::{Emulator, Link, Side};
@@ -13,11 +16,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// How long anything here may take before something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+use waiting::{PATIENCE, wait_until};
 
 /// A place for one test, with a directory for temporary files that must be empty in the end.
 struct Place {
@@ -76,18 +76,7 @@ impl Place {
                 .filter(|line| line.contains(self.temporary.to_str().unwrap()))
                 .collect()
         };
-        eventually(
-            || running().is_empty(),
-            || format!("still running: {:?}", running()),
-        );
-    }
-}
-
-fn eventually(mut is_so: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{}", otherwise());
-        std::thread::sleep(Duration::from_millis(10));
+        wait_until("nothing is left running", || running().is_empty());
     }
 }
 
@@ -341,10 +330,9 @@ fn start_bench(place: &Place, arguments: &[&str]) -> Child {
         };
         lines.into_iter().any(is_seed)
     };
-    eventually(
-        || has_begun() || child.try_wait().unwrap().is_some(),
-        || "the bench runs nothing".to_owned(),
-    );
+    wait_until("the bench runs something", || {
+        has_begun() || child.try_wait().unwrap().is_some()
+    });
     assert!(child.try_wait().unwrap().is_none(), "the bench ended too early");
     child
 }
@@ -387,7 +375,7 @@ fn an_interrupted_run_on_a_link_and_an_image_leaves_nothing_behind() {
             .any(|file| file.contains(place.temporary.to_str().unwrap()))
     };
     // The kernel takes the device down after the mount.
-    eventually(|| !is_attached(), || "a loop device is left".to_owned());
+    wait_until("the loop device is gone", || !is_attached());
 }
 
 #[test]

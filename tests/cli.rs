@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::waiting::wait_until_some;
 use support::{PATIENCE, assert_equal, assert_no_leftovers};
 use tempfile::TempDir;
 
@@ -152,17 +153,15 @@ struct Receiver {
 }
 
 fn wait(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
+    struct Guard<'a>(&'a mut Child);
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            // One that has ended is not there any more to be killed.
+            let _ = self.0.kill();
         }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("the program does not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
+    let guard = Guard(child);
+    wait_until_some("the program ends", || guard.0.try_wait().unwrap()).code()
 }
 
 fn end(mut command: Command) -> Ended {

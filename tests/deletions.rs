@@ -4,7 +4,8 @@ mod support;
 
 use driftless::daemon::{Deletes, Phase, Turns};
 use std::fs;
-use support::settled::{wait_settled, wait_until};
+use support::settled::wait_settled;
+use support::waiting::wait_until;
 use support::{Following, Pair};
 
 /// Directories of ten files each.
@@ -52,8 +53,8 @@ fn a_removed_tree_stays_on_the_target_until_it_is_approved_and_all_else_goes_on(
     following.watching.wait_in_sync();
     fs::remove_dir_all(pair.src().join("data")).unwrap();
     let held = wait_held(&following);
-    // As `rm` works in a stream, some of it may have passed before it was too much.
-    assert!((86..=111).contains(&held), "{held}");
+    // As `rm` works in a stream, some of it may have passed before it was too much: a quarter of all 112 entries.
+    assert!((83..=111).contains(&held), "{held}");
     let kept = || walk_count(&pair.dst().join("data"));
     let before = kept();
     assert!(before + 1 >= held as usize, "{before} of {held}");

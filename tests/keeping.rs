@@ -12,7 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::machine::Machine;
-use support::settled::{wait_settled, wait_until};
+use support::settled::wait_settled;
+use support::waiting::wait_until;
 use support::{Following, Pair, assert_no_leftovers};
 
 /// Every file below a directory: path and content, our own places included.

@@ -11,7 +11,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::relay::Relay;
-use support::{Following, PATIENCE, Pair};
+use support::waiting::wait_until;
+use support::{Following, Pair};
 
 /// A link on which the large file takes half a minute.
 const LINK_BYTES_PER_SECOND: u64 = 2 << 20;
@@ -27,14 +28,6 @@ fn incompressible(length: usize) -> Vec<u8> {
 fn place(pair: &Pair, name: &str, content: &[u8]) {
     fs::write(pair.path("aside"), content).unwrap();
     fs::rename(pair.path("aside"), pair.src().join(name)).unwrap();
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 fn holds(path: &Path, content: &[u8]) -> bool {

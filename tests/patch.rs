@@ -5,8 +5,9 @@ mod support;
 use driftless::daemon::receiver::ReceiverDaemon;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::relay::Relay;
+use support::waiting::wait_until_some;
 use support::{Following, Pair, wait_equal};
 
 const LARGE_BYTES: usize = 8 << 20;
@@ -161,17 +162,6 @@ fn what_only_grows_is_not_read_before_it_leaves() {
     bench.settle();
     assert_eq!(fs::read(&copy).unwrap()[100..107], *b"changed");
     bench.end();
-}
-
-fn wait_until_some<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + support::PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 #[test]

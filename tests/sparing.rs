@@ -8,7 +8,7 @@ use std::fs::{self, File, FileTimes};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
-use support::settled::wait_until;
+use support::waiting::wait_until;
 use support::{Following, Pair, assert_equal, differences};
 
 const EXISTING: Sparing = Sparing {

@@ -3,7 +3,7 @@
 use crate::mirror::Mirror;
 use crate::scaled;
 use crate::support::random::Random;
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Pair, skip};
 use std::fs::{self, OpenOptions};
 use std::io::Write;

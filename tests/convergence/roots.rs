@@ -2,7 +2,7 @@
 
 use crate::mirror::{CHOICES, Mirror, identities, watched_by};
 use crate::support::image::{Image, Mounted};
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Pair, is_root, skip, tree};
 use driftless::daemon::WatchChoice;
 use std::fs;

@@ -1,7 +1,8 @@
 //! A receiver that is a process of its own, and can be killed; a sender in this one; and what each path may be.
 
 use crate::support::supervised::{Call, Supervised, Verdict};
-use crate::support::{PATIENCE, Pair, assert_no_leftovers_but, differences, runtime, tree};
+pub use crate::support::waiting::wait_until;
+use crate::support::{Pair, assert_no_leftovers_but, differences, runtime, tree};
 use driftless::daemon::{DaemonError, SenderOptions, Silent, Stop, Summary, sender};
 use driftless_certs::Identity;
 use std::cell::OnceCell;
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What stands at a path: its kind, and the digest of its content or its text.
@@ -299,15 +299,6 @@ pub fn driftless(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
     command.env("DRIFTLESS_HOME", home).stdin(Stdio::null());
     command
-}
-
-/// Waits until something holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
 }
 
 /// Says what led to a failure.

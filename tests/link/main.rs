@@ -3,3 +3,5 @@
 
 mod real;
 mod transfer;
+#[path = "../support/waiting.rs"]
+mod waiting;

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::waiting::{wait_until, wait_until_some};
 use driftless::bench::link::{Direction, Emulator, Flow, Link, LinkError, LinkSpec, Side, Verdict};
 
 /// One at a time: what is measured here suffers when two of these tests share the processors.
@@ -205,8 +206,12 @@ fn counters_start_anew() {
         return;
     };
     assert_eq!(ping(&emulator, 3, Duration::from_millis(1)).len(), 3);
-    std::thread::sleep(Duration::from_millis(5));
-    let counters = emulator.counters().unwrap();
+    // What has arrived is counted a moment later.
+    let counters = wait_until_some("all are counted", || {
+        let counters = emulator.counters().unwrap();
+        let delivered = [&counters.a_to_b, &counters.b_to_a].map(|way| way.packets_delivered);
+        (delivered == [3, 3]).then_some(counters)
+    });
     // 16 bytes, UDP header 8, IP header 20.
     assert_eq!(
         (counters.a_to_b.packets_delivered, counters.a_to_b.bytes_delivered),
@@ -342,15 +347,7 @@ fn dropping_the_emulator_leaves_nothing() {
     drop(emulator);
     assert_eq!(namespaces(), BTreeSet::new());
     // A joined thread may still be on its way out of /proc.
-    let patience = Instant::now();
-    while threads() > 0 {
-        assert!(
-            patience.elapsed() < Duration::from_secs(2),
-            "{} threads left",
-            threads()
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("no thread is left", || threads() == 0);
 }
 
 #[test]

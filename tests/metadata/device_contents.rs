@@ -1,7 +1,7 @@
 //! The content of block devices, from and to them: on loop devices.
 
 use crate::support::random::Random;
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, is_root, skip};
 use crate::values::set_time;
 use driftless::daemon::{Deletes, Summary};

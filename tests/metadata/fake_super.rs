@@ -1,7 +1,7 @@
 //! What may not be set is kept in attributes, as rsync's `--fake-super` does: judged by rsync in both directions.
 
 use crate::objects::{device, fifo};
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, is_root, runtime, skip};
 use crate::values::{acl, capability, remove_xattr, set_time, set_xattr};
 use driftless::daemon::{Deletes, Silent, Stop, sender};

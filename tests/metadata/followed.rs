@@ -1,7 +1,7 @@
 //! Links that are mirrored as what they lead to, and links that lead nowhere on the target; judged by rsync with the same
 //! options.
 
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, skip};
 use driftless::daemon::{Deletes, WatchChoice, WatchOptions};
 use driftless::engine::links::{FollowedLinks, LinkPolicy};

@@ -1,7 +1,7 @@
 //! `--chmod`, judged by rsync with the same changes.
 
 use crate::objects::fifo;
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, is_root, skip};
 use crate::values::{acl, set_xattr};
 use driftless::engine::mode::ModeChanges;

@@ -1,6 +1,6 @@
 //! Whose things are: maps of users and groups, judged by rsync with the same options.
 
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, is_root, skip};
 use driftless::daemon::{Deletes, Summary};
 use driftless::engine::owners::OwnerRules;

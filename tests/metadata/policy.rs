@@ -1,6 +1,6 @@
 //! Which symbolic links are mirrored, judged by rsync with the same options.
 
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::support::{Following, Pair, skip};
 use driftless::daemon::Deletes;
 use driftless::engine::links::LinkPolicy;

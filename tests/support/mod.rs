@@ -12,6 +12,7 @@ pub mod relay;
 pub mod rough;
 pub mod settled;
 pub mod supervised;
+pub mod waiting;
 
 use driftless::daemon::home::Home;
 use driftless::daemon::keeping::Keeping;
@@ -42,9 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// How long anything may take in a test before it counts as stuck.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use waiting::PATIENCE;
 
 pub fn runtime() -> tokio::runtime::Handle {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();

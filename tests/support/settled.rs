@@ -34,13 +34,3 @@ pub fn wait_settled(pair: &Pair, following: &Following) {
     assert!(matches!(phase, Phase::InSync { .. }), "{phase:?}");
     pair.assert_equal();
 }
-
-/// Waits until something holds.
-#[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + super::PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
