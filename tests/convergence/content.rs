@@ -5,7 +5,7 @@ use crate::mirror::{CHOICES, Mirror, watched_by};
 use crate::support::Pair;
 use crate::support::churn::OnPanic;
 use crate::support::random::Random;
-use crate::support::settled::wait_until;
+use crate::support::waiting::wait_until;
 use crate::{scaled, seed};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -121,7 +121,8 @@ fn d_02_files_that_change_while_they_are_read_converge() {
 /// Ten minutes: `DRIFTLESS_SOAK=150`.
 #[test]
 fn d_03_a_log_that_is_written_without_pause_is_followed() {
-    const LAG_MAX: Duration = Duration::from_secs(10);
+    // Generous: others use this machine, too. One who waits for a pause lags for as long as the test lasts.
+    const LAG_MAX: Duration = Duration::from_secs(30);
     const LINE_BYTES: usize = 100;
     let pair = Pair::new();
     let (log, copy) = (pair.src().join("log"), pair.dst().join("log"));
@@ -135,24 +136,17 @@ fn d_03_a_log_that_is_written_without_pause_is_followed() {
     let (began, length) = (Instant::now(), Duration::from_secs(scaled(4) as u64));
     let mut written = beginning.len();
     let mut behind = Duration::ZERO;
-    while began.elapsed() < length {
+    let arrived = || last_line(&copy, beginning.len(), LINE_BYTES);
+    while began.elapsed() < length || arrived().is_none() {
         for _ in 0..20 {
             let now = began.elapsed().as_micros();
             writeln!(file, "{now:0width$}", width = LINE_BYTES - 1).unwrap();
             written += LINE_BYTES;
         }
-        if let Some(time) = last_line(&copy, beginning.len(), LINE_BYTES) {
-            behind = behind.max(began.elapsed().saturating_sub(time));
-        } else {
-            behind = behind.max(began.elapsed());
-        }
+        behind = behind.max(began.elapsed().saturating_sub(arrived().unwrap_or_default()));
         assert!(behind < LAG_MAX, "the receiver is {behind:?} behind");
         std::thread::park_timeout(Duration::from_millis(10));
     }
-    assert!(
-        last_line(&copy, beginning.len(), LINE_BYTES).is_some(),
-        "nothing came before the end"
-    );
     drop(file);
     let counters = mirror.end_and_compare().counters;
     let (growth, sent) = ((written - beginning.len()) as u64, counters.wire_bytes_sent);
