@@ -7,7 +7,7 @@ mod support;
 
 use crossbeam_channel::{Receiver, unbounded};
 use driftless::daemon::sender;
-use driftless::daemon::{Deletes, SenderOptions, Stop};
+use driftless::daemon::{Deletes, Phase, SenderOptions, Stop};
 use driftless::engine::filter::FilterBuilder;
 use driftless_certs::receiver_config;
 use driftless_protocol::codec::{FrameReader, Message, encode, encode_frame};
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use support::peer::Packed;
-use support::{PATIENCE, Pair, Watching, runtime};
+use support::{Following, PATIENCE, Pair, Watching, runtime};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 const SECRET_NAME: &str = "hidden-name";
@@ -96,6 +96,23 @@ impl Liar {
 
     /// Takes a connection up to its `Open`, and answers that with an empty sum.
     fn accept(&self) -> Lie {
+        let (mut lie, open) = self.accept_opening();
+        lie.say(&ToSender::Opened(Opened {
+            carried: open.carried.common(Carried::default()),
+            bound: false,
+            is_empty: false,
+            cursor: None,
+            sum: TreeSum::default(),
+            root: ObjectId::ROOT,
+            root_path: "/liar".into(),
+            may_delete: true,
+            demoted: false,
+        }));
+        lie
+    }
+
+    /// Takes a connection up to its `Open`.
+    fn accept_opening(&self) -> (Lie, Open) {
         let (connection, send, receive) = runtime().block_on(async {
             let connection = tokio::time::timeout(PATIENCE, self.endpoint.accept()).await;
             let connection = connection.expect("nobody connects").unwrap().await.unwrap();
@@ -121,18 +138,7 @@ impl Liar {
             panic!("no opening");
         };
         lie.incarnation = open.incarnation;
-        lie.say(&ToSender::Opened(Opened {
-            carried: open.carried.common(Carried::default()),
-            bound: false,
-            is_empty: false,
-            cursor: None,
-            sum: TreeSum::default(),
-            root: ObjectId::ROOT,
-            root_path: "/liar".into(),
-            may_delete: true,
-            demoted: false,
-        }));
-        lie
+        (lie, open)
     }
 }
 
@@ -555,6 +561,26 @@ fn s25_answers_that_nobody_asked_for() {
         assert_ne!(outcome, Ok(true), "{what}: the sender believes that all is well");
         scene.check_canary();
     }
+}
+
+/// Who is restarted, or replaced, may answer as it should.
+#[test]
+fn an_opening_that_is_answered_wrongly_is_made_again() {
+    let scene = Scene::new();
+    let liar = Liar::new(&scene.pair);
+    let following = Following::start(scene.pair.sender_options(liar.address, true));
+    let (mut lie, _) = liar.accept_opening();
+    lie.say(&ToSender::SIGN_OF_LIFE);
+    lie.say(&ToSender::Changed);
+    let is_over = |phase: &Phase| matches!(phase, Phase::Waiting { .. } | Phase::Halted { .. });
+    let phase = following.watching.wait_for(is_over);
+    assert!(
+        matches!(&phase, Phase::Waiting { error, .. } if error.ends_with("with Changed")),
+        "{phase:?}"
+    );
+    assert_eq!(lie.closed(), CloseCode::Violation);
+    liar.accept();
+    following.stop().unwrap();
 }
 
 /// S-08: signatures that no basis has. The file travels all the same, or the sender leaves.

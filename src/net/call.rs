@@ -98,8 +98,7 @@ impl Calls {
     pub fn put(&self, mut call: Call) {
         let answered = self.answered().clone();
         if let Some(answered) = answered.filter(|answered| answered.shared.ended().is_none()) {
-            // Says nothing, but has to be acknowledged.
-            let ask = || answered.control.offer(ToReceiver::Flush { number: 0 }).is_ok();
+            let ask = || answered.control.offer(ToReceiver::SIGN_OF_LIFE).is_ok();
             if answered.shared.answers(PROBE_PATIENCE, ask) {
                 let text = "this tree is being pulled over another connection of the same identity";
                 return call.refuse(CloseCode::Busy, text);

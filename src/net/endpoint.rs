@@ -328,7 +328,7 @@ impl Door {
         let (send, mut receive, features) = match greeted {
             Ok(Ok(streams)) => streams,
             Ok(Err((code, text))) => return connection.close(code.number().into(), text.as_bytes()),
-            Err(_) => return connection.close(CloseCode::Violation.number().into(), NO_HELLO.as_bytes()),
+            Err(_) => return connection.close(CloseCode::Limit.number().into(), NO_HELLO.as_bytes()),
         };
         let watched = connection.clone();
         tokio::spawn(async move {
@@ -377,7 +377,7 @@ impl Door {
         let streams = match first {
             Ok(Ok(streams)) => streams,
             Ok(Err(_)) => return,
-            Err(_) => return trunk.refuse(CloseCode::Violation, NO_HELLO),
+            Err(_) => return trunk.refuse(CloseCode::Limit, NO_HELLO),
         };
         let session = trunk.begin(streams.1.id().index(), seat.window);
         let spare = Arc::new(Spare::default());
@@ -445,7 +445,7 @@ impl Door {
         let streams = match tokio::time::timeout(self.options.hello_timeout, greeting).await {
             Ok(Ok(streams)) => streams,
             Ok(Err((code, text))) => return session.close(code, &text),
-            Err(_) => return session.close(CloseCode::Violation, NO_HELLO),
+            Err(_) => return session.close(CloseCode::Limit, NO_HELLO),
         };
         match ReceiverLink::start(&self.runtime, &session, peer, streams, &self.options) {
             Ok(link) => drop(self.accepting.send(Accepted::Mirror(link))),
@@ -497,6 +497,7 @@ fn who(connection: &quinn::Connection) -> Option<(Fingerprint, Alpn)> {
 /// A control stream.
 type Streams = (quinn::SendStream, quinn::RecvStream);
 
+/// Not an offence: who slept, or whose network failed it, may come again.
 const NO_HELLO: &str = "no hello in time";
 
 /// Exchanges hellos on a connection that has one session.

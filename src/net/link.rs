@@ -22,6 +22,7 @@ use super::transport::escaped;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::Message;
+use driftless_protocol::message::{ToReceiver, ToSender};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -85,6 +86,21 @@ pub struct LinkStatistics {
     pub packets_lost: u64,
     /// Present estimate of the round trip.
     pub round_trip: std::time::Duration,
+}
+
+/// What travels on a control stream.
+pub(super) trait Control: Message + PartialEq + Send + Sync + 'static {
+    /// Says nothing, but has to be acknowledged. Links say it by themselves, at any time, so whoever waits for a certain message
+    /// must not meet it.
+    const SIGN_OF_LIFE: Self;
+}
+
+impl Control for ToReceiver {
+    const SIGN_OF_LIFE: ToReceiver = ToReceiver::SIGN_OF_LIFE;
+}
+
+impl Control for ToSender {
+    const SIGN_OF_LIFE: ToSender = ToSender::SIGN_OF_LIFE;
 }
 
 /// What messages travel on.
@@ -179,7 +195,7 @@ impl Shared {
     }
 
     /// Starts our direction of a session's control stream.
-    pub(super) fn send_control<Out: Message + Send + 'static>(
+    pub(super) fn send_control<Out: Control>(
         runtime: &tokio::runtime::Handle,
         session: &Arc<Session>,
         send: quinn::SendStream,
@@ -198,7 +214,7 @@ impl Shared {
     }
 
     /// Starts the peer's direction of a session's control stream.
-    pub(super) fn receive_control<In: Message + Send + 'static>(
+    pub(super) fn receive_control<In: Control>(
         runtime: &tokio::runtime::Handle,
         session: &Arc<Session>,
         receive: quinn::RecvStream,

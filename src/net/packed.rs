@@ -5,6 +5,7 @@
 
 use super::compression::{Compression, Queue, Steering, Stint};
 use super::congestion::Permit;
+use super::link::Control;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use driftless_protocol::codec::{self, CodecFault, FrameReader, Message};
 use driftless_protocol::limits::COMPRESSION_WINDOW_LOG_MAX;
@@ -188,9 +189,9 @@ pub fn unpack<M: Message>(pieces: &mut Pieces, messages: &Sender<M>) -> Result<(
     unpacker.finish()
 }
 
-/// The same for a stream that mostly rests: there is a thread only while there is something to inflate, or while nobody takes
-/// the messages.
-pub async fn unpack_now_and_then<M: Message + Send + 'static>(
+/// The same for a control stream, which mostly rests: there is a thread only while there is something to inflate, or while nobody
+/// takes the messages. Signs of life have done their work once they are here.
+pub async fn unpack_now_and_then<M: Control>(
     mut pieces: Pieces,
     messages: &Sender<M>,
 ) -> Result<(), UnpackError> {
@@ -198,7 +199,8 @@ pub async fn unpack_now_and_then<M: Message + Send + 'static>(
     while let Some(piece) = pieces.recv().await {
         let messages = messages.clone();
         let pushing = tokio::task::spawn_blocking(move || {
-            let is_taken = unpacker.push(&piece, &mut |message| messages.send(message).is_ok());
+            let mut take = |message| message == M::SIGN_OF_LIFE || messages.send(message).is_ok();
+            let is_taken = unpacker.push(&piece, &mut take);
             (unpacker, is_taken)
         });
         let is_taken;

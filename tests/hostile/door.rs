@@ -151,11 +151,12 @@ fn first_bytes_that_are_not_a_hello() {
 
 #[test]
 fn n10_silence_is_dropped() {
-    let bench = Bench::with(|_, options| options.link.hello_timeout = Duration::from_millis(700));
+    // On a busy machine an honest handshake takes a while, too.
+    let bench = Bench::with(|_, options| options.link.hello_timeout = Duration::from_secs(2));
     let dialled = dial(bench.address(), tls(&bench.pair, &bench.pair.sender)).unwrap();
     assert_eq!(
         closed(&dialled.connection).0,
-        CloseCode::Violation,
+        CloseCode::Limit,
         "after the handshake"
     );
     let half = dial(bench.address(), tls(&bench.pair, &bench.pair.sender)).unwrap();
@@ -164,17 +165,21 @@ fn n10_silence_is_dropped() {
         send.write_all(&Hello::OURS.to_bytes()[..7]).await.unwrap();
         (send, receive)
     });
-    assert_eq!(
-        closed(&half.connection).0,
-        CloseCode::Violation,
-        "inside the hello"
-    );
+    assert_eq!(closed(&half.connection).0, CloseCode::Limit, "inside the hello");
     let peer = Peer::greet(dial(bench.address(), tls(&bench.pair, &bench.pair.sender)).unwrap()).unwrap();
-    assert_eq!(peer.closed().0, CloseCode::Violation, "after the hello");
-    let mut other =
-        Peer::greet(dial(bench.address(), tls(&bench.pair, &bench.pair.sender)).unwrap()).unwrap();
-    other.send(&ToReceiver::Flush { number: 1 });
-    assert_eq!(other.closed().0, CloseCode::Violation, "another first message");
+    assert_eq!(peer.closed().0, CloseCode::Limit, "after the hello");
+    bench.check();
+}
+
+#[test]
+fn another_first_message_than_an_opening() {
+    let bench = Bench::new();
+    let mut peer = Peer::greet(dial(bench.address(), tls(&bench.pair, &bench.pair.sender)).unwrap()).unwrap();
+    peer.send(&ToReceiver::SIGN_OF_LIFE);
+    peer.send(&ToReceiver::Flush { number: 1 });
+    let (code, text) = peer.closed();
+    assert_eq!(code, CloseCode::Violation);
+    assert!(text.contains("not an opening"), "{text}");
     bench.check();
 }
 

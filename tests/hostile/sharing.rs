@@ -96,9 +96,9 @@ fn what_one_session_does_wrong_ends_it_alone() {
         send.write_all(&Hello::OURS.to_bytes()[..7]).await.unwrap();
         (send, receive)
     });
-    assert_eq!(ended(&notes, streams.0.id().index()).0, CloseCode::Violation);
+    assert_eq!(ended(&notes, streams.0.id().index()).0, CloseCode::Limit);
     let silent = good.beside().unwrap();
-    assert_eq!(ended(&notes, silent.number).0, CloseCode::Violation);
+    assert_eq!(ended(&notes, silent.number).0, CloseCode::Limit);
     check_serves(&mut good, &mut ops, number + 1);
     good.leave();
     bench.check();

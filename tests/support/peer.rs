@@ -1,6 +1,7 @@
 //! A sender of our own making, which can say anything: quinn, the codec and zstd, and nothing of driftless's own ends.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use crate::support::waiting::wait_until_some;
 use crate::support::{PATIENCE, Pair, runtime};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_certs::{Identity, SERVER_NAME, sender_config};
@@ -18,7 +19,6 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 /// A finished handshake.
@@ -216,33 +216,36 @@ impl Peer {
         address: SocketAddr,
         open: &Open,
     ) -> Result<(Peer, Opened), Closed> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut peer = Peer::greet(dial(address, tls(pair, identity)).unwrap())?;
+        wait_until_some("the session before has ended", || {
+            let mut peer = match Peer::greet(dial(address, tls(pair, identity)).unwrap()) {
+                Ok(peer) => peer,
+                Err(closed) => return Some(Err(closed)),
+            };
             peer.send(&ToReceiver::Open(open.clone()));
             match peer.next() {
-                Some(ToSender::Opened(opened)) => return Ok((peer, opened)),
+                Some(ToSender::Opened(opened)) => Some(Ok((peer, opened))),
                 Some(other) => panic!("{other:?} in place of an answer to the opening"),
                 None => match peer.closed() {
-                    (CloseCode::Busy, text) if text.contains("is in use") && Instant::now() < deadline => {
-                        std::thread::sleep(std::time::Duration::from_millis(5));
-                    }
-                    closed => return Err(closed),
+                    (CloseCode::Busy, text) if text.contains("is in use") => None,
+                    closed => Some(Err(closed)),
                 },
             }
-        }
+        })
     }
 
     pub fn send(&mut self, message: &ToReceiver) {
         self.control.send_bytes(&encode_frame(message).unwrap());
     }
 
-    /// The next message; none at the end of the connection.
+    /// The next message; none at the end of the connection. Signs of life may come at any time and say nothing.
     pub fn next(&mut self) -> Option<ToSender> {
-        match self.incoming.recv_timeout(PATIENCE) {
-            Ok(message) => Some(message),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => None,
-            Err(error) => panic!("the receiver says nothing: {error}"),
+        loop {
+            match self.incoming.recv_timeout(PATIENCE) {
+                Ok(message) if message == ToSender::SIGN_OF_LIFE => {}
+                Ok(message) => return Some(message),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return None,
+                Err(error) => panic!("the receiver says nothing: {error}"),
+            }
         }
     }
 

@@ -68,6 +68,11 @@ pub enum ToReceiver {
     },
 }
 
+impl ToReceiver {
+    /// Asks for what is promised already: it says nothing, but has to be acknowledged. It may come at any time, even before `Open`.
+    pub const SIGN_OF_LIFE: ToReceiver = ToReceiver::Flush { number: 0 };
+}
+
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -254,4 +259,16 @@ pub enum ToSender {
     },
     /// Something in the module path is not as it was acknowledged: the sender is to compare.
     Changed,
+}
+
+impl ToSender {
+    /// Names no op: it says nothing, but has to be acknowledged. It may come at any time, even before `Opened`.
+    pub const SIGN_OF_LIFE: ToSender = ToSender::Ended(Runs(Vec::new()));
+
+    /// Which message it is, for people.
+    pub fn kind(&self) -> String {
+        let shown = format!("{self:?}");
+        let name = shown.split(|c: char| !c.is_ascii_alphanumeric()).next();
+        name.unwrap_or_default().to_owned()
+    }
 }

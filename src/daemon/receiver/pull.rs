@@ -273,8 +273,6 @@ impl Shared {
                 Ok(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
                     owners.extend(rows.0);
                 }
-                // Asks for a sign of life.
-                Ok(ToReceiver::Flush { number: 0 }) => {}
                 Ok(ToReceiver::Owners(_)) => return Err((CloseCode::Limit, "too many owners".to_owned())),
                 Ok(_) => {
                     let text = "the first message was not an opening".to_owned();

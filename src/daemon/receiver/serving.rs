@@ -5,6 +5,9 @@ use super::*;
 /// What peers are told that ask for a name of ours.
 pub(super) const RESERVED: &str = "names that begin with .driftless are the receiver's own";
 
+/// Not an offence: who slept, or whose network failed it, may come again.
+const TOO_LATE: &str = "no opening came in time";
+
 impl Shared {
     pub(super) fn serve(self: &Arc<Self>, link: &ReceiverLink) {
         let peer = link.peer();
@@ -13,11 +16,17 @@ impl Shared {
         let open = loop {
             match waiting::receive(link.incoming(), Some(deadline)) {
                 Some(ToReceiver::Open(open)) => break open,
+                Some(ToReceiver::Owners(_)) if Instant::now() >= deadline => {
+                    return link.close(CloseCode::Limit, TOO_LATE);
+                }
                 Some(ToReceiver::Owners(rows)) if owners.len() + rows.0.len() <= OWNERS_TOTAL_MAX => {
                     owners.extend(rows.0);
                 }
                 Some(ToReceiver::Owners(_)) => return link.close(CloseCode::Limit, "too many owners"),
-                _ => return link.close(CloseCode::Violation, "the first message was not an opening"),
+                Some(_) => {
+                    return link.close(CloseCode::Violation, "the first message was not an opening");
+                }
+                None => return link.close(CloseCode::Limit, TOO_LATE),
             }
         };
         if let Err((code, text)) = self.serve_opened(link, &open, &owners) {

@@ -286,7 +286,15 @@ fn hear_opened(
     let about = |error: &dyn std::fmt::Display| format!("{}: {error}", options.target);
     match waiting::receive(link.incoming(), None) {
         Some(ToSender::Opened(opened)) => Ok((Box::new(link), Box::new(opened))),
-        Some(_) => Err(unopened(about(&"the receiver broke the protocol"), false)),
+        Some(other) => {
+            let text = format!(
+                "the receiver broke the protocol: it answered the opening with {}",
+                other.kind()
+            );
+            link.close(CloseCode::Violation, &text);
+            // Who made the receiver do so may make it stop.
+            Err(unopened(about(&text), true))
+        }
         None => Err(match link.wait_ended() {
             LinkEnd::Closed { code, text, .. } => refused(options, code, &text),
             LinkEnd::Lost { text } => unopened(about(&text), true),

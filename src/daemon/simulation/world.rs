@@ -141,6 +141,8 @@ pub struct World {
     told: Arc<Told>,
     errors: u32,
     last_error: String,
+    /// What one of the daemons says that the other one did against the protocol.
+    offence: Option<String>,
     directory: TempDir,
 }
 
@@ -236,6 +238,7 @@ impl World {
             listener,
             errors: 0,
             last_error: String::new(),
+            offence: None,
             directory,
         })
     }
@@ -294,6 +297,9 @@ impl World {
                 let violations = self.disk.violations();
                 if let Some(first) = violations.first() {
                     return Err(self.failure(first));
+                }
+                if let Some(text) = self.offence.take() {
+                    return Err(self.failure(&format!("an offence against the protocol: {text}")));
                 }
             }
             self.compare()?;
@@ -387,6 +393,12 @@ impl World {
             connection.collect(&mut self.random);
             let near = connection.near.as_ref().and_then(SenderSide::reason);
             let far = connection.far.as_ref().and_then(ReceiverSide::reason);
+            let mut reasons = near.iter().chain(&far);
+            let offence = reasons.find(|(code, _)| *code == CloseCode::Violation);
+            self.offence = self
+                .offence
+                .take()
+                .or_else(|| offence.map(|(_, text)| text.clone()));
             if near.is_none() && far.is_none() || connection.is_broken {
                 continue;
             }

@@ -10,7 +10,7 @@ use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES};
 use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
-use driftless_protocol::message::{OpFrame, Runs, ToReceiver, ToSender};
+use driftless_protocol::message::{OpFrame, ToReceiver, ToSender};
 use driftless_protocol::stream::StreamKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,8 +46,7 @@ impl ReceiverLink {
         let control = Shared::send_control(runtime, session, send, options.compression);
         let incoming = Shared::receive_control(runtime, session, receive);
         let asking = control.clone();
-        // Says nothing, but has to be acknowledged.
-        session.ask_by(move || asking.try_send(ToSender::Ended(Runs::default())));
+        session.ask_by(move || asking.try_send(ToSender::SIGN_OF_LIFE));
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
@@ -189,8 +188,7 @@ impl LinkHandle {
 
     /// Whether the peer still answers. Blocks for `patience`, or four round trips if that is longer, when it does not.
     pub fn is_alive(&self, patience: Duration) -> bool {
-        // Says nothing, but has to be acknowledged.
-        let ask = || self.control.offer(ToSender::Ended(Runs::default())).is_ok();
+        let ask = || self.control.offer(ToSender::SIGN_OF_LIFE).is_ok();
         self.shared.answers(patience, ask)
     }
 }

@@ -168,8 +168,7 @@ impl SenderLink {
         let incoming = Shared::receive_control(runtime, session, receive);
         let (ops, bulk) = Self::start_streams(runtime, session, options);
         let asking = control.clone();
-        // Asks for what is promised already: it has to be acknowledged, and means nothing.
-        session.ask_by(move || asking.try_send(ToReceiver::Flush { number: 0 }));
+        session.ask_by(move || asking.try_send(ToReceiver::SIGN_OF_LIFE));
         SenderLink {
             shared: Shared::new(Line::Network(session.clone())),
             control,

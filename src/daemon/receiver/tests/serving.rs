@@ -65,6 +65,10 @@ impl Site {
 
     /// A receiver that listens nowhere.
     fn start(&self, allow: Vec<Fingerprint>) -> ReceiverDaemon {
+        self.start_with(allow, LinkOptions::default())
+    }
+
+    fn start_with(&self, allow: Vec<Fingerprint>, link: LinkOptions) -> ReceiverDaemon {
         let options = ReceiverOptions {
             home: self.home(),
             identity: Identity::ephemeral().unwrap().into(),
@@ -72,7 +76,7 @@ impl Site {
             machine: None,
             listen: ([127, 0, 0, 1], 0).into(),
             allow,
-            link: LinkOptions::default(),
+            link,
             delta_engine: Default::default(),
         };
         let entrance = Entrance {
@@ -153,6 +157,23 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The sender may have slept, or nothing may have passed: it tries again by itself.
+#[test]
+fn a_sender_whose_opening_does_not_come_is_no_offender() {
+    let site = Site::new();
+    let peer = Identity::ephemeral().unwrap().fingerprint();
+    let hasty = LinkOptions {
+        hello_timeout: Duration::ZERO,
+        ..LinkOptions::default()
+    };
+    let daemon = site.start_with(vec![peer], hasty);
+    let (_, (link, side)) = ends(peer);
+    daemon.shared.serve(&link);
+    let (code, text) = side.reason().unwrap();
+    assert!(code.is_temporary(), "{code:?}: {text}");
+    daemon.stop();
 }
 
 /// Slots are locked for as long as a module is being forgotten, for example.
