@@ -53,8 +53,8 @@ pub struct Publishing {
     /// The module path, below the root of the module.
     top: RelPath,
     stages: BTreeMap<Key, Stage>,
-    /// Entries that could not be put, to which trees they belong (any, if that is not known), and when they were tried last.
-    failed: HashMap<ObjectId, (Option<HashSet<Key>>, Instant)>,
+    /// Entries that could not be put.
+    failed: HashMap<ObjectId, Failure>,
     /// The last working tree that could not be made, and why: each op would try again.
     refused: Option<(Key, Instant, ApplyError)>,
     /// Directories in which names lead elsewhere since they were flushed.
@@ -65,6 +65,23 @@ pub struct Publishing {
     able: HashSet<u64>,
     /// Something else is to be told of it than was told last.
     has_news: bool,
+}
+
+/// An entry that could not be put.
+#[derive(Debug)]
+struct Failure {
+    /// The trees that it belongs to.
+    trees: HashSet<Key>,
+    /// Whether these are all: it may belong to any other if its place was not known when it was tried last.
+    are_known: bool,
+    /// When that was.
+    at: Instant,
+}
+
+impl Failure {
+    fn keeps(&self, tree: &Key) -> bool {
+        !self.are_known || self.trees.contains(tree)
+    }
 }
 
 /// An old tree that could not be taken apart.
@@ -179,13 +196,10 @@ impl Publishing {
 
     /// What is being made, for people.
     pub fn reports(&self) -> Vec<PublishReport> {
-        let reports = self.stages.iter().map(|(key, stage)| {
-            let is_of_it = |of: &Option<HashSet<Key>>| of.as_ref().is_none_or(|of| of.contains(key));
-            PublishReport {
-                path: shown(&[self.top.names(), &stage.path[..]].concat()),
-                since: stage.since,
-                in_error: self.failed.values().filter(|(of, _)| is_of_it(of)).count() as u64,
-            }
+        let reports = self.stages.iter().map(|(key, stage)| PublishReport {
+            path: shown(&[self.top.names(), &stage.path[..]].concat()),
+            since: stage.since,
+            in_error: self.failed.values().filter(|failure| failure.keeps(key)).count() as u64,
         });
         reports.collect()
     }
@@ -194,13 +208,12 @@ impl Publishing {
     /// entry any more.
     fn ready(&mut self, knows_none: bool) -> Vec<Key> {
         self.failed
-            .retain(|_, (_, at)| !knows_none && at.elapsed() < FAILED_FOR);
+            .retain(|_, failure| !knows_none && failure.at.elapsed() < FAILED_FOR);
         self.has_news = true;
-        if self.failed.values().any(|(keys, _)| keys.is_none()) {
+        if self.failed.values().any(|failure| !failure.are_known) {
             return Vec::new();
         }
-        let failed = self.failed.values().filter_map(|(keys, _)| keys.as_ref());
-        let failed: HashSet<&Key> = failed.flatten().collect();
+        let failed: HashSet<&Key> = self.failed.values().flat_map(|failure| &failure.trees).collect();
         let stages = self.stages.keys();
         stages.filter(|key| !failed.contains(key)).cloned().collect()
     }
@@ -259,9 +272,9 @@ impl Publishing {
         if let Some(failed) = self.failed.remove(&old) {
             self.failed.insert(new, failed);
         }
-        for keys in self.failed.values_mut().filter_map(|(keys, _)| keys.as_mut()) {
-            let moved: Vec<Key> = keys.extract_if(|key| key.0 == old).collect();
-            keys.extend(moved.into_iter().map(|(_, name)| (new, name)));
+        for Failure { trees, .. } in self.failed.values_mut() {
+            let moved: Vec<Key> = trees.extract_if(|key| key.0 == old).collect();
+            trees.extend(moved.into_iter().map(|(_, name)| (new, name)));
         }
         if self.unsynced.remove(&old) {
             self.unsynced.insert(new);
@@ -496,18 +509,20 @@ impl Replica {
                 Err(_) => return,
             }
         }
-        if trees.is_empty() && are_known {
+        let before = self.publishing.failed.get(&object);
+        // It is of no tree, and never was.
+        if trees.is_empty() && are_known && before.is_none_or(|before| before.trees.is_empty()) {
+            self.publishing.note_done(object);
             return;
         }
         // What failed before in another tree is not put right there either.
-        let before = self.publishing.failed.remove(&object).map(|(before, _)| before);
-        let all = match before {
-            Some(None) => None,
-            Some(Some(before)) => Some(trees.into_iter().chain(before).collect()),
-            None => Some(trees),
+        trees.extend(before.into_iter().flat_map(|before| before.trees.iter().cloned()));
+        let failure = Failure {
+            trees,
+            are_known,
+            at: Instant::now(),
         };
-        let all = all.filter(|_| are_known);
-        self.publishing.failed.insert(object, (all, Instant::now()));
+        self.publishing.failed.insert(object, failure);
         self.publishing.has_news = true;
     }
 

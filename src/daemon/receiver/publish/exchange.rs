@@ -37,7 +37,7 @@ impl Replica {
             let Some(mut stage) = self.publishing.stages.remove(key) else {
                 continue;
             };
-            let carried = catalog.read(|view| match self.is_gone_with_all(view, key)? {
+            let carried = catalog.read(|view| match self.is_gone(view, key.0)? {
                 true => Ok(Ok(())),
                 false => Ok(self.carry_over(view, key, &mut stage)),
             });
@@ -48,9 +48,9 @@ impl Replica {
         Ok(ready)
     }
 
-    /// Whether the directory that a name is in was removed, and all in it.
-    fn is_gone_with_all(&self, t: &impl CatalogRead, key: &Key) -> Result<bool, StoreError> {
-        Ok(key.0 != ObjectId::ROOT && t.get(key.0)?.is_none())
+    /// Whether a directory was removed, and all in it.
+    fn is_gone(&self, t: &impl CatalogRead, directory: ObjectId) -> Result<bool, StoreError> {
+        Ok(directory != ObjectId::ROOT && t.get(directory)?.is_none())
     }
 
     /// Exchanges what is ready, what appears before what goes. Everything in it has to be on stable storage, but for what was carried
@@ -86,7 +86,7 @@ impl Replica {
                 continue;
             };
             let (path, aside, must_flush) = (stage.path.clone(), stage.aside.clone(), stage.known.must_flush);
-            if catalog.read(|view| self.is_gone_with_all(view, &key))? {
+            if catalog.read(|view| self.is_gone(view, key.0))? {
                 self.publishing.drop_stage(&key);
                 continue;
             }
@@ -122,6 +122,10 @@ impl Replica {
         parents.extend(std::mem::take(&mut self.publishing.unsynced));
         let catalog = self.catalog.clone();
         for parent in parents {
+            // One that was removed since, with all that was published in it, needs no flush: what is above it was flushed.
+            if catalog.read(|view| self.is_gone(view, parent))? {
+                continue;
+            }
             catalog.read(|view| Ok(self.directory(view, parent)))??.sync()?;
             self.unsynced.remove(&parent);
         }

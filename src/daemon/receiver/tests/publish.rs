@@ -137,6 +137,17 @@ impl Bench {
         (names, published.replaced)
     }
 
+    /// An op about an object and a place failed.
+    fn fail(&mut self, object: u64, at: Place) {
+        let catalog = self.replica.catalog.clone();
+        catalog
+            .read(|view| {
+                self.replica.note_failed(view, Some(ObjectId(object)), Some(&at));
+                Ok(())
+            })
+            .unwrap();
+    }
+
     /// Two files in a release, visible.
     fn release(&mut self) {
         self.make_staged(10, place(1, "releases"));
@@ -339,15 +350,7 @@ fn an_entry_in_error_keeps_its_tree_as_it_is() {
     let mut bench = bench();
     bench.release();
     bench.put_staged(12, place(11, "a"), "2");
-    let failed = (ObjectId(14), place(13, "b"));
-    let catalog = bench.replica.catalog.clone();
-    catalog
-        .read(|view| {
-            bench.replica.note_failed(view, Some(failed.0), Some(&failed.1));
-            Ok(())
-        })
-        .unwrap();
-    drop(catalog);
+    bench.fail(14, place(13, "b"));
     bench.make_staged(51, place(10, "other"));
     assert_eq!(bench.publish(), 1, "the other one");
     assert_eq!(bench.both("v1"), "11");
@@ -356,6 +359,52 @@ fn an_entry_in_error_keeps_its_tree_as_it_is() {
     assert_eq!(bench.publish(), 1);
     assert_eq!(bench.both("v1"), "22");
     bench.check_rest();
+}
+
+/// What belongs to nobody knows which tree keeps all of them back, until that is known.
+#[test]
+fn an_entry_in_error_keeps_other_trees_only_while_its_place_is_unknown() {
+    let mut bench = bench();
+    bench.release();
+    bench.link_staged(40, place(1, "current"), "releases/v1");
+    bench.put_staged(12, place(11, "a"), "2");
+    for object in [61, 62] {
+        bench.fail(object, place(60, "of a directory that could not be made"));
+    }
+    assert_eq!(bench.publish(), 0);
+    // One is in a tree, the other one is in none.
+    bench.make_staged(59, place(1, "plain"));
+    bench.fail(61, place(11, "new"));
+    bench.fail(62, place(59, "new"));
+    assert_eq!(bench.publish(), 1, "the link");
+    assert_eq!(bench.both("v1"), "11");
+    bench.fail(61, place(60, "nowhere again"));
+    bench.fail(61, place(59, "new"));
+    assert_eq!(
+        bench.publish(),
+        0,
+        "what it left in the tree is not known to be right"
+    );
+    bench.replica.publishing.note_done(ObjectId(61));
+    assert_eq!(bench.publish(), 1);
+    assert_eq!(bench.both("v1"), "21");
+}
+
+#[test]
+fn what_was_published_in_a_directory_that_is_removed_holds_nothing_up() {
+    let keeping = Keeping {
+        old: OldVersions::Trash {
+            retention: Duration::from_secs(86_400),
+        },
+        ..Keeping::default()
+    };
+    let mut bench = bench_keeping(&keeping);
+    bench.release();
+    bench.put_staged(12, place(11, "a"), "2");
+    bench.remove_staged(10);
+    bench.link_staged(40, place(1, "current"), "releases/v1");
+    assert_eq!(bench.publish(), 1);
+    assert!(bench.path("current").is_symlink() && !bench.path("releases").exists());
 }
 
 #[test]
