@@ -75,6 +75,11 @@ impl Source {
             entry.stamp = Some(stat.stamp.to_bytes());
             return t.put(&entry);
         }
+        // Only the view of it is another, by `--chmod` say.
+        if entry.stamp == Some(stat.stamp.to_bytes()) && self.is_as_at_the_start(&entry) {
+            entry.attributes = attributes;
+            return self.put(t, &entry);
+        }
         look.found.changed += 1;
         entry.attributes = attributes;
         entry.stamp = Some(stat.stamp.to_bytes());
