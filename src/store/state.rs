@@ -67,6 +67,8 @@ pub struct Failed {
     pub since: u64,
     /// Tries so far.
     pub tries: u32,
+    /// The number in the journal of the version that was refused, where this run tried it; not kept on disk.
+    pub refused: Option<u64>,
 }
 
 /// Which mirror a module path belongs to.

@@ -76,6 +76,7 @@ pub(super) fn decode_failed(object: ObjectId, bytes: &[u8]) -> Result<Failed, St
             held,
             since,
             tries,
+            refused: None,
         })
     })
 }

@@ -261,6 +261,28 @@ fn entries_in_error_are_told_apart_from_success() {
     assert!(site.read("dst/thing").unwrap().starts_with("a file"));
 }
 
+/// Long enough on its way that an answer which does not wait for it comes first.
+#[test]
+fn what_changed_since_it_was_in_error_is_waited_for() {
+    const LARGE: u64 = 64 << 20;
+    let site = Site::new(&["src", "dst/thing"]);
+    site.write("dst/thing/mine.p", "protected");
+    site.configure(&site.mirror("www", "src", &["dst"], "filter = ['P *.p']"));
+    let _daemon = Daemon::start(&site, "daemon --json");
+    waited(&site, Level::Durable, None);
+    site.write("src/thing", "in error");
+    site.run("wait --timeout 1m", 3);
+    fs::remove_dir_all(site.path("dst/thing")).unwrap();
+    fs::File::create(site.path("src/thing"))
+        .unwrap()
+        .set_len(LARGE)
+        .unwrap();
+    let began = Instant::now();
+    site.run("wait --timeout 1m", 0);
+    assert!(began.elapsed() < Duration::from_secs(50));
+    assert_eq!(fs::metadata(site.path("dst/thing")).unwrap().len(), LARGE);
+}
+
 #[test]
 fn a_checkpoint_outlives_the_daemon() {
     let site = Site::new(&["src"]);

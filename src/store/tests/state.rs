@@ -28,6 +28,7 @@ fn failed(object: u64) -> Failed {
             .then_some((ObjectId(4), EntrySum([8; 32]))),
         since: 1_700_000_000,
         tries: 12,
+        refused: None,
     }
 }
 

@@ -48,8 +48,9 @@ impl Session<'_, '_> {
         })
     }
 
-    /// Objects for which something is left to do, but for those in error.
-    fn under_way(&self) -> HashSet<ObjectId> {
+    /// Objects for which something is left to do, but for those that are in error as they are now. What is in error and has changed
+    /// since, or was asked to be looked at again, is waited for once more.
+    fn under_way(&self) -> Result<HashSet<ObjectId>, StoreError> {
         let delayed = self.delayed.iter().map(|(_, object)| object);
         let all = (self.busy.iter())
             .chain(&self.deferred)
@@ -58,9 +59,27 @@ impl Session<'_, '_> {
             .chain(delayed)
             .chain(&self.held)
             .chain(self.groups.waiting());
-        all.filter(|object| !self.context.failed.contains_key(object))
-            .copied()
-            .collect()
+        let mut objects: HashSet<ObjectId> = all.copied().collect();
+        if self.context.failed.is_empty() {
+            return Ok(objects);
+        }
+        self.context.source.catalog.read(|view| {
+            let mut refused = Vec::new();
+            for object in &objects {
+                let Some(failed) = self.context.failed.get(object) else {
+                    continue;
+                };
+                let present = view.get(*object)?.map(|entry| entry.sequence);
+                if failed.refused.is_some() && failed.refused == present || present.is_none() {
+                    refused.push(*object);
+                }
+            }
+            for object in refused {
+                objects.remove(&object);
+            }
+            Ok(())
+        })?;
+        Ok(objects)
     }
 
     /// Objects whose removal is not done yet, but for those that wait for an entry in error.
@@ -79,7 +98,7 @@ impl Session<'_, '_> {
         if catching_up.is_empty() {
             return Ok(());
         }
-        let (objects, removals) = (self.under_way(), self.removals_under_way());
+        let (objects, removals) = (self.under_way()?, self.removals_under_way());
         // From the last to the first: one that is refused is taken out.
         for at in catching_up.into_iter().rev() {
             let below = self.context.barriers.below(at);
@@ -143,7 +162,7 @@ impl Session<'_, '_> {
 
     /// Takes out what needs nothing any more. The journal has been taken to its end.
     fn drop_done(&mut self) -> Result<(), StoreError> {
-        let (objects, removals) = (self.under_way(), self.removals_under_way());
+        let (objects, removals) = (self.under_way()?, self.removals_under_way());
         let catalog = self.context.source.catalog.clone();
         let busy = &self.busy;
         let unsent: HashSet<ObjectId> = self.removes.iter().map(|removal| removal.object).collect();

@@ -406,6 +406,7 @@ impl Session<'_, '_> {
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
         let source = &mut *self.context.source;
+        let refused = source.catalog.read(|view| view.get(object))?;
         let tries = self.context.failed.get(&object).map_or(0, |failed| failed.tries) + 1;
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -418,6 +419,7 @@ impl Session<'_, '_> {
             held,
             since,
             tries,
+            refused: refused.map(|entry| entry.sequence),
         };
         source
             .state
