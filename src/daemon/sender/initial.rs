@@ -12,8 +12,10 @@ use super::Source;
 use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Initial};
 use crate::store::{CatalogRead, Change, Entry, StoreError};
-use driftless_protocol::Kind;
+use driftless_protocol::limits::PATH_ELEMENTS_MAX;
 use driftless_protocol::message::{Place, Row};
+use driftless_protocol::{Kind, ObjectId};
+use std::collections::HashMap;
 
 /// In the state.
 const INITIAL: &str = "initial";
@@ -62,6 +64,8 @@ impl Start {
 /// Something that was left as it is on the target, and is gone here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
+    /// Its number here.
+    pub object: ObjectId,
     /// Where it stood.
     pub place: Place,
     /// What it was.
@@ -72,7 +76,9 @@ pub struct Gone {
 
 impl Source {
     /// Finds out whether anything was left as it is, before the walk at the start: what that finds moved or gone may be among it.
-    pub fn load_initial(&mut self) -> Result<(), StoreError> {
+    pub fn load_initial(&mut self, target: &str) -> Result<(), StoreError> {
+        let acknowledged = self.state.acknowledged(target)?;
+        self.acknowledged = acknowledged.map_or(0, |cursor| cursor.sequence);
         let stored = self.state.value(INITIAL)?;
         let known = self.catalog.read(|view| view.meta(META_INITIAL))?;
         let start = stored.and_then(|bytes| Start::from_bytes(&bytes));
@@ -193,12 +199,12 @@ impl Source {
 
     /// Notes the removals that the target may not have heard of: what is gone here may have been left there, under no number that is
     /// known here. What was gone before the start is no change: the target keeps what it has there.
-    pub fn note_gone(&mut self, acknowledged: u64) -> Result<(), StoreError> {
+    pub fn note_gone(&mut self) -> Result<(), StoreError> {
         self.left_gone.clear();
         let Some(start) = self.start else {
             return Ok(());
         };
-        let mut after = acknowledged.max(start.through);
+        let mut after = self.acknowledged.max(start.through);
         loop {
             let page = self.catalog.read(|view| view.changed_after(after, AT_A_TIME))?;
             let Some((last, _)) = page.last() else {
@@ -206,8 +212,12 @@ impl Source {
             };
             after = *last;
             for (sequence, change) in page {
-                if let Change::Removed { place, kind, .. } = change {
+                if let Change::Removed {
+                    object, place, kind, ..
+                } = change
+                {
                     self.left_gone.push(Gone {
+                        object,
                         place,
                         kind,
                         sequence,
@@ -222,18 +232,29 @@ impl Source {
     pub fn take_gone(&mut self) -> Result<Vec<Gone>, StoreError> {
         let (mut free, mut waiting) = (Vec::new(), Vec::new());
         let gone = std::mem::take(&mut self.left_gone);
+        let places: HashMap<ObjectId, Place> = gone
+            .iter()
+            .map(|gone| (gone.object, gone.place.clone()))
+            .collect();
         self.catalog.read(|view| {
             for gone in gone {
-                let Some(object) = view.lookup(gone.place.directory, &gone.place.name)? else {
-                    free.push(gone);
-                    continue;
+                // A directory that took the place of its own may have been made of that on the target, with all that was in it.
+                let successor = successor_of(view, gone.place.directory, &places)?;
+                let place = match successor {
+                    Some(directory) if !is_there(view, directory)? => {
+                        waiting.push(gone);
+                        continue;
+                    }
+                    Some(directory) => Place {
+                        directory,
+                        name: gone.place.name.clone(),
+                    },
+                    None => gone.place.clone(),
                 };
-                let is_there = |entry: Entry| {
-                    let there = entry.flags & (flags::ON_TARGET | flags::MOVED);
-                    there == flags::ON_TARGET
-                };
-                if !view.get(object)?.is_some_and(is_there) {
-                    waiting.push(gone);
+                match view.lookup(place.directory, &place.name)? {
+                    None => free.push(Gone { place, ..gone }),
+                    Some(object) if !is_there(view, object)? => waiting.push(gone),
+                    Some(_) => {}
                 }
             }
             Ok(())
@@ -241,6 +262,42 @@ impl Source {
         self.left_gone = waiting;
         Ok(free)
     }
+}
+
+/// Whether the target has an object where it is.
+fn is_there(view: &impl CatalogRead, object: ObjectId) -> Result<bool, StoreError> {
+    let is_there = |entry: Entry| {
+        let there = entry.flags & (flags::ON_TARGET | flags::MOVED);
+        there == flags::ON_TARGET
+    };
+    Ok(view.get(object)?.is_some_and(is_there))
+}
+
+/// The directory that stands where one stood that is gone; `places` of what is gone.
+fn successor_of(
+    view: &impl CatalogRead,
+    directory: ObjectId,
+    places: &HashMap<ObjectId, Place>,
+) -> Result<Option<ObjectId>, StoreError> {
+    let (mut names, mut above) = (Vec::new(), directory);
+    while view.get(above)?.is_none() && above != ObjectId::ROOT {
+        let Some(place) = places.get(&above).filter(|_| names.len() < PATH_ELEMENTS_MAX) else {
+            return Ok(None);
+        };
+        names.push(&place.name);
+        above = place.directory;
+    }
+    if above == directory {
+        return Ok(None);
+    }
+    for name in names.into_iter().rev() {
+        match view.lookup(above, name)? {
+            Some(next) => above = next,
+            None => return Ok(None),
+        }
+    }
+    let is_directory = |entry: Entry| entry.kind == Kind::Directory;
+    Ok(view.get(above)?.is_some_and(is_directory).then_some(above))
 }
 
 #[cfg(test)]

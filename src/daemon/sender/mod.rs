@@ -74,7 +74,9 @@ pub fn run(
         .state
         .begin_incarnation(last)
         .map_err(|error| failed(&error))?;
-    source.load_initial().map_err(|error| failed(&error))?;
+    source
+        .load_initial(&options.target.display)
+        .map_err(|error| failed(&error))?;
     let found = source.scan()?;
     drop(walk);
     if options.compare.reads_all() {

@@ -202,6 +202,9 @@ pub struct Session<'a, 'c> {
     uncopied: HashSet<ObjectId>,
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
+    /// What went from the source with its directory, by that, since the target last had everything durably: the target may have it
+    /// under numbers of its own.
+    went_along: HashMap<ObjectId, HashSet<(driftless_protocol::Name, driftless_protocol::Kind)>>,
     /// Files that were read once more and are as the target acknowledged them, since the last round.
     as_acknowledged: Vec<InFlight>,
     delayed: BTreeSet<(Instant, ObjectId)>,
@@ -308,6 +311,7 @@ impl<'a, 'c> Session<'a, 'c> {
             whole: HashSet::new(),
             uncopied: HashSet::new(),
             assumed: Assumed::default(),
+            went_along: HashMap::new(),
             as_acknowledged: Vec::new(),
             delayed: BTreeSet::new(),
             retries: HashMap::new(),

@@ -99,6 +99,8 @@ pub struct Source {
     pub start: Option<Start>,
     /// What was left so, and went since that was last looked at on the target.
     pub left_gone: Vec<Gone>,
+    /// The target has everything durably that has no higher number in the journal.
+    pub acknowledged: u64,
     /// Objects from this number on were first seen in this run.
     pub first_of_run: ObjectId,
     /// How many entries went since removals were last all sent.
@@ -216,6 +218,7 @@ impl Source {
             sparing: options.sparing,
             start: None,
             left_gone: Vec::new(),
+            acknowledged: 0,
             catalog: Arc::new(catalog),
             state,
             signatures: Arc::new(signatures),

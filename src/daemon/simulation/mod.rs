@@ -95,11 +95,15 @@ fn d_28_what_is_left_stays_so_under_every_schedule() {
 /// Schedules that found something, which more of them find seldom.
 #[test]
 fn d_28_what_was_found_once_stays_mended() {
-    for (seed, links) in [(7_009_675, false), (7_000_138, true), (7_004_860, true)] {
+    let links = Plan { links: true, ..PLAIN };
+    let skips = Plan { skips: true, ..PLAIN };
+    let plain = [(7_009_675, PLAIN)];
+    let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
+    let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));
+    for (seed, plan) in plain.into_iter().chain(linked).chain(left) {
         let plan = Plan {
-            links,
             is_strict: true,
-            ..PLAIN
+            ..plan
         };
         run(seed, plan).unwrap_or_else(|error| panic!("{error}"));
     }

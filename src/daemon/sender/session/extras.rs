@@ -8,8 +8,8 @@
 use super::*;
 use crate::daemon::sender::reconcile::receive_listing;
 use crate::daemon::sender::source::{Fate, Standing, fate_by};
-use driftless_protocol::Kind;
 use driftless_protocol::message::{Directories, ToReceiver};
+use driftless_protocol::{Kind, Name};
 
 /// Directories asked for in one message.
 const ASK_AT_A_TIME: usize = 1_024;
@@ -33,6 +33,8 @@ pub(super) struct Judged {
 #[derive(Debug)]
 struct Suspect {
     above: Option<usize>,
+    /// An earlier one is the same directory, at another place where the target may have it.
+    twin: Option<usize>,
     object: ObjectId,
     place: Place,
     kind: Kind,
@@ -47,10 +49,10 @@ struct Suspect {
 }
 
 impl Suspect {
-    fn into_removal(self) -> Removal {
+    fn to_removal(&self) -> Removal {
         Removal {
             object: self.object,
-            place: self.place,
+            place: self.place.clone(),
             kind: self.kind,
             entries: self.weight,
             is_admitted: false,
@@ -85,6 +87,10 @@ impl Session<'_, '_> {
     pub(super) fn judge_removals(&mut self) -> Result<bool, Ended> {
         if self.removes.iter().all(|removal| removal.is_judged) {
             return Ok(true);
+        }
+        // Some of it is found in the directories that are removed.
+        if !self.remove_left()? {
+            return Ok(false);
         }
         let asks = |removal: &Removal| !removal.is_judged && removal.kind == Kind::Directory;
         if self.removes.iter().any(asks) && !(self.window.is_empty() && self.is_done_reading()) {
@@ -175,7 +181,9 @@ impl Session<'_, '_> {
     }
 
     fn judge(&mut self, tops: Vec<Removal>) -> Result<Judged, Ended> {
+        self.note_went_along()?;
         let mut suspects = self.suspects(tops)?;
+        let tops = note_twins(&mut suspects);
         let mut asked = HashSet::new();
         let mut seen = 0;
         while seen < suspects.len() {
@@ -191,11 +199,11 @@ impl Session<'_, '_> {
                 let message = ToReceiver::List(Directories(numbers));
                 self.link.control().send(message).map_err(lost)?;
                 for &at in ask {
-                    self.list_suspects(&mut suspects, at)?;
+                    self.list_suspects(&mut suspects, at, &tops)?;
                 }
             }
         }
-        Ok(self.sentence(suspects))
+        self.sentence(suspects)
     }
 
     fn suspects(&mut self, tops: Vec<Removal>) -> Result<Vec<Suspect>, Ended> {
@@ -233,6 +241,7 @@ impl Session<'_, '_> {
                 let was_left = is_started && object.is_local() && !is_replaced;
                 suspects.push(Suspect {
                     above: None,
+                    twin: None,
                     object,
                     place,
                     kind,
@@ -248,8 +257,13 @@ impl Session<'_, '_> {
         Ok(suspects)
     }
 
-    /// Adds what the receiver lists in a directory.
-    fn list_suspects(&mut self, suspects: &mut Vec<Suspect>, above: usize) -> Result<(), Ended> {
+    /// Adds what the receiver lists in a directory. One of `tops` that is in it is judged as a part of it.
+    fn list_suspects(
+        &mut self,
+        suspects: &mut Vec<Suspect>,
+        above: usize,
+        tops: &HashMap<ObjectId, usize>,
+    ) -> Result<(), Ended> {
         let rows = receive_listing(self.link).map_err(|error| Ended::Lost(error.to_string()))?;
         let Some(standing) = suspects[above].below.take() else {
             return Ok(());
@@ -257,20 +271,31 @@ impl Session<'_, '_> {
         let (directory, keeps_own) = (suspects[above].object, suspects[above].keeps_own);
         for row in rows {
             let is_kept = fate_by(&standing, &row.name, row.kind, true) == Fate::Kept;
-            let stays = is_kept || (keeps_own && row.object.is_local());
+            // What went from the source as well was the mirror's, whatever number it has by now.
+            let is_own =
+                keeps_own && row.object.is_local() && !self.went_along(directory, &row.name, row.kind);
+            let stays = is_kept || is_own;
+            let place = Place {
+                directory,
+                name: row.name.clone(),
+            };
+            if let Some(&top) = tops.get(&row.object).filter(|&&top| top != above) {
+                let top = &mut suspects[top];
+                (top.above, top.place) = (Some(above), place);
+                top.stays |= stays;
+                continue;
+            }
             let below = (row.kind == Kind::Directory && !stays)
                 .then(|| self.context.source.standing_of_extra(&standing, &row.name));
             suspects.push(Suspect {
                 above: Some(above),
+                twin: None,
                 object: row.object,
-                place: Place {
-                    directory,
-                    name: row.name,
-                },
+                place,
                 kind: row.kind,
                 is_replaced: false,
                 weight: 1,
-                keeps_own,
+                keeps_own: keeps_own && !row.object.is_local(),
                 below,
                 stays,
             });
@@ -278,24 +303,126 @@ impl Session<'_, '_> {
         Ok(())
     }
 
+    /// Whether something stood at a place in a directory that is gone, and went with it.
+    fn went_along(&self, directory: ObjectId, name: &Name, kind: Kind) -> bool {
+        let names = self.went_along.get(&directory);
+        names.is_some_and(|names| names.contains(&(name.clone(), kind)))
+    }
+
     /// Whatever holds something that stays, stays.
-    fn sentence(&self, mut suspects: Vec<Suspect>) -> Judged {
+    fn sentence(&self, mut suspects: Vec<Suspect>) -> Result<Judged, Ended> {
+        let Some(order) = deepest_first(&suspects) else {
+            return Err(Ended::Lost("the receiver's listings have no end".to_owned()));
+        };
         let mut judged = Judged::default();
-        while let Some(mut suspect) = suspects.pop() {
-            suspect.stays |= self.stuck.contains(&suspect.object);
-            if suspect.stays
-                && let Some(above) = suspect.above
-            {
-                suspects[above].stays = true;
-            }
-            if suspect.stays && suspect.is_replaced {
+        for at in order {
+            let suspect = &suspects[at];
+            let is_stuck = self.stuck.contains(&suspect.object);
+            let stays = suspect.stays || is_stuck || suspect.twin.is_some_and(|twin| suspects[twin].stays);
+            suspects[at].stays = stays;
+            let suspect = &suspects[at];
+            if stays && suspect.is_replaced {
                 judged.blocked.push(suspect.place.clone());
             }
-            judged.at_risk += u64::from(!suspect.stays);
-            if !suspect.stays || !suspect.object.is_local() {
-                judged.removals.push(suspect.into_removal());
+            judged.at_risk += u64::from(!stays);
+            if !stays || !suspect.object.is_local() {
+                judged.removals.push(suspect.to_removal());
+            }
+            if stays && let Some(above) = suspect.above {
+                suspects[above].stays = true;
             }
         }
-        judged
+        Ok(judged)
+    }
+}
+
+/// A directory that moved before it went has a record for each place where the target may have it: it is listed and counted once.
+/// The first of each.
+fn note_twins(suspects: &mut [Suspect]) -> HashMap<ObjectId, usize> {
+    let mut first = HashMap::new();
+    for (at, suspect) in suspects.iter_mut().enumerate() {
+        if suspect.below.is_some() {
+            let known = *first.entry(suspect.object).or_insert(at);
+            if known != at {
+                (suspect.twin, suspect.below, suspect.weight) = (Some(known), None, 0);
+            }
+        }
+    }
+    first
+}
+
+/// What is in a directory before that, and one record of a directory before the others of it. None if directories are in each other.
+fn deepest_first(suspects: &[Suspect]) -> Option<Vec<usize>> {
+    let mut order: Vec<usize> = (0..suspects.len()).rev().collect();
+    let is_later =
+        |suspect: &Suspect, at| suspect.above.is_none_or(|above| above < at) && suspect.twin.is_none();
+    if (suspects.iter().enumerate()).all(|(at, suspect)| is_later(suspect, at)) {
+        return Some(order);
+    }
+    let mut depths = vec![None; suspects.len()];
+    for from in 0..suspects.len() {
+        let (mut path, mut at) = (Vec::new(), Some(from));
+        let mut depth = loop {
+            let Some(next) = at else { break 0 };
+            if let Some(known) = depths[next] {
+                break known;
+            }
+            if path.len() > suspects.len() {
+                return None;
+            }
+            path.push(next);
+            at = suspects[next].above;
+        };
+        for next in path.into_iter().rev() {
+            depth += 1;
+            depths[next] = Some(depth);
+        }
+    }
+    order.sort_by_key(|&at| (suspects[at].twin.is_some(), std::cmp::Reverse(depths[at])));
+    Some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect(object: u64, above: Option<usize>) -> Suspect {
+        Suspect {
+            above,
+            twin: None,
+            object: ObjectId(object),
+            place: Place {
+                directory: ObjectId::ROOT,
+                name: Name::new(*b"name").unwrap(),
+            },
+            kind: Kind::Directory,
+            is_replaced: false,
+            weight: 1,
+            keeps_own: false,
+            below: Some(Standing::Everything),
+            stays: false,
+        }
+    }
+
+    #[test]
+    fn what_is_found_in_another_record_goes_before_it() {
+        // The first record turned out to be in the second, and has something in it.
+        let suspects = [suspect(5, Some(1)), suspect(6, None), suspect(7, Some(0))];
+        assert_eq!(deepest_first(&suspects), Some(vec![2, 0, 1]));
+        let mut twins = [suspect(5, None), suspect(5, None), suspect(7, Some(0))];
+        note_twins(&mut twins);
+        assert_eq!(deepest_first(&twins), Some(vec![2, 0, 1]));
+        let in_each_other = [suspect(5, Some(1)), suspect(6, Some(0))];
+        assert_eq!(deepest_first(&in_each_other), None);
+    }
+
+    #[test]
+    fn a_directory_with_two_records_is_listed_and_counted_once() {
+        let mut suspects = [suspect(5, None), suspect(6, None), suspect(5, None)];
+        let tops = note_twins(&mut suspects);
+        assert_eq!(tops, HashMap::from([(ObjectId(5), 0), (ObjectId(6), 1)]));
+        let counted: Vec<_> = suspects.iter().map(|suspect| suspect.weight).collect();
+        assert_eq!(counted, [1, 1, 0]);
+        assert_eq!((suspects[2].twin, suspects[2].below.is_some()), (Some(0), false));
     }
 }

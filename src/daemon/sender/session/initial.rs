@@ -40,6 +40,24 @@ impl Session<'_, '_> {
         Ok(entry)
     }
 
+    /// Notes what is gone and stood in directories that are gone as well: it is looked for when these are listed.
+    pub(super) fn note_went_along(&mut self) -> Result<(), StoreError> {
+        let Source {
+            catalog, left_gone, ..
+        } = &*self.context.source;
+        let went_along = &mut self.went_along;
+        catalog.read(|view| {
+            for gone in left_gone {
+                let Place { directory, name } = &gone.place;
+                if view.get(*directory)?.is_none() {
+                    let names = went_along.entry(*directory).or_default();
+                    names.insert((name.clone(), gone.kind));
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Queues the removal of what was left as it is on the target and is gone here. The target knows it by numbers of its own, so
     /// the directories are listed. False if that has to wait until nothing is under way.
     pub(super) fn remove_left(&mut self) -> Result<bool, Ended> {
@@ -49,6 +67,7 @@ impl Session<'_, '_> {
         if !(self.window.is_empty() && self.is_done_reading()) {
             return Ok(false);
         }
+        self.note_went_along()?;
         let gone = self.context.source.take_gone()?;
         if gone.is_empty() {
             return Ok(true);
@@ -59,7 +78,7 @@ impl Session<'_, '_> {
             let names = wanted.entry(gone.place.directory).or_default();
             names.insert((gone.place.name, gone.kind), gone.sequence);
         }
-        // What went with its directory, or was in none that the target has, needs nothing.
+        // What went with its directory is looked for when that is listed; what was in none that the target has needs nothing.
         let directories = self.context.source.catalog.read(|view| {
             let mut directories = Vec::new();
             for &directory in wanted.keys() {

@@ -29,7 +29,8 @@ impl Session<'_, '_> {
         let target = &self.context.options.target.display;
         let equal = !source.differs_from(opened.sum)?;
         let acknowledged = source.state.acknowledged(target)?;
-        source.note_gone(acknowledged.map_or(0, |cursor| cursor.sequence))?;
+        source.acknowledged = acknowledged.map_or(0, |cursor| cursor.sequence);
+        source.note_gone()?;
         let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
         let valid = |cursor: &Cursor| match source.state.incarnation_end(cursor.incarnation) {
             Ok(Some(IncarnationEnd::Running)) => true,

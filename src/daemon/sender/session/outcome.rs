@@ -317,6 +317,7 @@ impl Session<'_, '_> {
                 source
                     .state
                     .set_acknowledged(&self.context.options.target.display, cursor)?;
+                source.acknowledged = cursor.sequence;
             }
         }
         Ok(())

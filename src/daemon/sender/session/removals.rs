@@ -1,6 +1,7 @@
 //! Removals: what waits for them, and what they wait for.
 
 use super::*;
+use crate::daemon::sender::initial::Gone;
 
 /// Something that the target has and the source has not.
 #[derive(Debug)]
@@ -75,6 +76,9 @@ impl Session<'_, '_> {
             let is_another = self.renumbered.contains(&(object, place.clone()));
             if is_another || catalog.read(|view| view.get(object))?.is_some() {
                 is_renumbered = true;
+                if is_another && !(is_spared || is_kept) {
+                    self.note_nameless(object, place, kind);
+                }
                 continue;
             }
             let flight = InFlight::Remove {
@@ -94,6 +98,20 @@ impl Session<'_, '_> {
         }
         self.must_reconcile |= is_renumbered;
         Ok(())
+    }
+
+    /// What the mirror put there has a number of the target's own by now, as what is left to the target has.
+    fn note_nameless(&mut self, object: ObjectId, place: Place, kind: Kind) {
+        let source = &mut *self.context.source;
+        if source.start.is_some() {
+            let sequence = self.scanned;
+            source.left_gone.push(Gone {
+                object,
+                place,
+                kind,
+                sequence,
+            });
+        }
     }
 
     /// What becomes of the object that takes the place of a removed one. Until it is there the old one stays: a path is

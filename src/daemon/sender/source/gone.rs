@@ -65,6 +65,7 @@ impl Source {
         self.unsent_deletions += gone.len() as u64;
         if self.start.is_some() && entry.flags & flags::WITHHELD != 0 {
             self.left_gone.push(Gone {
+                object,
                 place: entry.place.clone(),
                 kind: entry.kind,
                 sequence,
@@ -91,18 +92,18 @@ impl Source {
             watcher.unwatch(outpost);
         }
         drop(watcher);
-        // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record.
-        for moved in gone
-            .into_iter()
-            .skip(1)
-            .filter(|entry| entry.flags & flags::MOVED != 0)
-        {
+        // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record. So does what a
+        // target that crashes may have under no number, where it could take that for its own, and keep it.
+        let (start, acknowledged) = (self.start.is_some(), self.acknowledged);
+        let needs_its_own =
+            |entry: &Entry| entry.flags & flags::MOVED != 0 || start && entry.sequence > acknowledged;
+        for inner in gone.into_iter().skip(1).filter(needs_its_own) {
             let sequence = t.next_sequence()?;
             t.put(&Entry {
                 sequence: 0,
-                ..moved.clone()
+                ..inner.clone()
             })?;
-            t.remove(moved.object, Some(sequence))?;
+            t.remove(inner.object, Some(sequence))?;
         }
         Ok(())
     }

@@ -629,9 +629,10 @@ fn what_was_gone_before_the_start_is_not_removed_on_the_target() {
     bench.remove("acknowledged");
     let last = bench.source.catalog.read(|view| view.last_sequence()).unwrap();
     bench.remove("after");
-    bench.source.note_gone(0).unwrap();
+    bench.source.note_gone().unwrap();
     assert_eq!(bench.gone(), ["acknowledged", "after"]);
-    bench.source.note_gone(last).unwrap();
+    bench.source.acknowledged = last;
+    bench.source.note_gone().unwrap();
     assert_eq!(bench.gone(), ["after"]);
 }
 
@@ -726,4 +727,39 @@ fn what_is_gone_is_looked_for_when_nothing_here_has_its_place() {
     assert_eq!(bench.gone(), ["b"]);
     bench.remove("a");
     assert!(bench.gone().is_empty(), "its own number is removed");
+}
+
+/// A receiver that crashed may have made the directory of one that it knew by no number any more, and has all that was in it.
+#[test]
+fn what_went_with_its_directory_is_looked_for_in_the_one_that_took_its_place() {
+    let mut bench = Bench::new(&[]);
+    fs::create_dir(bench.path("a")).unwrap();
+    fs::write(bench.path("a/file"), b"content").unwrap();
+    bench.source.note_initial(Some(Initial::Skip)).unwrap();
+    bench.look(&[(ObjectId::ROOT, "a")]);
+    bench.source.scan().unwrap();
+    fs::remove_dir_all(bench.path("a")).unwrap();
+    bench.look(&[(ObjectId::ROOT, "a")]);
+    bench.source.note_gone().unwrap();
+    fs::create_dir(bench.path("a")).unwrap();
+    bench.look(&[(ObjectId::ROOT, "a")]);
+    assert!(bench.gone().is_empty(), "the new one may still take its place");
+    let successor = bench.object("a");
+    let catalog = bench.source.catalog.clone();
+    let put = catalog.update(false, |t| {
+        let mut entry = t.get(successor)?.unwrap();
+        entry.flags = flags::ON_TARGET;
+        bench.source.put(t, &entry)
+    });
+    put.unwrap();
+    let gone = bench.source.take_gone().unwrap();
+    let places: Vec<_> = gone.into_iter().map(|gone| gone.place).collect();
+    let name = name("file");
+    assert_eq!(
+        places,
+        [Place {
+            directory: successor,
+            name
+        }]
+    );
 }
