@@ -1,5 +1,8 @@
 //! A connection that died without a word does not keep its own sender out; one that lives keeps a copy out.
 
+#[path = "operating/site.rs"]
+#[allow(dead_code, reason = "shared with the tests of operating")]
+mod site;
 mod support;
 
 use driftless::daemon::Phase;
@@ -7,12 +10,15 @@ use driftless::daemon::receiver::ReceiverDaemon;
 use driftless_certs::{Grant, Peer as Trusted, TrustStore};
 use driftless_protocol::CloseCode;
 use driftless_protocol::message::{Open, ToReceiver, ToSender};
+use site::{Daemon, Site, free_port};
 use std::fs;
 use std::net::UdpSocket;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::peer::{Peer, dial, opening, tls};
 use support::relay::Relay;
-use support::{Following, PATIENCE, Pair, wait_equal};
+use support::waiting::wait_until;
+use support::{Following, PATIENCE, Pair, is_root, skip, wait_equal};
 
 /// Below the idle timeout of a connection (30 s), which would end it in any case.
 const SOON: Duration = Duration::from_secs(15);
@@ -146,4 +152,71 @@ fn a_copy_of_a_running_sender_is_refused() {
     );
     running.leave();
     receiver.stop();
+}
+
+/// The name by which a receiver is called that has another address tomorrow.
+const NAME: &str = "receiver.example";
+
+/// From the start of a receiver at its new address until it has what changed meanwhile.
+const MOVES: Duration = Duration::from_secs(10);
+
+/// N-04: the name in a target leads elsewhere after the receiver was moved, and the sender looks it up anew.
+#[test]
+fn n_04_a_receiver_that_moved_is_found_by_its_name() {
+    if !is_root() {
+        return skip("a file of hosts of one's own needs root");
+    }
+    let site = Site::new(&["src", "dst"]);
+    let (port, own) = (free_port(), site.fingerprint("home-r"));
+    site.write("hosts", format!("127.0.0.1 {NAME}\n"));
+    let receive = |address: &str| {
+        let line = format!(
+            "receive dst --listen {address}:{port} --allow {} --json",
+            site.fingerprint("home")
+        );
+        Daemon::spawn(site.command_in("home-r", &line))
+    };
+    let mut receiver = receive("127.0.0.1");
+    let line = format!("send src driftless://{own}@{NAME}:{port}/dst --delete always --json");
+    let _sender = Daemon::listening(with_hosts(&site, site.command(&line)));
+    for (round, address, is_killed) in [(1, "127.0.0.7", false), (2, "127.0.0.8", true)] {
+        site.write("src/before", format!("{round}"));
+        wait_until("it is in sync", || {
+            site.read("dst/before") == Some(format!("{round}"))
+        });
+        match is_killed {
+            true => drop(receiver),
+            false => assert_eq!(receiver.stop(), Some(0)),
+        }
+        site.write("src/meanwhile", format!("{round}"));
+        // The same file, which the sender sees: nothing takes its place.
+        site.write("hosts", format!("{address} {NAME}\n"));
+        let began = Instant::now();
+        receiver = receive(address);
+        wait_until("it has what changed", || {
+            site.read("dst/meanwhile") == Some(format!("{round}"))
+        });
+        println!("killed {is_killed}: there after {:?}", began.elapsed());
+        assert!(began.elapsed() < MOVES, "{:?}", began.elapsed());
+    }
+}
+
+/// A command that finds the site's `hosts` in the place of the machine's.
+fn with_hosts(site: &Site, command: Command) -> Command {
+    let mut own = Command::new("unshare");
+    own.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(site.path("hosts"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(site.path(""))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => own.env(name, value),
+            None => own.env_remove(name),
+        };
+    }
+    own
 }

@@ -5,22 +5,29 @@
 //! a silent peer loses at the idle timeout.
 
 use super::congestion::Permit;
+use super::session::Session;
+use super::transport::resolve;
 use super::trunk::Trunk;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use driftless_protocol::CloseCode;
 use quinn::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// So long without an acknowledgement, or three round trips, is a silence.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often is asked in a silence.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How often the name of a silent peer is looked up.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 
 /// Whether the peer of a connection is silent, for who has work that only it can use.
 #[derive(Debug)]
 pub struct Silence {
     is_now: AtomicBool,
+    begun: Notify,
     end: Sender<()>,
     ended: Receiver<()>,
 }
@@ -31,6 +38,7 @@ impl Default for Silence {
         let (end, ended) = bounded(1);
         Silence {
             is_now: AtomicBool::new(false),
+            begun: Notify::new(),
             end,
             ended,
         }
@@ -51,6 +59,7 @@ impl Silence {
 
     pub(super) fn begin(&self) {
         self.is_now.store(true, Ordering::Release);
+        self.begun.notify_one();
     }
 
     pub(super) fn end(&self) {
@@ -132,6 +141,37 @@ pub(super) async fn watch(trunk: Arc<Trunk>) {
             trunk.ask();
             trunk.poke();
             pause = ASK_EVERY;
+        }
+    }
+}
+
+/// Ends a session whose peer is silent and whose name leads elsewhere by now: a peer that was moved, and died unheard at its
+/// old address, is found without the idle timeout. A name that cannot be looked up says nothing.
+pub(super) async fn watch_name(session: Arc<Session>, host: String, port: u16) {
+    let silence = session.silence();
+    loop {
+        tokio::select! {
+            () = silence.begun.notified() => {}
+            () = session.over() => return,
+        }
+        while silence.is_now() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_UP_EVERY) => {}
+                () = session.over() => return,
+            }
+            let name = host.clone();
+            let found = tokio::task::spawn_blocking(move || resolve(&name, port)).await;
+            let here = session.trunk().connection().remote_address();
+            if silence.is_now()
+                && let Ok(Ok(found)) = found
+                && found
+                    .iter()
+                    .all(|address| address.ip().to_canonical() != here.ip().to_canonical())
+            {
+                let text = format!("{host} has another address now, and nobody answers at {here}");
+                session.close(CloseCode::Busy, &text);
+                return;
+            }
         }
     }
 }

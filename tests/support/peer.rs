@@ -53,10 +53,18 @@ pub type Closed = (CloseCode, String);
 
 /// Shakes hands with any TLS configuration.
 pub fn dial(address: SocketAddr, tls: rustls::ClientConfig) -> Result<Dialled, quinn::ConnectionError> {
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    dial_with(address, config)
+}
+
+/// The same, with a QUIC of the test's choice.
+pub fn dial_with(
+    address: SocketAddr,
+    config: quinn::ClientConfig,
+) -> Result<Dialled, quinn::ConnectionError> {
     let handle = runtime();
     let _inside = handle.enter();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let connecting = endpoint.connect_with(config, address, SERVER_NAME).unwrap();
     let connection = handle.block_on(async { tokio::time::timeout(PATIENCE, connecting).await.unwrap() })?;
     Ok(Dialled {
@@ -91,6 +99,10 @@ impl Packed {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(window_log).unwrap();
         Packed { stream, encoder }
+    }
+
+    pub fn id(&self) -> quinn::StreamId {
+        self.stream.id()
     }
 
     /// Writes bytes as they are. An error is a connection that has ended, which is what most tests wait for.

@@ -275,6 +275,9 @@ pub fn open_link(
                 },
             },
         )?;
+    if options.link.calls.is_none() {
+        link.follow_name(runtime, &target.host, target.port);
+    }
     hear_opened(link, options)
 }
 
