@@ -335,6 +335,31 @@ fn c15_a_receiver_put_back_to_an_older_state_is_compared_and_repaired() {
     );
 }
 
+/// C-14: a sender whose last notes were lost, as by a kill, does not believe a time that was put back about a file of which
+/// they were: the target has what that very mirror sent, which says nothing of what is here now.
+#[test]
+fn c_14_a_file_of_which_the_notes_were_lost_is_read() {
+    let pair = Pair::new();
+    make_tree(&pair.src());
+    pair.seed().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "home-s", "older"])
+        .current_dir(pair.directory.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let file = pair.src().join("d1/new");
+    write(&file, b"what the target has");
+    pair.seed().unwrap();
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
+    write(&file, b"what the source has");
+    fs::File::open(&file).unwrap().set_modified(written).unwrap();
+    fs::remove_dir_all(pair.path("home-s")).unwrap();
+    fs::rename(pair.path("older"), pair.path("home-s")).unwrap();
+    let again = pair.seed().unwrap();
+    assert!(again.in_sync && again.failed.is_empty(), "{again:?}");
+    pair.assert_equal();
+}
+
 #[test]
 fn a_sender_that_lost_its_state_takes_up_its_target_again() {
     let pair = Pair::new();

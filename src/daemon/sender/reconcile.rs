@@ -267,7 +267,8 @@ impl Source {
 
 /// The digest that a file's content counts by although this side did not read it: that of the receiver if it knows one, or one
 /// that stands for what nobody read. Only what this mirror knows nothing of is taken on trust: a file that either side
-/// remembers in another state is compared by content.
+/// remembers in another state is compared by content, and so is one of which the target has what this mirror sent and this
+/// side knows nothing. Notes about it were lost, and what changed since then may have had its time put back.
 fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool) -> Option<Digest> {
     let times = (ours.attributes.mtime, theirs.attributes.mtime);
     if ours.kind != Kind::File
@@ -282,7 +283,7 @@ fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool)
     // By an earlier contact that ended in a question to the user.
     let was_assumed = ours.digest == Some(Digest::assumed(ours.object, ours.size));
     match theirs.digest {
-        Some(digest) if never_read => Some(digest),
+        Some(digest) if never_read && !is_bound => Some(digest),
         None if is_stranger && (never_read || (is_known_here && (!is_bound || was_assumed))) => {
             Some(Digest::assumed(ours.object, ours.size))
         }
