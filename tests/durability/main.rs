@@ -10,6 +10,8 @@ mod flips;
 mod forgetful;
 mod keeping;
 mod lacking;
+mod logged;
+mod orders;
 mod power;
 mod publish;
 mod rig;

@@ -212,6 +212,12 @@ impl Mounted {
         run(Command::new("mount").args(how).arg(at))?;
         Ok(Mounted(at.to_owned()))
     }
+
+    /// What is mounted already.
+    #[allow(dead_code, reason = "each test file uses its part")]
+    pub fn at(at: &Path) -> Mounted {
+        Mounted(at.to_owned())
+    }
 }
 
 impl Drop for Mounted {
