@@ -23,7 +23,7 @@ fn s28_nothing_is_below_its_floor() {
     for floor in floors {
         let spec = floor["crate"].as_str().unwrap();
         assert!(floor["reason"].is_str(), "{spec} has no reason");
-        let (name, below) = match spec.split_once("@<") {
+        let (name, below) = match spec.split_once(":<") {
             Some((name, below)) => (name, Some(numbers(below))),
             None => (spec, None),
         };
