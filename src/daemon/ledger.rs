@@ -49,6 +49,8 @@ pub struct Ledger {
 pub struct OwnerIds {
     users: HashSet<u32>,
     groups: HashSet<u32>,
+    /// A sum over all of them, by which one set is told from another.
+    sum: u128,
     /// The last that were noted: most often they are those of the next.
     last: Option<(u32, u32)>,
 }
@@ -57,8 +59,21 @@ impl OwnerIds {
     fn note(&mut self, attributes: &Attributes) {
         let owner = (attributes.uid, attributes.gid);
         if self.last.replace(owner) != Some(owner) {
-            self.users.insert(owner.0);
-            self.groups.insert(owner.1);
+            self.note_one(OwnerKind::User, owner.0);
+            self.note_one(OwnerKind::Group, owner.1);
+        }
+    }
+
+    fn note_one(&mut self, kind: OwnerKind, id: u32) {
+        let (ids, tag) = match kind {
+            OwnerKind::User => (&mut self.users, b'u'),
+            OwnerKind::Group => (&mut self.groups, b'g'),
+        };
+        if ids.insert(id) {
+            let [a, b, c, d] = id.to_be_bytes();
+            let mut sum = [0; 16];
+            sum.copy_from_slice(&blake3::hash(&[tag, a, b, c, d]).as_bytes()[..16]);
+            self.sum = self.sum.wrapping_add(u128::from_be_bytes(sum));
         }
     }
 

@@ -2,15 +2,19 @@
 //!
 //! The catalog keeps it, and drops it with the first change of any object ([`Tables::keep_sum`]). Whoever finds that such a sum
 //! differs from the other side's counts anew before he draws conclusions.
+//!
+//! The owners have a value of their own: the sum is kept with each durable commit, and they hardly ever change.
 
 use super::{Ledger, OwnerIds, element};
 use crate::engine::sum::{SUM_STATE_BYTES, SumState};
-use crate::store::{Catalog, Entry, StoreError, Tables, root_place};
-use driftless_protocol::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, XattrClasses};
+use crate::store::{Catalog, CatalogRead, Entry, StoreError, Tables, root_place};
+use driftless_protocol::limits::OWNERS_TOTAL_MAX;
+use driftless_protocol::{Attributes, Carried, Digest, EntrySum, Kind, ObjectId, OwnerKind, XattrClasses};
 use std::collections::HashSet;
 
-/// Users and groups that are kept at most. A tree with more of them is summed up again.
-const OWNERS_MAX: usize = 4_096;
+/// The users and groups that were kept last, and which of all sets of them these are.
+const META_OWNERS: &str = "ledger owners";
+const META_OWNERS_SUM: &str = "ledger owners sum";
 
 const PROBE_BYTES: usize = 32;
 
@@ -25,7 +29,11 @@ impl Ledger {
 
     /// What the catalog kept, for whichever attributes.
     pub fn kept_in(catalog: &Catalog) -> Result<Option<Ledger>, StoreError> {
-        Ok(catalog.kept_sum()?.and_then(|bytes| Ledger::from_bytes(&bytes)))
+        let Some(bytes) = catalog.kept_sum()? else {
+            return Ok(None);
+        };
+        let owners = catalog.read(|view| view.meta(META_OWNERS))?.unwrap_or_default();
+        Ok(Ledger::from_bytes(&bytes, OwnerIds::from_bytes(&owners)))
     }
 
     /// Counts again, if this is from an earlier run.
@@ -38,10 +46,16 @@ impl Ledger {
 
     /// Has the catalog keep this, which is the sum of what it holds with the end of this transaction.
     pub fn keep(&self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
-        match self.to_bytes() {
-            Some(bytes) => tables.keep_sum(&bytes),
-            None => Ok(()),
+        // No session carries owners of a tree that has more of them. It is summed up again.
+        if self.owners.users.len() + self.owners.groups.len() > OWNERS_TOTAL_MAX {
+            return Ok(());
         }
+        let sum = self.owners.sum.to_be_bytes();
+        if tables.meta(META_OWNERS_SUM)?.is_none_or(|kept| kept != sum) {
+            tables.set_meta(META_OWNERS, &self.owners.to_bytes())?;
+            tables.set_meta(META_OWNERS_SUM, &sum)?;
+        }
+        tables.keep_sum(&self.to_bytes())
     }
 
     /// Whether it was made in an earlier run, and only followed every change since.
@@ -50,13 +64,8 @@ impl Ledger {
     }
 
     /// The probe (32 bytes), what is carried (owner, classes of extended attributes, devices, root: a byte each), how many are
-    /// unknown and withheld (8 and 8), how many users and groups (4 and 4), these (4 each), and the state of the sum.
-    /// Integers big endian. `None` if there are too many owners.
-    fn to_bytes(&self) -> Option<Vec<u8>> {
-        let (users, groups) = (sorted(&self.owners.users), sorted(&self.owners.groups));
-        if users.len() + groups.len() > OWNERS_MAX {
-            return None;
-        }
+    /// unknown and withheld (8 and 8), the sum of the owners (16), and the state of the sum. Integers big endian.
+    fn to_bytes(&self) -> Vec<u8> {
         let carried = self.carried;
         let mut bytes = probe().to_vec();
         bytes.extend([
@@ -67,33 +76,22 @@ impl Ledger {
         ]);
         bytes.extend(self.unknown.to_be_bytes());
         bytes.extend(self.withheld.to_be_bytes());
-        bytes.extend((users.len() as u32).to_be_bytes());
-        bytes.extend((groups.len() as u32).to_be_bytes());
-        bytes.extend(users.iter().chain(&groups).flat_map(|id| id.to_be_bytes()));
+        bytes.extend(self.owners.sum.to_be_bytes());
         bytes.extend(self.sum.to_bytes());
-        Some(bytes)
+        bytes
     }
 
-    /// Reads what [`Ledger::to_bytes`] wrote, in a program that sums up alike; `None` for anything else.
-    fn from_bytes(bytes: &[u8]) -> Option<Ledger> {
+    /// Reads what [`Ledger::to_bytes`] wrote, in a program that sums up alike; `None` for anything else, and if these are not the
+    /// owners.
+    fn from_bytes(bytes: &[u8], owners: OwnerIds) -> Option<Ledger> {
         let rest = bytes.strip_prefix(&probe())?;
         let (&[owner, xattrs, devices, leaves_root], rest) = rest.split_first_chunk()?;
         let (&unknown, rest) = rest.split_first_chunk()?;
         let (&withheld, rest) = rest.split_first_chunk()?;
-        let (&users, rest) = rest.split_first_chunk()?;
-        let (&groups, rest) = rest.split_first_chunk()?;
-        let (users, groups) = (u32::from_be_bytes(users), u32::from_be_bytes(groups));
-        let (users, groups) = (usize::try_from(users).ok()?, usize::try_from(groups).ok()?);
-        if users.checked_add(groups)? > OWNERS_MAX {
+        let (&of_owners, sum) = rest.split_first_chunk()?;
+        if owners.sum != u128::from_be_bytes(of_owners) {
             return None;
         }
-        let (ids, sum) = rest.split_at_checked((users + groups) * 4)?;
-        let mut ids = ids.as_chunks::<4>().0.iter().map(|id| u32::from_be_bytes(*id));
-        let owners = OwnerIds {
-            users: ids.by_ref().take(users).collect(),
-            groups: ids.collect(),
-            last: None,
-        };
         Some(Ledger {
             sum: SumState::from_bytes(sum).filter(|_| sum.len() == SUM_STATE_BYTES)?,
             carried: Carried {
@@ -107,6 +105,31 @@ impl Ledger {
             owners,
             is_from_before: true,
         })
+    }
+}
+
+impl OwnerIds {
+    /// How many users (4), these, and the groups (4 each). Integers big endian.
+    fn to_bytes(&self) -> Vec<u8> {
+        let (users, groups) = (sorted(&self.users), sorted(&self.groups));
+        let mut bytes = (users.len() as u32).to_be_bytes().to_vec();
+        bytes.extend(users.iter().chain(&groups).flat_map(|id| id.to_be_bytes()));
+        bytes
+    }
+
+    /// Reads that. What is damaged has another sum than those that were kept.
+    fn from_bytes(bytes: &[u8]) -> OwnerIds {
+        let mut ids = bytes.as_chunks::<4>().0.iter().map(|id| u32::from_be_bytes(*id));
+        let users = ids.next().unwrap_or(0);
+        let mut owners = OwnerIds::default();
+        for (place, id) in (0..).zip(ids) {
+            let kind = match place < users {
+                true => OwnerKind::User,
+                false => OwnerKind::Group,
+            };
+            owners.note_one(kind, id);
+        }
+        owners
     }
 }
 
@@ -300,22 +323,43 @@ mod tests {
 
     #[test]
     fn what_another_program_kept_is_not_believed() {
-        let bytes = Ledger::default().to_bytes().unwrap();
-        assert!(Ledger::from_bytes(&bytes).is_some());
+        let mut ledger = Ledger::default();
+        (2..9).for_each(|object| ledger.replace(None, Some(&entry(object, object as u32))));
+        let (bytes, owners) = (ledger.to_bytes(), ledger.owners.to_bytes());
+        let read = |bytes: &[u8], owners: &[u8]| Ledger::from_bytes(bytes, OwnerIds::from_bytes(owners));
+        assert_same(&read(&bytes, &owners).unwrap(), &ledger);
         let mut other = bytes.clone();
         other[0] ^= 1;
-        assert!(Ledger::from_bytes(&other).is_none());
+        assert!(read(&other, &owners).is_none());
         for length in 0..bytes.len() {
-            assert!(Ledger::from_bytes(&bytes[..length]).is_none());
+            assert!(read(&bytes[..length], &owners).is_none());
         }
-        let longer = [bytes.as_slice(), &[0]].concat();
-        assert!(Ledger::from_bytes(&longer).is_none());
+        assert!(read(&[bytes.as_slice(), &[0]].concat(), &owners).is_none());
+        for length in (0..owners.len()).step_by(4) {
+            assert!(read(&bytes, &owners[..length]).is_none());
+        }
+        let mut other = owners.clone();
+        other[3] += 1;
+        assert!(read(&bytes, &other).is_none(), "one that was a group");
     }
 
     #[test]
-    fn of_very_many_owners_nothing_is_kept() {
+    fn very_many_owners_are_kept_and_too_many_are_not() {
+        let home = tempfile::tempdir().unwrap();
+        let catalog = open(&home);
         let mut ledger = Ledger::default();
-        (2..5_000).for_each(|object| ledger.replace(None, Some(&entry(object, object as u32))));
-        assert!(ledger.to_bytes().is_none());
+        (2..30_000).for_each(|object| ledger.replace(None, Some(&entry(object, object as u32))));
+        catalog.update(true, |t| ledger.keep(t)).unwrap();
+        assert_same(&Ledger::kept_in(&catalog).unwrap().unwrap(), &ledger);
+        // Others since: those of before are not taken for them.
+        ledger.replace(None, Some(&entry(30_000, 30_000)));
+        catalog.update(true, |t| ledger.keep(t)).unwrap();
+        assert_same(&Ledger::kept_in(&catalog).unwrap().unwrap(), &ledger);
+        let mut more = Ledger::default();
+        (2..40_000).for_each(|object| more.replace(None, Some(&entry(object, object as u32))));
+        catalog
+            .update(true, |t| t.put(&entry(3, 1)).and_then(|()| more.keep(t)))
+            .unwrap();
+        assert!(Ledger::kept_in(&catalog).unwrap().is_none());
     }
 }
