@@ -11,6 +11,7 @@ use super::trunk::Trunk;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_protocol::CloseCode;
 use quinn::Connection;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -145,6 +146,9 @@ pub(super) async fn watch(trunk: Arc<Trunk>) {
     }
 }
 
+/// As many answers in a row have to lead elsewhere: some servers tell a part of the addresses at a time.
+const ELSEWHERE_MIN: u32 = 2;
+
 /// Ends a session whose peer is silent and whose name leads elsewhere by now: a peer that was moved, and died unheard at its
 /// old address, is found without the idle timeout. A name that cannot be looked up says nothing.
 pub(super) async fn watch_name(session: Arc<Session>, host: String, port: u16) {
@@ -154,6 +158,7 @@ pub(super) async fn watch_name(session: Arc<Session>, host: String, port: u16) {
             () = silence.begun.notified() => {}
             () = session.over() => return,
         }
+        let mut elsewhere = 0;
         while silence.is_now() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_UP_EVERY) => {}
@@ -162,12 +167,12 @@ pub(super) async fn watch_name(session: Arc<Session>, host: String, port: u16) {
             let name = host.clone();
             let found = tokio::task::spawn_blocking(move || resolve(&name, port)).await;
             let here = session.trunk().connection().remote_address();
-            if silence.is_now()
-                && let Ok(Ok(found)) = found
-                && found
-                    .iter()
-                    .all(|address| address.ip().to_canonical() != here.ip().to_canonical())
-            {
+            let is_here = |address: &SocketAddr| address.ip().to_canonical() == here.ip().to_canonical();
+            match found {
+                Ok(Ok(found)) if !found.is_empty() && !found.iter().any(is_here) => elsewhere += 1,
+                _ => elsewhere = 0,
+            }
+            if silence.is_now() && elsewhere >= ELSEWHERE_MIN {
                 let text = format!("{host} has another address now, and nobody answers at {here}");
                 session.close(CloseCode::Busy, &text);
                 return;
