@@ -71,11 +71,14 @@ pub(super) fn connect_and_serve(
                 text: error,
                 is_temporary,
                 is_silence,
+                is_stranger,
             }) => {
                 if is_silence {
                     longest = SILENCE_BACKOFF_MAX;
                 }
-                let hopeless = !is_temporary || (!context.options.follow && !was_connected);
+                // A name that leads to somebody else for a while ends no mirror that was connected.
+                let may_return = is_temporary || is_stranger && was_connected && context.options.follow;
+                let hopeless = !may_return || (!context.options.follow && !was_connected);
                 if hopeless {
                     context.observer.phase(&Phase::Halted { error: error.clone() });
                     return Err(DaemonError::failed(error));
@@ -140,6 +143,8 @@ pub struct Unopened {
     pub is_temporary: bool,
     /// Nobody answered.
     is_silence: bool,
+    /// Somebody else answered, or something that does not speak with us.
+    is_stranger: bool,
 }
 
 /// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
@@ -166,6 +171,7 @@ fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Resul
                 text: error,
                 is_temporary: true,
                 is_silence: false,
+                is_stranger: false,
             }));
         }
     };
@@ -268,9 +274,13 @@ pub fn open_link(
     let link =
         SenderLink::connect(runtime, tls, &addresses, first, &options.link).map_err(
             |error| match &error {
-                ConnectError::Refused { code, text } => refused(options, *code, text),
+                ConnectError::Refused { code, text } => Unopened {
+                    is_stranger: *code == CloseCode::Version,
+                    ..refused(options, *code, text)
+                },
                 error => Unopened {
                     is_silence: matches!(error, ConnectError::NoAnswer { .. }),
+                    is_stranger: matches!(error, ConnectError::WrongPeer { .. }),
                     ..unopened(about(error), !matches!(error, ConnectError::WrongPeer { .. }))
                 },
             },
@@ -377,6 +387,7 @@ fn unopened(text: String, is_temporary: bool) -> Unopened {
         text,
         is_temporary,
         is_silence: false,
+        is_stranger: false,
     }
 }
 
