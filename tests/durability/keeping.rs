@@ -43,10 +43,11 @@ fn run(rig: &mut Rig, kill_at: usize) -> usize {
     if let Some(mut receiver) = rig.try_receive_under(judge) {
         let sending = rig.send();
         wait_until("sent or killed", || sending.is_finished() || receiver.has_ended());
-        let was_killed = receiver.has_ended();
-        let outcome = sending.stop();
+        // The half that speaks to the network says good-bye a moment before all of the receiver has ended.
+        if !sending.stop().is_ok_and(|summary| summary.in_sync) {
+            wait_until("killed", || receiver.has_ended());
+        }
         receiver.kill();
-        assert!(was_killed || outcome.unwrap().in_sync);
     }
     calls.load(Ordering::Relaxed)
 }
