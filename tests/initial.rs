@@ -229,6 +229,15 @@ fn a_directory_that_the_target_lost_comes_back_without_what_was_left() {
 #[test]
 fn changes_count_from_the_first_start_on() {
     let site = differing();
+    for root in ["src", "dst"] {
+        fs::create_dir_all(site.path(&format!("{root}/gone/deep"))).unwrap();
+    }
+    for name in ["gone/shared", "gone/deep/shared"] {
+        write_both(&site, name);
+    }
+    for name in ["gone/own", "gone/deep/own"] {
+        site.write(&format!("dst/{name}"), "there");
+    }
     let port = site::free_port();
     fs::create_dir(site.path("far")).unwrap();
     use std::os::unix::fs::PermissionsExt;
@@ -238,6 +247,7 @@ fn changes_count_from_the_first_start_on() {
     let daemon = Daemon::listening(site.command(&line));
     until("it waits", || sender(&site)["phase"] == "waiting");
     site.write("src/only-here", "changed");
+    fs::remove_dir_all(site.path("src/gone")).unwrap();
     daemon.stop();
     site.write("src/same", "changed, too");
     let receiver = format!(
@@ -249,7 +259,18 @@ fn changes_count_from_the_first_start_on() {
     until("in sync", || sender(&site)["phase"] == "in-sync");
     assert_eq!(there(&site, "only-here").as_deref(), Some("changed"));
     assert_eq!(there(&site, "same").as_deref(), Some("changed, too"));
-    for name in ["differs", "both/differs", "goes", "kind/inner"] {
+    // The directory had no number in common with the source when that lost it.
+    for name in ["gone/shared", "gone/deep/shared"] {
+        until(&format!("{name} is gone"), || there(&site, name).is_none());
+    }
+    for name in [
+        "differs",
+        "both/differs",
+        "goes",
+        "kind/inner",
+        "gone/own",
+        "gone/deep/own",
+    ] {
         assert_eq!(there(&site, name).as_deref(), Some("there"), "{name}");
     }
     assert!(!site.path("dst/new").exists());

@@ -11,9 +11,9 @@
 use super::Source;
 use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Initial};
-use crate::store::{CatalogRead, Change, Entry, StoreError};
+use crate::store::{CatalogRead, Change, Entry, IncarnationEnd, StoreError};
 use driftless_protocol::limits::PATH_ELEMENTS_MAX;
-use driftless_protocol::message::{Place, Row};
+use driftless_protocol::message::{Cursor, Place, Row};
 use driftless_protocol::{Kind, ObjectId};
 use std::collections::HashMap;
 
@@ -77,13 +77,24 @@ pub struct Gone {
 impl Source {
     /// Finds out whether anything was left as it is, before the walk at the start: what that finds moved or gone may be among it.
     pub fn load_initial(&mut self, target: &str) -> Result<(), StoreError> {
-        let acknowledged = self.state.acknowledged(target)?;
-        self.acknowledged = acknowledged.map_or(0, |cursor| cursor.sequence);
+        self.acknowledged = match self.state.acknowledged(target)? {
+            Some(cursor) if self.is_of_this_journal(&cursor)? => cursor.sequence,
+            _ => 0,
+        };
         let stored = self.state.value(INITIAL)?;
         let known = self.catalog.read(|view| view.meta(META_INITIAL))?;
         let start = stored.and_then(|bytes| Start::from_bytes(&bytes));
         self.start = start.filter(|start| known.is_some_and(|token| token == start.token.to_be_bytes()));
         Ok(())
+    }
+
+    /// Whether a cursor counts by the numbers of the present journal: one of before a catalog was lost does not.
+    pub fn is_of_this_journal(&self, cursor: &Cursor) -> Result<bool, StoreError> {
+        Ok(match self.state.incarnation_end(cursor.incarnation)? {
+            Some(IncarnationEnd::Running) => true,
+            Some(IncarnationEnd::Ended(end)) => cursor.sequence <= end,
+            None => false,
+        })
     }
 
     /// Decides whether anything is left as it is, after the walk at the start. `wanted` is none where what was decided first holds.
@@ -200,11 +211,12 @@ impl Source {
     /// Notes the removals that the target may not have heard of: what is gone here may have been left there, under no number that is
     /// known here. What was gone before the start is no change: the target keeps what it has there.
     pub fn note_gone(&mut self) -> Result<(), StoreError> {
-        self.left_gone.clear();
         let Some(start) = self.start else {
             return Ok(());
         };
         let mut after = self.acknowledged.max(start.through);
+        // What waits for its successor since an earlier connection is in the journal no more.
+        self.left_gone.retain(|gone| gone.sequence <= after);
         loop {
             let page = self.catalog.read(|view| view.changed_after(after, AT_A_TIME))?;
             let Some((last, _)) = page.last() else {

@@ -46,7 +46,7 @@ use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::fs::{Directory, FileType, Stamp, Stat, descriptors_for};
 use crate::net::SenderLink;
-use crate::store::{CatalogRead, Change, Entry, Failed, IncarnationEnd, StoreError};
+use crate::store::{CatalogRead, Change, Entry, Failed, StoreError};
 use assumed::Assumed;
 use crossbeam_channel::{Receiver, Select, unbounded};
 use driftless_protocol::limits::INLINE_IN_FLIGHT_BYTES_MAX;
@@ -54,7 +54,7 @@ use driftless_protocol::message::{
     Content, Cursor, FailureKind, InlineContent, LinkTarget, OpBody, OpMessage, Opened, Place, Relays, Run,
     SealOp, Sparing, ToReceiver, ToSender,
 };
-use driftless_protocol::{CloseCode, Digest, Kind, ObjectId, Xattrs};
+use driftless_protocol::{CloseCode, Digest, Kind, Name, ObjectId, Xattrs};
 use groups::Groups;
 use removals::Removal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -196,15 +196,17 @@ pub struct Session<'a, 'c> {
     /// What the receiver kept of offered files, by op.
     spans_held: HashMap<u64, HashMap<u64, [u8; 32]>>,
     tries: HashMap<ObjectId, u32>,
+    /// Which version of an object is being tried.
+    tried: HashMap<ObjectId, u64>,
     /// Objects whose delta was refused: sent whole.
     whole: HashSet<ObjectId>,
     /// Objects that could not be copied from another: their content is sent.
     uncopied: HashSet<ObjectId>,
     /// Files that were sent without a look at what the target held of them.
     assumed: Assumed,
-    /// What went from the source with its directory, by that, since the target last had everything durably: the target may have it
-    /// under numbers of its own.
-    went_along: HashMap<ObjectId, HashSet<(driftless_protocol::Name, driftless_protocol::Kind)>>,
+    /// What went from the source with its directory, by that, and its number here, as far as the target may have it under a number of its
+    /// own: it was not durable there when this session began, or later.
+    went_along: HashMap<ObjectId, HashMap<(Name, Kind), ObjectId>>,
     /// Files that were read once more and are as the target acknowledged them, since the last round.
     as_acknowledged: Vec<InFlight>,
     delayed: BTreeSet<(Instant, ObjectId)>,
@@ -308,6 +310,7 @@ impl<'a, 'c> Session<'a, 'c> {
             signatures: HashMap::new(),
             spans_held: HashMap::new(),
             tries: HashMap::new(),
+            tried: HashMap::new(),
             whole: HashSet::new(),
             uncopied: HashSet::new(),
             assumed: Assumed::default(),

@@ -95,6 +95,7 @@ impl Session<'_, '_> {
                     self.removals_since = self.removals_since.into_iter().chain(heard).min();
                     self.removes.push_back(Removal {
                         object,
+                        was: None,
                         place,
                         kind,
                         entries,
@@ -155,6 +156,7 @@ impl Session<'_, '_> {
             return Ok(());
         }
         if !matches!(next, Next::Nothing) {
+            self.tried.insert(object, entry.sequence);
             self.context
                 .ages
                 .handle_waiting(object, entry.sequence, Instant::now());

@@ -36,6 +36,8 @@ struct Suspect {
     /// An earlier one is the same directory, at another place where the target may have it.
     twin: Option<usize>,
     object: ObjectId,
+    /// The number that it had here, which may be another.
+    was: ObjectId,
     place: Place,
     kind: Kind,
     is_replaced: bool,
@@ -43,8 +45,8 @@ struct Suspect {
     weight: u64,
     /// What has a number of the target's own in it stays: the mirror removes what it knows.
     keeps_own: bool,
-    /// The rules inside, for a directory that is at risk itself.
-    below: Option<Standing>,
+    /// The rules inside, for a directory that is at risk itself: of each place where it may stand. What one of them keeps stays.
+    below: Option<Vec<Standing>>,
     stays: bool,
 }
 
@@ -52,6 +54,7 @@ impl Suspect {
     fn to_removal(&self) -> Removal {
         Removal {
             object: self.object,
+            was: None,
             place: self.place.clone(),
             kind: self.kind,
             entries: self.weight,
@@ -71,6 +74,7 @@ impl Session<'_, '_> {
         let all = extras.chain(replaced.into_iter().map(|extra| (extra, true)));
         let tops = all.map(|(extra, is_replaced)| Removal {
             object: extra.object,
+            was: None,
             place: extra.place,
             kind: extra.kind,
             entries: extra.entries,
@@ -87,10 +91,6 @@ impl Session<'_, '_> {
     pub(super) fn judge_removals(&mut self) -> Result<bool, Ended> {
         if self.removes.iter().all(|removal| removal.is_judged) {
             return Ok(true);
-        }
-        // Some of it is found in the directories that are removed.
-        if !self.remove_left()? {
-            return Ok(false);
         }
         let asks = |removal: &Removal| !removal.is_judged && removal.kind == Kind::Directory;
         if self.removes.iter().any(asks) && !(self.window.is_empty() && self.is_done_reading()) {
@@ -165,6 +165,7 @@ impl Session<'_, '_> {
                 self.stuck.insert(object);
                 self.removes.push_back(Removal {
                     object,
+                    was: None,
                     place,
                     kind: Kind::Directory,
                     entries: 1,
@@ -215,6 +216,7 @@ impl Session<'_, '_> {
             for top in tops {
                 let Removal {
                     object,
+                    was,
                     place,
                     kind,
                     is_replaced,
@@ -233,7 +235,7 @@ impl Session<'_, '_> {
                 let stays = fate == Fate::Kept;
                 let below = if is_directory && !stays {
                     let parent = source.standing(view, place.directory)?;
-                    Some(source.standing_of_extra(&parent, &place.name))
+                    Some(vec![source.standing_of_extra(&parent, &place.name)])
                 } else {
                     None
                 };
@@ -243,11 +245,12 @@ impl Session<'_, '_> {
                     above: None,
                     twin: None,
                     object,
+                    was: was.unwrap_or(object),
                     place,
                     kind,
                     is_replaced,
                     weight: u64::from(!was_left),
-                    keeps_own: is_started && !object.is_local() && !is_replaced,
+                    keeps_own: is_started && !is_replaced,
                     below,
                     stays,
                 });
@@ -265,37 +268,42 @@ impl Session<'_, '_> {
         tops: &HashMap<ObjectId, usize>,
     ) -> Result<(), Ended> {
         let rows = receive_listing(self.link).map_err(|error| Ended::Lost(error.to_string()))?;
-        let Some(standing) = suspects[above].below.take() else {
+        let Some(standings) = suspects[above].below.take() else {
             return Ok(());
         };
-        let (directory, keeps_own) = (suspects[above].object, suspects[above].keeps_own);
+        let (directory, was, keeps_own) = {
+            let above = &suspects[above];
+            (above.object, above.was, above.keeps_own)
+        };
         for row in rows {
-            let is_kept = fate_by(&standing, &row.name, row.kind, true) == Fate::Kept;
+            let is_kept =
+                (standings.iter()).any(|standing| fate_by(standing, &row.name, row.kind, true) == Fate::Kept);
             // What went from the source as well was the mirror's, whatever number it has by now.
-            let is_own =
-                keeps_own && row.object.is_local() && !self.went_along(directory, &row.name, row.kind);
+            let went_along = self.went_along(was, &row.name, row.kind);
+            let is_own = keeps_own && row.object.is_local() && went_along.is_none();
             let stays = is_kept || is_own;
+            let below = (row.kind == Kind::Directory && !stays).then(|| {
+                let inside = |standing| self.context.source.standing_of_extra(standing, &row.name);
+                standings.iter().map(inside).collect()
+            });
             let place = Place {
                 directory,
-                name: row.name.clone(),
+                name: row.name,
             };
             if let Some(&top) = tops.get(&row.object).filter(|&&top| top != above) {
-                let top = &mut suspects[top];
-                (top.above, top.place) = (Some(above), place);
-                top.stays |= stays;
+                found_below(&mut suspects[top], above, place, below);
                 continue;
             }
-            let below = (row.kind == Kind::Directory && !stays)
-                .then(|| self.context.source.standing_of_extra(&standing, &row.name));
             suspects.push(Suspect {
                 above: Some(above),
                 twin: None,
                 object: row.object,
+                was: went_along.unwrap_or(row.object),
                 place,
                 kind: row.kind,
                 is_replaced: false,
                 weight: 1,
-                keeps_own: keeps_own && !row.object.is_local(),
+                keeps_own,
                 below,
                 stays,
             });
@@ -303,10 +311,10 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Whether something stood at a place in a directory that is gone, and went with it.
-    fn went_along(&self, directory: ObjectId, name: &Name, kind: Kind) -> bool {
-        let names = self.went_along.get(&directory);
-        names.is_some_and(|names| names.contains(&(name.clone(), kind)))
+    /// The number here of what stood at a place in a directory that is gone, and went with it.
+    fn went_along(&self, directory: ObjectId, name: &Name, kind: Kind) -> Option<ObjectId> {
+        let names = self.went_along.get(&directory)?;
+        names.get(&(name.clone(), kind)).copied()
     }
 
     /// Whatever holds something that stays, stays.
@@ -340,15 +348,31 @@ impl Session<'_, '_> {
 /// The first of each.
 fn note_twins(suspects: &mut [Suspect]) -> HashMap<ObjectId, usize> {
     let mut first = HashMap::new();
-    for (at, suspect) in suspects.iter_mut().enumerate() {
-        if suspect.below.is_some() {
-            let known = *first.entry(suspect.object).or_insert(at);
-            if known != at {
-                (suspect.twin, suspect.below, suspect.weight) = (Some(known), None, 0);
-            }
+    for at in 0..suspects.len() {
+        let Some(below) = suspects[at].below.take() else {
+            continue;
+        };
+        let known = *first.entry(suspects[at].object).or_insert(at);
+        if known != at {
+            (suspects[at].twin, suspects[at].weight) = (Some(known), 0);
         }
+        suspects[known].below.get_or_insert_default().extend(below);
     }
     first
+}
+
+/// One of the records that are judged was found in the directory of another: it stands there. What is in it may have been judged already,
+/// by the rules of another place: then it stays.
+fn found_below(top: &mut Suspect, above: usize, place: Place, below: Option<Vec<Standing>>) {
+    (top.above, top.place) = (Some(above), place);
+    match (&mut top.below, below) {
+        (Some(open), Some(below)) => open.extend(below),
+        (None, Some(below))
+            if below
+                .iter()
+                .all(|standing| matches!(standing, Standing::Everything)) => {}
+        _ => top.stays = true,
+    }
 }
 
 /// What is in a directory before that, and one record of a directory before the others of it. None if directories are in each other.
@@ -391,6 +415,7 @@ mod tests {
             above,
             twin: None,
             object: ObjectId(object),
+            was: ObjectId(object),
             place: Place {
                 directory: ObjectId::ROOT,
                 name: Name::new(*b"name").unwrap(),
@@ -399,7 +424,7 @@ mod tests {
             is_replaced: false,
             weight: 1,
             keeps_own: false,
-            below: Some(Standing::Everything),
+            below: Some(vec![Standing::Everything]),
             stays: false,
         }
     }
@@ -423,6 +448,11 @@ mod tests {
         assert_eq!(tops, HashMap::from([(ObjectId(5), 0), (ObjectId(6), 1)]));
         let counted: Vec<_> = suspects.iter().map(|suspect| suspect.weight).collect();
         assert_eq!(counted, [1, 1, 0]);
-        assert_eq!((suspects[2].twin, suspects[2].below.is_some()), (Some(0), false));
+        // By the rules of both places.
+        let standings = |at: usize| suspects[at].below.as_ref().map(Vec::len);
+        assert_eq!(
+            (suspects[2].twin, standings(0), standings(2)),
+            (Some(0), Some(2), None)
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! What both sides had when they first met is left as it is: see [`crate::daemon::sender::initial`].
 
 use super::*;
-use driftless_protocol::Name;
 use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
 use driftless_protocol::message::{Directories, ToReceiver};
 use std::collections::BTreeMap;
@@ -51,7 +50,7 @@ impl Session<'_, '_> {
                 let Place { directory, name } = &gone.place;
                 if view.get(*directory)?.is_none() {
                     let names = went_along.entry(*directory).or_default();
-                    names.insert((name.clone(), gone.kind));
+                    names.insert((name.clone(), gone.kind), gone.object);
                 }
             }
             Ok(())
@@ -73,10 +72,10 @@ impl Session<'_, '_> {
             return Ok(true);
         }
         // Several have stood at one place, each of its kind: the target has any one of them.
-        let mut wanted: BTreeMap<ObjectId, HashMap<(Name, Kind), u64>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ObjectId, HashMap<_, _>> = BTreeMap::new();
         for gone in gone {
             let names = wanted.entry(gone.place.directory).or_default();
-            names.insert((gone.place.name, gone.kind), gone.sequence);
+            names.insert((gone.place.name, gone.kind), (gone.sequence, gone.object));
         }
         // What went with its directory is looked for when that is listed; what was in none that the target has needs nothing.
         let directories = self.context.source.catalog.read(|view| {
@@ -102,7 +101,7 @@ impl Session<'_, '_> {
                 })?;
                 let names = wanted.remove(directory).unwrap_or_default();
                 for row in rows.into_iter().filter(|row| row.object.is_local()) {
-                    let Some(&sequence) = names.get(&(row.name.clone(), row.kind)) else {
+                    let Some(&(sequence, was)) = names.get(&(row.name.clone(), row.kind)) else {
                         continue;
                     };
                     if self.spares(sequence)? {
@@ -110,6 +109,7 @@ impl Session<'_, '_> {
                     }
                     self.removes.push_back(Removal {
                         object: row.object,
+                        was: Some(was),
                         place: Place {
                             directory: *directory,
                             name: row.name,

@@ -29,14 +29,13 @@ impl Session<'_, '_> {
         let target = &self.context.options.target.display;
         let equal = !source.differs_from(opened.sum)?;
         let acknowledged = source.state.acknowledged(target)?;
-        source.acknowledged = acknowledged.map_or(0, |cursor| cursor.sequence);
+        source.acknowledged = match acknowledged {
+            Some(cursor) if source.is_of_this_journal(&cursor)? => cursor.sequence,
+            _ => 0,
+        };
         source.note_gone()?;
         let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
-        let valid = |cursor: &Cursor| match source.state.incarnation_end(cursor.incarnation) {
-            Ok(Some(IncarnationEnd::Running)) => true,
-            Ok(Some(IncarnationEnd::Ended(end))) => cursor.sequence <= end,
-            _ => false,
-        };
+        let valid = |cursor: &Cursor| source.is_of_this_journal(cursor).unwrap_or(false);
         let is_decided = match source.start {
             Some(start) => start.is_done(),
             None => source.state.value(DELETES)?.is_some(),
@@ -199,6 +198,7 @@ impl Session<'_, '_> {
         }
         let removal = |extra: Extra, is_replaced| Removal {
             object: extra.object,
+            was: None,
             place: extra.place,
             kind: extra.kind,
             entries: extra.entries,

@@ -224,6 +224,7 @@ impl Session<'_, '_> {
     /// All is well with an object now.
     fn forget_failure(&mut self, object: ObjectId) -> Result<(), Ended> {
         self.tries.remove(&object);
+        self.tried.remove(&object);
         self.whole.remove(&object);
         self.uncopied.remove(&object);
         let Some(failed) = self.context.failed.remove(&object) else {
@@ -407,7 +408,12 @@ impl Session<'_, '_> {
         held: Option<(ObjectId, driftless_protocol::EntrySum)>,
     ) -> Result<(), Ended> {
         let source = &mut *self.context.source;
-        let refused = source.catalog.read(|view| view.get(object))?;
+        let refused = match self.tried.remove(&object) {
+            Some(tried) => Some(tried),
+            None => source
+                .catalog
+                .read(|view| Ok(view.get(object)?.map(|entry| entry.sequence)))?,
+        };
         let tries = self.context.failed.get(&object).map_or(0, |failed| failed.tries) + 1;
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -420,7 +426,7 @@ impl Session<'_, '_> {
             held,
             since,
             tries,
-            refused: refused.map(|entry| entry.sequence),
+            refused,
         };
         source
             .state

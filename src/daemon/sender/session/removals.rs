@@ -7,6 +7,8 @@ use crate::daemon::sender::initial::Gone;
 #[derive(Debug)]
 pub(super) struct Removal {
     pub(super) object: ObjectId,
+    /// The number that it had here, if the target has it under one of its own.
+    pub(super) was: Option<ObjectId>,
     pub(super) place: Place,
     pub(super) kind: Kind,
     /// It and everything below it.

@@ -50,6 +50,7 @@ impl Session<'_, '_> {
         if !self.window.is_empty() {
             return Ok(None);
         }
+        self.tried.clear();
         // With entries in error the two sums differ by design; every one of them is reported.
         if !self.context.source.differs_from(cursor.sum)? {
             self.forget_failures()?;
