@@ -446,9 +446,15 @@ fn a_target_that_stands_still_costs_the_others_nothing() {
         times.sort_unstable();
         times[times.len() / 2]
     };
-    let together = median((1..6).map(round).collect());
-    two.signal(Signal::STOP);
-    let alone = median((6..11).map(round).collect());
+    // In turn: what else the machine does changes from second to second.
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    for number in 0..5 {
+        two.signal(Signal::CONT);
+        together.push(round(2 * number + 1));
+        two.signal(Signal::STOP);
+        alone.push(round(2 * number + 2));
+    }
+    let (together, alone) = (median(together), median(alone));
     println!("a round with both targets {together:?}, with one of them stopped {alone:?}");
     assert!(
         alone < together * 3 + Duration::from_millis(500),
