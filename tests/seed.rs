@@ -335,29 +335,49 @@ fn c15_a_receiver_put_back_to_an_older_state_is_compared_and_repaired() {
     );
 }
 
-/// C-14: a sender whose last notes were lost, as by a kill, does not believe a time that was put back about a file of which
-/// they were: the target has what that very mirror sent, which says nothing of what is here now.
-#[test]
-fn c_14_a_file_of_which_the_notes_were_lost_is_read() {
+/// Seeds a tree with a file whose content changes later under the same time and size, when the homes that are named were put
+/// back to before there was such a file.
+fn notes_are_lost_and_a_time_is_put_back(homes: &[&str]) {
     let pair = Pair::new();
     make_tree(&pair.src());
     pair.seed().unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-a", "home-s", "older"])
-        .current_dir(pair.directory.path())
-        .status();
-    assert!(copied.unwrap().success());
+    let older = |home: &str| pair.path(&format!("older-{home}"));
+    for home in homes {
+        let mut copy = std::process::Command::new("cp");
+        let copied = copy.arg("-a").args([pair.path(home), older(home)]).status();
+        assert!(copied.unwrap().success());
+    }
     let file = pair.src().join("d1/new");
     write(&file, b"what the target has");
     pair.seed().unwrap();
     let written = fs::metadata(&file).unwrap().modified().unwrap();
     write(&file, b"what the source has");
     fs::File::open(&file).unwrap().set_modified(written).unwrap();
-    fs::remove_dir_all(pair.path("home-s")).unwrap();
-    fs::rename(pair.path("older"), pair.path("home-s")).unwrap();
+    for home in homes {
+        fs::remove_dir_all(pair.path(home)).unwrap();
+        fs::rename(older(home), pair.path(home)).unwrap();
+    }
     let again = pair.seed().unwrap();
     assert!(again.in_sync && again.failed.is_empty(), "{again:?}");
     pair.assert_equal();
+}
+
+/// C-14: a sender whose last notes were lost, as by a kill, does not believe a time that was put back about a file of which
+/// they were: the target has what that very mirror sent, which says nothing of what is here now.
+#[test]
+fn c_14_a_file_of_which_the_notes_were_lost_is_read() {
+    notes_are_lost_and_a_time_is_put_back(&["home-s"]);
+}
+
+/// C-14: the same where the target lost its notes as well, and takes the file for one of its own.
+#[test]
+fn c_14_a_file_of_which_both_lost_their_notes_is_read() {
+    notes_are_lost_and_a_time_is_put_back(&["home-s", "home-r"]);
+}
+
+#[test]
+fn c_14_a_file_of_which_the_target_lost_its_notes_is_read() {
+    notes_are_lost_and_a_time_is_put_back(&["home-r"]);
 }
 
 #[test]

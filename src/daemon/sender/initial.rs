@@ -8,7 +8,7 @@
 //! Which entries those are is in the catalog. Without it nobody knows any more, so everything is taken as it is once again, and
 //! that is told.
 
-use super::Source;
+use super::{DELETES, Source};
 use crate::daemon::ledger::flags;
 use crate::daemon::{DaemonError, Initial};
 use crate::store::{CatalogRead, Change, Entry, IncarnationEnd, StoreError};
@@ -206,6 +206,15 @@ impl Source {
     /// Whether an entry is as it was when both sides first met, so that showing it in another way is no change of it.
     pub fn is_as_at_the_start(&self, entry: &Entry) -> bool {
         self.is_left(entry) || self.is_from_before(entry)
+    }
+
+    /// Whether this mirror and its target have met: what each had then was compared as a whole, and it is decided what becomes of
+    /// what only the target had.
+    pub fn is_start_decided(&self) -> Result<bool, StoreError> {
+        match self.start {
+            Some(start) => Ok(start.is_done()),
+            None => Ok(self.state.value(DELETES)?.is_some()),
+        }
     }
 
     /// Notes the removals that the target may not have heard of: what is gone here may have been left there, under no number that is

@@ -76,6 +76,10 @@ pub fn reconcile(
 ) -> Result<Reconciled, ReconcileError> {
     let mut outcome = Reconciled::default();
     let carried = opened.carried;
+    let contact = Contact {
+        is_bound: opened.bound,
+        is_first: !opened.bound || !source.is_start_decided()?,
+    };
     let catalog = source.catalog.clone();
     let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;
     // Pairs of (our directory, theirs).
@@ -111,7 +115,7 @@ pub fn reconcile(
                         t,
                         ours,
                         verdict,
-                        opened.bound,
+                        contact,
                         &entries,
                         &by_number,
                         &mut outcome,
@@ -134,6 +138,15 @@ pub fn reconcile(
     Ok(outcome)
 }
 
+/// How well the two ends know each other.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    /// The target knows this mirror.
+    is_bound: bool,
+    /// They never compared all of what they have, as far as either knows.
+    is_first: bool,
+}
+
 #[expect(
     clippy::too_many_arguments,
     reason = "one step of the loop above, cut out to be readable"
@@ -143,7 +156,7 @@ fn note(
     t: &mut Tables<'_>,
     directory: ObjectId,
     verdict: Verdict,
-    is_bound: bool,
+    contact: Contact,
     ours: &HashMap<ObjectId, Entry>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
@@ -180,7 +193,7 @@ fn note(
     let may_assume = entry.kind == Kind::File && !source.is_device(t, entry)?;
     let assumed = row
         .filter(|_| may_assume)
-        .and_then(|row| assumed_content(source.compare, entry, row, is_bound));
+        .and_then(|row| assumed_content(source.compare, entry, row, contact));
     let differs = content || attributes || present.is_none();
     // One of the same size and time is taken for equal.
     let is_other = (content && assumed.is_none()) || attributes || present.is_none();
@@ -267,9 +280,9 @@ impl Source {
 
 /// The digest that a file's content counts by although this side did not read it: that of the receiver if it knows one, or one
 /// that stands for what nobody read. Only what this mirror knows nothing of is taken on trust: a file that either side
-/// remembers in another state is compared by content, and so is one of which the target has what this mirror sent and this
-/// side knows nothing. Notes about it were lost, and what changed since then may have had its time put back.
-fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool) -> Option<Digest> {
+/// remembers in another state is compared by content, and so is one that this side knows nothing of where the target knows
+/// this mirror. Notes about it were lost, by one side or by both, and what changed since then may have had its time put back.
+fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, contact: Contact) -> Option<Digest> {
     let times = (ours.attributes.mtime, theirs.attributes.mtime);
     if ours.kind != Kind::File
         || theirs.kind != Kind::File
@@ -283,8 +296,11 @@ fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, is_bound: bool)
     // By an earlier contact that ended in a question to the user.
     let was_assumed = ours.digest == Some(Digest::assumed(ours.object, ours.size));
     match theirs.digest {
-        Some(digest) if never_read && !is_bound => Some(digest),
-        None if is_stranger && (never_read || (is_known_here && (!is_bound || was_assumed))) => {
+        Some(digest) if never_read && !contact.is_bound => Some(digest),
+        None if is_stranger && never_read && contact.is_first => {
+            Some(Digest::assumed(ours.object, ours.size))
+        }
+        None if is_stranger && is_known_here && !never_read && (!contact.is_bound || was_assumed) => {
             Some(Digest::assumed(ours.object, ours.size))
         }
         _ => None,

@@ -36,10 +36,7 @@ impl Session<'_, '_> {
         source.note_gone()?;
         let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
         let valid = |cursor: &Cursor| source.is_of_this_journal(cursor).unwrap_or(false);
-        let is_decided = match source.start {
-            Some(start) => start.is_done(),
-            None => source.state.value(DELETES)?.is_some(),
-        };
+        let is_decided = source.is_start_decided()?;
         let first = !opened.bound || opened.demoted || !is_decided;
         let kept = source
             .state
