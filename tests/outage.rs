@@ -302,6 +302,25 @@ fn n_06_a_black_hole_for_large_packets_is_found() {
     receiver.stop();
 }
 
+/// N-06: an address of this machine need not lead to a receiver on this machine, and what is there may take no larger packets than
+/// networks do.
+#[test]
+fn n_06_behind_a_relay_on_this_machine_may_be_a_network() {
+    let pair = Pair::new();
+    fs::write(pair.src().join("large"), noise(1, 8 << 20)).unwrap();
+    fs::write(pair.src().join("small"), noise(2, 5_000)).unwrap();
+    let receiver = pair.receive();
+    let network = Weather {
+        largest: Some(1_472),
+        ..Weather::default()
+    };
+    let rough = Rough::start(receiver.address(), network);
+    let following = Following::start(pair.sender_options(rough.address(), true));
+    wait_equal(&pair.src(), &pair.dst());
+    following.stop().unwrap();
+    receiver.stop();
+}
+
 /// N-18: two hundred senders come at once, as after a restart of the receiver; each gets in and is heard. That they all
 /// want one module is refused afterwards.
 #[test]

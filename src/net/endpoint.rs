@@ -288,6 +288,7 @@ impl Door {
             1,
             STRANGER_WINDOW_BYTES,
             permit.clone(),
+            incoming.remote_address().ip(),
         ));
         let Ok(connecting) = incoming.accept_with(Arc::new(config)) else {
             return;

@@ -33,7 +33,8 @@ pub(in crate::net) async fn dial(
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let permit = Arc::<Permit>::default();
     let window = CONNECTION_WINDOW_BYTES;
-    config.transport_config(transport(options, uni_streams, 0, window, permit.clone()));
+    let transport = transport(options, uni_streams, 0, window, permit.clone(), address.ip());
+    config.transport_config(transport);
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| {

@@ -212,6 +212,52 @@ fn links_of_one_process_to_one_peer_share_a_connection() {
     assert_eq!(trunk_of(&site.connect(22).shared), trunk_of(&kept.shared));
 }
 
+/// How large the packets of a link may be by now.
+fn packet_bytes((sender, _): &(SenderLink, ReceiverLink)) -> u16 {
+    let connection = session_of(&sender.shared).trunk().connection();
+    connection.stats().path.current_mtu
+}
+
+/// Has both ends speak until packets have a size.
+fn wait_for_packets_of(bytes: u16, pair: &(SenderLink, ReceiverLink)) {
+    let mut number = 0;
+    wait_until("packets have found their size", || {
+        number += 1;
+        check_alive(pair, number);
+        packet_bytes(pair) == bytes
+    });
+}
+
+#[test]
+fn packets_to_this_machine_are_large_and_arrive() {
+    const RANGES: u64 = 40;
+    let site = Site::new();
+    let pair = site.pairs(1).remove(0);
+    wait_for_packets_of(6_500, &pair);
+    pump(&pair.0, RANGES);
+    for _ in 0..RANGES {
+        let taken = pair.1.bulk().recv_timeout(PATIENCE).unwrap();
+        assert_eq!(taken.frame, range(taken.frame.number));
+    }
+    let sent = session_of(&pair.0.shared).trunk().connection().stats();
+    let datagrams = sent.udp_tx.datagrams;
+    // Of the usual size they would be 7,222.
+    assert!(
+        datagrams * 3_000 < RANGES * RANGE_BYTES as u64,
+        "{datagrams} datagrams"
+    );
+    assert_eq!(sent.path.black_holes_detected, 0);
+}
+
+/// Its limit is kept in steps of such packets.
+#[test]
+fn packets_of_a_limited_link_are_not() {
+    let mut site = Site::new();
+    let schedule = "1G".parse().unwrap();
+    site.options.limiter = Some(Arc::new(crate::net::Limiter::new(schedule)));
+    wait_for_packets_of(1_452, &site.pairs(1).remove(0));
+}
+
 #[test]
 fn the_end_of_one_session_is_not_that_of_the_others() {
     let site = Site::new();
