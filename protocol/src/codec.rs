@@ -205,6 +205,26 @@ pub fn encode_frame<M: Message>(message: &M) -> Result<Vec<u8>, CodecFault> {
     Ok(frame)
 }
 
+/// Encodes what a message starts with, with the length of the message in front, of which so many bytes follow.
+pub(crate) fn encode_start<T: Encode>(start: &T, following: usize) -> Result<Vec<u8>, CodecFault> {
+    let mut frame = vec![0; FRAME_PREFIX_BYTES];
+    bincode::encode_into_std_write(start, &mut frame, config::standard()).map_err(|error| {
+        CodecFault::Malformed {
+            what: BulkFrame::NAME,
+            cause: error.to_string(),
+        }
+    })?;
+    let length = frame.len() - FRAME_PREFIX_BYTES + following;
+    check_length::<BulkFrame>(length)?;
+    frame[..FRAME_PREFIX_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(frame)
+}
+
+/// Decodes what bytes start with, and tells how many of them that was.
+pub(crate) fn decode_start<T: Decode<()>>(bytes: &[u8]) -> Option<(T, usize)> {
+    bincode::decode_from_slice(bytes, config::standard()).ok()
+}
+
 /// Cuts a stream of bytes into messages. "Need more bytes" is `Ok(None)`, never an error.
 #[derive(Debug, Default)]
 pub struct FrameReader {

@@ -12,6 +12,7 @@ use super::stat::{Stat, stat_handle};
 use super::view::{View, show_open};
 use super::writers::is_uncached;
 use driftless_protocol::name::Name;
+use rustix::buffer::spare_capacity;
 use rustix::fs::Advice;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -73,6 +74,22 @@ impl StableRead {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         read_full_at(&self.file, buffer, offset)
             .map_err(|errno| FsError::new("read", self.shown.as_str(), errno))
+    }
+
+    /// Fills a buffer with so many bytes from `offset` on, in place of what it has; fewer bytes only at the end of the file. Its memory
+    /// is not cleared before.
+    pub fn read_into(&self, buffer: &mut Vec<u8>, bytes: usize, offset: u64) -> std::io::Result<()> {
+        buffer.clear();
+        buffer.reserve_exact(bytes);
+        while buffer.len() < bytes {
+            let at = offset.saturating_add(buffer.len() as u64);
+            if retry_on_intr(|| rustix::io::pread(&self.file, spare_capacity(buffer), at))? == 0 {
+                break;
+            }
+        }
+        // There may be room for more than was asked for.
+        buffer.truncate(bytes);
+        Ok(())
     }
 
     /// Reads all of it in one go, if that is at most `max` bytes.
@@ -169,6 +186,25 @@ pub(super) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> Resul
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn a_buffer_is_filled_with_what_was_asked_for() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("f");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let read = open(&path);
+        let mut buffer = b"what was there before".to_vec();
+        for (bytes, offset, expected) in [
+            (4, 3, "3456"),
+            (40, 6, "6789"),
+            (3, 0, "012"),
+            (5, 10, ""),
+            (0, 2, ""),
+        ] {
+            read.read_into(&mut buffer, bytes, offset).unwrap();
+            assert_eq!(buffer, expected.as_bytes());
+        }
+    }
 
     fn open(path: &Path) -> StableRead {
         let root = Directory::open_root(path.parent().unwrap()).unwrap();

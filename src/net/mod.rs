@@ -19,6 +19,7 @@ mod link;
 mod notes;
 mod packed;
 mod pair;
+mod ranges;
 mod seats;
 pub mod separation;
 mod session;

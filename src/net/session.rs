@@ -7,6 +7,7 @@
 use super::link::{LinkEnd, LinkStatistics, link_end};
 use super::silence::Silence;
 use super::trunk::{STREAMS_PER_SESSION, Trunk};
+use bytes::Bytes;
 use driftless_protocol::CloseCode;
 use driftless_protocol::stream::StreamKind;
 use std::fmt;
@@ -236,17 +237,19 @@ impl Session {
     pub(super) async fn write(
         &self,
         stream: &mut quinn::SendStream,
-        bytes: Vec<u8>,
+        bytes: impl Into<Bytes>,
         is_windowed: bool,
     ) -> bool {
+        let mut bytes = bytes.into();
         let length = bytes.len() as u64;
         let writing = async {
             if !is_windowed || self.window() == 0 {
-                return stream.write_chunk(bytes.into()).await;
+                return stream.write_chunk(bytes).await;
             }
-            for part in bytes.chunks(PART_BYTES) {
+            while !bytes.is_empty() {
+                let part = bytes.split_to(bytes.len().min(PART_BYTES));
                 self.spend(part.len()).await;
-                stream.write_all(part).await?;
+                stream.write_chunk(part).await?;
             }
             Ok(())
         };
@@ -304,32 +307,29 @@ impl Session {
         }
     }
 
-    /// Fills a buffer with what comes next on a stream of ranges. Less is read at its end, or once nothing more is to be read, and
-    /// then the session has ended. What is read counts at once: many streams may have a part of something each.
-    pub(super) async fn read_exact(&self, stream: &mut quinn::RecvStream, buffer: &mut [u8]) -> usize {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = tokio::select! {
-                biased;
-                read = stream.read(&mut buffer[filled..]) => read,
-                () = self.over() => {
-                    let _ = stream.stop(GIVEN_UP.into());
-                    return filled;
-                }
-            };
-            match read {
-                Ok(Some(bytes)) => {
-                    self.note_read(bytes, true);
-                    filled += bytes;
-                }
-                Err(quinn::ReadError::Reset(code)) => {
-                    self.handle_cut(code, "a stream was reset").await;
-                    return filled;
-                }
-                _ => return filled,
+    /// Takes what comes next on a stream of ranges, as it came: how many pieces there are. None at its end, or once nothing more is to
+    /// be read, and then the session has ended. What is read counts at once: many streams may have a part of something each.
+    pub(super) async fn read_chunks(&self, stream: &mut quinn::RecvStream, chunks: &mut [Bytes]) -> usize {
+        let read = tokio::select! {
+            biased;
+            read = stream.read_chunks(chunks) => read,
+            () = self.over() => {
+                let _ = stream.stop(GIVEN_UP.into());
+                return 0;
             }
+        };
+        match read {
+            Ok(Some(count)) => {
+                let bytes = chunks.iter().take(count).map(Bytes::len).sum();
+                self.note_read(bytes, true);
+                count
+            }
+            Err(quinn::ReadError::Reset(code)) => {
+                self.handle_cut(code, "a stream was reset").await;
+                0
+            }
+            _ => 0,
         }
-        filled
     }
 
     /// Reads what comes next on a stream: `None` at its end, or once nothing more is to be read, and then the session has ended.

@@ -2,7 +2,7 @@
 
 use super::lists::{DeltaParts, RangeBytes};
 use super::op::check_size;
-use crate::codec::checked;
+use crate::codec::{self, CodecFault, Message, checked};
 use crate::limits::RANGE_BYTES_MAX;
 use bincode::{Decode, Encode};
 
@@ -27,14 +27,16 @@ checked!(
         length,
         body
     },
-    |frame: &BulkFrame| {
-        let length = u64::from(frame.length);
-        if length > RANGE_BYTES_MAX as u64 {
-            return Err("a range is longer than its limit");
-        }
-        check_size(frame.offset.saturating_add(length))
-    }
+    |frame: &BulkFrame| check_range(frame.offset, frame.length)
 );
+
+fn check_range(offset: u64, length: u32) -> Result<(), &'static str> {
+    let length = u64::from(length);
+    if length > RANGE_BYTES_MAX as u64 {
+        return Err("a range is longer than its limit");
+    }
+    check_size(offset.saturating_add(length))
+}
 
 /// How a range is given.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -72,4 +74,60 @@ pub enum DeltaPart {
         /// How many.
         length: u32,
     },
+}
+
+/// What stands in a frame before the bytes of a [`RangeBody::Raw`]: for whoever has the bytes where they are needed and would only copy
+/// them into a [`BulkFrame`], or out of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawHead {
+    /// The op that offered the file.
+    pub number: u64,
+    /// Where the range begins in the target file, in bytes.
+    pub offset: u64,
+    /// Its length in the target file, in bytes.
+    pub length: u32,
+}
+
+/// Number, offset, length, which body it is, and how many bytes follow.
+type RawFields = (u64, u64, u32, u32, u64);
+
+/// The first of [`RangeBody`].
+const RAW: u32 = 0;
+
+impl RawHead {
+    /// The most that it takes of a frame.
+    pub const BYTES_MAX: usize = 9 + 9 + 5 + 5 + 9;
+
+    /// What [`encode_frame`](crate::codec::encode_frame) makes of the range, up to its bytes, of which there are so many.
+    pub fn encode_frame(&self, bytes: usize) -> Result<Vec<u8>, CodecFault> {
+        check_range(self.offset, self.length).map_err(|cause| CodecFault::Malformed {
+            what: BulkFrame::NAME,
+            cause: cause.to_owned(),
+        })?;
+        if bytes > RANGE_BYTES_MAX {
+            return Err(CodecFault::TooLong {
+                what: BulkFrame::NAME,
+                bytes,
+                limit: RANGE_BYTES_MAX,
+            });
+        }
+        let fields: RawFields = (self.number, self.offset, self.length, RAW, bytes as u64);
+        codec::encode_start(&fields, bytes)
+    }
+
+    /// Reads it from the start of a frame of so many bytes: what it says, and where the range's bytes begin, which go on to the end of
+    /// the frame. `start` is as much of the frame as there is, up to [`RawHead::BYTES_MAX`]. `None` for any other frame, and for one
+    /// that [`decode`](crate::codec::decode) refuses.
+    pub fn decode(start: &[u8], frame: usize) -> Option<(RawHead, usize)> {
+        let (fields, used) = codec::decode_start::<RawFields>(start)?;
+        let (number, offset, length, body, bytes) = fields;
+        let fits = bytes <= RANGE_BYTES_MAX as u64 && frame <= BulkFrame::BYTES_MAX;
+        let is_whole = fits && used + bytes as usize == frame;
+        let head = RawHead {
+            number,
+            offset,
+            length,
+        };
+        (body == RAW && is_whole && check_range(offset, length).is_ok()).then_some((head, used))
+    }
 }

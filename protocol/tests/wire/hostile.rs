@@ -1,6 +1,6 @@
 //! Bytes that no honest peer sends: an error at worst, never a panic, never a value that could not be sent on.
 
-use crate::{dump, values};
+use crate::{dump, raw, values};
 use driftless_protocol::codec::{self, FrameReader, Message};
 use driftless_protocol::message::*;
 use driftless_protocol::version::{HELLO_BYTES, Hello};
@@ -27,6 +27,7 @@ fn survived_by_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     survives::<ToSender>(bytes)?;
     survives::<OpFrame>(bytes)?;
     survives::<BulkFrame>(bytes)?;
+    raw::agrees(bytes)?;
     survives::<PairRequest>(bytes)?;
     survives::<PairReply>(bytes)?;
     survives::<PullRequest>(bytes)?;

@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod lists;
 mod names;
+mod raw;
 mod round_trip;
 mod spec;
 mod values;

@@ -22,6 +22,7 @@ use driftless_protocol::message::{BulkFrame, DeltaParts, RangeBody, RangeBytes};
 use driftless_protocol::{Digest, Name, ObjectId};
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -295,14 +296,14 @@ fn find_digest(
     let size = read.stat().size;
     let mut signer = signer(size);
     let mut hasher = Hashing::new(size);
-    let read_all = read_pieces(&read, size, MATCHED_BYTES, 0, |piece| {
-        hasher.push(piece);
+    let read_all = read_pieces(&read, size, MATCHED_BYTES, 0, Vec::new, |piece| {
+        hasher.push(&piece);
         if let Some(signer) = &mut signer {
-            signer.push(piece);
+            signer.push(&piece);
         }
         changes = changes.take().filter(|changes| !changes.output().is_too_large());
         if let Some(changes) = &mut changes {
-            changes.take_in(piece);
+            changes.take_in(&piece);
         }
         true
     });
@@ -347,16 +348,46 @@ fn remember(memory: &Memory, object: ObjectId, digest: &Digest, signer: Signatur
     }
 }
 
+/// What was read of a file.
+enum Piece<'a> {
+    /// In memory of somebody else: the zeros of a hole, a part of more.
+    Lent(&'a [u8]),
+    /// In a buffer of its own, which may be kept.
+    Own(&'a mut Vec<u8>),
+}
+
+impl Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Lent(zeros) => zeros,
+            Piece::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Piece<'_> {
+    /// The bytes for good, in the memory that they were read into.
+    fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Piece::Lent(zeros) => zeros.to_vec(),
+            Piece::Own(bytes) => std::mem::take(bytes),
+        }
+    }
+}
+
 /// Reads `size` bytes in pieces, until the file ends or `take` has enough; tells how many there were. The last `behind` of them
-/// stay in memory.
+/// stay in memory. What `take` keeps is read into another buffer for the next, from `fresh`.
 fn read_pieces(
     read: &StableRead,
     size: u64,
     step: usize,
     behind: u64,
-    mut take: impl FnMut(&[u8]) -> bool,
+    fresh: impl Fn() -> Vec<u8>,
+    mut take: impl FnMut(Piece<'_>) -> bool,
 ) -> std::io::Result<u64> {
-    let mut buffer = vec![0; step.min(size.max(1) as usize)];
+    let mut buffer = Vec::new();
     let mut holes = read.holes();
     let mut at = 0;
     while at < size {
@@ -364,18 +395,21 @@ fn read_pieces(
         let zeros = &ZEROS[..left.min(ZEROS.len() as u64) as usize];
         if holes.covers(at, zeros.len() as u64) {
             at += zeros.len() as u64;
-            if !take(zeros) {
+            if !take(Piece::Lent(zeros)) {
                 break;
             }
             continue;
         }
-        let want = left.min(buffer.len() as u64) as usize;
-        let count = read_full(read.file(), &mut buffer[..want], at)?;
-        at += count as u64;
+        if buffer.capacity() == 0 {
+            buffer = fresh();
+        }
+        read.read_into(&mut buffer, left.min(step as u64) as usize, at)?;
+        let count = buffer.len() as u64;
+        at += count;
         if at > behind {
             read.forget_pages(at - behind);
         }
-        if count == 0 || !take(&buffer[..count]) {
+        if count == 0 || !take(Piece::Own(&mut buffer)) {
             break;
         }
     }
@@ -455,11 +489,12 @@ fn stream(
     let behind = if copied.is_some() { COPY_BEHIND_BYTES } else { 0 };
     let mut is_cut_off = false;
     // What is appended after the first look belongs to the next version.
-    let at = read_pieces(&read, before.size, step, behind, |piece| {
-        hasher.push(piece);
+    let fresh = || bulk.buffer();
+    let at = read_pieces(&read, before.size, step, behind, fresh, |piece| {
+        hasher.push(&piece);
         sender.summed = hasher.last();
         if let Some(signer) = &mut signer {
-            signer.push(piece);
+            signer.push(&piece);
         }
         is_cut_off = sender.send(piece).is_err();
         !is_cut_off
@@ -611,9 +646,15 @@ struct RangeSender<'a> {
 
 impl RangeSender<'_> {
     /// The next bytes: whole spans, until the last.
-    fn send(&mut self, bytes: &[u8]) -> Result<(), crate::net::Ended> {
+    fn send(&mut self, bytes: Piece<'_>) -> Result<(), crate::net::Ended> {
+        if self.held.is_empty() && self.basis.is_none() && bytes.len() <= RANGE_BYTES_MAX {
+            let length = bytes.len() as u32;
+            self.read += u64::from(length);
+            let body = self.literal(bytes);
+            return self.send_range(length, body);
+        }
         if self.held.is_empty() {
-            return self.send_new(bytes);
+            return self.send_new(&bytes);
         }
         bytes.chunks(SPAN_BYTES as usize).try_for_each(|span| {
             let held = self.held.get(&(self.read / SPAN_BYTES));
@@ -632,7 +673,7 @@ impl RangeSender<'_> {
         let Some(basis) = self.basis else {
             let mut ranges = bytes.chunks(RANGE_BYTES_MAX);
             return ranges.try_for_each(|range| {
-                let body = self.literal(range);
+                let body = self.literal(Piece::Lent(range));
                 self.send_range(range.len() as u32, body)
             });
         };
@@ -649,7 +690,8 @@ impl RangeSender<'_> {
 
     fn send_delta(&mut self, range: RangeDelta) -> Result<(), crate::net::Ended> {
         if range.is_literal() {
-            let body = self.literal(&range.literals);
+            let mut literals = range.literals;
+            let body = self.literal(Piece::Own(&mut literals));
             return self.send_range(range.length, body);
         }
         let mut literals = Vec::new();
@@ -671,15 +713,18 @@ impl RangeSender<'_> {
         self.send_range(range.length, body)
     }
 
-    fn literal(&self, bytes: &[u8]) -> RangeBody {
+    fn literal(&self, bytes: Piece<'_>) -> RangeBody {
+        if is_zero(&bytes) {
+            return RangeBody::Zeros;
+        }
         if self.origin.is_some() {
-            return match is_zero(bytes) {
-                true => RangeBody::Zeros,
-                false => RangeBody::Raw(RangeBytes(Vec::new())),
-            };
+            return RangeBody::Raw(RangeBytes(Vec::new()));
         }
         let level = self.bulk.level().filter(|_| !self.bulk.is_local());
-        literal(bytes, level, |bytes| self.bulk.copy(bytes))
+        match level.and_then(|level| packed(&bytes, level)) {
+            Some(packed) => RangeBody::Zstd(RangeBytes(packed)),
+            None => RangeBody::Raw(RangeBytes(bytes.into_bytes())),
+        }
     }
 
     fn send_range(&mut self, length: u32, body: RangeBody) -> Result<(), crate::net::Ended> {
@@ -699,22 +744,14 @@ impl RangeSender<'_> {
     }
 }
 
-/// The cheapest form of a range of plain bytes.
-fn literal(bytes: &[u8], level: Option<i32>, copy: impl Fn(&[u8]) -> Vec<u8>) -> RangeBody {
-    if is_zero(bytes) {
-        return RangeBody::Zeros;
-    }
-    let Some(level) = level else {
-        return RangeBody::Raw(RangeBytes(copy(bytes)));
-    };
+/// A range of plain bytes, compressed, if that is worth it.
+fn packed(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
     let shrinks = |from: &[u8], to: usize| to * 100 < from.len() * WORTH_COMPRESSING_PERCENT;
     let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
-    let sampled = zstd::bulk::compress(sample, 1).map_or(usize::MAX / 100, |packed| packed.len());
-    if shrinks(sample, sampled)
-        && let Ok(packed) = zstd::bulk::compress(bytes, level)
-        && shrinks(bytes, packed.len())
-    {
-        return RangeBody::Zstd(RangeBytes(packed));
+    let sampled = zstd::bulk::compress(sample, 1).ok()?;
+    if !shrinks(sample, sampled.len()) {
+        return None;
     }
-    RangeBody::Raw(RangeBytes(copy(bytes)))
+    let packed = zstd::bulk::compress(bytes, level).ok()?;
+    shrinks(bytes, packed.len()).then_some(packed)
 }

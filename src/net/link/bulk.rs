@@ -2,9 +2,9 @@
 
 use super::Ended;
 use crate::net::compression::{Queue, Steering, Stint};
+use crate::net::ranges::Leaving;
 use crate::net::shortcut::{Origin, Room};
 use crossbeam_channel::Sender;
-use driftless_protocol::codec;
 use driftless_protocol::message::{BulkFrame, RangeBody};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct BulkSender {
 /// Where ranges go.
 #[derive(Debug, Clone)]
 pub(in crate::net) enum BulkWay {
-    Network(mpsc::Sender<Vec<u8>>),
+    Network(mpsc::Sender<Leaving>),
     Here(Arc<Room>),
 }
 
@@ -62,16 +62,12 @@ impl BulkSender {
         self.steering.framing_level()
     }
 
-    /// A copy of a range's bytes. Memory comes from ranges that were taken, where that can be: to get it anew from the kernel
-    /// takes as long as to hash what is in it.
-    pub fn copy(&self, bytes: &[u8]) -> Vec<u8> {
+    /// An empty buffer for a range's bytes. Memory comes from ranges that were taken, where that can be: to get it anew from the
+    /// kernel takes as long as to hash what is in it.
+    pub fn buffer(&self) -> Vec<u8> {
         match &self.way {
-            BulkWay::Network(_) => bytes.to_vec(),
-            BulkWay::Here(room) => {
-                let mut copy = room.spare();
-                copy.extend_from_slice(bytes);
-                copy
-            }
+            BulkWay::Network(_) => Vec::new(),
+            BulkWay::Here(room) => room.spare(),
         }
     }
 
@@ -82,11 +78,11 @@ impl BulkSender {
             BulkWay::Network(frames) => frames,
             BulkWay::Here(room) => return room.send_bulk(frame, sum, origin),
         };
-        let bytes = codec::encode_frame(&frame).map_err(|_| Ended)?;
+        let leaving = Leaving::of(frame).map_err(|_| Ended)?;
         let queue = Queue::of(frames.capacity(), frames.max_capacity());
         let had_processor = STINT.get().is_some_and(|stint| stint.had_processor());
         self.steering.observe(queue, had_processor);
-        let sent = frames.blocking_send(bytes).map_err(|_| Ended);
+        let sent = frames.blocking_send(leaving).map_err(|_| Ended);
         STINT.set(Some(Stint::begin()));
         sent
     }

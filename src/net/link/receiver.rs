@@ -2,13 +2,15 @@
 
 use super::{Line, LinkEnd, LinkStatistics, RECEIVED_FRAMES, Range, Shared, thread};
 use crate::net::packed::pieces;
+use crate::net::ranges::Arrived;
 use crate::net::session::{Session, Taken};
 use crate::net::shift::Outlet;
 use crate::net::transport::{BULK_STREAMS, LinkOptions};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
-use driftless_protocol::codec::{self, FRAME_PREFIX_BYTES};
+use driftless_protocol::codec::FRAME_PREFIX_BYTES;
 use driftless_protocol::limits::BULK_FRAME_BYTES_MAX;
 use driftless_protocol::message::{OpFrame, ToReceiver, ToSender};
 use driftless_protocol::stream::StreamKind;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Frames of ranges that nobody decodes here, until somebody takes them.
-pub(in crate::net) type PackedBulk = Mutex<Option<mpsc::Receiver<Vec<u8>>>>;
+pub(in crate::net) type PackedBulk = Mutex<Option<mpsc::Receiver<Arrived>>>;
 
 /// The receiver's end.
 #[derive(Debug)]
@@ -49,12 +51,12 @@ impl ReceiverLink {
         session.ask_by(move || asking.try_send(ToSender::SIGN_OF_LIFE));
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
-        let (raw_bulk, raw_frames) = mpsc::channel::<Vec<u8>>(BULK_STREAMS as usize);
+        let (raw_bulk, raw_frames) = mpsc::channel::<Arrived>(BULK_STREAMS as usize);
         let bulk_shared = shared.clone();
         let mut packed_bulk = None;
-        let decode = move |mut raw_frames: mpsc::Receiver<Vec<u8>>| {
+        let decode = move |mut raw_frames: mpsc::Receiver<Arrived>| {
             while let Some(frame) = raw_frames.blocking_recv() {
-                match codec::decode(&frame) {
+                match frame.decode() {
                     Ok(frame) => {
                         let range = Range {
                             frame,
@@ -122,7 +124,7 @@ impl ReceiverLink {
     }
 
     /// Frames of ranges without their lengths, in place of [`ReceiverLink::bulk`], if the link was told to hand them on; once.
-    pub(in crate::net) fn take_packed_bulk(&self) -> Option<mpsc::Receiver<Vec<u8>>> {
+    pub(in crate::net) fn take_packed_bulk(&self) -> Option<mpsc::Receiver<Arrived>> {
         self.packed_bulk
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -204,7 +206,7 @@ async fn accept_streams(
     session: Arc<Session>,
     mut streams: mpsc::UnboundedReceiver<Taken>,
     ops: Sender<OpFrame>,
-    bulk: mpsc::Sender<Vec<u8>>,
+    bulk: mpsc::Sender<Arrived>,
 ) {
     loop {
         let taken = tokio::select! {
@@ -236,23 +238,67 @@ async fn accept_streams(
     }
 }
 
+/// Pieces that are taken of a stream at a time.
+const CHUNKS: usize = 32;
+
+/// What comes on a stream of ranges, to be cut into frames.
+struct Chunks<'a> {
+    session: &'a Session,
+    stream: quinn::RecvStream,
+    read: [Bytes; CHUNKS],
+    /// Which of them are not used up.
+    waiting: std::ops::Range<usize>,
+}
+
+impl Chunks<'_> {
+    /// The next so many bytes; fewer at the end of the stream, or once the session has ended.
+    async fn take(&mut self, bytes: usize) -> Arrived {
+        let mut arrived = Arrived::default();
+        while arrived.bytes() < bytes {
+            if self.waiting.is_empty() {
+                let count = self.session.read_chunks(&mut self.stream, &mut self.read).await;
+                self.waiting = 0..count;
+                if count == 0 {
+                    break;
+                }
+            }
+            let chunk = &mut self.read[self.waiting.start];
+            // Nothing stays here of what is used up: a piece holds on to the packets that it came with.
+            let missing = bytes - arrived.bytes();
+            if chunk.len() > missing {
+                arrived.push(chunk.split_to(missing));
+            } else {
+                arrived.push(std::mem::take(chunk));
+                self.waiting.start += 1;
+            }
+        }
+        arrived
+    }
+}
+
 /// Reads frames until the stream or the session ends.
-async fn read_bulk(session: &Session, mut stream: quinn::RecvStream, frames: mpsc::Sender<Vec<u8>>) {
+async fn read_bulk(session: &Session, stream: quinn::RecvStream, frames: mpsc::Sender<Arrived>) {
     let cut = || session.close(CloseCode::Violation, "a bulk stream ended inside a frame");
+    let mut chunks = Chunks {
+        session,
+        stream,
+        read: Default::default(),
+        waiting: 0..0,
+    };
     loop {
-        let mut prefix = [0; FRAME_PREFIX_BYTES];
-        match session.read_exact(&mut stream, &mut prefix).await {
+        let prefix = chunks.take(FRAME_PREFIX_BYTES).await;
+        match prefix.bytes() {
             FRAME_PREFIX_BYTES => {}
             0 => return,
             _ => return cut(),
         }
-        let length = u32::from_be_bytes(prefix) as usize;
+        let length = prefix.to_length();
         if length > BULK_FRAME_BYTES_MAX {
             let text = format!("a bulk frame of {length} bytes is over its limit");
             return session.close(CloseCode::Violation, &text);
         }
-        let mut frame = vec![0; length];
-        if session.read_exact(&mut stream, &mut frame).await < length {
+        let frame = chunks.take(length).await;
+        if frame.bytes() < length {
             return cut();
         }
         let is_taken = tokio::select! {

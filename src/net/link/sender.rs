@@ -9,6 +9,7 @@ use crate::net::congestion::{PathMemory, memory_of};
 use crate::net::gather::collect_ops;
 use crate::net::lanes::OpSender;
 use crate::net::packed::{Packer, Pieces, pieces};
+use crate::net::ranges::Leaving;
 use crate::net::session::Session;
 use crate::net::sharing::{Key, Reached};
 use crate::net::shift::Outlet;
@@ -441,10 +442,10 @@ async fn write_ops(session: Arc<Session>, mut pieces: Pieces) {
 async fn write_bulk(
     session: &Session,
     spread: &Spread,
-    frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>>,
+    frames: Arc<tokio::sync::Mutex<mpsc::Receiver<Leaving>>>,
 ) {
     let mut stream: Option<quinn::SendStream> = None;
-    loop {
+    'frames: loop {
         let next = tokio::select! {
             next = async { frames.lock().await.recv().await } => next,
             () = session.over() => None,
@@ -462,8 +463,10 @@ async fn write_bulk(
             stream = Some(opened);
         }
         let Some(open) = stream.as_mut() else { break };
-        if !session.write(open, frame, true).await {
-            break;
+        for part in frame.into_parts() {
+            if !session.write(open, part, true).await {
+                break 'frames;
+            }
         }
         spread.follow();
     }

@@ -1,7 +1,9 @@
 //! Messages of a connection between the two processes: the frames of the protocol's codec, one behind the other.
 
+use crate::net::ranges::raw;
 use crossbeam_channel::Receiver;
 use driftless_protocol::codec::{self, CodecFault, FRAME_PREFIX_BYTES, Message};
+use driftless_protocol::message::{BulkFrame, RawHead};
 use std::io::{self, Read, Write};
 
 /// Memory of a message that is kept for the next: connections are many, and most of them rest.
@@ -38,6 +40,48 @@ impl<R: Read> Frames<R> {
 
     /// The next message; none at the end. A length over the limit is refused before there is memory for it.
     pub(super) fn next<M: Message>(&mut self) -> Result<Option<M>, FrameFault> {
+        let Some(length) = self.next_length::<M>()? else {
+            return Ok(None);
+        };
+        let mut body = std::mem::take(&mut self.body);
+        body.resize(length, 0);
+        let read = self.fill(&mut body)?;
+        if read < length {
+            return Err(FrameFault::Cut);
+        }
+        let message = codec::decode(&body)?;
+        if body.capacity() <= KEPT_BYTES {
+            self.body = body;
+        }
+        Ok(Some(message))
+    }
+
+    /// As [`Frames::next`], of a range. Bytes that are given raw are read to where they stay, into memory that nobody has cleared.
+    pub(super) fn next_range(&mut self) -> Result<Option<BulkFrame>, FrameFault> {
+        let Some(length) = self.next_length::<BulkFrame>()? else {
+            return Ok(None);
+        };
+        let mut start = [0; RawHead::BYTES_MAX];
+        let start = &mut start[..length.min(RawHead::BYTES_MAX)];
+        if self.fill(start)? < start.len() {
+            return Err(FrameFault::Cut);
+        }
+        let head = RawHead::decode(start, length);
+        let at = head.map_or(0, |(_, at)| at);
+        let mut bytes = Vec::with_capacity(length - at);
+        bytes.extend_from_slice(&start[at..]);
+        let missing = (length - start.len()) as u64;
+        if self.from.by_ref().take(missing).read_to_end(&mut bytes)? < length - start.len() {
+            return Err(FrameFault::Cut);
+        }
+        Ok(Some(match head {
+            Some((head, _)) => raw(head, bytes),
+            None => codec::decode(&bytes)?,
+        }))
+    }
+
+    /// The length of the next message; none at the end.
+    fn next_length<M: Message>(&mut self) -> Result<Option<usize>, FrameFault> {
         let mut prefix = [0; FRAME_PREFIX_BYTES];
         match self.fill(&mut prefix)? {
             0 => return Ok(None),
@@ -50,17 +94,7 @@ impl<R: Read> Frames<R> {
             let bytes = length;
             return Err(CodecFault::TooLong { what, bytes, limit }.into());
         }
-        let mut body = std::mem::take(&mut self.body);
-        body.resize(length, 0);
-        let read = self.fill(&mut body)?;
-        if read < length {
-            return Err(FrameFault::Cut);
-        }
-        let message = codec::decode(&body)?;
-        if body.capacity() <= KEPT_BYTES {
-            self.body = body;
-        }
-        Ok(Some(message))
+        Ok(Some(length))
     }
 
     /// Reads until the buffer is full or all is read.

@@ -14,10 +14,8 @@ use crate::net::transport::ConnectError;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
-use driftless_protocol::codec::{Message, encode_frame};
-use driftless_protocol::message::{
-    BulkFrame, ModuleName, OpFrame, PairReply, PairRequest, ToReceiver, ToSender,
-};
+use driftless_protocol::codec::encode_frame;
+use driftless_protocol::message::{ModuleName, OpFrame, PairReply, PairRequest, ToReceiver, ToSender};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -413,13 +411,18 @@ impl Inner {
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (ranges, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (outgoing, waiting) = bounded::<ToSender>(CONTROL_QUEUE);
-        wire.read("control-in", CONTROL, messages, |message: ToReceiver| message)?;
-        wire.read("ops-in", OPS, op_frames, |frame: OpFrame| frame)?;
-        wire.read("bulk-in", BULK, ranges, |frame: BulkFrame| Range {
-            frame,
-            sum: None,
-            origin: None,
-            spare: None,
+        wire.read("control-in", CONTROL, messages, |frames| {
+            frames.next::<ToReceiver>()
+        })?;
+        wire.read("ops-in", OPS, op_frames, |frames| frames.next::<OpFrame>())?;
+        wire.read("bulk-in", BULK, ranges, |frames| {
+            let frame = frames.next_range()?;
+            Ok(frame.map(|frame| Range {
+                frame,
+                sum: None,
+                origin: None,
+                spare: None,
+            }))
         })?;
         let writing = wire.clone();
         thread("control-out", move || writing.write(&waiting))?;
@@ -434,6 +437,9 @@ impl Inner {
         })
     }
 }
+
+/// Reads the messages of a socket.
+type SocketFrames<'a> = Frames<BufReader<&'a UnixStream>>;
 
 /// The sockets of a connection, by what they are for.
 const CONTROL: usize = 0;
@@ -545,16 +551,16 @@ impl Wire {
     }
 
     /// Starts what decodes the messages of a socket.
-    fn read<M: Message, T: Send + 'static>(
+    fn read<T: Send + 'static>(
         self: &Arc<Wire>,
         name: &str,
         socket: usize,
         to: Sender<T>,
-        give: impl Fn(M) -> T + Send + 'static,
+        next: impl Fn(&mut SocketFrames<'_>) -> Result<Option<T>, FrameFault> + Send + 'static,
     ) -> io::Result<()> {
         let wire = self.clone();
         thread(name, move || {
-            let outcome = wire.take_messages(socket, &to, give);
+            let outcome = wire.take_messages(socket, &to, next);
             if let Err(fault @ (FrameFault::Cut | FrameFault::Codec(_))) = outcome
                 && wire.ended().is_none()
             {
@@ -567,16 +573,16 @@ impl Wire {
         })
     }
 
-    fn take_messages<M: Message, T>(
+    fn take_messages<T>(
         &self,
         socket: usize,
         to: &Sender<T>,
-        give: impl Fn(M) -> T,
+        next: impl Fn(&mut SocketFrames<'_>) -> Result<Option<T>, FrameFault>,
     ) -> Result<(), FrameFault> {
         let mut frames = Frames::new(BufReader::with_capacity(READ_BYTES, &self.sockets[socket]));
-        while let Some(message) = frames.next()? {
+        while let Some(message) = next(&mut frames)? {
             let is_taken = select! {
-                send(to, give(message)) -> sent => sent.is_ok(),
+                send(to, message) -> sent => sent.is_ok(),
                 recv(self.gone) -> _ => false,
             };
             if !is_taken {

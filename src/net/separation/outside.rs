@@ -6,6 +6,7 @@ use super::messages::{CALLS_FROM, CallFault, Encoded, Lacking, Order, Report, li
 use crate::net::endpoint::{Accepted, Admit, Alpn, Authorise, ReceiverEndpoint, Verdict};
 use crate::net::link::{ReceiverLink, thread};
 use crate::net::pair::PairLink;
+use crate::net::ranges::Arrived;
 use crate::net::sockets::Sockets;
 use crate::net::transport::{ConnectError, LinkOptions};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,7 +16,7 @@ use driftless_protocol::codec::{CodecFault, encode_frame};
 use driftless_protocol::message::{ModuleName, PairReply, ToSender};
 use driftless_protocol::version::{ALPN_MIRROR, ALPN_PAIR, ALPN_PULL};
 use std::collections::HashMap;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::net::{IpAddr, Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -404,12 +405,9 @@ impl Outside {
 }
 
 /// Writes frames that were not decoded until there are no more, or nobody reads. Who reads them decodes them in any case.
-fn hand_on(mut frames: mpsc::Receiver<Vec<u8>>, mut socket: &UnixStream) {
+fn hand_on(mut frames: mpsc::Receiver<Arrived>, mut socket: &UnixStream) {
     while let Some(frame) = frames.blocking_recv() {
-        // Frames are limited far below that when they are read.
-        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let written = socket.write_all(&length).and_then(|()| socket.write_all(&frame));
-        if written.is_err() {
+        if frame.write_to(&mut socket).is_err() {
             return;
         }
     }

@@ -7,13 +7,15 @@ use super::messages::{CALLS_FROM, Encoded, End, Order, Report};
 use super::outside::{Callee, take_all};
 use crate::net::endpoint::{Accepted, Alpn, Authorise, Verdict};
 use crate::net::link::{LinkEnd, ReceiverLink};
+use crate::net::ranges::Arrived;
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
-use driftless_protocol::codec::{CodecFault, encode, encode_frame};
-use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, CONTROL_MESSAGE_BYTES_MAX};
+use driftless_protocol::codec::{CodecFault, decode, encode, encode_frame};
+use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, CONTROL_MESSAGE_BYTES_MAX, RANGE_BYTES_MAX};
 use driftless_protocol::message::{
-    BulkFrame, ModuleName, OpFrame, PairRequest, RangeBody, Runs, ToReceiver, ToSender,
+    BulkFrame, ModuleName, OpFrame, PairRequest, RangeBody, RangeBytes, Runs, ToReceiver, ToSender,
 };
 use rustix::net::{SendFlags, send};
 use std::io::{Read, Write};
@@ -79,11 +81,74 @@ fn frames_over_their_limit_are_refused_before_they_are_read() {
             Ok(1)
         }
     }
-    let outcome = Frames::new(Endless(0)).next::<BulkFrame>();
-    let Err(FrameFault::Codec(CodecFault::TooLong { bytes, limit, .. })) = outcome else {
-        panic!("{outcome:?}");
+    let outcomes = [
+        Frames::new(Endless(0)).next::<BulkFrame>(),
+        Frames::new(Endless(0)).next_range(),
+    ];
+    for outcome in outcomes {
+        let Err(FrameFault::Codec(CodecFault::TooLong { bytes, limit, .. })) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!((bytes, limit), (u32::MAX as usize, BULK_FRAME_BYTES_MAX));
+    }
+}
+
+/// Ranges of all kinds, and bytes that are none, with their lengths in front.
+fn bulk_bodies() -> Vec<Vec<u8>> {
+    let range = |bytes: usize| BulkFrame {
+        body: RangeBody::Raw(RangeBytes((0..bytes).map(|at| (at % 251) as u8).collect())),
+        length: bytes as u32,
+        ..zeros(1 << 40)
     };
-    assert_eq!((bytes, limit), (u32::MAX as usize, BULK_FRAME_BYTES_MAX));
+    let mut bodies: Vec<_> = [0, 1, 40, 1_000, 300_000, RANGE_BYTES_MAX]
+        .map(|bytes| encode(&range(bytes)).unwrap())
+        .into();
+    bodies.push(encode(&zeros(9)).unwrap());
+    let mut longer = encode(&range(100)).unwrap();
+    longer.push(7);
+    bodies.extend([longer, Vec::new(), vec![0xff; 300]]);
+    bodies
+}
+
+/// Whatever way a frame takes, it is what the codec says.
+#[test]
+fn ranges_are_read_as_the_codec_reads_them() {
+    for body in bulk_bodies() {
+        let whole = decode::<BulkFrame>(&body);
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        let framed = [&length[..], &body].concat();
+        for step in [1, 37, 600, usize::MAX] {
+            let mut arrived = Arrived::default();
+            for piece in body.chunks(step) {
+                arrived.push(Bytes::copy_from_slice(piece));
+            }
+            assert_eq!(arrived.decode(), whole);
+            let mut written = Vec::new();
+            arrived.write_to(&mut written).unwrap();
+            assert_eq!(written, framed);
+        }
+        let mut frames = Frames::new(&framed[..]);
+        match (frames.next_range(), &whole) {
+            (Ok(Some(read)), Ok(whole)) => assert_eq!(read, *whole),
+            (Err(FrameFault::Codec(fault)), Err(whole)) => assert_eq!(fault, *whole),
+            (read, whole) => panic!("{read:?} for {whole:?}"),
+        }
+    }
+}
+
+#[test]
+fn ranges_that_break_off_are_faults() {
+    let frame = encode_frame(&BulkFrame {
+        body: RangeBody::Raw(RangeBytes(vec![7; 300])),
+        length: 300,
+        ..zeros(1)
+    });
+    let bytes = frame.unwrap();
+    for length in 1..bytes.len() {
+        let outcome = Frames::new(&bytes[..length]).next_range();
+        assert!(matches!(outcome, Err(FrameFault::Cut)), "{length}: {outcome:?}");
+    }
+    assert!(matches!(Frames::new(&b""[..]).next_range(), Ok(None)));
 }
 
 #[test]
