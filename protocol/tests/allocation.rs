@@ -71,6 +71,7 @@ fn x01_x04_decoding_takes_bounded_memory() {
     full_messages_stay_below_the_cap();
     repeated_patterns_stay_below_the_cap();
     a_frame_that_lies_allocates_nothing();
+    naming_a_message_allocates_nothing();
 }
 
 /// The cause's text, the input itself and first elements are all that a refused count may cost.
@@ -159,4 +160,15 @@ fn a_frame_that_lies_allocates_nothing() {
         assert!(matches!(reader.next::<OpFrame>(), Ok(None)));
     });
     assert!(peak < 1 << 10, "{peak} bytes for two prefixes");
+}
+
+/// What an unexpected message is called does not depend on what is in it.
+fn naming_a_message_allocates_nothing() {
+    let message = ToSender::Signature {
+        number: 1,
+        part: SignaturePart(vec![7; SIGNATURE_PART_BYTES_MAX]),
+        last: true,
+    };
+    let peak = peak_of(|| assert_eq!(message.kind(), "Signature"));
+    assert!(peak < 1 << 10, "{peak} bytes for a name");
 }

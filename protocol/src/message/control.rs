@@ -265,10 +265,25 @@ impl ToSender {
     /// Names no op: it says nothing, but has to be acknowledged. It may come at any time, even before `Opened`.
     pub const SIGN_OF_LIFE: ToSender = ToSender::Ended(Runs(Vec::new()));
 
-    /// Which message it is, for people.
-    pub fn kind(&self) -> String {
-        let shown = format!("{self:?}");
-        let name = shown.split(|c: char| !c.is_ascii_alphanumeric()).next();
-        name.unwrap_or_default().to_owned()
+    /// Which message it is, for people. Nothing of what is in it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ToSender::Opened(_) => "Opened",
+            ToSender::Listing { .. } => "Listing",
+            ToSender::ListingFailed(_) => "ListingFailed",
+            ToSender::Need { .. } => "Need",
+            ToSender::Signature { .. } => "Signature",
+            ToSender::Progress(_) => "Progress",
+            ToSender::Failed { .. } => "Failed",
+            ToSender::Ended(_) => "Ended",
+            ToSender::Held { .. } => "Held",
+            ToSender::Owners(_) => "Owners",
+            ToSender::SurveyRoot { .. } => "SurveyRoot",
+            ToSender::Confirmed { .. } => "Confirmed",
+            ToSender::Diverged { .. } => "Diverged",
+            ToSender::Contents(_) => "Contents",
+            ToSender::Doubted { .. } => "Doubted",
+            ToSender::Changed => "Changed",
+        }
     }
 }
