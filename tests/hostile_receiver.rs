@@ -7,7 +7,7 @@ mod support;
 
 use crossbeam_channel::{Receiver, unbounded};
 use driftless::daemon::sender;
-use driftless::daemon::{Deletes, Phase, SenderOptions, Stop};
+use driftless::daemon::{Deletes, Phase, SenderOptions, Stop, Summary};
 use driftless::engine::filter::FilterBuilder;
 use driftless_certs::receiver_config;
 use driftless_protocol::codec::{FrameReader, Message, encode, encode_frame};
@@ -312,6 +312,12 @@ impl Scene {
 
     /// Runs a sender to its end against what `answer` makes of its first connection. It must end, one way or another.
     fn run(&self, answer: impl FnOnce(&mut Lie) + Send) -> Result<bool, String> {
+        let outcome = self.run_to_summary(answer);
+        outcome.map(|summary| summary.in_sync && summary.failed.is_empty())
+    }
+
+    /// As [`Scene::run`], with all that the sender has to say.
+    fn run_to_summary(&self, answer: impl FnOnce(&mut Lie) + Send) -> Result<Summary, String> {
         let liar = Liar::new(&self.pair);
         let options: SenderOptions = self.pair.sender_options(liar.address, false);
         let stop = Stop::default();
@@ -319,9 +325,7 @@ impl Scene {
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| {
                 let outcome = sender::run(&options, &runtime(), watching.clone(), &stop);
-                outcome
-                    .map(|summary| summary.in_sync && summary.failed.is_empty())
-                    .map_err(|error| error.to_string())
+                outcome.map_err(|error| error.to_string())
             });
             let mut lie = liar.accept();
             answer(&mut lie);
@@ -692,4 +696,70 @@ fn a_receiver_that_lets_everything_fail_is_given_up() {
     });
     assert_ne!(outcome, Ok(true));
     assert!(!format!("{outcome:?}").contains('\u{1b}'));
+}
+
+/// What could not be removed is in error until the receiver says that it is gone, which it may have cleared away by itself: then
+/// it is so no more, although something else is.
+#[test]
+fn what_could_not_be_removed_is_in_error_as_long_as_it_is_there() {
+    const STAYS: &str = "it stays";
+    let gone = ObjectId(7_777_777);
+    for is_there in [true, false] {
+        let scene = Scene::new();
+        let summary = scene.run_to_summary(|lie| {
+            let mut arrived = Arrived::default();
+            let (mut lists, mut is_told) = (0, false);
+            while let Some(heard) = lie.next() {
+                match heard {
+                    Heard::Control(ToReceiver::List(directories)) => {
+                        for directory in directories.0 {
+                            let of_root = directory == ObjectId::ROOT;
+                            lists += usize::from(of_root);
+                            let shown = Row {
+                                object: gone,
+                                ..row("gone", 0, Kind::File, Some(b"old"))
+                            };
+                            let rows = Rows(if of_root && lists == 1 {
+                                vec![shown]
+                            } else {
+                                vec![]
+                            });
+                            lie.say(&ToSender::Listing { rows, last: true });
+                        }
+                    }
+                    Heard::Ops(frame) => {
+                        for message in frame.0 {
+                            let OpMessage::Op(op) = message else { continue };
+                            let failure = match &op.body {
+                                OpBody::Remove { object, .. } if *object == gone => Some(STAYS),
+                                OpBody::Release { object, .. } if *object == gone && is_there => Some(STAYS),
+                                OpBody::PutFile { .. } => Some("no file"),
+                                _ => None,
+                            };
+                            if let Some(text) = failure {
+                                lie.say(&ToSender::Failed {
+                                    number: op.number,
+                                    kind: FailureKind::Permission,
+                                    text: text.into(),
+                                    held: None,
+                                });
+                            }
+                            arrived.note(&op);
+                            // It is compared once more, after all of these are answered.
+                            if arrived.mark().is_some() && !std::mem::replace(&mut is_told, true) {
+                                lie.say(&ToSender::Changed);
+                            }
+                            lie.progress(arrived.through(), arrived.mark());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(lists, 2);
+        });
+        let failed = summary.unwrap().failed;
+        let has = |text: &str| failed.iter().any(|entry| entry.error.contains(text));
+        assert!(has("no file"), "{failed:?}");
+        assert_eq!(has(STAYS), is_there, "{failed:?}");
+    }
 }

@@ -163,18 +163,8 @@ impl Session<'_, '_> {
             // Sockets and the like are in no listing.
             FailureKind::Unsupported => {
                 self.stuck.insert(object);
-                self.removes.push_back(Removal {
-                    object,
-                    was: None,
-                    place,
-                    kind: Kind::Directory,
-                    entries: 1,
-                    is_admitted: true,
-                    is_replaced: false,
-                    is_spared: false,
-                    is_judged: true,
-                    is_kept: true,
-                });
+                self.removes
+                    .push_back(Removal::to_release(object, place, Kind::Directory));
                 true
             }
             _ => false,

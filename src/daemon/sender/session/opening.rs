@@ -78,6 +78,7 @@ impl Session<'_, '_> {
             error => Ended::Lost(error.to_string()),
         })?;
         self.decide_on_extras(opened, outcome)?;
+        self.release_unfound()?;
         self.context.source.conclude_initial()?;
         // The root's own attributes are in no listing.
         let source = &mut *self.context.source;

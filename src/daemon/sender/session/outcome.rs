@@ -210,6 +210,9 @@ impl Session<'_, '_> {
                 self.context.named.acknowledge(told);
             }
             self.context.barriers.handle_applied(flight);
+            if let InFlight::Remove { object, .. } = flight {
+                self.forget_failed_removal(*object)?;
+            }
             let Some(object) = flight.object() else { continue };
             self.free(object);
             if !settled.contains(&object) {
@@ -219,6 +222,20 @@ impl Session<'_, '_> {
         cleared
             .into_iter()
             .try_for_each(|done| self.forget_failure(done.object))
+    }
+
+    /// What could not be removed is gone from the target.
+    fn forget_failed_removal(&mut self, object: ObjectId) -> Result<(), Ended> {
+        let is_gone = |object| {
+            self.context
+                .source
+                .catalog
+                .read(|view| Ok(view.get(object)?.is_none()))
+        };
+        match self.context.failed.contains_key(&object) && is_gone(object)? {
+            true => self.forget_failure(object),
+            false => Ok(()),
+        }
     }
 
     /// All is well with an object now.

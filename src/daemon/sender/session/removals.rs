@@ -25,6 +25,24 @@ pub(super) struct Removal {
     pub(super) is_kept: bool,
 }
 
+impl Removal {
+    /// Something that the target is to count as its own from now on, or to clear away if it has no name that anybody sees.
+    pub(super) fn to_release(object: ObjectId, place: Place, kind: Kind) -> Removal {
+        Removal {
+            object,
+            was: None,
+            place,
+            kind,
+            entries: 1,
+            is_admitted: true,
+            is_replaced: false,
+            is_spared: false,
+            is_judged: true,
+            is_kept: true,
+        }
+    }
+}
+
 /// The object that takes the place of a removed one.
 pub(super) enum Successor {
     /// It is there, or there is none.
@@ -99,6 +117,31 @@ impl Session<'_, '_> {
             self.settle_graves();
         }
         self.must_reconcile |= is_renumbered;
+        Ok(())
+    }
+
+    /// After a comparison: what could not be removed before and was not found now is asked about once more. Most often the receiver has
+    /// cleared it away by itself, and nothing of it is in error any more. What it holds under a private name is in no listing: it tries
+    /// again, and what fails again stays in error. What it shows under its name after all is not deleted by this.
+    pub(super) fn release_unfound(&mut self) -> Result<(), StoreError> {
+        if self.context.failed.is_empty() {
+            return Ok(());
+        }
+        let postponed = self.postponed.iter().map(|(_, removal)| removal.object);
+        let queued: HashSet<ObjectId> = (self.removes.iter())
+            .map(|removal| removal.object)
+            .chain(postponed)
+            .collect();
+        let mut unfound = Vec::new();
+        self.context.source.catalog.read(|view| {
+            for (&object, failed) in &self.context.failed {
+                if !queued.contains(&object) && view.get(object)?.is_none() {
+                    unfound.push(Removal::to_release(object, failed.place.clone(), Kind::File));
+                }
+            }
+            Ok(())
+        })?;
+        self.removes.extend(unfound);
         Ok(())
     }
 
