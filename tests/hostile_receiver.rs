@@ -567,6 +567,39 @@ fn s25_answers_that_nobody_asked_for() {
     }
 }
 
+/// Who never ends a listing, or never begins it, keeps nobody from stopping.
+#[test]
+fn a_listing_without_end_is_left_when_the_sender_is_to_stop() {
+    for parts in [0, 1] {
+        let scene = Scene::new();
+        let liar = Liar::new(&scene.pair);
+        let following = Following::start(scene.pair.sender_options(liar.address, true));
+        let mut lie = liar.accept();
+        while !matches!(lie.next(), Some(Heard::Control(ToReceiver::List(_)))) {}
+        for _ in 0..parts {
+            let rows = Rows(vec![row("a", 1, Kind::File, None)]);
+            lie.say(&ToSender::Listing { rows, last: false });
+        }
+        drop(following);
+        assert_eq!(lie.closed(), CloseCode::Done);
+    }
+}
+
+/// A name that is listed again and again is no progress: the sender leaves, and deletes nothing.
+#[test]
+fn a_listing_that_repeats_itself_is_left() {
+    let scene = Scene::new();
+    let outcome = scene.run(|lie| {
+        while !matches!(lie.next(), Some(Heard::Control(ToReceiver::List(_)))) {}
+        for _ in 0..2 {
+            let rows = Rows(vec![row("a", 1, Kind::File, None)]);
+            lie.say(&ToSender::Listing { rows, last: false });
+        }
+        assert_eq!(lie.closed(), CloseCode::Done);
+    });
+    assert_ne!(outcome, Ok(true));
+}
+
 /// Who is restarted, or replaced, may answer as it should.
 #[test]
 fn an_opening_that_is_answered_wrongly_is_made_again() {

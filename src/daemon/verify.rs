@@ -19,7 +19,8 @@ use super::home::Home;
 use super::pace::{Pace, digest_at_pace};
 use super::receiver::{cheap_digest, kind_of, own_carried};
 use super::sender::{
-    Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link, owner_keys, question,
+    Allowance, Fate, ReconcileError, Standing, TreeFiles, fate_by, listing_from, open_link, owner_keys,
+    question,
 };
 use super::status::unix_now;
 use super::{DaemonError, FailedEntry, Observer, Phase, SenderOptions, Stop};

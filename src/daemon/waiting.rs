@@ -2,6 +2,7 @@
 //!
 //! All of them wait here, so that a simulation can take their place at each wait: it decides then who goes on, and when.
 
+use super::Stop;
 #[cfg(test)]
 use super::simulation;
 use crossbeam_channel::{Receiver, Select, TryRecvError};
@@ -37,4 +38,20 @@ pub fn receive<T>(from: &Receiver<T>, until: Option<Instant>) -> Option<T> {
             Err(TryRecvError::Empty) => {}
         }
     }
+}
+
+/// Blocks until there is a message. None if none can come any more, or if stopping is asked.
+pub fn receive_or_stop<T>(from: &Receiver<T>, stop: &Stop) -> Option<T> {
+    let stopping = stop.channel();
+    let mut select = Select::new();
+    select.recv(from);
+    select.recv(&stopping);
+    while !stop.is_requested() {
+        match from.try_recv() {
+            Ok(message) => return Some(message),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => ready(&mut select, None),
+        }
+    }
+    None
 }

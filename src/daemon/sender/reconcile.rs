@@ -4,15 +4,16 @@
 //! attributes. What the receiver has and the source lacks is returned, to be decided on.
 
 use super::contents::Contents;
+use super::listing::{Allowance, receive_listing};
 use super::source::Source;
+use crate::daemon::Stop;
 use crate::daemon::ledger::flags;
 use crate::daemon::receiver::below_sums;
-use crate::daemon::waiting;
 use crate::engine::compare::{Compare, SourceRow, Verdict, compare};
 use crate::net::SenderLink;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
-use driftless_protocol::message::{Directories, Opened, Place, Row, ToReceiver, ToSender};
+use driftless_protocol::message::{Directories, Opened, Place, Row, ToReceiver};
 use driftless_protocol::{Digest, Kind, ObjectId, TreeSum};
 use std::collections::{HashMap, VecDeque};
 
@@ -66,15 +67,26 @@ pub enum ReconcileError {
     /// The receiver answered with something else.
     #[error("the receiver broke the protocol while listing")]
     Violation,
+    /// The receiver lists more than so many entries.
+    #[error(
+        "the receiver lists more than {0} entries, far more than this mirror ever had: if they are there, give the mirror a directory \
+         of its own or move them away; if not, something is wrong with that receiver"
+    )]
+    TooMany(u64),
+    /// Stopping was asked meanwhile.
+    #[error("stopped while listing")]
+    Stopped,
 }
 
-/// Compares everything.
+/// Compares everything, unless stopping is asked meanwhile.
 pub fn reconcile(
     source: &mut Source,
     link: &SenderLink,
     opened: &Opened,
+    stop: &Stop,
 ) -> Result<Reconciled, ReconcileError> {
     let mut outcome = Reconciled::default();
+    let mut allowance = Allowance::of_mirror(source.entries_ever()?);
     let carried = opened.carried;
     let contact = Contact {
         is_bound: opened.bound,
@@ -91,7 +103,7 @@ pub fn reconcile(
             .send(ToReceiver::List(theirs))
             .map_err(|_| ReconcileError::Ended)?;
         for (ours, _) in round {
-            let rows = receive_listing(link)?;
+            let rows = receive_listing(link, stop, &mut allowance)?;
             outcome.compared += rows.len() as u64;
             let next = catalog.update(false, |t| {
                 let children = t.child_entries(ours)?;
@@ -414,35 +426,5 @@ fn source_row(entry: &Entry, below: TreeSum) -> SourceRow {
         size: entry.size,
         digest: entry.digest.filter(|_| entry.flags & flags::STALE == 0),
         below,
-    }
-}
-
-/// One directory's rows, put together from as many messages as it takes.
-pub fn receive_listing(link: &SenderLink) -> Result<Vec<Row>, ReconcileError> {
-    listing_from(|| waiting::receive(link.incoming(), None))
-}
-
-/// As [`receive_listing`], from messages that `next` gives until the link ends.
-pub fn listing_from(mut next: impl FnMut() -> Option<ToSender>) -> Result<Vec<Row>, ReconcileError> {
-    let mut rows = Vec::new();
-    loop {
-        match next().ok_or(ReconcileError::Ended)? {
-            ToSender::Listing { rows: more, last } => {
-                rows.extend(more.0);
-                if last {
-                    return Ok(rows);
-                }
-            }
-            // About ops that have ended: a withdrawn file's signature may still be coming in behind its outcome.
-            ToSender::Progress(_)
-            | ToSender::Ended(_)
-            | ToSender::Need { .. }
-            | ToSender::Signature { .. }
-            | ToSender::Held { .. }
-            | ToSender::Confirmed { .. }
-            | ToSender::Failed { .. } => {}
-            ToSender::ListingFailed(text) => return Err(ReconcileError::Unlisted(text.to_string())),
-            _ => return Err(ReconcileError::Violation),
-        }
     }
 }

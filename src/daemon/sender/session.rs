@@ -121,6 +121,16 @@ impl From<DaemonError> for Ended {
     }
 }
 
+impl From<ReconcileError> for Ended {
+    fn from(error: ReconcileError) -> Self {
+        match error {
+            ReconcileError::Store(error) => Ended::from(error),
+            ReconcileError::Stopped => Ended::Stopped(None),
+            error => Ended::Lost(error.to_string()),
+        }
+    }
+}
+
 /// Objects that wait for their turn, each once, first come first served.
 #[derive(Debug, Default)]
 struct BulkLane {

@@ -417,6 +417,12 @@ impl Source {
         }
     }
 
+    /// At least as many as there ever were since the catalog was made: each had a number in the journal.
+    pub fn entries_ever(&self) -> Result<u64, StoreError> {
+        self.catalog
+            .read(|view| Ok(view.count()?.max(view.last_sequence()?)))
+    }
+
     /// Writes an entry and keeps the sum in step.
     pub fn put(&mut self, t: &mut Tables<'_>, entry: &Entry) -> Result<(), StoreError> {
         let old = t.get(entry.object)?;

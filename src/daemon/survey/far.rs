@@ -3,8 +3,8 @@
 use super::owners::Known;
 use crate::daemon::keeping::Keeping;
 use crate::daemon::receiver::{Wanted, disk_rows, own_attributes, own_carried};
-use crate::daemon::sender::{ReconcileError, open_link, question, receive_listing};
-use crate::daemon::{DaemonError, ModuleOptions, SenderOptions};
+use crate::daemon::sender::{Allowance, ReconcileError, open_link, question, receive_listing};
+use crate::daemon::{DaemonError, ModuleOptions, SenderOptions, Stop};
 use crate::engine::owners::OwnerRules;
 use crate::fs::Directory;
 use crate::net::SenderLink;
@@ -274,10 +274,11 @@ impl Far {
         let Side::Receiver(link) = &self.side else {
             return Ok(());
         };
-        let answer = match receive_listing(link) {
+        let answer = match receive_listing(link, &Stop::default(), &mut Allowance::of_directory()) {
             Ok(rows) => Ok(rows),
             Err(ReconcileError::Unlisted(text)) => Err(text),
-            Err(_) => return Err(gone(link)),
+            Err(ReconcileError::Ended) => return Err(gone(link)),
+            Err(error) => return Err(DaemonError::failed(format!("cannot look at the target: {error}"))),
         };
         let Some(question) = self.asked.pop_front() else {
             return Err(DaemonError::failed("the receiver answered what nobody asked"));

@@ -73,7 +73,8 @@ impl Verifier<'_> {
             None => return Err(broken()),
             Some(Asked::Passed(..)) => {}
             Some(Asked::Listing(path)) => {
-                let rows = match listing_from(|| self.owners.next_message()) {
+                let next = || self.owners.next_message().ok_or(ReconcileError::Ended);
+                let rows = match listing_from(&mut Allowance::of_directory(), next) {
                     Ok(rows) => Ok(rows),
                     Err(ReconcileError::Unlisted(text)) => Err(text),
                     Err(error) => return Err(DaemonError::failed(format!("cannot verify {path}: {error}"))),

@@ -6,15 +6,13 @@
 //! that follows. What stays is released: it is no part of the mirror any more, and of no sum.
 
 use super::*;
-use crate::daemon::sender::reconcile::receive_listing;
+use crate::daemon::sender::listing::{Allowance, receive_listing};
 use crate::daemon::sender::source::{Fate, Standing, fate_by};
-use driftless_protocol::message::{Directories, ToReceiver};
+use driftless_protocol::message::{Directories, Row, ToReceiver};
 use driftless_protocol::{Kind, Name};
 
 /// Directories asked for in one message.
 const ASK_AT_A_TIME: usize = 1_024;
-/// Entries in one removal at most: a receiver that lists without end is left.
-const JUDGED_MAX: usize = 20_000_000;
 /// The rules under which what only the target has was last judged.
 pub const RULES: &str = "rules";
 
@@ -176,6 +174,7 @@ impl Session<'_, '_> {
         let mut suspects = self.suspects(tops)?;
         let tops = note_twins(&mut suspects);
         let mut asked = HashSet::new();
+        let mut allowance = Allowance::of_mirror(self.context.source.entries_ever()?);
         let mut seen = 0;
         while seen < suspects.len() {
             let open = |&at: &usize| suspects[at].below.is_some();
@@ -183,14 +182,15 @@ impl Session<'_, '_> {
             seen = suspects.len();
             for ask in round.chunks(ASK_AT_A_TIME) {
                 let numbers: Vec<_> = ask.iter().map(|&at| suspects[at].object).collect();
-                if !numbers.iter().all(|number| asked.insert(*number)) || suspects.len() > JUDGED_MAX {
+                if !numbers.iter().all(|number| asked.insert(*number)) {
                     return Err(Ended::Lost("the receiver's listings have no end".to_owned()));
                 }
                 let lost = |_| Ended::Lost("the link ended".to_owned());
                 let message = ToReceiver::List(Directories(numbers));
                 self.link.control().send(message).map_err(lost)?;
                 for &at in ask {
-                    self.list_suspects(&mut suspects, at, &tops)?;
+                    let rows = receive_listing(self.link, &self.context.stop, &mut allowance)?;
+                    self.list_suspects(&mut suspects, at, rows, &tops);
                 }
             }
         }
@@ -255,11 +255,11 @@ impl Session<'_, '_> {
         &mut self,
         suspects: &mut Vec<Suspect>,
         above: usize,
+        rows: Vec<Row>,
         tops: &HashMap<ObjectId, usize>,
-    ) -> Result<(), Ended> {
-        let rows = receive_listing(self.link).map_err(|error| Ended::Lost(error.to_string()))?;
+    ) {
         let Some(standings) = suspects[above].below.take() else {
-            return Ok(());
+            return;
         };
         let (directory, was, keeps_own) = {
             let above = &suspects[above];
@@ -298,7 +298,6 @@ impl Session<'_, '_> {
                 stays,
             });
         }
-        Ok(())
     }
 
     /// The number here of what stood at a place in a directory that is gone, and went with it.

@@ -1,6 +1,7 @@
 //! What both sides had when they first met is left as it is: see [`crate::daemon::sender::initial`].
 
 use super::*;
+use crate::daemon::sender::{Allowance, receive_listing};
 use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
 use driftless_protocol::message::{Directories, ToReceiver};
 use std::collections::BTreeMap;
@@ -90,15 +91,13 @@ impl Session<'_, '_> {
         })?;
         // Whatever comes in beside the listings is passed over.
         self.context.barriers.ask_again();
+        let mut allowance = Allowance::of_mirror(self.context.source.entries_ever()?);
         for some in directories.chunks(ASK_AT_A_TIME) {
             let lost = || Ended::Lost("the link ended".to_owned());
             let message = ToReceiver::List(Directories(some.to_vec()));
             self.link.control().send(message).map_err(|_| lost())?;
             for directory in some {
-                let rows = super::super::receive_listing(self.link).map_err(|error| match error {
-                    ReconcileError::Store(error) => Ended::from(error),
-                    error => Ended::Lost(error.to_string()),
-                })?;
+                let rows = receive_listing(self.link, &self.context.stop, &mut allowance)?;
                 let names = wanted.remove(directory).unwrap_or_default();
                 for row in rows.into_iter().filter(|row| row.object.is_local()) {
                     let Some(&(sequence, was)) = names.get(&(row.name.clone(), row.kind)) else {

@@ -73,10 +73,7 @@ impl Session<'_, '_> {
         self.reconciles += 1;
         self.reconciles_ever += 1;
         self.context.barriers.ask_again();
-        let outcome = reconcile(self.context.source, self.link, opened).map_err(|error| match error {
-            ReconcileError::Store(error) => Ended::from(error),
-            error => Ended::Lost(error.to_string()),
-        })?;
+        let outcome = reconcile(self.context.source, self.link, opened, &self.context.stop)?;
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;
         self.context.source.conclude_initial()?;
