@@ -184,6 +184,81 @@ fn few_deletions_and_many_small_ones_of_a_large_tree_pass() {
     receiver.stop();
 }
 
+/// Programs make and remove files by the thousand: nothing is lost with what was not there before.
+#[test]
+fn files_that_come_and_go_count_for_nothing() {
+    let (pair, _approve) = guarded("20,25%");
+    fill(&pair, 3);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    let temporary = |number: usize| pair.src().join(format!("tmp{number}"));
+    for _ in 0..2 {
+        // Alone, and in a directory that goes with them.
+        fs::create_dir(temporary(0)).unwrap();
+        for number in 1..30 {
+            fs::write(temporary(number), "short-lived").unwrap();
+            fs::write(temporary(0).join(number.to_string()), "short-lived").unwrap();
+        }
+        wait_settled(&pair, &following);
+        (1..30).for_each(|number| fs::remove_file(temporary(number)).unwrap());
+        fs::remove_dir_all(temporary(0)).unwrap();
+        wait_settled(&pair, &following);
+    }
+    // What was there before is guarded as ever.
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    wait_held(&following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+/// What was there ten minutes ago is guarded, whatever was done to it since.
+#[test]
+fn what_was_replaced_or_moved_is_guarded_as_what_it_was() {
+    let (pair, _approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    // Half of them are new files, which were there under other names before they took their places.
+    let (data, staged) = (pair.src().join("data"), pair.src().join("staged"));
+    fs::create_dir(&staged).unwrap();
+    for directory in 0..5 {
+        for file in 0..10 {
+            fs::write(staged.join(format!("{directory}.{file}")), "replaced").unwrap();
+        }
+    }
+    wait_settled(&pair, &following);
+    for directory in 0..5 {
+        for file in 0..10 {
+            let place = data.join(format!("d{directory}/f{file}"));
+            fs::rename(staged.join(format!("{directory}.{file}")), place).unwrap();
+        }
+    }
+    wait_settled(&pair, &following);
+    // The other half is moved to a directory that is new.
+    let moved = pair.src().join("moved");
+    fs::create_dir(&moved).unwrap();
+    for directory in 5..10 {
+        fs::rename(
+            data.join(format!("d{directory}")),
+            moved.join(directory.to_string()),
+        )
+        .unwrap();
+    }
+    wait_settled(&pair, &following);
+    for path in [&data, &moved] {
+        fs::remove_dir_all(path).unwrap();
+    }
+    // A quarter may have passed before it was too much; all the rest of these 111 counts.
+    let is_guarded = |phase: &Phase| matches!(phase, Phase::Held { deletions, .. } if *deletions >= 80);
+    following.watching.wait_for(is_guarded);
+    let kept = walk_count(&pair.dst().join("data")) + walk_count(&pair.dst().join("moved"));
+    assert!(kept >= 80, "{kept}");
+    following.stop().unwrap();
+    receiver.stop();
+}
+
 #[test]
 fn deletes_startup_deletes_what_it_finds_and_keeps_what_goes_later() {
     let mut pair = Pair::new();

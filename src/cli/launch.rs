@@ -51,7 +51,8 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "HOW", value_enum, hide_possible_values = true)]
     initial: Option<InitialArg>,
     /// How many deletions within ten minutes need no approval: `N` entries, `N%` of all, `N,N%` (whichever is more), or
-    /// `none` for any number. With more, nothing is deleted: a daemon waits for `driftless approve`, anything else ends
+    /// `none` for any number. With more, nothing is deleted: a daemon waits for `driftless approve`, anything else ends.
+    /// What came within these ten minutes is not counted, unless it took the place of something older
     #[arg(long, value_name = "LIMIT", default_value = "1000,25%", value_parser = max_delete)]
     max_delete: MaxDelete,
     /// Send changed files whole, as is worth while where the network is faster than the disks

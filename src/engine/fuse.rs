@@ -3,6 +3,7 @@
 //! Deletions are counted over a window of time, because `rm -rf`, an emptied directory or a file system that went away
 //! arrive as a stream and not as one number. They blow the fuse when they are more than a number *and* more than a share
 //! of what was there. Then nothing more is deleted until that many are approved, or what was missing is back.
+//! What came within that time and goes again is no loss, and is not counted: see [`super::newcomers`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -129,6 +130,16 @@ impl DeleteFuse {
         }
         self.approved = 0;
         true
+    }
+
+    /// Whether anything is ever refused.
+    pub fn has_limit(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Whether somebody approved what has not passed yet.
+    pub fn is_approved(&self) -> bool {
+        self.approved > 0
     }
 
     fn note(&mut self, now: Instant, deletions: u64) {

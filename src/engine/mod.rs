@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod itemize;
 pub mod links;
 pub mod mode;
+pub mod newcomers;
 pub mod numbers;
 pub mod order;
 pub mod out_format;

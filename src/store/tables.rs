@@ -274,7 +274,7 @@ impl<'t> Tables<'t> {
         Ok(Some(entry))
     }
 
-    /// Says of a tombstone how many entries went with its object, itself included.
+    /// Says of a tombstone for how many entries it counts: those that went with its object, and the object itself.
     pub fn weigh_tombstone(&mut self, sequence: u64, entries: u64) -> Result<(), StoreError> {
         let known = self.tombstones.get(sequence)?;
         let known = known.map(|record| decode_tombstone(record.value())).transpose()?;

@@ -196,7 +196,13 @@ pub(super) fn take_events(context: &mut Context<'_>, now: Instant) -> Result<(),
             .observer
             .warning("events were lost; the whole tree is looked at again");
         context.source.scan()?;
+        // When what it found came is not known.
+        context.source.newcomers.forget();
     } else if !ready.is_empty() {
+        if context.fuse.has_limit() {
+            let marked = context.source.mark_newcomers(now);
+            marked.map_err(|error| DaemonError::failed(error.to_string()))?;
+        }
         let looks: Vec<_> = ready.attributes.iter().chain(&ready.gone).copied().collect();
         context.source.look(&ready.names, &ready.directories, &looks)?;
     }

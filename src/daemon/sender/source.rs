@@ -26,6 +26,7 @@ use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::engine::compare::Compare;
+use crate::engine::newcomers::Newcomers;
 use crate::fs::{Directory, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
@@ -42,6 +43,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Directories kept open, where the limit of descriptors allows it.
 const HANDLES_MAX: usize = 1_024;
@@ -103,8 +105,10 @@ pub struct Source {
     pub acknowledged: u64,
     /// Objects from this number on were first seen in this run.
     pub first_of_run: ObjectId,
-    /// How many entries went since removals were last all sent.
+    /// How many entries went since removals were last all sent, but for those that had come lately.
     pub unsent_deletions: u64,
+    /// What came so lately that it is no loss when it goes. Marked only where somebody counts.
+    pub newcomers: Newcomers,
     /// Directories that got another name, and below which nothing has been looked at since. That can wait until the
     /// rename has been sent: it takes long for a large directory, and mostly finds nothing.
     pub renamed: Vec<ObjectId>,
@@ -231,6 +235,7 @@ impl Source {
             rules_changed: false,
             graves: HashMap::new(),
             unsent_deletions: 0,
+            newcomers: Newcomers::default(),
             renamed: Vec::new(),
             classes: XattrClasses::NONE,
             devices: false,
@@ -421,6 +426,15 @@ impl Source {
     pub fn entries_ever(&self) -> Result<u64, StoreError> {
         self.catalog
             .read(|view| Ok(view.count()?.max(view.last_sequence()?)))
+    }
+
+    /// Before anything new is looked at: what is found from now on came now.
+    pub fn mark_newcomers(&mut self, now: Instant) -> Result<(), StoreError> {
+        if self.newcomers.is_due(now) {
+            let next = self.catalog.update(false, |t| t.next_object())?;
+            self.newcomers.mark(now, next);
+        }
+        Ok(())
     }
 
     /// Writes an entry and keeps the sum in step.

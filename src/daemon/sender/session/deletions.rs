@@ -36,7 +36,12 @@ impl Session<'_, '_> {
     pub(super) fn may_delete(&mut self) -> Result<bool, Ended> {
         let waiting = self.waiting_deletions()?;
         let present = self.context.source.catalog.read(|view| view.count())?;
+        let was_approved = self.context.fuse.is_approved();
         if self.context.fuse.admit(Instant::now(), waiting, present) {
+            if was_approved {
+                // It was decided beside what is there now.
+                self.context.source.newcomers.forget();
+            }
             for removal in &mut self.removes {
                 removal.is_admitted = true;
             }
@@ -92,7 +97,7 @@ impl Session<'_, '_> {
 
     /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's path by now
     /// is there in its stead, also if the directories above it are others: a tree that was copied back is there again.
-    fn waiting_deletions(&self) -> Result<u64, Ended> {
+    fn waiting_deletions(&mut self) -> Result<u64, Ended> {
         let waits = |removal: &&Removal| !(removal.is_admitted || removal.is_kept || removal.is_spared);
         let is_directory = |removal: &&Removal| removal.kind == driftless_protocol::Kind::Directory;
         let places: HashMap<ObjectId, &Place> = self
@@ -102,7 +107,7 @@ impl Session<'_, '_> {
             .map(|removal| (removal.object, &removal.place))
             .collect();
         let mut successors = HashMap::new();
-        let mut sum: u64 = 0;
+        let (mut sum, mut heirs) = (0u64, Vec::new());
         self.context.source.catalog.read(|view| {
             for removal in self.removes.iter().filter(waits) {
                 if view.get(removal.object)?.is_some() {
@@ -122,13 +127,24 @@ impl Session<'_, '_> {
                     None => None,
                 };
                 let there = match successor {
-                    Some(successor) => count_below(view, successor, removal.entries)?,
+                    Some(successor) => {
+                        heirs.push((successor, removal));
+                        count_below(view, successor, removal.entries)?
+                    }
                     None => 0,
                 };
                 sum = sum.saturating_add(removal.entries.saturating_sub(there));
             }
             Ok(())
         })?;
+        let newcomers = &mut self.context.source.newcomers;
+        for (successor, removal) in heirs.into_iter().filter(|(_, removal)| removal.entries > 0) {
+            match is_directory(&removal) {
+                // What in it took which place is not told.
+                true => newcomers.forget(),
+                false => newcomers.handle_heir(successor),
+            }
+        }
         Ok(sum)
     }
 }

@@ -39,7 +39,7 @@ struct Suspect {
     place: Place,
     kind: Kind,
     is_replaced: bool,
-    /// As a deletion: none if another record counts for it.
+    /// As a deletion: none if another record counts for it, or if it had just come.
     weight: u64,
     /// What has a number of the target's own in it stays: the mirror removes what it knows.
     keeps_own: bool,
@@ -200,7 +200,7 @@ impl Session<'_, '_> {
     fn suspects(&mut self, tops: Vec<Removal>) -> Result<Vec<Suspect>, Ended> {
         let source = &mut *self.context.source;
         let is_started = source.start.is_some();
-        let catalog = source.catalog.clone();
+        let (catalog, now) = (source.catalog.clone(), Instant::now());
         let suspects = catalog.read(|view| {
             let mut suspects = Vec::new();
             for top in tops {
@@ -231,6 +231,7 @@ impl Session<'_, '_> {
                 };
                 // What was left under such a number, and is gone here: the journal's record counts for it.
                 let was_left = is_started && object.is_local() && !is_replaced;
+                let is_loss = !was_left && !source.newcomers.includes(now, object);
                 suspects.push(Suspect {
                     above: None,
                     twin: None,
@@ -239,7 +240,7 @@ impl Session<'_, '_> {
                     place,
                     kind,
                     is_replaced,
-                    weight: u64::from(!was_left),
+                    weight: u64::from(is_loss),
                     keeps_own: is_started && !is_replaced,
                     below,
                     stays,
@@ -265,6 +266,7 @@ impl Session<'_, '_> {
             let above = &suspects[above];
             (above.object, above.was, above.keeps_own)
         };
+        let now = Instant::now();
         for row in rows {
             let is_kept =
                 (standings.iter()).any(|standing| fate_by(standing, &row.name, row.kind, true) == Fate::Kept);
@@ -292,7 +294,7 @@ impl Session<'_, '_> {
                 place,
                 kind: row.kind,
                 is_replaced: false,
-                weight: 1,
+                weight: u64::from(!self.context.source.newcomers.includes(now, row.object)),
                 keeps_own,
                 below,
                 stays,

@@ -73,6 +73,8 @@ impl Session<'_, '_> {
         self.reconciles += 1;
         self.reconciles_ever += 1;
         self.context.barriers.ask_again();
+        // What took whose place on the target is found out without a record of what went.
+        self.context.source.newcomers.forget();
         let outcome = reconcile(self.context.source, self.link, opened, &self.context.stop)?;
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;

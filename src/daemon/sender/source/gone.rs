@@ -7,6 +7,7 @@ use crate::daemon::sender::initial::Gone;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, ObjectId};
 use std::sync::PoisonError;
+use std::time::Instant;
 
 impl Source {
     /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
@@ -59,10 +60,16 @@ impl Source {
         let mut gone = vec![entry.clone()];
         if entry.kind == Kind::Directory {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
-            t.weigh_tombstone(sequence, gone.len() as u64)?;
             self.graves.insert(entry.place.clone(), object);
         }
-        self.unsent_deletions += gone.len() as u64;
+        // As a deletion counts what had not just come.
+        let now = Instant::now();
+        let is_new = |entry: &Entry| self.newcomers.includes(now, entry.object);
+        let lost = gone.iter().filter(|entry| !is_new(entry)).count() as u64;
+        if lost != 1 {
+            t.weigh_tombstone(sequence, lost)?;
+        }
+        self.unsent_deletions += lost;
         if self.start.is_some() && entry.flags & flags::WITHHELD != 0 {
             self.left_gone.push(Gone {
                 object,
@@ -104,6 +111,9 @@ impl Source {
                 ..inner.clone()
             })?;
             t.remove(inner.object, Some(sequence))?;
+            if self.newcomers.includes(now, inner.object) {
+                t.weigh_tombstone(sequence, 0)?;
+            }
         }
         Ok(())
     }
