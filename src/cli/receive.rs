@@ -1,6 +1,7 @@
 //! `driftless receive`: the receiver daemon.
 
 use super::confinement::{Confine, ConfineArgs};
+use super::daemon::HEAPS;
 use super::hooking::{self, ReceiverHooksArgs};
 use super::launch::{Session, existing_directory};
 use super::network::NetworkArgs;
@@ -19,6 +20,7 @@ use crate::daemon::status::{DaemonStatus, ReceiverStatus, STATUS_VERSION, unix_n
 use crate::daemon::{DaemonError, Own, ReceiverOptions, TargetOptions};
 use crate::engine::delta::Engine;
 use crate::engine::hosts::Hosts;
+use crate::fs::limit_heaps;
 use crate::net::separation::Callee;
 use crate::net::{LinkOptions, Sockets};
 use clap::Args;
@@ -113,6 +115,7 @@ impl ReceiveArgs {
             .map_err(|fault| CliError::usage(format!("{fault} (choose another with --module)")))?;
         let offered = self.offer.module(module.clone(), path.clone())?;
         self.priority.apply()?;
+        limit_heaps(HEAPS);
         let listen = self.endpoint.address();
         let home = Home::discover()?;
         let from = self

@@ -1,5 +1,6 @@
 //! `driftless send`: the sender daemon.
 
+use super::daemon::HEAPS;
 use super::deadline::Deadline;
 use super::ending::EndingArgs;
 use super::launch::{End, SendArgs, Session, target};
@@ -14,6 +15,7 @@ use crate::daemon::status::StatusBoard;
 use crate::daemon::survey::FarEnd;
 use crate::daemon::{SenderOptions, TargetOptions};
 use crate::engine::filter::Filter;
+use crate::fs::limit_heaps;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -45,6 +47,7 @@ impl SendCommandArgs {
         let filter = self.send.filter(&origin)?;
         self.send.check_far()?;
         self.send.priority.apply()?;
+        limit_heaps(HEAPS);
         self.looking.check_following()?;
         self.ending.check(!self.looking.is_dry_run())?;
         let session = Session::open()?;

@@ -42,8 +42,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often modules that could not be offered are tried again.
 const TEND_EVERY: Duration = Duration::from_secs(5);
 
-/// Heaps of the allocator. With one for each of many threads, what one mirror has freed is of no use to the next.
-const HEAPS: u16 = 4;
+/// Heaps of the allocator of a process that lasts. With one for each of many threads, what one mirror or connection has freed is of no
+/// use to the next.
+pub(super) const HEAPS: u16 = 4;
 
 /// How often it is looked whether memory can be given back.
 const REST_EVERY: Duration = Duration::from_secs(10);
