@@ -9,6 +9,13 @@ use std::io::{self, IoSlice, Write};
 /// Smaller pieces are copied together: each piece that stands by itself costs some memory beside its bytes, and holds on to the packets
 /// that it came with.
 const PIECE_BYTES_MIN: usize = 512;
+/// What a piece may hold on to: packets that came at once share their memory.
+const HELD_BY_A_PIECE: usize = 64 << 10;
+/// Pieces of packets that came at once are as close to each other: headers and tags are between them.
+const BETWEEN_PIECES: usize = 512;
+/// How many times as much memory as there are bytes a frame may hold on to, beside [`HELD_MORE`].
+const HELD_TIMES: usize = 4;
+const HELD_MORE: usize = 8 * HELD_BY_A_PIECE;
 
 /// A frame that is to be sent.
 #[derive(Debug)]
@@ -41,6 +48,10 @@ pub(super) struct Arrived {
     /// Small pieces, which follow.
     small: BytesMut,
     bytes: usize,
+    /// Where the last piece that stands by itself ends.
+    end: usize,
+    /// In how many places of memory the pieces that stand by themselves are.
+    places: usize,
 }
 
 impl Arrived {
@@ -55,12 +66,20 @@ impl Arrived {
         number.fold(0, |length, byte| (length << 8) | usize::from(byte))
     }
 
-    /// Takes in what comes next.
+    /// Takes in what comes next. A peer that sends little in each of many packets gets it copied, so that no more memory is held than a
+    /// few times what it sent.
     pub(super) fn push(&mut self, piece: Bytes) {
         self.bytes += piece.len();
-        if piece.len() < PIECE_BYTES_MIN {
+        let start = piece.as_ptr() as usize;
+        let is_next = start
+            .checked_sub(self.end)
+            .is_some_and(|gap| gap < BETWEEN_PIECES);
+        let places = self.places + usize::from(!is_next);
+        let is_worth_it = places * HELD_BY_A_PIECE <= HELD_TIMES * self.bytes + HELD_MORE;
+        if piece.len() < PIECE_BYTES_MIN || !is_worth_it {
             return self.small.extend_from_slice(&piece);
         }
+        (self.places, self.end) = (places, start + piece.len());
         self.join_small();
         self.pieces.push(piece);
     }
@@ -128,5 +147,45 @@ pub(super) fn raw(head: RawHead, bytes: Vec<u8>) -> BulkFrame {
         offset,
         length,
         body: RangeBody::Raw(RangeBytes(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of 64 KiB that are shared.
+    fn lone(bytes: usize) -> Bytes {
+        let packets = Bytes::from(vec![7; HELD_BY_A_PIECE]);
+        packets.slice(HELD_BY_A_PIECE - bytes..)
+    }
+
+    #[test]
+    fn what_is_held_is_a_few_times_what_was_sent() {
+        let mut arrived = Arrived::default();
+        (0..2_000).for_each(|_| arrived.push(lone(600)));
+        assert_eq!(arrived.bytes(), 2_000 * 600);
+        assert!(arrived.places * HELD_BY_A_PIECE <= HELD_TIMES * arrived.bytes() + HELD_MORE);
+        assert!(arrived.pieces.len() <= 2 * arrived.places + 1);
+        assert_eq!(arrived.join(0, usize::MAX), vec![7; 2_000 * 600]);
+    }
+
+    #[test]
+    fn packets_that_came_at_once_are_not_copied() {
+        let mut arrived = Arrived::default();
+        let batches: Vec<Bytes> = (0..40_u8)
+            .map(|n| Bytes::from(vec![n; HELD_BY_A_PIECE]))
+            .collect();
+        let pieces = |batch: &Bytes| -> Vec<Bytes> {
+            let starts = (0..10).map(|n| n * 6_500 + 40);
+            starts.map(|start| batch.slice(start..start + 6_420)).collect()
+        };
+        let expected: Vec<u8> = batches.iter().flat_map(pieces).flatten().collect();
+        batches
+            .iter()
+            .flat_map(pieces)
+            .for_each(|piece| arrived.push(piece));
+        assert!(arrived.small.is_empty() && arrived.pieces.len() == 400);
+        assert_eq!(arrived.join(0, usize::MAX), expected);
     }
 }
