@@ -207,6 +207,43 @@ fn who_may_not_delete_leaves_everything_where_it_is() {
 
 /// What a receiver keeps is no way around: neither of the ops, nor of what they displace, goes to a trash or a backup in
 /// place of being deleted.
+/// C-14: nobody was asked what becomes of what only the target has, and all the same the two have met: a time that was put back is not
+/// believed of a file of which both lost their notes.
+#[test]
+fn c_14_who_may_not_delete_reads_what_both_lost_their_notes_of() {
+    let mut bench = Bench::new("push,verify");
+    let seed = |bench: &mut Bench| {
+        let daemon = ReceiverDaemon::start(bench.options.clone(), &runtime()).unwrap();
+        let summary = bench.pair.seed_to(daemon.address()).unwrap();
+        daemon.stop();
+        assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    };
+    bench.daemon.take().unwrap().stop();
+    fs::write(bench.pair.src().join("old"), "old").unwrap();
+    seed(&mut bench);
+    let homes = ["home-s", "home-r"].map(|home| bench.pair.path(home));
+    let older = homes.each_ref().map(|home| home.with_extension("older"));
+    for (home, older) in homes.iter().zip(&older) {
+        let mut copy = std::process::Command::new("cp");
+        assert!(copy.arg("-a").args([home, older]).status().unwrap().success());
+    }
+    let file = bench.pair.src().join("new");
+    fs::write(&file, "what the target has").unwrap();
+    seed(&mut bench);
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, "what the source has").unwrap();
+    fs::File::open(&file).unwrap().set_modified(written).unwrap();
+    for (home, older) in homes.iter().zip(&older) {
+        fs::remove_dir_all(home).unwrap();
+        fs::rename(older, home).unwrap();
+    }
+    seed(&mut bench);
+    assert_eq!(
+        fs::read(bench.pair.dst().join("new")).unwrap(),
+        b"what the source has"
+    );
+}
+
 #[test]
 fn who_may_not_delete_may_not_do_so_by_what_is_kept() {
     let trash = OldVersions::Trash {

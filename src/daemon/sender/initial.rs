@@ -19,6 +19,8 @@ use std::collections::HashMap;
 
 /// In the state.
 const INITIAL: &str = "initial";
+/// In the state of a mirror: that it and its target have met.
+const MET: &str = "met";
 /// In the catalog: the token of the start that it knows of.
 const META_INITIAL: &str = "initial";
 /// In the state: nothing is left as it is any more.
@@ -214,6 +216,20 @@ impl Source {
         match self.start {
             Some(start) => Ok(start.is_done()),
             None => Ok(self.state.value(DELETES)?.is_some()),
+        }
+    }
+
+    /// Whether a comparison of all that this mirror and its target have came to its end before. Where the target may not be deleted from that
+    /// decides nothing about what only the target has.
+    pub fn has_met(&self) -> Result<bool, StoreError> {
+        Ok(self.state.value(MET)?.is_some() || self.is_start_decided()?)
+    }
+
+    /// A comparison came to its end.
+    pub fn note_met(&mut self) -> Result<(), StoreError> {
+        match self.has_met()? || self.start.is_some() {
+            true => Ok(()),
+            false => self.state.put_value(MET, b"yes"),
         }
     }
 

@@ -10,7 +10,7 @@ use driftless_protocol::Name;
 use driftless_protocol::message::{Row, ToSender};
 
 /// Entries that a target may have beside those of the mirror, as far as they are listed.
-const BESIDE_MAX: u64 = 2_000_000;
+const BESIDE_MAX: u64 = 20_000_000;
 /// Entries of one directory of a target's disk.
 const DIRECTORY_MAX: u64 = 10_000_000;
 

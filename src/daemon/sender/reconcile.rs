@@ -90,7 +90,7 @@ pub fn reconcile(
     let carried = opened.carried;
     let contact = Contact {
         is_bound: opened.bound,
-        is_first: !opened.bound || !source.is_start_decided()?,
+        is_first: !opened.bound || !source.has_met()?,
     };
     let catalog = source.catalog.clone();
     let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;

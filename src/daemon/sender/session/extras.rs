@@ -150,7 +150,8 @@ impl Session<'_, '_> {
 
     /// A receiver did not remove a directory, because it holds something that it did not know of.
     pub(super) fn handle_not_removed(&mut self, object: ObjectId, place: Place, kind: FailureKind) -> bool {
-        if !self.context.source.may_protect() {
+        // What was in error before and is asked about again would be asked about for ever.
+        if !self.context.source.may_protect() || self.context.failed.contains_key(&object) {
             return false;
         }
         match kind {

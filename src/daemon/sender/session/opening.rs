@@ -78,6 +78,7 @@ impl Session<'_, '_> {
         let outcome = reconcile(self.context.source, self.link, opened, &self.context.stop)?;
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;
+        self.context.source.note_met()?;
         self.context.source.conclude_initial()?;
         // The root's own attributes are in no listing.
         let source = &mut *self.context.source;

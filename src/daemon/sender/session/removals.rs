@@ -122,7 +122,8 @@ impl Session<'_, '_> {
 
     /// After a comparison: what could not be removed before and was not found now is asked about once more. Most often the receiver has
     /// cleared it away by itself, and nothing of it is in error any more. What it holds under a private name is in no listing: it tries
-    /// again, and what fails again stays in error. What it shows under its name after all is not deleted by this.
+    /// again, and what fails again stays in error. What it shows under its name after all is not deleted by this. Below a directory that is
+    /// to be removed nothing was listed: what is there stays the mirror's.
     pub(super) fn release_unfound(&mut self) -> Result<(), StoreError> {
         if self.context.failed.is_empty() {
             return Ok(());
@@ -132,10 +133,17 @@ impl Session<'_, '_> {
             .map(|removal| removal.object)
             .chain(postponed)
             .collect();
+        let is_any_directory = (self
+            .removes
+            .iter()
+            .chain(self.postponed.iter().map(|(_, removal)| removal)))
+        .any(|removal| removal.kind == Kind::Directory);
         let mut unfound = Vec::new();
         self.context.source.catalog.read(|view| {
             for (&object, failed) in &self.context.failed {
-                if !queued.contains(&object) && view.get(object)?.is_none() {
+                let above = failed.place.directory;
+                let is_listed = !is_any_directory || view.get(above)?.is_some();
+                if is_listed && !queued.contains(&object) && view.get(object)?.is_none() {
                     unfound.push(Removal::to_release(object, failed.place.clone(), Kind::File));
                 }
             }
