@@ -19,8 +19,8 @@ use std::collections::HashMap;
 
 /// In the state.
 const INITIAL: &str = "initial";
-/// In the state of a mirror: that it and its target have met.
-const MET: &str = "met";
+/// In the catalog: that what it knows and the target were compared. Without its catalog a mirror meets its target anew.
+const META_MET: &str = "met";
 /// In the catalog: the token of the start that it knows of.
 const META_INITIAL: &str = "initial";
 /// In the state: nothing is left as it is any more.
@@ -219,18 +219,21 @@ impl Source {
         }
     }
 
-    /// Whether a comparison of all that this mirror and its target have came to its end before. Where the target may not be deleted from that
-    /// decides nothing about what only the target has.
+    /// Whether all that this mirror and its target have was compared since there is this catalog. Where the target may not be deleted
+    /// from that decides nothing about what only the target has.
     pub fn has_met(&self) -> Result<bool, StoreError> {
-        Ok(self.state.value(MET)?.is_some() || self.is_start_decided()?)
+        match self.start {
+            Some(start) => Ok(start.is_done()),
+            None => self.catalog.read(|view| Ok(view.meta(META_MET)?.is_some())),
+        }
     }
 
-    /// A comparison came to its end.
-    pub fn note_met(&mut self) -> Result<(), StoreError> {
-        match self.has_met()? || self.start.is_some() {
-            true => Ok(()),
-            false => self.state.put_value(MET, b"yes"),
+    /// What both have was compared, or is known to be equal.
+    pub fn note_met(&self) -> Result<(), StoreError> {
+        if self.start.is_some() || self.has_met()? {
+            return Ok(());
         }
+        self.catalog.update(true, |t| t.set_meta(META_MET, b"yes"))
     }
 
     /// Notes the removals that the target may not have heard of: what is gone here may have been left there, under no number that is

@@ -49,6 +49,7 @@ impl Session<'_, '_> {
             self.reconcile(opened)
         } else if equal && !first {
             tracing::debug!("sums are equal");
+            source.note_met()?;
             // What is flagged is on the target all the same; a later change finds out.
             let cursor = opened.cursor.filter(|_| resumable);
             self.scanned = cursor.map_or(0, |cursor| cursor.sequence);
@@ -61,6 +62,7 @@ impl Session<'_, '_> {
             .filter(|cursor| resumable && !first && valid(cursor) && cursor.sum == opened.sum)
         {
             tracing::debug!(cursor.sequence, "resuming at the cursor");
+            source.note_met()?;
             self.scanned = cursor.sequence;
             Ok(())
         } else {
