@@ -190,7 +190,9 @@ impl Bed {
         }
         self.guard.1.clear();
         let files = Found::look(&self.site.path("dst")).files;
-        files.iter().map(|file| fs::metadata(file).unwrap().len()).sum()
+        // A private name of the receiver may go meanwhile.
+        let length = |file| fs::metadata(file).map_or(0, |metadata| metadata.len());
+        files.iter().map(length).sum()
     }
 
     /// Changes while the path fails in one of its ways.
