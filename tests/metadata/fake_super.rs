@@ -64,6 +64,8 @@ fn faking() -> Pair {
 
 fn rsync(options: &[&str], from: &Path, to: &Path) -> Option<String> {
     let output = Command::new("rsync")
+        // An rsync was seen to write to a name that was none of ours, where it was started.
+        .current_dir(to.parent().unwrap())
         .args(["-aHAX", "--delete", "--exclude=.driftless*"])
         .args(options)
         .args([format!("{}/", from.display()), format!("{}/", to.display())])
