@@ -13,6 +13,7 @@ use driftless_protocol::message::{Open, ToReceiver, ToSender};
 use site::{Daemon, Site, free_port};
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::peer::{Peer, dial, opening, tls};
@@ -199,6 +200,57 @@ fn n_04_a_receiver_that_moved_is_found_by_its_name() {
         println!("killed {is_killed}: there after {:?}", began.elapsed());
         assert!(began.elapsed() < MOVES, "{:?}", began.elapsed());
     }
+}
+
+/// N-04: the same where the receiver calls. It hears nothing of a sender that died but by its own signs of life.
+#[test]
+fn n_04_a_sender_that_moved_is_found_by_receivers_that_call_it_by_its_name() {
+    if !is_root() {
+        return skip("a file of hosts of one's own needs root");
+    }
+    let site = Site::new(&["src", "dst", "dst-d", "home-r", "home-d"]);
+    for home in ["home-r", "home-d"] {
+        fs::set_permissions(site.path(home), fs::Permissions::from_mode(0o700)).unwrap();
+        let line = format!("peers add {} --name {home} --tree www", site.fingerprint(home));
+        site.run(&line, 0);
+    }
+    let (port, own) = (free_port(), site.fingerprint("home"));
+    let word = format!("driftless://{own}@{NAME}:{port}/www");
+    site.write("hosts", format!("127.0.0.1 {NAME}\n"));
+    let serve = |address: &str| {
+        Daemon::start(
+            &site,
+            &format!("serve src --tree www --listen {address}:{port} --json"),
+        )
+    };
+    let sender = serve("127.0.0.1");
+    // One of two processes, of which the one with the network knows no names, and one of one process.
+    let line = format!("receive dst --from {word} --json");
+    let _apart = Daemon::listening(with_hosts(&site, site.command_in("home-r", &line)));
+    let module = format!(
+        "[[module]]\nname = 'www'\npath = '{}'\nfrom = '{word}'\n",
+        site.path("dst-d").display()
+    );
+    site.write("home-d/driftless.toml", module);
+    let _daemon = Daemon::listening(with_hosts(&site, site.command_in("home-d", "daemon --json")));
+    let wait_for = |name: &str| {
+        wait_until(&format!("both have {name}"), || {
+            ["dst", "dst-d"]
+                .iter()
+                .all(|dst| site.path(&format!("{dst}/{name}")).exists())
+        });
+    };
+    site.write("src/before", "");
+    wait_for("before");
+    // Nobody hears of its end.
+    drop(sender);
+    site.write("src/meanwhile", "");
+    site.write("hosts", format!("127.0.0.7 {NAME}\n"));
+    let began = Instant::now();
+    let _sender = serve("127.0.0.7");
+    wait_for("meanwhile");
+    println!("there after {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 /// A command that finds the site's `hosts` in the place of the machine's.

@@ -21,6 +21,10 @@ use std::time::Duration;
 /// How long a receiver may take to answer before its connection counts as dead and another one of it takes its place.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often a receiver says that it is there, at least. It has nothing else to say when the sender has nothing to tell it, and so finds
+/// out by this alone that nobody is there any more.
+const CALL_KEEP_ALIVE: Duration = Duration::from_secs(4);
+
 /// A receiver that has said which tree it wants, and waits for the sender.
 pub struct Call {
     pub(super) connection: quinn::Connection,
@@ -220,6 +224,10 @@ async fn ask(
     request: &[u8],
     options: &LinkOptions,
 ) -> Result<Asked, ConnectError> {
+    let options = &LinkOptions {
+        keep_alive: options.keep_alive.min(CALL_KEEP_ALIVE),
+        ..options.clone()
+    };
     let (_endpoint, connection, permit) = dial(tls, address, options, OP_STREAMS + BULK_STREAMS).await?;
     let (mut send, mut receive) = say_hello(&connection)
         .await

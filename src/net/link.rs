@@ -18,7 +18,7 @@ use super::separation::Wire;
 use super::session::Session;
 use super::shift::Outlet;
 use super::shortcut::{Room, Side};
-use super::transport::escaped;
+use super::transport::{escaped, resolve};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::Message;
@@ -148,6 +148,16 @@ impl Shared {
             Line::Network(session) => session.close(code, text),
             Line::Here(room, side) => room.close(*side, code, text),
             Line::Apart(wire) => wire.close(code, text),
+        }
+    }
+
+    /// Has the link end if its peer is silent and this name, by which it was found, leads elsewhere by then.
+    fn follow_name(&self, runtime: &tokio::runtime::Handle, host: &str, port: u16) {
+        let name = (host.to_owned(), port);
+        match &self.line {
+            Line::Network(session) => session.trunk().follow_name(session, name, Arc::new(resolve)),
+            Line::Here(..) => {}
+            Line::Apart(wire) => wire.follow_name(runtime, name, Arc::new(resolve)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! its share, and the others go on. (WebTransport has the same: WT_MAX_DATA.)
 
 use super::link::{LinkEnd, LinkStatistics, link_end};
-use super::silence::Silence;
+use super::silence::{HostName, Silence};
 use super::trunk::{STREAMS_PER_SESSION, Trunk};
 use bytes::Bytes;
 use driftless_protocol::CloseCode;
@@ -55,6 +55,8 @@ pub(super) struct Session {
     /// Those that are being read.
     streams: AtomicU32,
     silence: Arc<Silence>,
+    /// By which name the peer was found, if it may lead elsewhere one day.
+    name: OnceLock<HostName>,
     ask: Mutex<Option<Ask>>,
 }
 
@@ -93,6 +95,7 @@ impl Session {
             handed: Mutex::new(Some(handed)),
             streams: AtomicU32::new(0),
             silence: Arc::default(),
+            name: OnceLock::new(),
             ask: Mutex::default(),
         }
     }
@@ -107,6 +110,15 @@ impl Session {
 
     pub(super) fn silence(&self) -> &Arc<Silence> {
         &self.silence
+    }
+
+    /// The name by which the peer was found.
+    pub(super) fn note_name(&self, name: HostName) {
+        let _ = self.name.set(name);
+    }
+
+    pub(super) fn name(&self) -> Option<&HostName> {
+        self.name.get()
     }
 
     pub(super) fn window(&self) -> u32 {

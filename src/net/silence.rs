@@ -6,16 +6,15 @@
 
 use super::congestion::Permit;
 use super::session::Session;
-use super::transport::resolve;
+use super::transport::ConnectError;
 use super::trunk::Trunk;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use driftless_protocol::CloseCode;
 use quinn::Connection;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::watch as state;
 
 /// So long without an acknowledgement, or three round trips, is a silence.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -27,8 +26,7 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 /// Whether the peer of a connection is silent, for who has work that only it can use.
 #[derive(Debug)]
 pub struct Silence {
-    is_now: AtomicBool,
-    begun: Notify,
+    is_now: state::Sender<bool>,
     end: Sender<()>,
     ended: Receiver<()>,
 }
@@ -38,8 +36,7 @@ impl Default for Silence {
     fn default() -> Silence {
         let (end, ended) = bounded(1);
         Silence {
-            is_now: AtomicBool::new(false),
-            begun: Notify::new(),
+            is_now: state::channel(false).0,
             end,
             ended,
         }
@@ -49,7 +46,12 @@ impl Default for Silence {
 impl Silence {
     /// Whether something is not acknowledged for longer than a path takes.
     pub fn is_now(&self) -> bool {
-        self.is_now.load(Ordering::Acquire)
+        *self.is_now.borrow()
+    }
+
+    /// Sees it begin and end from now on.
+    pub(super) fn changes(&self) -> state::Receiver<bool> {
+        self.is_now.subscribe()
     }
 
     /// Holds a message once a silence has ended, by an acknowledgement or with the connection; to be emptied before
@@ -59,12 +61,11 @@ impl Silence {
     }
 
     pub(super) fn begin(&self) {
-        self.is_now.store(true, Ordering::Release);
-        self.begun.notify_one();
+        self.is_now.send_replace(true);
     }
 
     pub(super) fn end(&self) {
-        if self.is_now.swap(false, Ordering::AcqRel) {
+        if self.is_now.send_replace(false) {
             // One message says it as well as two.
             let _ = self.end.try_send(());
         }
@@ -149,34 +150,80 @@ pub(super) async fn watch(trunk: Arc<Trunk>) {
 /// As many answers in a row have to lead elsewhere: some servers tell a part of the addresses at a time.
 const ELSEWHERE_MIN: u32 = 2;
 
-/// Ends a session whose peer is silent and whose name leads elsewhere by now: a peer that was moved, and died unheard at its
-/// old address, is found without the idle timeout. A name that cannot be looked up says nothing.
-pub(super) async fn watch_name(session: Arc<Session>, host: String, port: u16) {
-    let silence = session.silence();
+/// A host's name and a port, by which a peer was found.
+pub(super) type HostName = (String, u16);
+
+/// Finds the addresses of a name. Blocks.
+pub(super) type LookUp = Arc<dyn Fn(&str, u16) -> Result<Vec<SocketAddr>, ConnectError> + Send + Sync>;
+
+/// A connection whose peer was found by names: a receiver may have several, and mirrors that share a connection to it need not use
+/// the same.
+pub(super) trait Named: Send + Sync + 'static {
+    /// Whether the peer is silent.
+    fn silence(&self) -> &Silence;
+
+    /// Waits for the end of the connection.
+    fn over(&self) -> impl Future<Output = ()> + Send;
+
+    /// Where the peer is, or was.
+    fn remote(&self) -> SocketAddr;
+
+    /// The names, each once however many use it.
+    fn names(&self) -> BTreeSet<HostName>;
+
+    /// Ends what was found by this name.
+    fn leave(&self, name: &HostName, text: &str);
+}
+
+/// Ends what was found by a name that leads elsewhere by now, while the peer is silent: a peer that was moved, and died unheard at
+/// its old address, is found without the idle timeout. A name that cannot be looked up says nothing. One of these is
+/// enough for a connection.
+pub(super) async fn watch_names(peer: Arc<impl Named>, look_up: LookUp) {
+    let mut silence = peer.silence().changes();
+    let watching = async {
+        while silence.wait_for(|&is_now| is_now).await.is_ok() {
+            let mut elsewhere = HashMap::<HostName, u32>::new();
+            while peer.silence().is_now() {
+                tokio::time::sleep(LOOK_UP_EVERY).await;
+                for name in peer.names() {
+                    let leads_elsewhere = leads_elsewhere(&*peer, &name, &look_up).await;
+                    let count = elsewhere.entry(name.clone()).or_default();
+                    *count = if leads_elsewhere { *count + 1 } else { 0 };
+                    if *count >= ELSEWHERE_MIN && peer.silence().is_now() {
+                        let (host, here) = (&name.0, peer.remote());
+                        let text = format!("{host} has another address now, and nobody answers at {here}");
+                        peer.leave(&name, &text);
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = peer.over() => {}
+    }
+}
+
+/// Whether a name has addresses, and the peer's is not among them.
+async fn leads_elsewhere(peer: &impl Named, (host, port): &HostName, look_up: &LookUp) -> bool {
+    let (host, port, look_up) = (host.clone(), *port, look_up.clone());
+    let found = tokio::task::spawn_blocking(move || look_up(&host, port)).await;
+    let here = peer.remote().ip().to_canonical();
+    let is_here = |address: &SocketAddr| address.ip().to_canonical() == here;
+    matches!(found, Ok(Ok(found)) if !found.is_empty() && !found.iter().any(is_here))
+}
+
+/// Tells when a session's silences begin and end, until the session does.
+pub(super) async fn tell(session: Arc<Session>, tell: impl Fn(bool) + Send + 'static) {
+    let mut silence = session.silence().changes();
+    if *silence.borrow() {
+        tell(true);
+    }
     loop {
         tokio::select! {
-            () = silence.begun.notified() => {}
+            // The sender of the channel is in `session`.
+            _ = silence.changed() => tell(*silence.borrow_and_update()),
             () = session.over() => return,
-        }
-        let mut elsewhere = 0;
-        while silence.is_now() {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_UP_EVERY) => {}
-                () = session.over() => return,
-            }
-            let name = host.clone();
-            let found = tokio::task::spawn_blocking(move || resolve(&name, port)).await;
-            let here = session.trunk().connection().remote_address();
-            let is_here = |address: &SocketAddr| address.ip().to_canonical() == here.ip().to_canonical();
-            match found {
-                Ok(Ok(found)) if !found.is_empty() && !found.iter().any(is_here) => elsewhere += 1,
-                _ => elsewhere = 0,
-            }
-            if silence.is_now() && elsewhere >= ELSEWHERE_MIN {
-                let text = format!("{host} has another address now, and nobody answers at {here}");
-                session.close(CloseCode::Busy, &text);
-                return;
-            }
         }
     }
 }

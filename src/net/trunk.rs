@@ -14,6 +14,7 @@ use super::congestion::Permit;
 use super::link::LinkEnd;
 use super::notes::{self, Notes};
 use super::session::Session;
+use super::silence::{self, HostName, LookUp, Named, Silence};
 use super::transport::{
     BULK_STREAMS, CONNECTION_WINDOW_BYTES, NOTE_STREAMS, OP_STREAMS, STREAM_WINDOW_BYTES, escaped,
 };
@@ -22,9 +23,10 @@ use driftless_protocol::limits::TEXT_BYTES_MAX;
 use driftless_protocol::message::Note;
 use driftless_protocol::stream::{StreamKind, varint, varint_bytes};
 use quinn::VarInt;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -65,8 +67,7 @@ pub(super) struct Trunk {
     /// Bytes on the streams of all sessions.
     sent: AtomicU64,
     received: AtomicU64,
-    /// Whether the peer is silent.
-    is_silent: AtomicBool,
+    silence: Silence,
     /// Of this connection alone, or shared.
     _endpoint: Option<quinn::Endpoint>,
 }
@@ -91,6 +92,8 @@ struct Sessions {
     is_closing: bool,
     /// Somebody waits for whether the connection stays without a session.
     is_watched: bool,
+    /// Somebody looks the peer's names up in a silence.
+    is_followed: bool,
 }
 
 impl Sessions {
@@ -167,7 +170,7 @@ impl Trunk {
             sessions: Mutex::default(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            is_silent: AtomicBool::new(false),
+            silence: Silence::default(),
             _endpoint: endpoint,
         });
         runtime.spawn(trunk.clone().take_streams());
@@ -225,7 +228,7 @@ impl Trunk {
         if self.connection.close_reason().is_some() {
             session.finish();
         }
-        if self.is_silent.load(Ordering::Acquire) {
+        if self.silence.is_now() {
             session.silence().begin();
         }
         session
@@ -426,12 +429,20 @@ impl Trunk {
     /// Tells all sessions whether the peer is silent.
     pub(super) fn note_silent(&self, is_silent: bool) {
         let sessions = self.lock();
-        self.is_silent.store(is_silent, Ordering::Release);
-        for session in sessions.open.values() {
+        let silences = sessions.open.values().map(|session| &**session.silence());
+        for silence in silences.chain([&self.silence]) {
             match is_silent {
-                true => session.silence().begin(),
-                false => session.silence().end(),
+                true => silence.begin(),
+                false => silence.end(),
             }
+        }
+    }
+
+    /// Has a session end if the peer is silent and this name, by which it was found, leads elsewhere by then.
+    pub(super) fn follow_name(self: &Arc<Trunk>, session: &Session, name: HostName, look_up: LookUp) {
+        session.note_name(name);
+        if !std::mem::replace(&mut self.lock().is_followed, true) {
+            self.runtime.spawn(silence::watch_names(self.clone(), look_up));
         }
     }
 
@@ -537,6 +548,33 @@ impl Trunk {
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Named for Trunk {
+    fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
+    async fn over(&self) {
+        self.connection.closed().await;
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    fn names(&self) -> BTreeSet<HostName> {
+        let sessions = self.lock();
+        let names = sessions.open.values().filter_map(|session| session.name());
+        names.cloned().collect()
+    }
+
+    fn leave(&self, name: &HostName, text: &str) {
+        let sessions: Vec<_> = self.lock().open.values().cloned().collect();
+        for session in sessions.iter().filter(|session| session.name() == Some(name)) {
+            session.close(CloseCode::Busy, text);
+        }
     }
 }
 

@@ -220,6 +220,9 @@ impl Shared {
                     .map_err(|error| ConnectError::Failed(error.to_string()))?;
                 ReceiverLink::call(&runtime, tls, (from.fingerprint, &addresses), tree, link)
             });
+            if let Ok(link) = &connected {
+                link.follow_name(&runtime, &from.host, from.port);
+            }
             let _ = told
                 .send(connected.map_err(|error| failure(&error, from, &identity.fingerprint().to_string())));
         };

@@ -5,6 +5,7 @@ use crate::net::packed::pieces;
 use crate::net::ranges::Arrived;
 use crate::net::session::{Session, Taken};
 use crate::net::shift::Outlet;
+use crate::net::silence;
 use crate::net::transport::{BULK_STREAMS, LinkOptions};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,6 +18,7 @@ use driftless_protocol::stream::StreamKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Frames of ranges that nobody decodes here, until somebody takes them.
@@ -38,7 +40,7 @@ pub struct ReceiverLink {
 impl ReceiverLink {
     /// Begins the receiver's part of a session.
     pub(in crate::net) fn start(
-        runtime: &tokio::runtime::Handle,
+        runtime: &Handle,
         session: &Arc<Session>,
         peer: Fingerprint,
         (send, receive): (quinn::SendStream, quinn::RecvStream),
@@ -159,6 +161,18 @@ impl ReceiverLink {
     /// Ends the link.
     pub fn close(&self, code: CloseCode, text: &str) {
         self.shared.close(code, text);
+    }
+
+    /// Has the link end if its sender is silent and this name, by which it was called, leads elsewhere by then.
+    pub fn follow_name(&self, runtime: &Handle, host: &str, port: u16) {
+        self.shared.follow_name(runtime, host, port);
+    }
+
+    /// Tells when the sender's silences begin and end, until the link does.
+    pub(in crate::net) fn tell_silences(&self, runtime: &Handle, tell: impl Fn(bool) + Send + 'static) {
+        if let Line::Network(session) = &self.shared.line {
+            runtime.spawn(silence::tell(session.clone(), tell));
+        }
     }
 
     /// Why the link ended, if it did.

@@ -259,9 +259,7 @@ impl SenderLink {
 
     /// Has the link end if its receiver is silent and this name, by which it was found, leads elsewhere by then.
     pub fn follow_name(&self, runtime: &Handle, host: &str, port: u16) {
-        if let Line::Network(session) = &self.shared.line {
-            runtime.spawn(silence::watch_name(session.clone(), host.to_owned(), port));
-        }
+        self.shared.follow_name(runtime, host, port);
     }
 
     /// Ends the link.

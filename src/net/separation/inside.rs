@@ -10,13 +10,14 @@ use crate::net::link::{
 use crate::net::pair::PairLink;
 use crate::net::seats::{CONNECTIONS_MAX, PAIRINGS_MAX};
 use crate::net::shift::Outlet;
+use crate::net::silence::{HostName, LookUp, Named, Silence, watch_names};
 use crate::net::transport::ConnectError;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::encode_frame;
 use driftless_protocol::message::{ModuleName, OpFrame, PairReply, PairRequest, ToReceiver, ToSender};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, BufReader};
@@ -24,8 +25,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// What is read of small messages at once.
 const READ_BYTES: usize = 16 << 10;
@@ -341,6 +343,14 @@ impl Inner {
                 let call = call.ok_or("it answered a call that nobody made")?;
                 let _ = call.send(outcome.map_err(ConnectError::from));
             }
+            Report::Silent { number, is_silent } => {
+                let wire = self.state().wires.get(&number).and_then(Weak::upgrade);
+                match (wire, is_silent) {
+                    (Some(wire), true) => wire.silence.begin(),
+                    (Some(wire), false) => wire.silence.end(),
+                    (None, _) => {}
+                }
+            }
             Report::Ended { number, end } => {
                 // It may have been forgotten here already.
                 let wire = self.state().wires.get(&number).and_then(Weak::upgrade);
@@ -401,6 +411,9 @@ impl Inner {
             sockets: [control, ops, bulk],
             end: Mutex::default(),
             has_ended: Condvar::new(),
+            is_over: watch::channel(false).0,
+            silence: Silence::default(),
+            name: OnceLock::new(),
             present: Mutex::new(Some(present)),
             gone,
         });
@@ -454,6 +467,10 @@ pub(in crate::net) struct Wire {
     sockets: [UnixStream; SOCKETS],
     end: Mutex<Option<LinkEnd>>,
     has_ended: Condvar,
+    is_over: watch::Sender<bool>,
+    silence: Silence,
+    /// By which name the peer was found.
+    name: OnceLock<HostName>,
     /// Taken when this side has hung up, which those see that wait for `gone`.
     present: Mutex<Option<Sender<Infallible>>>,
     gone: Receiver<Infallible>,
@@ -490,6 +507,18 @@ impl Wire {
         self.lock_end().clone()
     }
 
+    /// Has the connection end if the other process says that its peer is silent, and this name leads elsewhere by then.
+    pub(in crate::net) fn follow_name(
+        self: &Arc<Wire>,
+        runtime: &tokio::runtime::Handle,
+        name: HostName,
+        look_up: LookUp,
+    ) {
+        if self.name.set(name).is_ok() {
+            runtime.spawn(watch_names(self.clone(), look_up));
+        }
+    }
+
     /// Whether the peer answers within `patience`, or four round trips if that is longer. Blocks.
     pub(in crate::net) fn answers(&self, patience: Duration) -> bool {
         if self.ended().is_some() {
@@ -515,6 +544,7 @@ impl Wire {
         let is_first = end.is_none();
         end.get_or_insert(how);
         self.has_ended.notify_all();
+        self.is_over.send_replace(true);
         is_first
     }
 
@@ -610,6 +640,30 @@ impl Wire {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl Named for Wire {
+    fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
+    async fn over(&self) {
+        let mut is_over = self.is_over.subscribe();
+        // The sender of the channel is in `self`.
+        let _ = is_over.wait_for(|&is_over| is_over).await;
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn names(&self) -> BTreeSet<HostName> {
+        self.name.get().cloned().into_iter().collect()
+    }
+
+    fn leave(&self, _: &HostName, text: &str) {
+        self.close(CloseCode::Busy, text);
     }
 }
 

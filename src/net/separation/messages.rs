@@ -83,6 +83,8 @@ pub(super) enum Report {
         number: u64,
         outcome: Result<SocketAddr, CallFault>,
     },
+    /// Whether the peer of a connection that was opened from inside is silent, at each change.
+    Silent { number: u64, is_silent: bool },
     /// How a connection ended. All that it brought has been written before.
     Ended { number: u64, end: End },
     /// Whether the peer of a connection answers.

@@ -317,7 +317,7 @@ impl Outside {
         number
     }
 
-    fn call(&self, number: u64, peer: Fingerprint, addresses: &[SocketAddr], tree: ModuleName) {
+    fn call(self: &Arc<Outside>, number: u64, peer: Fingerprint, addresses: &[SocketAddr], tree: ModuleName) {
         let failed = |text: String| ConnectError::Failed(text);
         let callee = self.callee.as_ref();
         let connected = callee
@@ -334,6 +334,11 @@ impl Outside {
             });
         let outcome = match connected {
             Ok((link, remote)) if number >= CALLS_FROM => {
+                let outside = self.clone();
+                // What the peer's name means is known inside only.
+                link.tell_silences(&self.runtime, move |is_silent| {
+                    outside.report(&Report::Silent { number, is_silent });
+                });
                 self.state().links.insert(number, link);
                 Ok(remote)
             }

@@ -507,6 +507,32 @@ fn only_who_was_named_is_called() {
     assert!(named.is_meant(peer(), &[remote(), other]));
 }
 
+/// The process outside knows no names: it tells of silences, and the one inside looks the name up.
+#[test]
+fn a_silent_peer_whose_name_leads_elsewhere_is_left() {
+    let made = made();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let links = [made.link(1), made.link(2), made.link(3)];
+    let here = remote().ip().to_string();
+    for ((link, _), host) in links.iter().zip(["127.0.0.1", &here, "127.0.0.1"]) {
+        link.follow_name(runtime.handle(), host, 4433);
+    }
+    for number in [1, 2] {
+        let is_silent = true;
+        made.door
+            .send(&Report::Silent { number, is_silent }, &[])
+            .unwrap();
+    }
+    let order = made.door.receive().unwrap();
+    assert!(matches!(order, Some(Order::Close { number: 1, .. })), "{order:?}");
+    let [left, others @ ..] = links.map(|(link, _)| link.ended());
+    assert!(
+        matches!(&left, Some(LinkEnd::Closed { by_peer: false, text, .. }) if text.contains("nobody answers at 192.0.2.1")),
+        "{left:?}"
+    );
+    assert_eq!(others, [None, None]);
+}
+
 #[test]
 fn peers_are_asked_for_by_the_other_process() {
     let made = made();

@@ -2,6 +2,7 @@
 
 use crate::net::sharing::Key;
 use crate::net::shift::Outlet;
+use crate::net::silence::LookUp;
 use crate::net::{
     Accepted, Authorise, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint,
     ReceiverLink, SenderLink, Sockets, Verdict,
@@ -13,7 +14,7 @@ use driftless_protocol::message::{BulkFrame, OpFrame, RangeBody, RangeBytes, ToR
 use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{ALPN_MIRROR, Hello};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -698,4 +699,37 @@ fn a_connection_without_sessions_has_one_timer() {
     let after = tasks();
     assert!(after < before + ENDS / 10, "{before} tasks, then {after}");
     drop(place);
+}
+
+/// However many sessions a connection has, a name of the peer's is looked up once at a time.
+#[test]
+fn a_silent_peers_name_is_looked_up_once_for_all_sessions() {
+    const MOVED: &str = "moved.example";
+    let site = Site::new();
+    let pairs = site.pairs(40);
+    let counted = Arc::<Mutex<Vec<String>>>::default();
+    let counting = counted.clone();
+    let look_up: LookUp = Arc::new(move |host, port| {
+        counting.lock().unwrap().push(host.to_owned());
+        let last = if host == MOVED { 9 } else { 1 };
+        Ok(vec![([127, 0, 0, last], port).into()])
+    });
+    let sessions = pairs.iter().map(|(sender, _)| session_of(&sender.shared));
+    for (number, session) in sessions.enumerate() {
+        let host = if number < 35 { MOVED } else { "here.example" };
+        let name = (host.to_owned(), 4433);
+        session.trunk().follow_name(session, name, look_up.clone());
+    }
+    let trunk = session_of(&pairs[39].0.shared).trunk().clone();
+    trunk.note_silent(true);
+    let (moved, here) = pairs.split_at(35);
+    wait_until("who moved is left", || {
+        moved.iter().all(|(sender, _)| sender.ended().is_some())
+    });
+    trunk.note_silent(false);
+    assert!(here.iter().all(|(sender, _)| sender.ended().is_none()));
+    let counted = counted.lock().unwrap().clone();
+    let of_moved = counted.iter().filter(|host| *host == MOVED).count();
+    assert!(of_moved == 2 && counted.len() <= 5, "{counted:?}");
+    check_alive(&pairs[39], 50);
 }
