@@ -7,6 +7,7 @@ mod support;
 
 use crossbeam_channel::{Receiver, unbounded};
 use driftless::daemon::sender;
+use driftless::daemon::verify::{self, How, VerifyReport, progress_file};
 use driftless::daemon::{Deletes, Phase, SenderOptions, Stop, Summary};
 use driftless::engine::filter::FilterBuilder;
 use driftless_certs::receiver_config;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use support::peer::Packed;
-use support::{Following, PATIENCE, Pair, Watching, runtime};
+use support::{Following, PATIENCE, Pair, Watching, is_root, runtime, skip};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 const SECRET_NAME: &str = "hidden-name";
@@ -32,6 +33,21 @@ const CANARY_TEXT: &str = "beside the tree";
 struct Liar {
     endpoint: quinn::Endpoint,
     address: SocketAddr,
+}
+
+/// The answer to an opening: there is something, of nobody's.
+fn opened(open: &Open) -> Opened {
+    Opened {
+        carried: open.carried.common(Carried::default()),
+        bound: false,
+        is_empty: false,
+        cursor: None,
+        sum: TreeSum::default(),
+        root: ObjectId::ROOT,
+        root_path: "/liar".into(),
+        may_delete: true,
+        demoted: false,
+    }
 }
 
 /// One connection of the sender, opened.
@@ -97,17 +113,7 @@ impl Liar {
     /// Takes a connection up to its `Open`, and answers that with an empty sum.
     fn accept(&self) -> Lie {
         let (mut lie, open) = self.accept_opening();
-        lie.say(&ToSender::Opened(Opened {
-            carried: open.carried.common(Carried::default()),
-            bound: false,
-            is_empty: false,
-            cursor: None,
-            sum: TreeSum::default(),
-            root: ObjectId::ROOT,
-            root_path: "/liar".into(),
-            may_delete: true,
-            demoted: false,
-        }));
+        lie.say(&ToSender::Opened(opened(&open)));
         lie
     }
 
@@ -598,6 +604,56 @@ fn a_listing_that_repeats_itself_is_left() {
         assert_eq!(lie.closed(), CloseCode::Done);
     });
     assert_ne!(outcome, Ok(true));
+}
+
+/// `verify` puts nothing aside that it has not asked for, however long an answer that it waits for takes.
+#[test]
+fn what_verify_has_not_asked_for_is_not_kept() {
+    if !is_root() {
+        return skip("other owners need root");
+    }
+    let scene = Scene::new();
+    // An owner with a name, which has to be asked about.
+    std::os::unix::fs::chown(scene.pair.src().join("public"), Some(1), None).unwrap();
+    let liar = Liar::new(&scene.pair);
+    let options = scene.pair.sender_options(liar.address, false);
+    std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| verified(&options));
+        let (mut lie, open) = liar.accept_opening();
+        lie.say(&ToSender::Opened(Opened {
+            carried: open.carried,
+            ..opened(&open)
+        }));
+        loop {
+            match lie.next() {
+                Some(Heard::Control(ToReceiver::ListDisk(_))) => {
+                    let rows = Rows(Vec::new());
+                    lie.say(&ToSender::Listing { rows, last: true });
+                }
+                Some(Heard::Control(ToReceiver::Owners(_))) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        lie.say(&ToSender::Contents(Digests(Vec::new())));
+        assert_eq!(lie.closed(), CloseCode::Done);
+        let told = verifying.join().unwrap().unwrap_err();
+        assert!(
+            told.contains("broke the protocol while it was asked for users"),
+            "{told}"
+        );
+    });
+}
+
+fn verified(options: &SenderOptions) -> Result<VerifyReport, String> {
+    let how = How {
+        rate: None,
+        restart: false,
+        progress: progress_file(options),
+        settle: None,
+        repair: None,
+        stop: &Stop::default(),
+    };
+    verify::run(options, &how, &runtime(), &driftless::daemon::Silent).map_err(|error| error.to_string())
 }
 
 /// Who is restarted, or replaced, may answer as it should.

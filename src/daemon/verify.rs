@@ -142,7 +142,7 @@ pub fn run(
         how,
         link: &link,
         carried: opened.carried,
-        owners: Owners::new(&link, &options.owners),
+        owners: Owners::new(&options.owners),
         filter: &options.filter,
         root,
         device,

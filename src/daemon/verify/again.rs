@@ -86,7 +86,7 @@ impl Verifier<'_> {
             }
         };
         if self.carried.owner {
-            self.owners.learn(owner_keys(&stat.attributes).into_iter())?;
+            self.learn_owners(owner_keys(&stat.attributes).into_iter())?;
         }
         if self.compare_entry(path, &directory, name, &stat, row.as_ref())? {
             self.ask_contents(&directory, &parent, vec![(name.clone(), stat)])?;
@@ -152,14 +152,14 @@ impl Verifier<'_> {
                 some.push(path);
             }
             self.send(ToReceiver::Doubt(Paths(some)))?;
-            match self.owners.next_message() {
-                Some(ToSender::Doubted { .. }) => {}
-                Some(_) => {
+            match self.link.incoming().recv() {
+                Ok(ToSender::Doubted { .. }) => {}
+                Ok(_) => {
                     return Err(DaemonError::failed(
                         "the receiver broke the protocol while it was told of differences",
                     ));
                 }
-                None => {
+                Err(_) => {
                     let end = self.link.wait_ended();
                     return Err(DaemonError::failed(format!("the receiver mends nothing: {end}")));
                 }

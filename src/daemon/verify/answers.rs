@@ -1,11 +1,14 @@
 //! What the receiver is asked, several questions at a time, and what becomes of its answers.
 
 use super::*;
+use crate::daemon::sender::OwnerKey;
 
 /// What the receiver was asked, in the order of its answers, and what is noted between them.
 pub(super) enum Asked {
     Listing(RelPath),
     Contents(Batch),
+    /// Who owners are there.
+    Owners,
     /// Nothing: everything before is done then.
     Passed(Position, u64),
 }
@@ -67,13 +70,18 @@ impl Verifier<'_> {
 
     /// Takes the next answer of the receiver, and notes what is done by then.
     pub(super) fn take_answer(&mut self) -> Result<(), DaemonError> {
-        let broken =
-            || DaemonError::failed("the receiver broke the protocol while it was asked for contents");
+        let broken = |what: &str| {
+            DaemonError::failed(format!(
+                "the receiver broke the protocol while it was asked for {what}"
+            ))
+        };
+        let gone = || DaemonError::failed("the receiver is gone");
+        let link = self.link;
         match self.asked.pop_front() {
-            None => return Err(broken()),
+            None => return Err(broken("nothing")),
             Some(Asked::Passed(..)) => {}
             Some(Asked::Listing(path)) => {
-                let next = || self.owners.next_message().ok_or(ReconcileError::Ended);
+                let next = || link.incoming().recv().map_err(|_| ReconcileError::Ended);
                 let rows = match listing_from(&mut Allowance::of_directory(), next) {
                     Ok(rows) => Ok(rows),
                     Err(ReconcileError::Unlisted(text)) => Err(text),
@@ -82,11 +90,10 @@ impl Verifier<'_> {
                 self.listings.insert(path, rows);
             }
             Some(Asked::Contents(batch)) => {
-                let gone = || DaemonError::failed("the receiver is gone");
                 let Batch { directory, files, .. } = batch;
-                let theirs = match self.owners.next_message().ok_or_else(gone)? {
+                let theirs = match link.incoming().recv().map_err(|_| gone())? {
                     ToSender::Contents(digests) if digests.0.len() == files.len() => digests.0,
-                    _ => return Err(broken()),
+                    _ => return Err(broken("contents")),
                 };
                 self.batches -= 1;
                 for ((name, ours), theirs) in files.into_iter().zip(theirs) {
@@ -99,6 +106,10 @@ impl Verifier<'_> {
                     }
                 }
             }
+            Some(Asked::Owners) => match link.incoming().recv().map_err(|_| gone())? {
+                ToSender::Owners(here) => self.owners.note(here),
+                _ => return Err(broken("users and groups")),
+            },
         }
         while let Some(Asked::Passed(..)) = self.asked.front() {
             if let Some(Asked::Passed(position, entries)) = self.asked.pop_front() {
@@ -108,6 +119,19 @@ impl Verifier<'_> {
         }
         if self.stored.elapsed() >= STORE_EVERY {
             self.store();
+        }
+        Ok(())
+    }
+
+    /// Learns who these are on the target. What was asked for before is answered first, each within the limits of its kind: nothing is
+    /// put aside that nobody asked for.
+    pub(super) fn learn_owners(&mut self, all: impl Iterator<Item = OwnerKey>) -> Result<(), DaemonError> {
+        for rows in self.owners.questions(all)? {
+            self.send(ToReceiver::Owners(rows))?;
+            self.asked.push_back(Asked::Owners);
+            while self.asked.iter().any(|asked| matches!(asked, Asked::Owners)) {
+                self.take_answer()?;
+            }
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Verifier<'_> {
         if self.carried.owner {
             let owners = listing.entries.iter();
             let owners = owners.flat_map(|(_, stat)| owner_keys(&stat.attributes));
-            self.owners.learn(owners)?;
+            self.learn_owners(owners)?;
         }
         let mut theirs: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
         for (name, error) in &listing.problems {
@@ -240,7 +240,7 @@ impl Verifier<'_> {
         if !self.carried.owner {
             return Ok(xattrs.digest());
         }
-        let learnt = self.owners.learn(acl_owners(xattrs).into_iter());
+        let learnt = self.learn_owners(acl_owners(xattrs).into_iter());
         learnt.map_err(|error| error.to_string())?;
         let there = self.owners.xattrs_there(xattrs);
         there.map_err(|error| error.to_string())
