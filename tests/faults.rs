@@ -196,6 +196,37 @@ impl Drop for Small {
 }
 
 /// The disk is full in the middle of a large file, of a patch of one, and of its copy.
+/// The signal that comes with such a write would end the process, at each start anew.
+#[test]
+fn a_file_beyond_the_limit_of_the_process_is_an_error_of_its_own() {
+    let pair = Pair::new();
+    let large = fs::File::create(pair.src().join("large")).unwrap();
+    large.write_all_at(b"end", 40 << 20).unwrap();
+    fs::write(pair.src().join("small"), "small").unwrap();
+    let home = pair.path("home-limited");
+    let mirror = |limit: &str| {
+        let script = format!("ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_driftless"), "mirror", "--once"])
+            .args([pair.src(), pair.dst()])
+            .env("DRIFTLESS_HOME", &home)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    // In blocks of 512 bytes: 32 MiB.
+    let (status, told) = mirror("65536");
+    assert_eq!(status, Some(3), "{told}");
+    assert!(told.contains("large") && told.contains("ulimit -f"), "{told}");
+    assert!(pair.dst().join("small").exists() && !pair.dst().join("large").exists());
+    assert_no_leftovers(&pair.dst());
+    let (status, told) = mirror("unlimited");
+    assert_eq!(status, Some(0), "{told}");
+}
+
 #[test]
 fn a_disk_that_is_full_in_the_middle_keeps_what_it_has() {
     let pair = Pair::new();

@@ -27,6 +27,7 @@ use clap::{Args, ValueEnum};
 use driftless_certs::{Fingerprint, Identity, TrustStore};
 use driftless_protocol::RelPath;
 use driftless_protocol::message::Sparing;
+use rustix::process::Signal;
 use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -347,6 +348,7 @@ impl<I> Session<I> {
             .map_err(|error| CliError::failed(format!("cannot start the network's threads: {error}")))?;
         let (stop, handle) = (Stop::default(), runtime.handle().clone());
         stop_on_signals(&runtime, &stop)
+            .and_then(|()| outlive_size_limits(&runtime))
             .map_err(|error| CliError::failed(format!("cannot listen for signals: {error}")))?;
         Ok(Session {
             home,
@@ -462,6 +464,14 @@ fn stop_on_signals(runtime: &Runtime, stop: &Stop) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// A write beyond the largest file that this process may make (`ulimit -f`, `LimitFSIZE=`) is an error of that file, and not the end of
+/// everything, which is what the signal means otherwise. Handled, and not ignored, because programs would inherit that.
+fn outlive_size_limits(runtime: &Runtime) -> io::Result<()> {
+    let _context = runtime.enter();
+    // What is never waited for does nothing.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// Where to send to.

@@ -148,6 +148,10 @@ fn remedy(errno: Errno) -> Option<&'static str> {
         Errno::ROFS => "find out why (the kernel's log says so), and mount it writable again",
         Errno::MFILE => "raise the limit of open files (LimitNOFILE of the service, or ulimit -n)",
         Errno::NFILE => "raise the system's limit of open files (sysctl fs.file-max)",
+        Errno::FBIG => {
+            "raise the limit of file sizes (LimitFSIZE of the service, or ulimit -f), or use a file system that holds such files"
+        }
+        Errno::MLINK => "that file system holds no more names of one file, or directories in one",
         Errno::IO => "the kernel's log has more; check the disk",
         _ => return None,
     })
