@@ -206,14 +206,16 @@ impl Replica {
         )))
     }
 
-    /// Removes what was displaced and whose own op will not come any more.
+    /// Removes what was displaced and whose own op will not come any more: each of them, whatever becomes of the others, since nobody
+    /// else is going to.
     pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Outcome {
+        let mut outcome = Ok(());
         for object in std::mem::take(&mut self.parked) {
             if t.get(object)?.is_some_and(|entry| entry.place.name.is_reserved()) {
-                self.remove(t, object)?;
+                outcome = outcome.and(self.remove(t, object));
             }
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -1,41 +1,12 @@
 //! What somebody else does while the next state is made, and calls that fail: nothing is lost, and nothing told that is not so.
 
 use super::*;
-use crate::fs::{Call, Disk, with_disk};
+use crate::daemon::receiver::tests::failing::{fail, judge, nothing_fails};
+use crate::fs::Call;
 use std::cell::RefCell;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
 use std::time::SystemTime;
-
-/// Asked before each call of this thread that changes a name or flushes: whether it succeeds.
-struct Judge(RefCell<Box<dyn FnMut(Call) -> bool>>);
-
-impl Disk for Judge {
-    fn begin(&self, call: Call) -> bool {
-        (self.0.borrow_mut())(call)
-    }
-    fn renamed(&self) {}
-    fn flushed(&self, _: BorrowedFd<'_>) {}
-    fn all_flushed(&self) {}
-}
-
-fn judge(judge: impl FnMut(Call) -> bool + 'static) {
-    with_disk(Rc::new(Judge(RefCell::new(Box::new(judge)))));
-}
-
-/// Fails the calls of these numbers, counted from 1, that change a name.
-fn fail(numbers: &'static [usize]) {
-    let mut calls = 0;
-    judge(move |call| {
-        calls += usize::from(call == Call::Name);
-        call != Call::Name || !numbers.contains(&calls)
-    });
-}
-
-fn nothing_fails() {
-    judge(|_| true);
-}
 
 impl Bench {
     /// Where the only tree of a private name in `releases` is.
