@@ -128,27 +128,14 @@ impl Session<'_, '_> {
         if self.context.failed.is_empty() {
             return Ok(());
         }
-        let postponed = self.postponed.iter().map(|(_, removal)| removal.object);
-        let queued: HashSet<ObjectId> = (self.removes.iter())
-            .map(|removal| removal.object)
-            .chain(postponed)
-            .collect();
-        let is_any_directory = (self
-            .removes
-            .iter()
-            .chain(self.postponed.iter().map(|(_, removal)| removal)))
-        .any(|removal| removal.kind == Kind::Directory);
-        let mut unfound = Vec::new();
-        self.context.source.catalog.read(|view| {
-            for (&object, failed) in &self.context.failed {
-                let above = failed.place.directory;
-                let is_listed = !is_any_directory || view.get(above)?.is_some();
-                if is_listed && !queued.contains(&object) && view.get(object)?.is_none() {
-                    unfound.push(Removal::to_release(object, failed.place.clone(), Kind::File));
-                }
-            }
-            Ok(())
-        })?;
+        let postponed = self.postponed.iter().map(|(_, removal)| removal);
+        let waiting: Vec<&Removal> = self.removes.iter().chain(postponed).collect();
+        let failed = &self.context.failed;
+        let unfound = self
+            .context
+            .source
+            .catalog
+            .read(|view| unfound(view, failed, &waiting))?;
         self.removes.extend(unfound);
         Ok(())
     }
@@ -216,5 +203,105 @@ impl Session<'_, '_> {
             }
             Ok(false)
         })
+    }
+}
+
+/// What is in error, is gone here, and waits for no removal, so that a comparison that just ended would have found it if it were to be
+/// seen: all but what stands below a directory that is to be removed.
+fn unfound(
+    view: &impl CatalogRead,
+    failed: &HashMap<ObjectId, Failed>,
+    waiting: &[&Removal],
+) -> Result<Vec<Removal>, StoreError> {
+    let queued: HashSet<ObjectId> = waiting.iter().map(|removal| removal.object).collect();
+    let is_any_directory = waiting.iter().any(|removal| removal.kind == Kind::Directory);
+    let mut unfound = Vec::new();
+    for (&object, failed) in failed {
+        let is_listed = !is_any_directory || view.get(failed.place.directory)?.is_some();
+        if is_listed && !queued.contains(&object) && view.get(object)?.is_none() {
+            unfound.push(Removal::to_release(object, failed.place.clone(), Kind::File));
+        }
+    }
+    Ok(unfound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Catalog, Role};
+    use driftless_protocol::Attributes;
+
+    fn entry(object: u64, directory: u64, name: &str, kind: Kind) -> Entry {
+        let name = Name::new(name.as_bytes()).unwrap();
+        let directory = ObjectId(directory);
+        Entry {
+            object: ObjectId(object),
+            place: Place { directory, name },
+            kind,
+            attributes: Attributes::default(),
+            size: 0,
+            digest: None,
+            stamp: None,
+            sequence: 0,
+            flags: 0,
+        }
+    }
+
+    fn failed(object: u64, directory: u64) -> (ObjectId, Failed) {
+        let failed = Failed {
+            object: ObjectId(object),
+            place: entry(object, directory, &format!("gone-{object}"), Kind::File).place,
+            kind: FailureKind::Permission as u8,
+            text: "it stays".to_owned(),
+            held: None,
+            since: 0,
+            tries: 1,
+            refused: None,
+        };
+        (failed.object, failed)
+    }
+
+    fn removal(object: u64, kind: Kind) -> Removal {
+        let place = entry(object, 1, &format!("removed-{object}"), kind).place;
+        Removal {
+            is_kept: false,
+            ..Removal::to_release(ObjectId(object), place, kind)
+        }
+    }
+
+    /// Of these: 10 is in the root, 11 in a directory that is there, 12 in one that is gone, 13 waits for its removal, and 14 is there.
+    fn found_unfound(waiting: &[Removal]) -> Vec<u64> {
+        let home = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&home.path().join("catalog"), Role::Sender)
+            .unwrap()
+            .catalog;
+        let here = [
+            entry(1, 0, "root", Kind::Directory),
+            entry(2, 1, "here", Kind::Directory),
+            entry(14, 1, "file", Kind::File),
+        ];
+        catalog
+            .update(false, |t| here.iter().try_for_each(|entry| t.put(entry)))
+            .unwrap();
+        let failed = HashMap::from([
+            failed(10, 1),
+            failed(11, 2),
+            failed(12, 3),
+            failed(13, 1),
+            failed(14, 1),
+        ]);
+        let waiting: Vec<&Removal> = waiting.iter().collect();
+        let unfound = catalog.read(|view| unfound(view, &failed, &waiting)).unwrap();
+        let mut objects: Vec<u64> = unfound.iter().map(|removal| removal.object.0).collect();
+        objects.sort_unstable();
+        assert!(unfound.iter().all(|removal| removal.is_kept), "{unfound:?}");
+        objects
+    }
+
+    #[test]
+    fn what_is_below_a_directory_that_is_to_be_removed_is_not_released() {
+        let file = || removal(13, Kind::File);
+        assert_eq!(found_unfound(&[file()]), [10, 11, 12]);
+        assert_eq!(found_unfound(&[file(), removal(3, Kind::Directory)]), [10, 11]);
     }
 }
