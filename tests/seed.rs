@@ -306,6 +306,12 @@ fn another_tree_behind_the_same_module_loses_nothing() {
         refused.contains("1 entry") && refused.contains("--delete"),
         "{refused}"
     );
+    // Nothing was decided by that.
+    let refused = pair.seed().unwrap_err().to_string();
+    assert!(
+        refused.contains("1 entry") && refused.contains("--delete"),
+        "{refused}"
+    );
     assert_eq!(fs::read(pair.dst().join("precious")).unwrap(), b"somebody's");
     assert_equal(&pair.src(), &pair.path("former"));
 }

@@ -136,7 +136,7 @@ pub struct Relay {
 pub struct Opened {
     /// The attributes carried: the common part of what both sides can.
     pub carried: Carried,
-    /// Whether this mirror has been here before.
+    /// Whether this mirror has been here before, and has sent an op.
     pub bound: bool,
     /// Whether the module path holds any entry.
     pub is_empty: bool,

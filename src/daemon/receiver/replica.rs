@@ -107,6 +107,8 @@ pub struct Replica {
     /// Something here changed without the sender's doing: it has to compare, whatever the sums say. What only the receiver has
     /// counts in none.
     pub wants_comparison: bool,
+    /// The mirror that is bound to it has sent nothing yet: to its sender it is as it was when they first met.
+    pub is_unmet: bool,
     /// What the scrub sees of it.
     pub window: Arc<Window>,
     /// Nothing was changed since the catalog was last committed with the note that its names are on stable storage.
@@ -200,6 +202,7 @@ impl Replica {
             has_new_strangers: false,
             is_flushed: true,
             wants_comparison: false,
+            is_unmet: false,
             window: Arc::default(),
             last_durable: Instant::now(),
             _lock: lock,

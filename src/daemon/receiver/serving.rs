@@ -291,9 +291,11 @@ fn begin(
             generation,
         };
         // Durable before the first entry is written.
+        replica.note_unmet().map_err(|error| unable(&error))?;
         replica.state.bind(&binding).map_err(|error| unable(&error))?;
         replica.write_generation().map_err(|error| unable(&error))?;
     }
+    replica.is_unmet = replica.has_not_met().map_err(|error| unable(&error))?;
     let mut sum = replica.ledger.fold();
     let mut cursor = replica.cursor().map_err(|error| unable(&error))?;
     // Without one a mark follows, also if the sums are equal: what is not published waits for it.
@@ -306,7 +308,7 @@ fn begin(
     }
     Ok(Opened {
         carried,
-        bound: binding.is_some(),
+        bound: !replica.is_unmet,
         is_empty,
         cursor,
         sum,

@@ -1,4 +1,5 @@
-//! What the catalog notes about itself: the cursor, what its digests are of, and whether all of it is on stable storage.
+//! What the catalog notes about itself: the cursor, what its digests are of, and whether all of it is on stable storage. And what the state
+//! notes of the mirror: whether it ever sent anything.
 
 use super::*;
 
@@ -12,12 +13,35 @@ const META_FLUSHED: &str = "flushed";
 /// Whether there are entries that no sum counts, see [`Replica::has_strangers`].
 const META_STRANGERS: &str = "strangers";
 
+/// In the state, from before a mirror is bound until its first op: see [`Replica::is_unmet`].
+const UNMET: &str = "unmet";
+
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 
 impl Replica {
     /// The stored cursor.
     pub fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
         self.catalog.read(|view| stored_cursor(view))
+    }
+
+    /// A mirror is about to be bound that has sent nothing yet.
+    pub fn note_unmet(&mut self) -> Result<(), StoreError> {
+        self.state.put_value(UNMET, b"yes")
+    }
+
+    /// Whether the mirror that is bound has sent nothing yet.
+    pub fn has_not_met(&self) -> Result<bool, StoreError> {
+        Ok(self.state.value(UNMET)?.is_some())
+    }
+
+    /// The mirror sends something, for the first time or not. A sender compares before that, asks whoever has to decide what becomes
+    /// of what only this side has, and takes on trust what neither end knows: if its connection breaks before it is done, the next one
+    /// does all of that again. Durable before anything is done of what is sent, since none of that may be taken on trust.
+    pub fn note_met(&mut self) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.is_unmet, false) {
+            self.state.delete_value(UNMET)?;
+        }
+        Ok(())
     }
 
     /// Says, durably and before it happens, which contents are about to be committed: after a crash they are known

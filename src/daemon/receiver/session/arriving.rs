@@ -7,6 +7,7 @@ impl<'a> Session<'a> {
         for message in frame.0 {
             match message {
                 OpMessage::Op(op) => {
+                    self.replica.note_met()?;
                     self.hold(&op)?;
                     self.count_owners(&op.body)?;
                     self.confirms.note_op(&op);

@@ -12,7 +12,8 @@ use crate::net::apart::{ReceiverSide, ends};
 use crate::store::{Binding, CatalogRead};
 use driftless_certs::{Fingerprint, Grant, Identity, Peer, TrustStore};
 use driftless_protocol::message::{
-    Directories, ModuleName, Open, Paths, Purpose, Recheck, Relays, Sparing, ToReceiver, ToSender,
+    Directories, ModuleName, Op, OpBody, OpFrame, OpMessage, Open, Paths, Purpose, Recheck, Relays, Sparing,
+    ToReceiver, ToSender,
 };
 use driftless_protocol::{Carried, CloseCode, Digest, ObjectId, RelPath, XattrClasses};
 use std::fs;
@@ -348,6 +349,51 @@ fn a_kept_sum_is_taken_over_and_counted_again_before_a_comparison() {
     };
     assert_eq!(replica.ledger.fold(), right);
     drop(slots);
+    daemon.stop();
+}
+
+/// To a sender whose connection broke before it had sent anything the target is what it was at the first one: not known to it.
+#[test]
+fn a_mirror_is_known_when_it_has_sent_something() {
+    let site = Site::new();
+    let peer = Identity::ephemeral().unwrap().fingerprint();
+    let daemon = site.start(vec![peer]);
+    let connects = || {
+        let (side, session) = connect(&daemon, peer, opening(Purpose::Mirror, "a"));
+        let Ok(ToSender::Opened(opened)) = side.control.recv_timeout(PATIENCE) else {
+            panic!("it was not opened: {:?}", side.reason());
+        };
+        let root = Directories(vec![ObjectId::ROOT]);
+        side.arrive.send(ToReceiver::List(root)).unwrap();
+        let mut answers = side.control.iter();
+        assert!(answers.any(|answer| matches!(answer, ToSender::Listing { .. })));
+        (opened.bound, side, session)
+    };
+    let ends = |side: ReceiverSide, session: JoinHandle<()>| {
+        drop(side);
+        session.join().unwrap();
+    };
+    for _ in 0..2 {
+        let (is_known, side, session) = connects();
+        assert!(!is_known, "it has sent nothing");
+        ends(side, session);
+    }
+    let (is_known, side, session) = connects();
+    assert!(!is_known);
+    let mark = Op {
+        number: 1,
+        after: 0,
+        barrier: false,
+        body: OpBody::Mark { sequence: 1 },
+        xattrs: Default::default(),
+    };
+    side.ops.send(OpFrame(vec![OpMessage::Op(mark)])).unwrap();
+    let mut answers = side.control.iter();
+    assert!(answers.any(|answer| matches!(answer, ToSender::Progress(_))));
+    ends(side, session);
+    let (is_known, side, session) = connects();
+    assert!(is_known);
+    ends(side, session);
     daemon.stop();
 }
 
