@@ -76,7 +76,13 @@ impl<J: Send + 'static> Crew<J> {
             return;
         }
         if state.idle >= state.jobs.len() || state.workers == inner.workers_max {
-            return inner.called.notify_one();
+            // Who works looks at the queue before he waits: only one who waits has to be called, which is a system call.
+            let is_awaited = state.idle > 0;
+            drop(state);
+            if is_awaited {
+                inner.called.notify_one();
+            }
+            return;
         }
         state.workers += 1;
         drop(state);

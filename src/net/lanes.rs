@@ -31,16 +31,27 @@ impl OpSender {
 
     /// Waits for room.
     pub fn send(&self, message: OpMessage) -> Result<(), Ended> {
-        let own = match is_mark(&message) {
+        self.lane(&message).send(message)
+    }
+
+    /// Does not wait: a message for which there is no room, or nobody any more, comes back.
+    #[expect(clippy::result_large_err, reason = "it is the message that comes back")]
+    pub fn try_send(&self, message: OpMessage) -> Result<(), OpMessage> {
+        self.lane(&message).try_send(message)
+    }
+
+    /// The stream that a message belongs to, or if that is full, one that is not.
+    fn lane(&self, message: &OpMessage) -> &Outlet<OpMessage> {
+        let own = match is_mark(message) {
             true => self.last.load(Ordering::Relaxed),
-            false => lane_of(&message, self.lanes.len()),
+            false => lane_of(message, self.lanes.len()),
         };
         let others = (0..self.lanes.len()).filter(|&lane| lane != own);
         let has_room = |&lane: &usize| self.lanes[lane].has_room();
         let lane = [own].into_iter().chain(others).find(has_room);
         let lane = lane.unwrap_or(own);
         self.last.store(lane, Ordering::Relaxed);
-        self.lanes[lane].send(message)
+        &self.lanes[lane]
     }
 }
 
@@ -117,6 +128,19 @@ mod tests {
         assert_eq!(lane_of(&put("main.rs", 0), 2), lane_of(&put("README", 0), 2));
         assert_eq!(lane_of(&OpMessage::Withdraw { number: 1 }, 2), 0);
         assert_eq!(lane_of(&put("main.rs", 10), 1), 0);
+    }
+
+    #[test]
+    fn what_has_no_room_comes_back() {
+        let (queues, waiting): (Vec<_>, Vec<_>) = (0..2).map(|_| bounded(1)).unzip();
+        let lanes = OpSender::by(queues.into_iter().map(Outlet::to).collect());
+        assert_eq!(lanes.try_send(put("lib.rs", 10)), Ok(()));
+        assert_eq!(lanes.try_send(put("main.rs", 20)), Ok(()), "by the other stream");
+        assert_eq!(lanes.try_send(put("mod.rs", 30)), Err(put("mod.rs", 30)));
+        waiting[1].recv().unwrap();
+        assert_eq!(lanes.try_send(put("mod.rs", 30)), Ok(()));
+        drop(waiting);
+        assert_eq!(lanes.try_send(put("mod.rs", 30)), Err(put("mod.rs", 30)));
     }
 
     #[test]

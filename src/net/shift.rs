@@ -82,13 +82,12 @@ impl<T: Send + 'static> Outlet<T> {
         Ok(())
     }
 
-    /// Sends what need not be sent; false if it was not.
-    pub(super) fn try_send(&self, message: T) -> bool {
-        let is_queued = self.queue.try_send(message).is_ok();
-        if is_queued {
-            self.call();
-        }
-        is_queued
+    /// Does not wait: a message for which there is no room, or nobody any more, comes back.
+    pub(super) fn try_send(&self, message: T) -> Result<(), T> {
+        self.queue
+            .try_send(message)
+            .map_err(TrySendError::into_inner)
+            .inspect(|()| self.call())
     }
 
     /// Whether there is room now.

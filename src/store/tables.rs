@@ -237,7 +237,10 @@ impl<'t> Tables<'t> {
                 self.drop_inode(entry.object, old_inode)?;
             }
             if let Some(inode) = inode {
-                self.inodes.insert(inode, object)?;
+                let holder = self.inodes.get(inode)?.map(|holder| holder.value());
+                if holder != Some(object) {
+                    self.inodes.insert(inode, object)?;
+                }
             }
         }
         self.saw(entry.object);

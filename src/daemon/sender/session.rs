@@ -1,8 +1,8 @@
 //! One connection to a target: from the opening to "in sync", and then along with every change.
 //!
-//! The session thread owns the source's catalog and decides; reader threads open files; a pump hands ops to the
-//! link, so that a slow receiver never keeps this thread from taking acknowledgements. An object has at most one op in
-//! flight; what changes meanwhile waits in its one slot of the journal.
+//! The session thread owns the source's catalog and decides; reader threads open files; a pump hands the link those ops
+//! for which it has no room at once, so that a slow receiver never keeps this thread from taking acknowledgements. An
+//! object has at most one op in flight; what changes meanwhile waits in its one slot of the journal.
 
 mod assumed;
 mod backlog;
@@ -267,7 +267,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let (done, done_queue) = unbounded();
         let pump_bytes = Arc::new(AtomicUsize::new(0));
         let halt = Stop::default();
-        let (ops, pumped) = (link.ops(), pump_bytes.clone());
+        let (ops, pumped) = (link.ops().clone(), pump_bytes.clone());
         let pump = Crew::new("pump", 1, move |(message, bytes)| {
             if ops.send(message).is_ok() {
                 pumped.fetch_sub(bytes, Ordering::AcqRel);

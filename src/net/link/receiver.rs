@@ -50,7 +50,7 @@ impl ReceiverLink {
         let control = Shared::send_control(runtime, session, send, options.compression);
         let incoming = Shared::receive_control(runtime, session, receive);
         let asking = control.clone();
-        session.ask_by(move || asking.try_send(ToSender::SIGN_OF_LIFE));
+        session.ask_by(move || asking.try_send(ToSender::SIGN_OF_LIFE).is_ok());
         let (op_frames, ops) = bounded::<OpFrame>(RECEIVED_FRAMES);
         let (bulk_frames, bulk) = bounded::<Range>(RECEIVED_FRAMES);
         let (raw_bulk, raw_frames) = mpsc::channel::<Arrived>(BULK_STREAMS as usize);

@@ -169,7 +169,7 @@ impl SenderLink {
         let incoming = Shared::receive_control(runtime, session, receive);
         let (ops, bulk) = Self::start_streams(runtime, session, options);
         let asking = control.clone();
-        session.ask_by(move || asking.try_send(ToReceiver::SIGN_OF_LIFE));
+        session.ask_by(move || asking.try_send(ToReceiver::SIGN_OF_LIFE).is_ok());
         SenderLink {
             shared: Shared::new(Line::Network(session.clone())),
             control,
@@ -230,8 +230,8 @@ impl SenderLink {
     }
 
     /// The op streams.
-    pub fn ops(&self) -> OpSender {
-        self.ops.clone()
+    pub fn ops(&self) -> &OpSender {
+        &self.ops
     }
 
     /// The bulk streams.

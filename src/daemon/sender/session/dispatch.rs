@@ -425,7 +425,14 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn send(&self, message: OpMessage, bytes: usize) {
+    /// Never waits: what has no room yet is the pump's, and all that comes after it, so that it leaves in this order.
+    pub(super) fn send(&self, mut message: OpMessage, bytes: usize) {
+        if self.pump_bytes.load(Ordering::Acquire) == 0 {
+            match self.link.ops().try_send(message) {
+                Ok(()) => return,
+                Err(back) => message = back,
+            }
+        }
         self.pump_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.pump.submit((message, bytes));
     }
