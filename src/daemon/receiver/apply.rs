@@ -162,6 +162,7 @@ impl Replica {
                 }
                 false => parent.set_metadata(&entry.place.name, entry.kind, &wanted)?,
             };
+            self.publishing.note_set(&stat.stamp, &applied.stat.stamp);
             entry.stamp = Some(applied.stat.stamp.to_bytes());
             applied
         };

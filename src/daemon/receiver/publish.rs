@@ -142,6 +142,18 @@ impl Known {
         self.spots.insert((spot, stat.stamp.inode));
     }
 
+    /// What is known and was as it is known has other attributes by now.
+    fn note_set(&mut self, was: &Stamp, is: &Stamp) {
+        if let Some(known) = self.stamps.get_mut(&was.inode)
+            && known.same_object(was)
+            && known.same_object(is)
+            && (known.mtime, known.size) == (was.mtime, was.size)
+            && is.size == was.size
+        {
+            *known = *is;
+        }
+    }
+
     fn is_same_object(&self, stat: &Stat) -> bool {
         let known = self.stamps.get(&stat.stamp.inode);
         known.is_some_and(|known| known.same_object(&stat.stamp))
@@ -259,6 +271,15 @@ impl Publishing {
     /// Whether a tree that people see has this very object, too.
     pub(super) fn shares(&self, stat: &Stat) -> bool {
         stat.links > 1 && self.stages.values().any(|stage| stage.known.is_same_object(stat))
+    }
+
+    /// The mirror gave something other attributes, which may have names in trees that people see: nobody else did that.
+    pub(super) fn note_set(&mut self, was: &Stamp, is: &Stamp) {
+        let stages = self.stages.values_mut().map(|stage| &mut stage.known);
+        let undisposed = self.undisposed.iter_mut().map(|again| &mut again.old.known);
+        for known in stages.chain(undisposed) {
+            known.note_set(was, is);
+        }
     }
 
     /// An object has another number.

@@ -154,7 +154,11 @@ impl Replica {
             from.hard_link(&anchor.place.name, Some(&stat.stamp), parent, name, mode)?;
             parent.set_metadata(name, anchor.kind, wanted)
         };
-        self.put_made(t, place, (object, what), (attributes, xattrs), make)
+        let outcome = self.put_made(t, place, (object, what), (attributes, xattrs), make);
+        if let Some(now) = from.stat(&anchor.place.name)? {
+            self.publishing.note_set(&stat.stamp, &now.stamp);
+        }
+        outcome
     }
 
     /// Puts something at a place that `make` makes at once, complete.

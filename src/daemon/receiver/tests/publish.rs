@@ -119,6 +119,28 @@ impl Bench {
         .unwrap();
     }
 
+    fn set_staged(&mut self, object: u64, attributes: Attributes) {
+        let object = ObjectId(object);
+        self.stage(&OpBody::SetAttributes { object, attributes }).unwrap();
+        self.apply(|replica, t| replica.set_attributes(t, object, attributes, &Xattrs::default()))
+            .unwrap();
+    }
+
+    /// Makes a place another name of a file of the same group, whose content is "1".
+    fn name_staged(&mut self, object: u64, at: Place, attributes: Attributes) {
+        let catalog = self.replica.catalog.clone();
+        let members = catalog.read(|view| view.child_entries(at.directory)).unwrap();
+        let of_group = |entry: &&crate::store::Entry| entry.attributes.link_group == attributes.link_group;
+        let to = members.iter().find(of_group).unwrap().object;
+        let digest = Digest::of(b"1");
+        self.stage(&file(at.clone(), object, "1")).unwrap();
+        self.apply(|replica, t| {
+            let about = (attributes, &Xattrs::default());
+            replica.put_link(t, at, ObjectId(object), about, (to, digest))
+        })
+        .unwrap();
+    }
+
     /// What a session does at a mark. Answers how many names changed.
     fn publish(&mut self) -> usize {
         let (names, replaced) = self.exchange();
@@ -259,6 +281,36 @@ fn attributes_do_not_leak_through_what_is_shared() {
     bench.publish();
     assert_eq!((mode(&bench), bench.both("v1")), (0o600, "11".to_owned()));
     bench.check_rest();
+}
+
+/// Attributes of what has several names are seen as soon as they are set, wherever it has one. That is no local edit.
+#[test]
+fn what_the_mirror_sets_under_one_name_is_nobodys_edit_under_another() {
+    let mut bench = bench();
+    bench.make_staged(10, place(1, "releases"));
+    bench.put_staged(12, place(10, "a"), "1");
+    let of_group = |seconds| Attributes {
+        mode: 0o644,
+        mtime: Timestamp::new(seconds, 0).unwrap(),
+        link_group: ObjectId(12),
+        ..attributes()
+    };
+    bench.set_staged(12, of_group(1));
+    bench.name_staged(13, place(10, "b"), of_group(1));
+    bench.publish();
+    assert_eq!(bench.names(), ["releases", "releases/a", "releases/b"]);
+    // One is touched, the other one goes.
+    bench.remove_staged(13);
+    bench.set_staged(12, of_group(2));
+    bench.publish();
+    assert_eq!(bench.names(), ["releases", "releases/a"]);
+    // The same by an op that makes another name.
+    bench.name_staged(14, place(10, "c"), of_group(3));
+    bench.publish();
+    bench.remove_staged(12);
+    bench.name_staged(15, place(10, "d"), of_group(4));
+    bench.publish();
+    assert_eq!(bench.names(), ["releases", "releases/c", "releases/d"]);
 }
 
 #[test]
