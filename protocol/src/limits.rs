@@ -40,7 +40,7 @@ pub const TEXT_BYTES_MAX: usize = 1_024;
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one frame on an op stream, encoded, before compression.
-pub const OP_FRAME_BYTES_MAX: usize = 1 << 20;
+pub const OP_FRAME_BYTES_MAX: usize = (1 << 20) + (400 << 10);
 
 /// Confirmations asked for and not answered.
 pub const CONFIRMS_MAX: usize = 1_024;
@@ -51,9 +51,9 @@ pub const OPS_PER_FRAME_MAX: usize = 4_096;
 /// Bytes of file content that may travel inside an op; larger contents are offered and travel as ranges.
 pub const INLINE_CONTENT_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of the literals of a patch inside an op, compressed. With as many parts and extended attributes as there may be
-/// they fit an op frame.
-pub const PATCH_LITERALS_BYTES_MAX: usize = 640 << 10;
+/// Bytes of the literals of a patch inside an op, compressed: a range of noise, and what zstd adds to it. With as many parts
+/// and extended attributes as there may be they fit an op frame.
+pub const PATCH_LITERALS_BYTES_MAX: usize = RANGE_BYTES_MAX + (8 << 10);
 
 /// Bytes of the target file that one range may cover.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;

@@ -135,10 +135,11 @@ fn repeated_patterns_stay_below_the_cap() {
         &[0xfb, 0x00, 0x10],
         &[0xfb, 0x00, 0x08],
     ];
+    let longest = DECODERS.iter().map(|(_, max)| *max).max().unwrap();
     for pattern in pairs.chain(long) {
         for head in heads {
-            let mut bytes = [head, &*pattern.repeat(BULK_FRAME_BYTES_MAX / pattern.len())].concat();
-            bytes.resize(BULK_FRAME_BYTES_MAX, 0);
+            let mut bytes = [head, &*pattern.repeat(longest / pattern.len())].concat();
+            bytes.resize(longest, 0);
             for (decode, max) in DECODERS {
                 let peak = peak_of(|| _ = decode(&bytes[..max]));
                 assert!(

@@ -420,7 +420,7 @@ fn x01_a_full_frame_of_small_files_is_accepted() {
             },
             content: Content::Inline {
                 digest: Digest::default(),
-                bytes: InlineContent(vec![b'x'; 190]),
+                bytes: InlineContent(vec![b'x'; 290]),
             },
         };
         frame.0.push(OpMessage::Op(Op {
@@ -445,8 +445,8 @@ fn x01_messages_over_their_own_limit_are_refused() {
         digest: Digest::default(),
         bytes,
     });
-    let five = OpFrame(one.iter().cycle().take(5).cloned().collect());
-    let fault = codec::encode(&five).unwrap_err();
+    let six = OpFrame(one.iter().cycle().take(6).cloned().collect());
+    let fault = codec::encode(&six).unwrap_err();
     assert!(
         matches!(
             fault,

@@ -19,8 +19,9 @@ pub const SPANNED_BYTES: std::ops::RangeInclusive<u64> = 8 << 20..=8 << 30;
 
 const THREADS: usize = 2;
 
-/// More that differs below the old end is worth a search for what moved: an insertion shifts all that follows.
-const REPLACED_BYTES_MAX: usize = 64 << 10;
+/// A longer run that differs below the old end is worth a search for what moved: an insertion shifts all that follows. What is
+/// rewritten in place, as the pages of a database are, is in short runs.
+const REPLACED_RUN_BYTES_MAX: usize = 64 << 10;
 
 /// What a comparison found.
 #[derive(Debug)]
@@ -94,6 +95,19 @@ impl Output for SpanDelta {
     }
 }
 
+impl SpanDelta {
+    /// Bytes of the longest run that is new, without those at the end that were appended.
+    fn longest_run(&self, appended: usize) -> usize {
+        let last = self.pieces.len().saturating_sub(1);
+        let run = |(at, piece): (usize, &Piece)| match piece {
+            Piece::Literal(bytes) if at == last => bytes.len().saturating_sub(appended),
+            Piece::Literal(bytes) => bytes.len(),
+            Piece::Copy(..) => 0,
+        };
+        self.pieces.iter().enumerate().map(run).max().unwrap_or(0)
+    }
+}
+
 /// One span of the present content.
 type Seen = (u64, SpanValue, SpanDelta);
 
@@ -153,7 +167,7 @@ fn compare_short(file: &File, bytes: usize, old: &Spans) -> io::Result<Option<Co
 /// Reads all spans from `first` on and compares each; in order. `None` as soon as too much differs.
 fn scan(file: &File, new: &Spans, old: &Spans, first: u64) -> io::Result<Option<Vec<Seen>>> {
     let next = AtomicU64::new(first);
-    let (replaced, literals) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let literals = AtomicUsize::new(0);
     let is_over = AtomicBool::new(false);
     let seen = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
@@ -179,10 +193,8 @@ fn scan(file: &File, new: &Spans, old: &Spans, first: u64) -> io::Result<Option<
             let mut delta = SpanDelta::default();
             old.compare(span, buffer, &value, &mut delta);
             let appended = (offset + buffer.len() as u64).saturating_sub(old.bytes().max(offset)) as usize;
-            let here = delta.literal_bytes.saturating_sub(appended);
-            let replaced = replaced.fetch_add(here, Ordering::Relaxed) + here;
             let literals = literals.fetch_add(delta.literal_bytes, Ordering::Relaxed) + delta.literal_bytes;
-            if replaced > REPLACED_BYTES_MAX || literals > RANGE_BYTES_MAX {
+            if delta.longest_run(appended) > REPLACED_RUN_BYTES_MAX || literals > RANGE_BYTES_MAX {
                 return is_over.store(true, Ordering::Relaxed);
             }
             seen.lock()
@@ -207,4 +219,73 @@ fn scan(file: &File, new: &Spans, old: &Spans, first: u64) -> io::Result<Option<
     let mut seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     seen.sort_unstable_by_key(|(span, ..)| *span);
     Ok(Some(seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::spans::SpansBuilder;
+    use std::io::Write;
+    use std::ops::Range;
+
+    const CONTENT_BYTES: usize = 4 << 20;
+    const PAGE_BYTES: usize = 4 << 10;
+
+    /// Literal bytes of the patch from some noise to what `edit` makes of it; none if what moved is to be searched for.
+    fn literals(edit: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
+        let mut content = vec![0; CONTENT_BYTES];
+        blake3::Hasher::new().finalize_xof().fill(&mut content);
+        let mut builder = SpansBuilder::new(7);
+        builder.push(&content);
+        let (_, old) = builder.finish();
+        edit(&mut content);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let compared = compare(&file, content.len() as u64, &old.unwrap(), 0).unwrap()?;
+        assert_eq!(compared.digest, Digest::of(&content));
+        Some(compared.patch.literals.len())
+    }
+
+    fn rewrite(content: &mut [u8], pages: Range<usize>) {
+        content[pages.start * PAGE_BYTES..pages.end * PAGE_BYTES].fill(1);
+    }
+
+    #[test]
+    fn pages_that_are_rewritten_in_place_are_no_shift() {
+        let scattered =
+            |count: usize| literals(|content| (0..count).for_each(|at| rewrite(content, at * 3..at * 3 + 1)));
+        for count in [1, 17, 200, 256] {
+            assert_eq!(scattered(count), Some(count * PAGE_BYTES));
+        }
+        assert_eq!(scattered(257), None, "more than a patch takes");
+        assert_eq!(
+            literals(|content| rewrite(content, 100..116)),
+            Some(16 * PAGE_BYTES)
+        );
+    }
+
+    #[test]
+    fn what_shifts_is_searched_for() {
+        assert_eq!(literals(|content| rewrite(content, 100..117)), None);
+        let inserted_at = |at: usize| literals(|content| content.insert(at, 1));
+        assert_eq!(inserted_at(CONTENT_BYTES / 2), None);
+        assert_eq!(inserted_at(CONTENT_BYTES - 17 * PAGE_BYTES), None);
+        assert_eq!(
+            inserted_at(CONTENT_BYTES - 3 * PAGE_BYTES),
+            Some(3 * PAGE_BYTES + 1)
+        );
+    }
+
+    #[test]
+    fn what_was_appended_is_no_shift() {
+        for bytes in [1, 100_000, 500_000] {
+            let appended = literals(|content| content.extend(vec![3; bytes]));
+            assert_eq!(appended, Some(bytes));
+        }
+        let appended = literals(|content| {
+            rewrite(content, 1_023..1_024);
+            content.extend(vec![3; 200_000]);
+        });
+        assert_eq!(appended, Some(PAGE_BYTES + 200_000));
+    }
 }
