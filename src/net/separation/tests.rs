@@ -13,7 +13,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driftless_certs::Fingerprint;
 use driftless_protocol::CloseCode;
 use driftless_protocol::codec::{CodecFault, decode, encode, encode_frame};
-use driftless_protocol::limits::{BULK_FRAME_BYTES_MAX, CONTROL_MESSAGE_BYTES_MAX, RANGE_BYTES_MAX};
+use driftless_protocol::limits::{
+    BULK_FRAME_BYTES_MAX, CONTROL_MESSAGE_BYTES_MAX, OP_FRAME_BYTES_MAX, RANGE_BYTES_MAX,
+};
 use driftless_protocol::message::{
     BulkFrame, ModuleName, OpFrame, PairRequest, RangeBody, RangeBytes, Runs, ToReceiver, ToSender,
 };
@@ -373,7 +375,12 @@ fn what_is_said_after_the_end_of_a_connection_holds_up_nobody() {
 fn wrong_frames_end_their_connection_and_no_other() {
     let made = made();
     let (good, [mut good_control, ..]) = made.link(1);
-    let oversize = u32::try_from(CONTROL_MESSAGE_BYTES_MAX.max(BULK_FRAME_BYTES_MAX) + 1).unwrap();
+    let limits = [
+        CONTROL_MESSAGE_BYTES_MAX,
+        BULK_FRAME_BYTES_MAX,
+        OP_FRAME_BYTES_MAX,
+    ];
+    let oversize = limits.into_iter().max().unwrap() as u32 + 1;
     for (number, wrong) in [
         (2, oversize.to_be_bytes().to_vec()),
         (3, vec![0, 0, 0, 2, 255, 255]),
