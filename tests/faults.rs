@@ -3,18 +3,20 @@
 
 mod support;
 
+use driftless::daemon::{Deletes, FailedEntry};
 use driftless_protocol::limits::SPAN_BYTES;
 use driftless_protocol::message::{
     BulkFrame, Content, DeltaPart, DeltaParts, FailureKind, OpBody, Place, RangeBody, RangeBytes, SealOp,
 };
 use driftless_protocol::{Attributes, Digest, Name, ObjectId, Timestamp};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::peer::{Packed, Peer, opening};
 use support::relay::Relay;
-use support::{Following, Pair, assert_no_leftovers, is_root, skip, until};
+use support::{Following, Pair, assert_no_leftovers, is_root, skip, until, wait_equal};
 
 const SIZE: u64 = 300_000;
 
@@ -225,6 +227,113 @@ fn a_file_beyond_the_limit_of_the_process_is_an_error_of_its_own() {
     assert_no_leftovers(&pair.dst());
     let (status, told) = mirror("unlimited");
     assert_eq!(status, Some(0), "{told}");
+}
+
+/// A file or directory that nobody may change, until this is dropped.
+struct Immutable(fs::File);
+
+impl Immutable {
+    fn make(path: &Path) -> Option<Immutable> {
+        let file = fs::File::open(path).unwrap();
+        set_immutable(&file, true).ok().map(|()| Immutable(file))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = set_immutable(&self.0, false);
+    }
+}
+
+fn set_immutable(file: &fs::File, is_immutable: bool) -> rustix::io::Result<()> {
+    let mut flags = ioctl_getflags(file)?;
+    flags.set(IFlags::IMMUTABLE, is_immutable);
+    ioctl_setflags(file, flags)
+}
+
+/// What an object left at its former place has a number of the target's own, and so is in no sum.
+#[test]
+fn what_cannot_be_removed_from_a_former_place_stays_in_error_until_it_is_gone() {
+    for directory in ["", "d/e/"] {
+        let mut pair = Pair::new();
+        pair.deletes = Deletes::Always;
+        let [old, new] = ["old", "new"].map(|name| format!("{directory}{name}"));
+        fs::create_dir_all(pair.src().join("d/e")).unwrap();
+        fs::write(pair.src().join(&old), "content").unwrap();
+        assert!(pair.seed().unwrap().failed.is_empty());
+        let Some(kept) = Immutable::make(&pair.dst().join(&old)) else {
+            return skip("nothing can be made immutable here");
+        };
+        fs::rename(pair.src().join(&old), pair.src().join(&new)).unwrap();
+        // Also of a sender, and of a receiver, that only find it there.
+        for run in 0..3 {
+            let summary = pair.seed().unwrap();
+            assert!(pair.dst().join(&new).exists(), "{summary:?}");
+            let is_told = |failed: &FailedEntry| failed.path == old && failed.error.contains("cannot remove");
+            assert!(summary.failed.iter().any(is_told), "run {run}: {summary:?}");
+        }
+        drop(kept);
+        let summary = pair.seed().unwrap();
+        assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+        pair.assert_equal();
+    }
+}
+
+/// The object is found at its former place whenever both are compared; that it is in error says enough.
+#[test]
+fn what_cannot_be_moved_is_in_error_and_not_compared_again_and_again() {
+    let pair = Pair::new();
+    fs::create_dir_all(pair.src().join("from/moved")).unwrap();
+    assert!(pair.seed().unwrap().failed.is_empty());
+    let Some(kept) = Immutable::make(&pair.dst().join("from")) else {
+        return skip("nothing can be made immutable here");
+    };
+    fs::rename(pair.src().join("from/moved"), pair.src().join("moved")).unwrap();
+    let summary = pair.seed().unwrap();
+    assert!(
+        summary.failed.iter().any(|failed| failed.path == "moved"),
+        "{summary:?}"
+    );
+    drop(kept);
+    let summary = pair.seed().unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    pair.assert_equal();
+}
+
+/// As `docs/durability.md` says of whatever fails: tried again by itself, in the same connection.
+#[test]
+fn what_could_not_be_removed_or_replaced_is_tried_again() {
+    let mut pair = Pair::new();
+    pair.deletes = Deletes::Always;
+    fs::create_dir(pair.src().join("d")).unwrap();
+    for name in ["file", "d/file", "changed"] {
+        fs::write(pair.src().join(name), name).unwrap();
+    }
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    let kept: Vec<_> = ["file", "d", "changed"]
+        .iter()
+        .filter_map(|name| Immutable::make(&pair.dst().join(name)))
+        .collect();
+    if kept.is_empty() {
+        return skip("nothing can be made immutable here");
+    }
+    fs::remove_file(pair.src().join("file")).unwrap();
+    fs::remove_dir_all(pair.src().join("d")).unwrap();
+    fs::write(pair.src().join("changed"), "again").unwrap();
+    until("all are in error", || {
+        let said = following.watching.said();
+        ["dst/file:", "dst/d/file:", "dst/changed:"]
+            .iter()
+            .all(|path| said.warnings.iter().any(|warning| warning.contains(path)))
+    });
+    drop(kept);
+    wait_equal(&pair.src(), &pair.dst());
+    following.watching.wait_in_sync();
+    let summary = following.stop().unwrap();
+    assert!(summary.failed.is_empty(), "{summary:?}");
+    receiver.stop();
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn what_an_object_left_stays_until_what_replaces_it_has_come() {
     let remove = |bench: &mut Bench| {
         assert!(bench.replica.former.is_due(Some(8)));
         bench
-            .apply(|replica, t| replica.remove_former(t, Some(8)))
+            .apply(|replica, t| replica.remove_former(t, Some(8)).map(drop))
             .unwrap();
         assert!(!bench.replica.has_strangers().unwrap());
     };

@@ -220,6 +220,8 @@ pub struct Session<'a, 'c> {
     /// Files that were read once more and are as the target acknowledged them, since the last round.
     as_acknowledged: Vec<InFlight>,
     delayed: BTreeSet<(Instant, ObjectId)>,
+    /// What could not be removed since the last comparison, to be tried again.
+    unremoved: HashMap<ObjectId, Removal>,
     /// Of these, when what is in error is tried again.
     retries: HashMap<ObjectId, Instant>,
     /// When everything was tried again that found no space on the target.
@@ -327,6 +329,7 @@ impl<'a, 'c> Session<'a, 'c> {
             went_along: HashMap::new(),
             as_acknowledged: Vec::new(),
             delayed: BTreeSet::new(),
+            unremoved: HashMap::new(),
             retries: HashMap::new(),
             space_retried: None,
             large_due: HashMap::new(),

@@ -422,6 +422,28 @@ impl Source {
         }
     }
 
+    /// The same, or that of its place for an object that is gone from here.
+    pub fn path_or_place(&self, object: ObjectId, place: &Place) -> String {
+        match self.has(object) {
+            true => self.path_of(object),
+            false => self.path_at(place),
+        }
+    }
+
+    /// The path of a place, for people, as far as it is known here.
+    pub fn path_at(&self, Place { directory, name }: &Place) -> String {
+        match *directory {
+            ObjectId::ROOT => name.to_string(),
+            directory if self.has(directory) => format!("{}/{name}", self.path_of(directory)),
+            _ => format!("…/{name}"),
+        }
+    }
+
+    fn has(&self, object: ObjectId) -> bool {
+        let entry = self.catalog.read(|view| view.get(object));
+        entry.is_ok_and(|entry| entry.is_some())
+    }
+
     /// At least as many as there ever were since the catalog was made: each had a number in the journal.
     pub fn entries_ever(&self) -> Result<u64, StoreError> {
         self.catalog

@@ -63,7 +63,12 @@ pub enum InFlight {
     /// An offer that came to nothing.
     Withdrawn { object: ObjectId },
     /// Something is removed, or left behind.
-    Remove { object: ObjectId, place: Place },
+    Remove {
+        object: ObjectId,
+        place: Place,
+        kind: Kind,
+        is_left: bool,
+    },
     /// What the target has gets its number.
     Adopt { object: ObjectId },
     /// A mark.

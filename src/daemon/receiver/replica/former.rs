@@ -55,25 +55,32 @@ impl Replica {
         Ok(())
     }
 
-    /// Removes what stands at former places and was not replaced, as far as its time is over.
-    pub fn remove_former(&mut self, t: &mut Tables<'_>, passed_mark: Option<u64>) -> Result<(), ApplyError> {
+    /// Removes what stands at former places and was not replaced, as far as its time is over. Whether some of it stays, which only a
+    /// comparison finds.
+    pub fn remove_former(
+        &mut self,
+        t: &mut Tables<'_>,
+        passed_mark: Option<u64>,
+    ) -> Result<bool, ApplyError> {
         let objects = std::mem::take(&mut self.former.objects);
         let (over, left): (Vec<_>, Vec<_>) = objects
             .into_iter()
             .partition(|(_, before)| is_over(*before, passed_mark));
         self.former.objects = left;
+        let mut stays = false;
         for (object, _) in over {
             if t.get(object)?.is_some()
                 && let Err(error) = self.remove(t, object)
             {
                 // It stays noted, and the next comparison tries again.
                 self.former.is_only_reason = false;
+                (stays, self.has_new_strangers) = (true, true);
                 tracing::warn!("what an object left at its former place stays: {}", error.text);
             }
         }
         if self.former.objects.is_empty() && std::mem::take(&mut self.former.is_only_reason) {
             note_strangers(t, false)?;
         }
-        Ok(())
+        Ok(stays)
     }
 }

@@ -216,7 +216,11 @@ impl<'a> Session<'a> {
         }
         let catalog = self.replica.catalog.clone();
         let outcome = catalog.update(false, |t| Ok(self.replica.remove_former(t, passed_mark)))?;
-        outcome.map_err(|error| SessionError::Unable(error.text))
+        if outcome.map_err(|error| SessionError::Unable(error.text))? {
+            // It is in no sum: without a comparison the sender would take both for equal.
+            let _ = self.link.control().send(ToSender::Changed);
+        }
+        Ok(())
     }
 
     pub(super) fn tell_progress(&mut self) {

@@ -129,6 +129,8 @@ impl<'a> Session<'a> {
             if kind != FailureKind::Withheld {
                 self.replica.note_failed(tables, object, place);
             }
+            // It is in no sum: unless it is noted, nobody looks for it at the next connection.
+            self.replica.has_new_strangers |= object.is_some_and(ObjectId::is_local);
             tracing::warn!(op = number, ?kind, "{text}");
             self.status.count_failed(&text);
             let held = place.and_then(|place| self.replica.held(tables, place));

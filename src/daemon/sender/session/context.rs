@@ -75,7 +75,7 @@ pub fn failed_entries(source: &Source, failed: &HashMap<ObjectId, Failed>) -> Ve
     let mut entries: Vec<_> = failed
         .values()
         .map(|failed| FailedEntry {
-            path: source.path_of(failed.object),
+            path: source.path_or_place(failed.object, &failed.place),
             error: failed.text.clone(),
         })
         .collect();

@@ -128,6 +128,9 @@ impl Session<'_, '_> {
             }
             Ok(climb)
         })?;
+        if climb.is_empty() {
+            self.retry_removal(object);
+        }
         if climb
             .first()
             .is_some_and(|entry| self.context.source.is_left(entry))

@@ -78,6 +78,7 @@ impl Session<'_, '_> {
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
         let outcome = reconcile(self.context.source, self.link, opened, &self.context.stop)?;
+        self.unremoved.clear();
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;
         self.context.source.note_met()?;

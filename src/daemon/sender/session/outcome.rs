@@ -288,13 +288,7 @@ impl Session<'_, '_> {
                         let entry = source.catalog.read(|view| view.get(*object))?;
                         (source.path_of(*object), entry.map(|entry| entry.size))
                     }
-                    (InFlight::Remove { place, .. }, _) => {
-                        let path = match place.directory {
-                            ObjectId::ROOT => place.name.to_string(),
-                            directory => format!("{}/{}", source.path_of(directory), place.name),
-                        };
-                        (path, None)
-                    }
+                    (InFlight::Remove { place, .. }, _) => (source.path_at(place), None),
                     (_, Some(object)) => (source.path_of(object), None),
                     (_, None) => continue,
                 };
@@ -355,11 +349,13 @@ impl Session<'_, '_> {
         self.spans_held.remove(&number);
         self.context.counters.ops_done += 1;
         self.has_failed |= kind != FailureKind::Withheld;
-        if let InFlight::Remove { object, place } = &flight {
-            if self.handle_not_removed(*object, place.clone(), kind) {
+        if let InFlight::Remove { object, place, .. } = &flight {
+            let (object, place) = (*object, place.clone());
+            if self.handle_not_removed(object, place.clone(), kind) {
                 return Ok(());
             }
-            return self.fail_at(*object, place.clone(), kind as u8, text, held);
+            self.note_unremoved(flight);
+            return self.fail_at(object, place, kind as u8, text, held);
         }
         if let InFlight::Owners { .. } = flight {
             // Nothing must go to the wrong owner; another connection tells them anew.
@@ -431,7 +427,10 @@ impl Session<'_, '_> {
                 .catalog
                 .read(|view| Ok(view.get(object)?.map(|entry| entry.sequence)))?,
         };
-        let tries = self.context.failed.get(&object).map_or(0, |failed| failed.tries) + 1;
+        // A comparison tries what is in error before its time, and shows nothing about how long that will last.
+        let is_early = (self.retries.get(&object)).is_some_and(|due| *due > Instant::now());
+        let tried = self.context.failed.get(&object).map_or(0, |failed| failed.tries);
+        let tries = (tried + u32::from(!is_early)).max(1);
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -448,8 +447,8 @@ impl Session<'_, '_> {
         source
             .state
             .set_failed(&self.context.options.target.display, &failed)?;
-        if tries == 1 {
-            let path = source.path_of(object);
+        if tried == 0 {
+            let path = source.path_or_place(object, &failed.place);
             self.context.observer.warning(&format!("{path}: {text}"));
         }
         self.context.failed.insert(object, failed);

@@ -81,6 +81,16 @@ impl Session<'_, '_> {
                     continue;
                 }
             }
+            // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
+            // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
+            let catalog = &self.context.source.catalog;
+            let is_another = (self.renumbered).contains(&(removal.object, removal.place.clone()));
+            let is_present = catalog.read(|view| view.get(removal.object))?.is_some();
+            if is_present && !is_another && self.busy.contains(&removal.object) {
+                // How that op ends says whether it has left.
+                self.removes.push_back(removal);
+                continue;
+            }
             let is_left = self.is_left_to_its_successor(&removal)?;
             let Removal {
                 object,
@@ -90,24 +100,24 @@ impl Session<'_, '_> {
                 is_kept,
                 ..
             } = removal;
-            // What the listing showed at a former place is put, and so moved, by its own op; or its number went to what
-            // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
-            let catalog = &self.context.source.catalog;
-            let is_another = self.renumbered.contains(&(object, place.clone()));
-            if is_another || catalog.read(|view| view.get(object))?.is_some() {
-                is_renumbered = true;
+            if is_another || is_present {
+                // What could not be put or moved is in error, and would be found at its former place for ever.
+                is_renumbered |= is_another || !self.context.failed.contains_key(&object);
                 if is_another && !(is_spared || is_kept) {
                     self.note_nameless(object, place, kind);
                 }
                 continue;
             }
+            // What is in it is to be judged.
+            self.must_reconcile |= is_left && kind == Kind::Directory;
+            let is_left = is_spared || is_kept || is_left;
             let flight = InFlight::Remove {
                 object,
                 place: place.clone(),
+                kind,
+                is_left,
             };
-            // What is in it is to be judged.
-            self.must_reconcile |= is_left && kind == Kind::Directory;
-            let body = match is_spared || is_kept || is_left {
+            let body = match is_left {
                 true => OpBody::Release { object, place },
                 false => OpBody::Remove { object, place },
             };
@@ -138,6 +148,31 @@ impl Session<'_, '_> {
             .read(|view| unfound(view, failed, &waiting))?;
         self.removes.extend(unfound);
         Ok(())
+    }
+
+    /// Something could not be removed.
+    pub(super) fn note_unremoved(&mut self, flight: InFlight) {
+        if let InFlight::Remove {
+            object,
+            place,
+            kind,
+            is_left,
+        } = flight
+        {
+            let removal = Removal {
+                kind,
+                is_kept: is_left,
+                ..Removal::to_release(object, place, kind)
+            };
+            self.unremoved.insert(object, removal);
+        }
+    }
+
+    /// Tries again to remove something, unless a comparison has decided about it since.
+    pub(super) fn retry_removal(&mut self, object: ObjectId) {
+        if let Some(removal) = self.unremoved.remove(&object) {
+            self.removes.push_back(removal);
+        }
     }
 
     /// What the mirror put there has a number of the target's own by now, as what is left to the target has.

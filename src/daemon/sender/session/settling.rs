@@ -89,17 +89,24 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile.
+    /// Equal sums leave no room for entries in error: what is still listed was removed at the source meanwhile. But for what has a
+    /// number of the target's own, and so is in no sum: it stays in error until it is gone.
     pub(super) fn forget_failures(&mut self) -> Result<(), StoreError> {
-        if self.context.failed.is_empty() {
+        let is_over = |object: &ObjectId| !(object.is_local() && self.unremoved.contains_key(object));
+        let over: Vec<_> = self
+            .context
+            .failed
+            .extract_if(|object, _| is_over(object))
+            .collect();
+        if over.is_empty() {
             return Ok(());
         }
-        for (object, _) in self.context.failed.drain() {
+        for (object, _) in over {
             let state = &self.context.source.state;
             state.clear_failed(&self.context.options.target.display, object)?;
             self.delayed.retain(|(_, delayed)| *delayed != object);
         }
-        self.context.counters.failed = 0;
+        self.context.counters.failed = self.context.failed.len() as u64;
         self.context.tell_failed();
         Ok(())
     }

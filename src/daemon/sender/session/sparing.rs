@@ -63,6 +63,8 @@ impl Session<'_, '_> {
         let flight = InFlight::Remove {
             object,
             place: place.clone(),
+            kind: Kind::File,
+            is_left: true,
         };
         self.submit(OpBody::Release { object, place }, flight);
     }

@@ -198,7 +198,7 @@ impl Window {
     /// The objects that are being removed, and from where.
     pub fn removals(&self) -> impl Iterator<Item = (ObjectId, &Place)> {
         self.ops.values().filter_map(|sent| match &sent.flight {
-            InFlight::Remove { object, place } => Some((*object, place)),
+            InFlight::Remove { object, place, .. } => Some((*object, place)),
             _ => None,
         })
     }
@@ -409,6 +409,8 @@ mod tests {
         let flight = InFlight::Remove {
             object,
             place: at.clone(),
+            kind: driftless_protocol::Kind::File,
+            is_left: false,
         };
         window.issue(
             OpBody::Remove {
