@@ -46,6 +46,7 @@ pub struct OpOrder {
     barriers: BTreeMap<u64, Op>,
     marks: BTreeMap<u64, u64>,
     passed_mark: Option<u64>,
+    marks_passed: u64,
     gate: Option<Gate>,
 }
 
@@ -168,6 +169,7 @@ impl OpOrder {
         let prefix = self.prefix();
         while let Some(entry) = self.marks.first_entry().filter(|mark| *mark.key() <= prefix) {
             self.passed_mark = Some(entry.remove());
+            self.marks_passed += 1;
         }
         for op in self.waiting.remove(&number).unwrap_or_default() {
             self.place(op);
@@ -194,6 +196,11 @@ impl OpOrder {
     /// The number of the journal that the last passed mark named.
     pub fn passed_mark(&self) -> Option<u64> {
         self.passed_mark
+    }
+
+    /// How many marks were passed. One may name the same number of the journal as the one before it.
+    pub fn marks_passed(&self) -> u64 {
+        self.marks_passed
     }
 
     /// Whether an op of this number has ended.
@@ -497,6 +504,7 @@ mod tests {
         }
         assert_eq!(repeated, [false, true, false, false, true]);
         assert!(!order.is_mark_repeated());
+        assert_eq!((order.passed_mark(), order.marks_passed()), (Some(6), 5));
     }
 
     #[test]

@@ -153,8 +153,8 @@ pub struct Session<'a> {
     /// The highest op that the sender wants durable soon.
     flush_wanted: u64,
     cursor: Option<Cursor>,
-    /// The tree was listed for a comparison; the mark that had been passed then.
-    listed: Option<Option<u64>>,
+    /// The tree was listed for a comparison; how many marks had been passed then.
+    listed: Option<u64>,
     /// Content bytes that were made visible.
     published: u64,
     spent: Spent,

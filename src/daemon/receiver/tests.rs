@@ -336,12 +336,12 @@ fn what_an_object_left_stays_until_what_replaces_it_has_come() {
         bench.replica.has_strangers().unwrap(),
         "after a crash it is to be compared"
     );
-    bench.replica.former.date(Some(7));
-    assert!(!bench.replica.former.is_due(Some(7)));
+    bench.replica.former.date(7);
+    assert!(!bench.replica.former.is_due(7));
     let remove = |bench: &mut Bench| {
-        assert!(bench.replica.former.is_due(Some(8)));
+        assert!(bench.replica.former.is_due(8));
         bench
-            .apply(|replica, t| replica.remove_former(t, Some(8)).map(drop))
+            .apply(|replica, t| replica.remove_former(t, 8).map(drop))
             .unwrap();
         assert!(!bench.replica.has_strangers().unwrap());
     };
@@ -351,7 +351,7 @@ fn what_an_object_left_stays_until_what_replaces_it_has_come() {
     assert_eq!(bench.read("b"), "B");
     // And if there is none.
     bench.put(11, place(1, "c"), "C");
-    bench.replica.former.date(Some(7));
+    bench.replica.former.date(7);
     assert!(bench.names().contains(&"b".to_owned()));
     remove(&mut bench);
     assert!(!bench.names().contains(&"b".to_owned()));

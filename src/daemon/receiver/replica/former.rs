@@ -11,17 +11,17 @@ use super::*;
 /// What stands at former places.
 #[derive(Debug, Default)]
 pub struct Former {
-    /// With the mark that had passed when the op ended that put them away; none before that.
-    objects: Vec<(ObjectId, Option<Option<u64>>)>,
+    /// With how many marks had been passed when the op ended that put them away; none before that.
+    objects: Vec<(ObjectId, Option<u64>)>,
     /// Nothing else is a reason to compare at the next connection.
     is_only_reason: bool,
 }
 
 impl Former {
     /// The op has ended that put objects away last.
-    pub fn date(&mut self, passed_mark: Option<u64>) {
+    pub fn date(&mut self, marks_passed: u64) {
         for (_, before) in &mut self.objects {
-            before.get_or_insert(passed_mark);
+            before.get_or_insert(marks_passed);
         }
     }
 
@@ -31,15 +31,15 @@ impl Former {
     }
 
     /// Whether there are some whose time is over.
-    pub fn is_due(&self, passed_mark: Option<u64>) -> bool {
+    pub fn is_due(&self, marks_passed: u64) -> bool {
         self.objects
             .iter()
-            .any(|(_, before)| is_over(*before, passed_mark))
+            .any(|(_, before)| is_over(*before, marks_passed))
     }
 }
 
-fn is_over(before: Option<Option<u64>>, passed_mark: Option<u64>) -> bool {
-    before.is_some_and(|before| before != passed_mark)
+fn is_over(before: Option<u64>, marks_passed: u64) -> bool {
+    before.is_some_and(|before| before != marks_passed)
 }
 
 impl Replica {
@@ -57,15 +57,11 @@ impl Replica {
 
     /// Removes what stands at former places and was not replaced, as far as its time is over. Whether some of it stays, which only a
     /// comparison finds.
-    pub fn remove_former(
-        &mut self,
-        t: &mut Tables<'_>,
-        passed_mark: Option<u64>,
-    ) -> Result<bool, ApplyError> {
+    pub fn remove_former(&mut self, t: &mut Tables<'_>, marks_passed: u64) -> Result<bool, ApplyError> {
         let objects = std::mem::take(&mut self.former.objects);
         let (over, left): (Vec<_>, Vec<_>) = objects
             .into_iter()
-            .partition(|(_, before)| is_over(*before, passed_mark));
+            .partition(|(_, before)| is_over(*before, marks_passed));
         self.former.objects = left;
         let mut stays = false;
         for (object, _) in over {

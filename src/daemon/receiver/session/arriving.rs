@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
                 // Sums differ: what is only believed is no proof of it.
                 let catalog = self.replica.catalog.clone();
                 self.replica.ledger.count_again(&catalog)?;
-                self.listed = Some(self.order.passed_mark());
+                self.listed = Some(self.order.marks_passed());
                 listing::send_listings(self.replica, self.link, &directories.0)
             }
             ToReceiver::ListDisk(_)

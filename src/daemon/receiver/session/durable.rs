@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
         }
         let are_compared = self
             .listed
-            .is_some_and(|before| before != self.order.passed_mark());
+            .is_some_and(|before| before != self.order.marks_passed());
         self.replica.commit_durably(self.cursor, are_compared)?;
         self.dispose_of(replaced)?;
         (self.durable, self.flushed) = (prefix, ended);
@@ -210,12 +210,12 @@ impl<'a> Session<'a> {
 
     /// What stood in the way of nothing, and has no number of the sender any more, goes with the mark after it.
     fn remove_former(&mut self) -> Result<(), SessionError> {
-        let passed_mark = self.order.passed_mark();
-        if !self.replica.former.is_due(passed_mark) {
+        let marks_passed = self.order.marks_passed();
+        if !self.replica.former.is_due(marks_passed) {
             return Ok(());
         }
         let catalog = self.replica.catalog.clone();
-        let outcome = catalog.update(false, |t| Ok(self.replica.remove_former(t, passed_mark)))?;
+        let outcome = catalog.update(false, |t| Ok(self.replica.remove_former(t, marks_passed)))?;
         if outcome.map_err(|error| SessionError::Unable(error.text))? {
             // It is in no sum: without a comparison the sender would take both for equal.
             let _ = self.link.control().send(ToSender::Changed);

@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
         }
         self.release(number);
         self.confirms.note_complete(number);
-        self.replica.former.date(self.order.passed_mark());
+        self.replica.former.date(self.order.marks_passed());
         self.order.handle_ended(number);
     }
 }
