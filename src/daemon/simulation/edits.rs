@@ -110,7 +110,12 @@ pub struct Editor {
     version: u64,
     /// Whether files get several names.
     links: bool,
+    /// Kinds of edits that there are.
+    kinds: usize,
 }
+
+/// All kinds of edits.
+pub const KINDS: usize = 15;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
@@ -122,7 +127,7 @@ impl Editor {
         root: PathBuf,
         watched: Arc<Watched>,
         past: Arc<Mutex<Past>>,
-        links: bool,
+        (links, kinds): (bool, usize),
     ) -> io::Result<Editor> {
         let mut editor = Editor {
             root,
@@ -133,6 +138,7 @@ impl Editor {
             renamed_over: Vec::new(),
             version: 0,
             links,
+            kinds,
         };
         let lasting = editor.root.join(LASTING);
         editor.write(&lasting, 1)?;
@@ -167,7 +173,7 @@ impl Editor {
             .join(NAMES[random(NAMES.len())]);
         let old = (!entries.is_empty()).then(|| entries[random(entries.len())].clone());
         let old = old.map(|(path, is_directory)| (self.root.join(path), is_directory));
-        let told = match (random(14), old) {
+        let told = match (random(self.kinds), old) {
             (0..=3, _) | (_, None) => self.write_file(&at, random)?,
             (4, _) => self.replace(&at, random)?,
             (5 | 6, _) => self.make_directory(&at)?,
@@ -175,6 +181,7 @@ impl Editor {
             (8..=10, Some((old, is_directory))) => self.rename(&old, &at, is_directory)?,
             (11, _) => self.make_link(&at, random)?,
             (12, Some((old, is_directory))) => self.change_mode(&old, is_directory, random)?,
+            (14, Some((old, is_directory))) => self.write_alike(&old, is_directory)?,
             (_, Some((old, is_directory))) if self.links => self.link(&old, &at, is_directory)?,
             _ => self.replace(&at, random)?,
         };
@@ -257,6 +264,33 @@ impl Editor {
         self.tell(at, Hint::Modified, false);
         self.tell(at, Hint::Closed, false);
         Ok(format!("write {}", at.display()))
+    }
+
+    /// Other content of the same length, and the time of before: nothing but the ctime tells of it.
+    fn write_alike(&mut self, old: &Path, is_directory: bool) -> io::Result<String> {
+        let before = fs::symlink_metadata(old)?;
+        if is_directory || before.is_symlink() {
+            return Ok("nothing".to_owned());
+        }
+        self.version += 1;
+        let mut bytes = format!("alike {:04}", self.version).into_bytes();
+        let mut state = self.version;
+        while (bytes.len() as u64) < before.len() {
+            bytes.extend(crate::fs::simulated::next_random(&mut state).to_le_bytes());
+        }
+        bytes.truncate(before.len() as usize);
+        fs::write(old, bytes)?;
+        let changed = |meta: &fs::Metadata| (meta.ctime(), meta.ctime_nsec());
+        // The clock of a file system may go by ticks.
+        loop {
+            tree::set_mtime(old, (before.mtime(), before.mtime_nsec()))?;
+            if changed(&fs::symlink_metadata(old)?) != changed(&before) {
+                break;
+            }
+        }
+        self.tell(old, Hint::Modified, false);
+        self.tell(old, Hint::Closed, false);
+        Ok(format!("write alike {}", old.display()))
     }
 
     fn replace(&mut self, at: &Path, random: &mut dyn FnMut(usize) -> usize) -> io::Result<String> {

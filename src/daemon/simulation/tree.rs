@@ -213,7 +213,7 @@ impl TreeDisk {
                 node.what = What::File(whole[..*length].into());
             }
         }
-        put(&self.root, &left)?;
+        put(&self.root, &self.scratch, &left)?;
         let now = Arc::new(look(&self.root)?);
         let mut violations = self.judge(&now);
         if let Some(in_sync) = disk.since_in_sync.first() {
@@ -291,35 +291,61 @@ impl Listener for TreeDisk {
     }
 }
 
-/// Makes a tree what it was. What is still the same object with the same content is not touched.
-fn put(root: &Path, wanted: &Tree) -> io::Result<()> {
+/// Makes a tree what it was. What is there is the same object as before, at whatever name it has been since: only what had no name
+/// any more is made anew. `limbo` is an empty directory on the same file system.
+fn put(root: &Path, limbo: &Path, wanted: &Tree) -> io::Result<()> {
     let present = look(root)?;
-    let is_same = |path: &PathBuf, node: &Node| {
+    let is_same = |path: &Path, node: &Node| {
         let wanted = wanted.get(path);
         wanted.is_some_and(|wanted| wanted.inode == node.inode && wanted.what == node.what)
     };
+    let stays = |path: &Path| {
+        let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+        above
+            .into_iter()
+            .all(|path| present.get(path).is_some_and(|node| is_same(path, node)))
+    };
+    // Where an object is, whatever its name was.
+    let mut places: BTreeMap<u64, PathBuf> = BTreeMap::new();
     for (path, node) in present.iter().rev() {
-        if !is_same(path, node) {
-            match node.what {
-                What::Directory => fs::remove_dir_all(root.join(path))?,
-                _ => fs::remove_file(root.join(path))?,
+        let place = match stays(path) {
+            true => root.join(path),
+            false => limbo.join(node.inode.to_string()),
+        };
+        if !stays(path) {
+            // Another name of what is there already is no more than taken away by this.
+            fs::rename(root.join(path), &place)?;
+            if fs::symlink_metadata(root.join(path)).is_ok() {
+                fs::remove_file(root.join(path))?;
             }
         }
+        places.insert(node.inode, place);
     }
-    let mut first_names: BTreeMap<u64, &PathBuf> = BTreeMap::new();
     for (path, node) in wanted {
         let full = root.join(path);
-        let twin = first_names.get(&node.inode).copied();
-        first_names.entry(node.inode).or_insert(path);
         if fs::symlink_metadata(&full).is_ok() {
             continue;
         }
-        match (&node.what, twin) {
-            (What::Directory, _) => fs::create_dir(&full)?,
-            (_, Some(twin)) => fs::hard_link(root.join(twin), &full)?,
-            (What::File(bytes), None) => fs::write(&full, bytes)?,
+        match (&node.what, places.get(&node.inode)) {
+            (What::Directory, Some(place)) => fs::rename(place, &full)?,
+            (_, Some(place)) => fs::hard_link(place, &full)?,
+            (What::Directory, None) => fs::create_dir(&full)?,
+            (What::File(_), None) => fs::write(&full, b"")?,
             (What::Link(text), None) => symlink(text, &full)?,
             (What::Other, None) => {}
+        }
+        if let What::File(bytes) = &node.what
+            && fs::read(&full)? != **bytes
+        {
+            fs::write(&full, bytes)?;
+        }
+        places.insert(node.inode, full);
+    }
+    for entry in fs::read_dir(limbo)? {
+        let path = entry?.path();
+        match fs::symlink_metadata(&path)?.is_dir() {
+            true => fs::remove_dir(path)?,
+            false => fs::remove_file(path)?,
         }
     }
     for (path, node) in wanted.iter().rev() {
@@ -336,4 +362,29 @@ fn put(root: &Path, wanted: &Tree) -> io::Result<()> {
 pub fn set_mtime(path: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let time = UNIX_EPOCH + Duration::new(seconds.max(0) as u64, nanoseconds as u32);
     fs::File::open(path)?.set_modified(time)
+}
+
+#[test]
+fn what_is_put_back_is_the_same_object() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["root", "root/a", "root/b", "limbo"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("root/a/file"), "x").unwrap();
+    fs::hard_link(path("root/a/file"), path("root/b/file")).unwrap();
+    fs::write(path("root/b/more"), "y").unwrap();
+    let before = look(&path("root")).unwrap();
+    for (from, to) in [("a", "c"), ("b", "a"), ("c", "b")] {
+        fs::rename(path("root").join(from), path("root").join(to)).unwrap();
+    }
+    fs::remove_file(path("root/a/more")).unwrap();
+    fs::write(path("root/b/file"), "z").unwrap();
+    put(&path("root"), &path("limbo"), &before).unwrap();
+    let now = look(&path("root")).unwrap();
+    assert_eq!(difference(&before, &now), None);
+    for name in ["a", "b", "a/file", "b/file"].map(Path::new) {
+        assert_eq!(now[name].inode, before[name].inode, "{}", name.display());
+    }
+    assert_eq!(fs::read_dir(path("limbo")).unwrap().count(), 0);
 }

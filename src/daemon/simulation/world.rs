@@ -118,6 +118,8 @@ pub struct Plan {
     pub is_strict: bool,
     /// The trees differ at first, and that is left as it is.
     pub skips: bool,
+    /// How many kinds of edits there are.
+    pub kinds: usize,
 }
 
 /// One schedule.
@@ -182,6 +184,7 @@ impl World {
             links,
             is_strict,
             skips,
+            kinds,
         } = plan;
         let directory = tempfile::Builder::new()
             .prefix("driftless-simulation-")
@@ -228,7 +231,7 @@ impl World {
             }),
             places: [Place::new(), Place::new()],
             connections: Vec::new(),
-            editor: Editor::new(path("source"), watched, past.clone(), links)?,
+            editor: Editor::new(path("source"), watched, past.clone(), (links, kinds))?,
             past,
             told: Arc::new(Told {
                 state: Mutex::default(),
