@@ -787,6 +787,31 @@ fn a_receiver_that_lets_everything_fail_is_given_up() {
     assert!(!format!("{outcome:?}").contains('\u{1b}'));
 }
 
+/// A mark says that all before it was sent. What waits for the removal of what stands in its place is sent after that, and before a mark.
+#[test]
+fn a_mark_comes_after_what_waited_for_a_removal() {
+    let scene = Scene::new();
+    let mut heard = Vec::new();
+    let _ = scene.run(|lie| heard = lie.play(&[row("public", 1, Kind::Directory, None)]));
+    let ops = heard.iter().filter_map(|heard| match heard {
+        Heard::Ops(frame) => Some(&frame.0),
+        _ => None,
+    });
+    let ops = ops.flatten().filter_map(|message| match message {
+        OpMessage::Op(op) => Some(op),
+        _ => None,
+    });
+    let number = |is_it: &dyn Fn(&OpBody) -> bool| ops.clone().find(|op| is_it(&op.body)).map(|op| op.number);
+    let removed = number(&|body| matches!(body, OpBody::Remove { .. }));
+    let put =
+        number(&|body| matches!(body, OpBody::PutFile { place, .. } if place.name.as_bytes() == b"public"));
+    let mark = number(&|body| matches!(body, OpBody::Mark { .. }));
+    assert!(
+        removed.is_some() && removed < put && put < mark,
+        "{removed:?}, {put:?}, {mark:?}"
+    );
+}
+
 /// What could not be removed is in error until the receiver says that it is gone, which it may have cleared away by itself: then
 /// it is so no more, although something else is. It is asked about once, whatever it fails for.
 #[test]

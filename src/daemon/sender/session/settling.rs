@@ -21,7 +21,9 @@ impl Session<'_, '_> {
         }
         self.send_removals()?;
         let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
+        // What waited for removals has been put into `again` by them.
         if !self.removes.is_empty()
+            || !self.again.is_empty()
             || !self.deferred.is_empty()
             || !self.groups.is_calm()
             || !self.bulk.is_empty()
