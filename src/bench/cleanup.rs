@@ -129,6 +129,12 @@ impl Workspace {
         self.shared.owned().shared = Some(directory);
     }
 
+    /// Whether a shared directory is kept.
+    #[must_use]
+    pub fn is_keeping(&self) -> bool {
+        self.shared.owned().shared.is_some()
+    }
+
     /// Makes the shared directory again if it is gone.
     pub fn renew_shared(&self) {
         if let Some(directory) = &mut self.shared.owned().shared {

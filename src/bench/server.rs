@@ -165,9 +165,14 @@ fn start_sshd(stage: &Stage, copies: &Path) -> Result<Server, BenchError> {
         command.args(["-D", "-e", "-f"]).arg(home.join("sshd_config"));
         stage.daemon(Side::B, "sshd", command)
     };
-    if let Some(shared) = SharedDirectory::join(Path::new(PRIVILEGE_SEPARATION)) {
-        stage.workspace.keep(shared);
-    }
+    let hold = || {
+        if !stage.workspace.is_keeping()
+            && let Some(shared) = SharedDirectory::join(Path::new(PRIVILEGE_SEPARATION))
+        {
+            stage.workspace.keep(shared);
+        }
+    };
+    hold();
     let (daemon, port) = start_on_free_port(stage, Carrier::Ssh, start).or_else(|error| {
         let text = error.to_string();
         let missing = text
@@ -181,6 +186,8 @@ fn start_sshd(stage: &Stage, copies: &Path) -> Result<Server, BenchError> {
             None => Err(error),
         }
     })?;
+    // Another bench may have made it just before sshd looked for it, and takes it away when nobody else holds it.
+    hold();
     // A login that is refused is better found here.
     let mut command = Command::new(&ssh);
     command.arg("-F").arg(home.join("config")).args(["bench", "true"]);

@@ -93,7 +93,7 @@ fn d_28_hard_links_converge_under_every_schedule() {
 /// What differed at first is left as it was, whatever ends and is compared anew later; what changed is sent.
 #[test]
 fn d_28_what_is_left_stays_so_under_every_schedule() {
-    // With the last kind more schedules find what docs/configuration.md says may stay if a process is killed.
+    // With the last kind some (seed 282) find what docs/configuration.md says may stay if the receiver is killed.
     try_all(Plan {
         skips: true,
         kinds: KINDS_THEN,
