@@ -63,7 +63,13 @@ fn mirrored(what: &str, calls: &[libc::c_long]) -> Result<(), String> {
         let output = run(directory.path(), &words, calls);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() {
-            assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+            // Nothing could be done, or all but for entries that are named.
+            let is_told = match output.status.code() {
+                Some(1) => true,
+                Some(3) => text.contains("failed  "),
+                _ => false,
+            };
+            assert!(is_told, "{what}: {}: {text}", output.status);
             return Err(text);
         }
         assert_equal(&src, &dst);
