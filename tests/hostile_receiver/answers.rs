@@ -251,10 +251,7 @@ fn s08_signatures_that_lie() {
             let mut offered = 0;
             while let Some(heard) = lie.next() {
                 match heard {
-                    Heard::Control(ToReceiver::List(directories)) => directories.0.iter().for_each(|_| {
-                        let rows = Rows(vec![]);
-                        lie.say(&ToSender::Listing { rows, last: true });
-                    }),
+                    Heard::Control(ToReceiver::List(directories)) => lie.list_nothing(&directories),
                     Heard::Ops(frame) => {
                         for message in frame.0 {
                             match message {

@@ -14,10 +14,7 @@ fn a_receiver_that_lets_everything_fail_is_given_up() {
         let mut arrived = Arrived::default();
         while let Some(heard) = lie.next() {
             match heard {
-                Heard::Control(ToReceiver::List(directories)) => directories.0.iter().for_each(|_| {
-                    let rows = Rows(vec![]);
-                    lie.say(&ToSender::Listing { rows, last: true });
-                }),
+                Heard::Control(ToReceiver::List(directories)) => lie.list_nothing(&directories),
                 Heard::Ops(frame) => {
                     for message in frame.0 {
                         let OpMessage::Op(op) = message else { continue };

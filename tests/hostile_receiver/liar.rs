@@ -1,10 +1,10 @@
 //! A receiver that says what a test tells it to. It is quinn, the codec and zstd, and nothing of driftless's own ends.
 
-use crate::support::peer::Packed;
+use crate::support::peer::{Packed, unpack};
 use crate::support::{PATIENCE, Pair, runtime};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_certs::receiver_config;
-use driftless_protocol::codec::{FrameReader, Message, encode_frame};
+use driftless_protocol::codec::{FrameReader, encode_frame};
 use driftless_protocol::message::*;
 use driftless_protocol::version::{ALPN_MIRROR, HELLO_BYTES, Hello};
 use driftless_protocol::{Carried, CloseCode, ObjectId, TreeSum};
@@ -12,7 +12,6 @@ use quinn::crypto::rustls::QuicServerConfig;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 /// An endpoint with the receiver's key.
 pub struct Liar {
@@ -147,6 +146,14 @@ impl Lie {
         }
     }
 
+    /// Answers that nothing is in any of these directories.
+    pub fn list_nothing(&mut self, directories: &Directories) {
+        for _ in &directories.0 {
+            let rows = Rows(vec![]);
+            self.say(&ToSender::Listing { rows, last: true });
+        }
+    }
+
     /// Plays the receiver with these rows as the listing of its root, until all was sent; gives all that was
     /// said.
     pub fn play(&mut self, rows: &[Row]) -> Vec<Heard> {
@@ -233,28 +240,5 @@ pub async fn take_streams(connection: quinn::Connection, said: crossbeam_channel
             }
             Some(())
         });
-    }
-}
-
-pub async fn unpack<M: Message>(mut stream: quinn::RecvStream, mut take: impl FnMut(M) -> bool) {
-    let mut decoder = Decoder::new().unwrap();
-    let mut frames = FrameReader::default();
-    let mut inflated = vec![0; 64 << 10];
-    while let Ok(Some(chunk)) = stream.read_chunk(64 << 10, true).await {
-        let mut input = InBuffer::around(&chunk.bytes);
-        loop {
-            let mut output = OutBuffer::around(&mut inflated[..]);
-            decoder.run(&mut input, &mut output).unwrap();
-            let made = output.pos();
-            frames.push(&inflated[..made]);
-            while let Some(message) = frames.next().unwrap() {
-                if !take(message) {
-                    return;
-                }
-            }
-            if input.pos() == chunk.bytes.len() && made < inflated.len() {
-                break;
-            }
-        }
     }
 }

@@ -6,7 +6,7 @@ use crate::support::{PATIENCE, Pair, runtime};
 use crossbeam_channel::{Receiver, unbounded};
 use driftless_certs::{Identity, SERVER_NAME, sender_config};
 use driftless_protocol::Xattrs;
-use driftless_protocol::codec::{FrameReader, encode, encode_frame};
+use driftless_protocol::codec::{FrameReader, Message, encode, encode_frame};
 use driftless_protocol::message::{
     BulkFrame, FailureKind, ModuleName, Note, Op, OpBody, OpFrame, OpMessage, Open, Opened, Purpose, Recheck,
     Relays, SealOp, ToReceiver, ToSender,
@@ -176,7 +176,9 @@ impl Peer {
         };
         let number = send.id().index();
         let (messages, incoming) = unbounded();
-        runtime().spawn(read(receive, messages));
+        runtime().spawn(unpack(receive, move |message: ToSender| {
+            messages.send(message).is_ok()
+        }));
         let control = Packed::new(send, 20);
         let (failed, needs) = (HashMap::new(), Vec::new());
         Ok(Peer {
@@ -345,7 +347,8 @@ impl Peer {
     }
 }
 
-async fn read(mut stream: quinn::RecvStream, messages: crossbeam_channel::Sender<ToSender>) {
+/// Hands on the messages of a packed stream until it ends, or nobody takes them.
+pub async fn unpack<M: Message>(mut stream: quinn::RecvStream, mut take: impl FnMut(M) -> bool) {
     let mut decoder = Decoder::new().unwrap();
     let mut frames = FrameReader::default();
     let mut inflated = vec![0; 64 << 10];
@@ -357,7 +360,7 @@ async fn read(mut stream: quinn::RecvStream, messages: crossbeam_channel::Sender
             let made = output.pos();
             frames.push(&inflated[..made]);
             while let Some(message) = frames.next().unwrap() {
-                if messages.send(message).is_err() {
+                if !take(message) {
                     return;
                 }
             }
