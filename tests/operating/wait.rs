@@ -409,3 +409,18 @@ fn many_may_wait_and_go_away() {
         Some(WaitState::Reached { failed: 0 })
     ));
 }
+
+/// The last answers are waited for: who stops a mirror when a change has arrived hears that the trees are in sync.
+#[test]
+fn a_stop_right_after_a_change_was_applied_is_one_in_sync() {
+    let site = Site::new(&["src", "dst"]);
+    let (receiver, target) = site.receiver("there");
+    for destination in ["dst", &target] {
+        let mut daemon = Daemon::listening(site.command(&format!("mirror src {destination} --json")));
+        daemon.event(|event| event["phase"] == "in-sync");
+        site.write("src/file", destination);
+        daemon.event(|event| event["event"] == "applied" && event["path"] == "file");
+        assert_eq!(daemon.stop(), Some(0), "{destination}");
+    }
+    assert_eq!(receiver.stop(), Some(0));
+}

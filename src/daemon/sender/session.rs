@@ -83,6 +83,8 @@ const RECONCILE_PAUSE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
 pub const CLOCK_TICK: Duration = Duration::from_millis(12);
+/// How long a stop waits for the answers to what was sent before.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How often counters are told.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How often it is looked at most whether others feed the source than before.
@@ -241,6 +243,10 @@ pub struct Session<'a, 'c> {
     reconciles_ever: u32,
     /// Whether the receiver permits deletions.
     may_delete: bool,
+    /// Nothing is left to be sent; answers may be, and a second look at what changed a moment ago.
+    is_all_sent: bool,
+    /// When this ends, whatever has been answered by then.
+    stops_at: Option<Instant>,
     in_sync: bool,
     was_in_sync: bool,
     spent: Spent,
@@ -342,6 +348,8 @@ impl<'a, 'c> Session<'a, 'c> {
             reconciles: 0,
             reconciles_ever: 0,
             may_delete: opened.may_delete,
+            is_all_sent: false,
+            stops_at: None,
             in_sync: false,
             was_in_sync: false,
             spent: Spent::default(),
@@ -392,7 +400,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let (stop, mut gate) = (self.context.stop.channel(), self.context.options.gate.channel());
         loop {
             self.context.options.gate.renew(&mut gate);
-            if self.context.stop.is_requested() {
+            if self.context.stop.is_requested() && self.may_stop() {
                 return Ok(Ended::Stopped(self.in_sync.then_some(self.scanned)));
             }
             if self.context.options.gate.is_closed() {
@@ -509,6 +517,16 @@ impl<'a, 'c> Session<'a, 'c> {
         Ok(true)
     }
 
+    /// Whether a stop that was asked may be now. If all was sent by then, answers are waited for a moment: who waits for a change to
+    /// be durable and stops this then is to hear that the trees are in sync, as they are.
+    fn may_stop(&mut self) -> bool {
+        let until = *(self.stops_at).get_or_insert_with(|| match self.is_all_sent {
+            true => Instant::now() + LAST_ANSWERS,
+            false => Instant::now(),
+        });
+        self.in_sync || Instant::now() >= until || self.link.silence().is_now()
+    }
+
     /// Blocks until there is something to do.
     fn wait(&self, stop: &Receiver<()>, gate: &Receiver<()>) {
         let due = !self.again.is_empty() && self.may_dispatch();
@@ -521,7 +539,9 @@ impl<'a, 'c> Session<'a, 'c> {
         select.recv(self.link.incoming());
         select.recv(&self.done);
         select.recv(&self.context.events);
-        select.recv(stop);
+        if self.stops_at.is_none() {
+            select.recv(stop);
+        }
         select.recv(gate);
         if let Some(approvals) = &self.context.options.approvals {
             select.recv(approvals);
@@ -531,28 +551,19 @@ impl<'a, 'c> Session<'a, 'c> {
             select.recv(before);
         }
         self.rest.register(&mut select, over.as_ref());
-        let now = Instant::now();
-        let mut deadline = self.context.deadline();
-        if let Some(due) = self.rest.deadline().filter(|_| self.in_sync) {
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
-        }
-        if let Some(due) = self.reconcile_due {
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
-        }
-        if self.is_report_due {
-            let due = self.last_report + REPORT_EVERY;
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
-        }
-        if let Some(due) = self.context.barriers.deadline() {
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
-        }
-        if let Some((due, _)) = self.delayed.first() {
-            deadline = Some(deadline.map_or(*due, |deadline| deadline.min(*due)));
-        }
         // While bytes are under way the pump may make room without a message to us.
-        if self.pump_bytes.load(Ordering::Acquire) >= PUMP_BYTES_MAX {
-            deadline = Some(now + Duration::from_millis(20));
-        }
+        let is_pump_full = self.pump_bytes.load(Ordering::Acquire) >= PUMP_BYTES_MAX;
+        let deadlines = [
+            self.context.deadline(),
+            self.rest.deadline().filter(|_| self.in_sync),
+            self.reconcile_due,
+            self.is_report_due.then(|| self.last_report + REPORT_EVERY),
+            self.context.barriers.deadline(),
+            self.delayed.first().map(|(due, _)| *due),
+            is_pump_full.then(|| Instant::now() + Duration::from_millis(20)),
+            self.stops_at,
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
         waiting::ready(&mut select, deadline);
     }
 

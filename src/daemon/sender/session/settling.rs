@@ -5,6 +5,7 @@ use super::*;
 impl Session<'_, '_> {
     /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
     pub(super) fn settle(&mut self) -> Result<Option<u64>, Ended> {
+        self.is_all_sent = false;
         let calm = self.page.is_empty()
             && self.again.is_empty()
             && self.adopts.is_empty()
@@ -28,8 +29,11 @@ impl Session<'_, '_> {
             || !self.groups.is_calm()
             || !self.bulk.is_empty()
             || !self.digesting.is_empty()
-            || self.delayed.iter().any(|(_, object)| is_waiting(object))
         {
+            return Ok(None);
+        }
+        self.is_all_sent = true;
+        if self.delayed.iter().any(|(_, object)| is_waiting(object)) {
             return Ok(None);
         }
         // Something failed, and nothing is in error any more: the same mark again says so. A receiver that publishes at once has kept
@@ -78,6 +82,7 @@ impl Session<'_, '_> {
             })?;
         }
         self.must_reconcile = true;
+        self.is_all_sent = false;
         Ok(None)
     }
 
