@@ -243,7 +243,7 @@ pub struct Session<'a, 'c> {
     reconciles_ever: u32,
     /// Whether the receiver permits deletions.
     may_delete: bool,
-    /// Nothing is left to be sent; answers may be, and a second look at what changed a moment ago.
+    /// Nothing is left to be sent, and no content is on its way; answers may be, and a second look at what changed a moment ago.
     is_all_sent: bool,
     /// When this ends, whatever has been answered by then.
     stops_at: Option<Instant>,

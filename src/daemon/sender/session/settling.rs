@@ -32,7 +32,7 @@ impl Session<'_, '_> {
         {
             return Ok(None);
         }
-        self.is_all_sent = true;
+        self.is_all_sent = self.window.offers() == 0 && self.window.inline_bytes() == 0;
         if self.delayed.iter().any(|(_, object)| is_waiting(object)) {
             return Ok(None);
         }
