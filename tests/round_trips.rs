@@ -2,6 +2,9 @@
 
 mod support;
 
+use crossbeam_channel::{Receiver, bounded};
+use driftless::daemon::{Observer, Phase, Silent, Stop, sender};
+use driftless::net::Sockets;
 use driftless_certs::receiver_config;
 use driftless_protocol::codec::{FrameReader, encode_frame};
 use driftless_protocol::message::{Open, Opened, ToReceiver, ToSender};
@@ -11,6 +14,7 @@ use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use support::peer::Peer;
 use support::{PATIENCE, Pair, runtime};
@@ -24,11 +28,7 @@ struct Reticent {
 
 impl Reticent {
     fn start(pair: &Pair, answer: impl FnOnce(&Open) -> Opened + Send + 'static) -> Reticent {
-        let handle = runtime();
-        let _inside = handle.enter();
-        let tls = receiver_config(&pair.receiver, &[ALPN_MIRROR]).unwrap();
-        let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = listen(pair);
         let listening = endpoint.clone();
         let served = std::thread::spawn(move || serve(&listening, answer));
         Reticent { endpoint, served }
@@ -37,6 +37,15 @@ impl Reticent {
     fn address(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap()
     }
+}
+
+/// With the key of the pair's receiver.
+fn listen(pair: &Pair) -> quinn::Endpoint {
+    let handle = runtime();
+    let _inside = handle.enter();
+    let tls = receiver_config(&pair.receiver, &[ALPN_MIRROR]).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
 }
 
 fn serve(endpoint: &quinn::Endpoint, answer: impl FnOnce(&Open) -> Opened) {
@@ -120,6 +129,59 @@ fn an_unchanged_tree_takes_one_round_trip() {
     pair.assert_equal();
     let summary = pair.seed().unwrap();
     assert_eq!(summary.counters.ops_total, 0);
+}
+
+/// Goes on to connect when somebody has shaken hands, and stops then.
+struct Hesitant {
+    shaken: Receiver<()>,
+    stop: Stop,
+    was_shaken: AtomicBool,
+}
+
+impl Observer for Hesitant {
+    fn phase(&self, phase: &Phase) {
+        if matches!(phase, Phase::Connecting) {
+            let shaken = self.shaken.recv_timeout(PATIENCE).is_ok();
+            self.was_shaken.store(shaken, Ordering::Relaxed);
+            self.stop.request();
+        }
+    }
+}
+
+/// For a run that somebody waits for; what is said then goes over the same connection.
+#[test]
+fn hands_are_shaken_while_the_source_is_walked() {
+    let pair = Pair::new();
+    fs::write(pair.src().join("file"), "one").unwrap();
+    let sharing = |address| {
+        let mut options = pair.sender_options(address, false);
+        options.link.sockets = Some(Sockets::default());
+        options
+    };
+    let endpoint = listen(&pair);
+    let options = sharing(endpoint.local_addr().unwrap());
+    let (say, shaken) = bounded(1);
+    let accepting = std::thread::spawn(move || {
+        let connection = runtime().block_on(async { endpoint.accept().await.unwrap().await.unwrap() });
+        say.send(()).unwrap();
+        runtime().block_on(connection.closed());
+    });
+    let stop = Stop::default();
+    let hesitant = Arc::new(Hesitant {
+        shaken,
+        stop: stop.clone(),
+        was_shaken: AtomicBool::default(),
+    });
+    let _ = sender::run(&options, &runtime(), hesitant.clone(), &stop);
+    assert!(hesitant.was_shaken.load(Ordering::Relaxed), "nobody dialled");
+    accepting.join().unwrap();
+
+    let receiver = pair.receive();
+    let options = sharing(receiver.address());
+    let summary = sender::run(&options, &runtime(), Arc::new(Silent), &Stop::default()).unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    pair.assert_equal();
+    receiver.stop();
 }
 
 /// Equal sums are not enough: what the cursor does not speak of may not be on stable storage there.

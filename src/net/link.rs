@@ -10,7 +10,7 @@ pub use bulk::{BulkSender, Range};
 pub(super) use dial::{dial, dial_and_greet, hear_hello, say_hello};
 pub(super) use receiver::PackedBulk;
 pub use receiver::{LinkHandle, ReceiverLink};
-pub use sender::SenderLink;
+pub use sender::{Ahead, SenderLink};
 
 use super::compression::Compression;
 use super::packed::{Packer, Pieces, UnpackError, pieces, unpack, unpack_now_and_then};

@@ -41,7 +41,9 @@ pub use endpoint::{
 pub use hosts::{delegate_hosts, serve_hosts};
 pub use lanes::OpSender;
 pub use limit::{Limiter, Schedule, ScheduleError, keep_time_zone};
-pub use link::{BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, ReceiverLink, SenderLink};
+pub use link::{
+    Ahead, BulkSender, Ended, LinkEnd, LinkHandle, LinkStatistics, Range, ReceiverLink, SenderLink,
+};
 pub use packed::{UnpackError, Unpacker, rests};
 pub use pair::{PairLink, pair};
 pub use shift::Outlet;

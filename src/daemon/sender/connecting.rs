@@ -3,10 +3,11 @@
 use super::following::{wait_call, wait_following, wait_open, wait_turn};
 use super::owners::{Named, messages};
 use super::session::{Context, Ended, Session};
+use super::source::Source;
 use crate::daemon::backoff::{BACKOFF_MAX, SILENCE_BACKOFF_MAX, backoff};
 use crate::daemon::status::unix_now;
 use crate::daemon::{DaemonError, Phase, SenderOptions, upstream, waiting};
-use crate::net::{ConnectError, LinkEnd, Parties, PathMemory, SenderLink, resolve};
+use crate::net::{Ahead, ConnectError, LinkEnd, Parties, PathMemory, SenderLink, resolve};
 use crossbeam_channel::bounded;
 use driftless_certs::sender_config;
 use driftless_protocol::message::{
@@ -23,6 +24,7 @@ const ONE_SHOT_TRIES: u32 = 8;
 pub(super) fn connect_and_serve(
     context: &mut Context<'_>,
     runtime: &tokio::runtime::Handle,
+    mut ahead: Option<Ahead>,
 ) -> Result<Ended, DaemonError> {
     let mut tries = 0;
     let mut was_connected = false;
@@ -32,7 +34,9 @@ pub(super) fn connect_and_serve(
         }
         context.observer.phase(&Phase::Connecting);
         let mut longest = BACKOFF_MAX;
-        let error = match connect(context, runtime)? {
+        let connected = connect(context, runtime)?;
+        drop(ahead.take());
+        let error = match connected {
             Connected::Stopped => return Ok(Ended::Stopped(None)),
             Connected::Link(link, opened) => {
                 was_connected = true;
@@ -106,23 +110,23 @@ pub(super) fn connect_and_serve(
 }
 
 /// Where the state keeps what is known of the path to a target.
-fn path_key(context: &Context<'_>) -> String {
-    format!("path/{}", context.options.target.display)
+fn path_key(options: &SenderOptions) -> String {
+    format!("path/{}", options.target.display)
 }
 
-fn remembered_path(context: &Context<'_>) -> Option<PathMemory> {
-    let stored = context.source.state.value(&path_key(context)).ok().flatten()?;
+fn remembered_path(options: &SenderOptions, source: &Source) -> Option<PathMemory> {
+    let stored = source.state.value(&path_key(options)).ok().flatten()?;
     PathMemory::from_bytes(&stored, unix_now())
 }
 
 /// Stores what the connection found out, if that is news. It is never needed, so a failure is no error.
 fn remember_path(context: &Context<'_>, link: &SenderLink) {
     let Some(path) = link.path_memory() else { return };
-    if path.is_news_to(remembered_path(context))
-        && let Err(error) = context
-            .source
+    let (options, source) = (context.options, &context.source);
+    if path.is_news_to(remembered_path(options, source))
+        && let Err(error) = source
             .state
-            .put_value(&path_key(context), &path.to_bytes(unix_now()))
+            .put_value(&path_key(options), &path.to_bytes(unix_now()))
     {
         tracing::debug!("cannot store what is known of the path: {error}");
     }
@@ -147,14 +151,37 @@ pub struct Unopened {
     is_stranger: bool,
 }
 
-/// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
-fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
-    let mut options = context.options.clone();
-    options.link.remembered = remembered_path(context);
+/// The options for a connection to the target.
+fn with_path(options: &SenderOptions, source: &Source) -> SenderOptions {
+    let mut options = options.clone();
+    options.link.remembered = remembered_path(&options, source);
     options.link.sharing = Some(Parties {
         own: options.identity.fingerprint(),
         peer: options.target.fingerprint,
     });
+    options
+}
+
+/// Has the handshake beside the walk of the source, in a run that somebody waits for: it takes a round trip less. What goes wrong is
+/// found again when the connection is needed.
+pub(super) fn dial_ahead(
+    options: &SenderOptions,
+    source: &Source,
+    runtime: &tokio::runtime::Handle,
+) -> Option<Ahead> {
+    if options.follow {
+        return None;
+    }
+    let options = with_path(options, source);
+    let tls = sender_config(&options.identity, options.target.fingerprint, &[ALPN_MIRROR]).ok()?;
+    let (host, port) = (options.target.host.clone(), options.target.port);
+    let first = move || resolve(&host, port).ok()?.into_iter().next();
+    Ahead::dial(runtime, tls, first, &options.link)
+}
+
+/// Connects on a thread of its own; meanwhile events are taken, so that none is lost to a full queue.
+fn connect(context: &mut Context<'_>, runtime: &tokio::runtime::Handle) -> Result<Connected, DaemonError> {
+    let options = with_path(context.options, context.source);
     context.upstream = upstream::of_source(&options.home, &context.source.path);
     let open = opening(context, Purpose::Mirror)?;
     let source = &context.source;

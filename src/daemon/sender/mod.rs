@@ -38,7 +38,7 @@ use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
 use crate::engine::pending::Pending;
 use crate::store::{CatalogRead, StoreError};
-use connecting::{connect_and_serve, link_end};
+use connecting::{connect_and_serve, dial_ahead, link_end};
 use driftless_protocol::Kind;
 use driftless_protocol::message::{Relays, Sparing};
 use following::{take_events, tell_warnings, tell_watching, wait_following};
@@ -79,6 +79,7 @@ pub fn run(
     source
         .load_initial(&options.target.display)
         .map_err(|error| failed(&error))?;
+    let ahead = dial_ahead(options, &source, runtime);
     let found = source.scan()?;
     drop(walk);
     if options.compare.reads_all() {
@@ -141,7 +142,7 @@ pub fn run(
     tell_watching(&mut context);
     context.tell_failed();
     requests::resume_checkpoints(&mut context)?;
-    let ended = connect_and_serve(&mut context, runtime)?;
+    let ended = connect_and_serve(&mut context, runtime, ahead)?;
     let mut summary = Summary {
         counters: context.counters,
         ..Summary::default()

@@ -26,6 +26,9 @@ use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -33,6 +36,8 @@ use tokio::sync::mpsc;
 const JOIN_TRIES: usize = 3;
 /// The least that a receiver may let be under way in a session that has a window.
 const WINDOW_BYTES_MIN: u32 = 65_536;
+/// How long a connection is kept on which no session begins: well below what a receiver waits for the first one.
+const AHEAD_FOR: Duration = Duration::from_secs(5);
 /// What an op stream says without a pause before its ranges' turn comes: on a connection that several sessions share, one that has
 /// so much to say takes turns with the ranges of the others.
 const BURST_BYTES: usize = 1 << 20;
@@ -289,6 +294,64 @@ impl SenderLink {
 impl Drop for SenderLink {
     fn drop(&mut self) {
         self.shared.close(CloseCode::Done, "");
+    }
+}
+
+/// A connection that was dialled before it is needed; given up when this is dropped, if no link is on it by then.
+#[derive(Debug)]
+pub struct Ahead {
+    /// Nothing is ever sent by it: the connection is kept until it is gone.
+    keep: Option<crossbeam_channel::Sender<()>>,
+    is_kept: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ahead {
+    /// Shakes hands with the address on a thread of its own, for a [`SenderLink::connect`] with the same options that comes soon: that
+    /// joins, also while the handshake lasts. A failure is told to nobody but who waits for the same handshake. None for links that
+    /// share no connection.
+    pub fn dial(
+        runtime: &Handle,
+        tls: rustls::ClientConfig,
+        resolve: impl FnOnce() -> Option<SocketAddr> + Send + 'static,
+        options: &LinkOptions,
+    ) -> Option<Ahead> {
+        let is_shared = options.sockets.is_some() && options.limiter.is_none() && options.sharing.is_some();
+        if !is_shared || options.shortcut.is_some() || options.calls.is_some() {
+            return None;
+        }
+        let (runtime, options) = (runtime.clone(), options.clone());
+        let (keep, is_wanted) = crossbeam_channel::bounded::<()>(0);
+        let is_kept = Arc::<AtomicBool>::default();
+        let kept = is_kept.clone();
+        let run = move || {
+            let Some(address) = resolve() else { return };
+            match runtime.block_on(reach(&runtime, &tls, address, &options)) {
+                Ok(_reached) => {
+                    kept.store(true, Ordering::Release);
+                    let _ = is_wanted.recv_timeout(AHEAD_FOR);
+                }
+                Err(error) => tracing::debug!("dialling ahead: {error}"),
+            }
+        };
+        let thread = Builder::new().name("ahead".to_owned()).spawn(run).ok()?;
+        Some(Ahead {
+            keep: Some(keep),
+            is_kept,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.keep = None;
+        // When the last link on the connection ends, nothing else is to hold it.
+        if self.is_kept.load(Ordering::Acquire)
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
     }
 }
 

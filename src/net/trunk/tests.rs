@@ -4,7 +4,7 @@ use crate::net::sharing::Key;
 use crate::net::shift::Outlet;
 use crate::net::silence::LookUp;
 use crate::net::{
-    Accepted, Authorise, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint,
+    Accepted, Ahead, Authorise, Congestion, ConnectError, LinkEnd, LinkOptions, Parties, ReceiverEndpoint,
     ReceiverLink, SenderLink, Sockets, Verdict,
 };
 use driftless_certs::{Identity, receiver_config, sender_config};
@@ -498,6 +498,42 @@ fn a_session_that_cannot_be_judged_ends_alone_and_may_come_again() {
     assert_eq!(trunk_of(&late.shared), trunk_of(&first[0].0.shared));
     let (_, late_receiver) = site.accept();
     check_alive(&(late, late_receiver), 4);
+}
+
+/// The handshake is over, or is waited for, when the link is made; nobody else holds the connection then.
+#[test]
+fn a_link_is_on_the_connection_that_was_dialled_ahead() {
+    let site = Site::new();
+    let address = site.endpoint.local_address();
+    let tls = || sender_config(&site.sender, site.receiver.fingerprint(), &[ALPN_MIRROR]).unwrap();
+    let dial =
+        |options: &LinkOptions| Ahead::dial(site.runtime.handle(), tls(), move || Some(address), options);
+    let sockets = site.options.sockets.as_ref().unwrap();
+    let key = Key::of(address, &site.options).unwrap();
+    for is_waited_for in [true, false] {
+        let ahead = dial(&site.options).unwrap();
+        let dialled = is_waited_for.then(|| {
+            wait_until("it is dialled", || sockets.trunks().trunk(&key).is_some());
+            sockets.trunks().trunk(&key).unwrap()
+        });
+        let pair = site.pairs(1).remove(0);
+        let used = Arc::as_ptr(session_of(&pair.0.shared).trunk());
+        assert!(dialled.is_none_or(|dialled| Arc::as_ptr(&dialled) == used));
+        assert_eq!(
+            sockets.trunks().trunk(&key).map(|trunk| Arc::as_ptr(&trunk)),
+            Some(used)
+        );
+        drop(ahead);
+        check_alive(&pair, 1);
+        let connection = session_of(&pair.0.shared).trunk().connection().clone();
+        pair.0.close(CloseCode::Done, "");
+        wait_until("it has ended", || connection.close_reason().is_some());
+    }
+    let alone = LinkOptions {
+        sharing: None,
+        ..site.options.clone()
+    };
+    assert!(dial(&alone).is_none());
 }
 
 /// On a shared connection that answers no more another one is dialled at once.
