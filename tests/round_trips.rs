@@ -3,6 +3,7 @@
 mod support;
 
 use crossbeam_channel::{Receiver, bounded};
+use driftless::daemon::receiver::ReceiverDaemon;
 use driftless::daemon::{Observer, Phase, Silent, Stop, sender};
 use driftless::net::Sockets;
 use driftless_certs::receiver_config;
@@ -13,9 +14,10 @@ use quinn::crypto::rustls::QuicServerConfig;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use support::peer::Peer;
 use support::{PATIENCE, Pair, runtime};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
@@ -148,7 +150,7 @@ impl Observer for Hesitant {
     }
 }
 
-/// For a run that somebody waits for; what is said then goes over the same connection.
+/// In a run that somebody waits for.
 #[test]
 fn hands_are_shaken_while_the_source_is_walked() {
     let pair = Pair::new();
@@ -162,9 +164,8 @@ fn hands_are_shaken_while_the_source_is_walked() {
     let options = sharing(endpoint.local_addr().unwrap());
     let (say, shaken) = bounded(1);
     let accepting = std::thread::spawn(move || {
-        let connection = runtime().block_on(async { endpoint.accept().await.unwrap().await.unwrap() });
+        runtime().block_on(async { endpoint.accept().await.unwrap().await.unwrap() });
         say.send(()).unwrap();
-        runtime().block_on(connection.closed());
     });
     let stop = Stop::default();
     let hesitant = Arc::new(Hesitant {
@@ -182,6 +183,65 @@ fn hands_are_shaken_while_the_source_is_walked() {
     assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
     pair.assert_equal();
     receiver.stop();
+}
+
+/// Starts the receiver when it is connected to for the second time.
+struct Late {
+    pair: Arc<Pair>,
+    port: u16,
+    walking: Mutex<Option<Instant>>,
+    receiver: Mutex<Option<ReceiverDaemon>>,
+}
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+impl Observer for Late {
+    fn phase(&self, phase: &Phase) {
+        let mut walking = self.walking.lock().unwrap();
+        match phase {
+            Phase::Scanning => *walking = Some(Instant::now()),
+            Phase::Connecting => match walking.take() {
+                // Half of the time for the answer to the early handshake is over.
+                Some(began) => {
+                    while began.elapsed() < ANSWER_WITHIN / 2 {
+                        std::thread::park_timeout(Duration::from_millis(10));
+                    }
+                }
+                None => {
+                    let mut options = self.pair.receiver_options();
+                    options.listen = SocketAddr::from(([127, 0, 0, 1], self.port));
+                    let receiver = ReceiverDaemon::start(options, &runtime()).unwrap();
+                    *self.receiver.lock().unwrap() = Some(receiver);
+                }
+            },
+            _ => {}
+        }
+    }
+}
+
+/// What is lost of the time for an answer is given once more.
+#[test]
+fn an_early_handshake_without_an_answer_does_not_end_the_run() {
+    let pair = Arc::new(Pair::new());
+    fs::write(pair.src().join("file"), "one").unwrap();
+    let port = std::net::UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let late = Arc::new(Late {
+        pair: pair.clone(),
+        port,
+        walking: Mutex::default(),
+        receiver: Mutex::default(),
+    });
+    let mut options = pair.sender_options(SocketAddr::from(([127, 0, 0, 1], port)), false);
+    options.link.sockets = Some(Sockets::default());
+    options.link.connect_timeout = ANSWER_WITHIN;
+    let summary = sender::run(&options, &runtime(), late.clone(), &Stop::default()).unwrap();
+    assert!(summary.in_sync && summary.failed.is_empty(), "{summary:?}");
+    pair.assert_equal();
+    late.receiver.lock().unwrap().take().unwrap().stop();
 }
 
 /// Equal sums are not enough: what the cursor does not speak of may not be on stable storage there.

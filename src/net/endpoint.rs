@@ -277,8 +277,9 @@ async fn accept(endpoint: quinn::Endpoint, door: Door) {
 }
 
 impl Door {
-    /// Shakes hands and greets, each within its deadline; the place is free again when that is over, well or badly.
-    async fn admit(self, incoming: quinn::Incoming, _place: Place) {
+    /// Shakes hands and greets, each within its deadline. The place is free again when the peer is let in, from where on its seat counts,
+    /// or sent away.
+    async fn admit(self, incoming: quinn::Incoming, place: Place) {
         let deadline = self.options.hello_timeout;
         let permit = Arc::<Permit>::default();
         let mut config = self.config.clone();
@@ -313,6 +314,7 @@ impl Door {
             tracing::warn!(%peer, remote = %connection.remote_address(), "there is no room for another connection");
             return connection.close(CloseCode::Limit.number().into(), NO_SEAT);
         };
+        drop(place);
         if alpn == Alpn::Mirror {
             let trunk = Trunk::new(&self.runtime, connection.clone(), permit, Role::Receiver, None);
             self.runtime.spawn(silence::watch(trunk.clone()));
@@ -371,7 +373,7 @@ impl Door {
         judging.await.unwrap_or(Verdict::Unknown)
     }
 
-    /// Takes the sessions of a connection as its peer begins them. The handshake's place is given up with the first.
+    /// Takes the sessions of a connection as its peer begins them; the first has to come in time.
     async fn serve_sessions(self, trunk: &Arc<Trunk>, peer: Fingerprint, seat: Seat) {
         let connection = trunk.connection();
         let first = tokio::time::timeout(self.options.hello_timeout, connection.accept_bi()).await;

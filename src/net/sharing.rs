@@ -49,23 +49,23 @@ pub(super) struct Trunks(Arc<Mutex<HashMap<Key, Arc<Dialled>>>>);
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) place: Place,
-    /// Others were there before.
+    /// It was dialled before, for others or ahead.
     pub(super) is_joined: bool,
 }
 
 impl Trunks {
     /// A place on the connection of this key, which is dialled if there is none. Who dials has a place on it before anybody else has
     /// the connection, so that it does not end meanwhile.
-    pub(super) async fn reach(
+    pub(super) async fn reach<D: Future<Output = Result<Place, ConnectError>>>(
         &self,
         key: &Key,
-        dial: impl AsyncFn() -> Result<Place, ConnectError>,
+        dial: impl Fn() -> D,
     ) -> Result<Reached, ConnectError> {
         loop {
             let dialled = self.dialled(key);
             let mut own = None;
             let outcome = dialled
-                .get_or_init(async || {
+                .get_or_init(|| async {
                     let place = own.insert(dial().await?);
                     Ok(Arc::downgrade(place.trunk()))
                 })

@@ -418,7 +418,9 @@ fn a_stop_right_after_a_change_was_applied_is_one_in_sync() {
     for destination in ["dst", &target] {
         let mut daemon = Daemon::listening(site.command(&format!("mirror src {destination} --json")));
         daemon.event(|event| event["phase"] == "in-sync");
-        site.write("src/file", destination);
+        // Whole when it is seen first.
+        site.write("file", destination);
+        fs::rename(site.path("file"), site.path("src/file")).unwrap();
         daemon.event(|event| event["event"] == "applied" && event["path"] == "file");
         assert_eq!(daemon.stop(), Some(0), "{destination}");
     }

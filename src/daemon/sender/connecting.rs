@@ -34,9 +34,16 @@ pub(super) fn connect_and_serve(
         }
         context.observer.phase(&Phase::Connecting);
         let mut longest = BACKOFF_MAX;
+        let began = Instant::now();
         let connected = connect(context, runtime)?;
-        drop(ahead.take());
+        let was_ahead = ahead.take().is_some();
         let error = match connected {
+            // Much of the time for an answer was over when the walk was: now it has all of it.
+            Connected::Failed(Unopened { is_silence: true, .. })
+                if was_ahead && began.elapsed() < context.options.link.connect_timeout * 3 / 4 =>
+            {
+                continue;
+            }
             Connected::Stopped => return Ok(Ended::Stopped(None)),
             Connected::Link(link, opened) => {
                 was_connected = true;
@@ -162,14 +169,14 @@ fn with_path(options: &SenderOptions, source: &Source) -> SenderOptions {
     options
 }
 
-/// Has the handshake beside the walk of the source, in a run that somebody waits for: it takes a round trip less. What goes wrong is
-/// found again when the connection is needed.
+/// Has the handshake beside the walk of the source, in a run that somebody waits for: it takes a round trip less. Only with the first
+/// address; whatever goes wrong is met again when the connection is needed.
 pub(super) fn dial_ahead(
     options: &SenderOptions,
     source: &Source,
     runtime: &tokio::runtime::Handle,
 ) -> Option<Ahead> {
-    if options.follow {
+    if options.follow || options.gate.is_closed() {
         return None;
     }
     let options = with_path(options, source);

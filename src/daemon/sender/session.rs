@@ -84,7 +84,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Longest tick of a file system's clock: 100 Hz, and some.
 pub const CLOCK_TICK: Duration = Duration::from_millis(12);
 /// How long a stop waits for the answers to what was sent before.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often counters are told.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How often it is looked at most whether others feed the source than before.
@@ -243,9 +243,7 @@ pub struct Session<'a, 'c> {
     reconciles_ever: u32,
     /// Whether the receiver permits deletions.
     may_delete: bool,
-    /// Nothing is left to be sent, and no content is on its way; answers may be, and a second look at what changed a moment ago.
-    is_all_sent: bool,
-    /// When this ends, whatever has been answered by then.
+    /// Once a stop was asked: when this ends, whatever has been answered by then.
     stops_at: Option<Instant>,
     in_sync: bool,
     was_in_sync: bool,
@@ -348,7 +346,6 @@ impl<'a, 'c> Session<'a, 'c> {
             reconciles: 0,
             reconciles_ever: 0,
             may_delete: opened.may_delete,
-            is_all_sent: false,
             stops_at: None,
             in_sync: false,
             was_in_sync: false,
@@ -400,7 +397,7 @@ impl<'a, 'c> Session<'a, 'c> {
         let (stop, mut gate) = (self.context.stop.channel(), self.context.options.gate.channel());
         loop {
             self.context.options.gate.renew(&mut gate);
-            if self.context.stop.is_requested() && self.may_stop() {
+            if self.context.stop.is_requested() && self.may_stop()? {
                 return Ok(Ended::Stopped(self.in_sync.then_some(self.scanned)));
             }
             if self.context.options.gate.is_closed() {
@@ -466,6 +463,9 @@ impl<'a, 'c> Session<'a, 'c> {
                         // That the connection has ended is heard where its messages come from.
                         let _ = self.link.control().send(ToReceiver::InSync { sequence });
                     }
+                    if self.stops_at.is_some() {
+                        continue;
+                    }
                     self.prepare_for_changes()?;
                     if self.context.options.follow && self.is_fed_by_others() {
                         return Ok(Ended::Lost(
@@ -515,16 +515,6 @@ impl<'a, 'c> Session<'a, 'c> {
         let deadline = Instant::now() + SILENT_LOOK;
         super::wait_following(self.context, Some(silence.ended()), deadline)?;
         Ok(true)
-    }
-
-    /// Whether a stop that was asked may be now. If all was sent by then, answers are waited for a moment: who waits for a change to
-    /// be durable and stops this then is to hear that the trees are in sync, as they are.
-    fn may_stop(&mut self) -> bool {
-        let until = *(self.stops_at).get_or_insert_with(|| match self.is_all_sent {
-            true => Instant::now() + LAST_ANSWERS,
-            false => Instant::now(),
-        });
-        self.in_sync || Instant::now() >= until || self.link.silence().is_now()
     }
 
     /// Blocks until there is something to do.

@@ -25,18 +25,17 @@ use driftless_protocol::message::{ToReceiver, ToSender};
 use driftless_protocol::stream::{StreamKind, head};
 use driftless_protocol::version::{Features, HELLO_BYTES, Hello};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// How many connections that others use may end, or be without an answer, when a session joins them, before it has one alone.
 const JOIN_TRIES: usize = 3;
 /// The least that a receiver may let be under way in a session that has a window.
 const WINDOW_BYTES_MIN: u32 = 65_536;
-/// How long a connection is kept on which no session begins: well below what a receiver waits for the first one.
+/// How long a connection is kept on which no session begins: half of what a receiver waits for the first one.
 const AHEAD_FOR: Duration = Duration::from_secs(5);
 /// What an op stream says without a pause before its ranges' turn comes: on a connection that several sessions share, one that has
 /// so much to say takes turns with the ranges of the others.
@@ -300,16 +299,13 @@ impl Drop for SenderLink {
 /// A connection that was dialled before it is needed; given up when this is dropped, if no link is on it by then.
 #[derive(Debug)]
 pub struct Ahead {
-    /// Nothing is ever sent by it: the connection is kept until it is gone.
-    keep: Option<crossbeam_channel::Sender<()>>,
-    is_kept: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    held: Arc<Mutex<Option<Reached>>>,
+    dialling: AbortHandle,
 }
 
 impl Ahead {
-    /// Shakes hands with the address on a thread of its own, for a [`SenderLink::connect`] with the same options that comes soon: that
-    /// joins, also while the handshake lasts. A failure is told to nobody but who waits for the same handshake. None for links that
-    /// share no connection.
+    /// Shakes hands with an address, for a [`SenderLink::connect`] with the same options that comes soon: that joins, also while the
+    /// handshake lasts, and shares its failure then. None for links that share no connection.
     pub fn dial(
         runtime: &Handle,
         tls: rustls::ClientConfig,
@@ -320,39 +316,34 @@ impl Ahead {
         if !is_shared || options.shortcut.is_some() || options.calls.is_some() {
             return None;
         }
-        let (runtime, options) = (runtime.clone(), options.clone());
-        let (keep, is_wanted) = crossbeam_channel::bounded::<()>(0);
-        let is_kept = Arc::<AtomicBool>::default();
-        let kept = is_kept.clone();
-        let run = move || {
-            let Some(address) = resolve() else { return };
-            match runtime.block_on(reach(&runtime, &tls, address, &options)) {
-                Ok(_reached) => {
-                    kept.store(true, Ordering::Release);
-                    let _ = is_wanted.recv_timeout(AHEAD_FOR);
-                }
+        let (handle, options, held) = (runtime.clone(), options.clone(), Arc::default());
+        let to_hold: Arc<Mutex<Option<Reached>>> = Arc::clone(&held);
+        let dialling = runtime.spawn(async move {
+            let Ok(Some(address)) = handle.spawn_blocking(resolve).await else {
+                return;
+            };
+            match reach(&handle, &tls, address, &options).await {
+                Ok(reached) => *lock(&to_hold) = Some(reached),
                 Err(error) => tracing::debug!("dialling ahead: {error}"),
             }
-        };
-        let thread = Builder::new().name("ahead".to_owned()).spawn(run).ok()?;
-        Some(Ahead {
-            keep: Some(keep),
-            is_kept,
-            thread: Some(thread),
-        })
+            tokio::time::sleep(AHEAD_FOR).await;
+            lock(&to_hold).take();
+        });
+        let dialling = dialling.abort_handle();
+        Some(Ahead { held, dialling })
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.keep = None;
-        // When the last link on the connection ends, nothing else is to hold it.
-        if self.is_kept.load(Ordering::Acquire)
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
-        }
+        // Whoever waits for the same handshake has it from here on.
+        self.dialling.abort();
+        lock(&self.held).take();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// There is no link.
@@ -376,7 +367,7 @@ async fn reach(
     address: SocketAddr,
     options: &LinkOptions,
 ) -> Result<Reached, ConnectError> {
-    let dial = async || {
+    let dial = || async {
         let (endpoint, connection, permit) = dial(tls.clone(), address, options, NOTE_STREAMS).await?;
         let trunk = Trunk::new(runtime, connection, permit, Role::Sender, Some(endpoint));
         runtime.spawn(silence::watch(trunk.clone()));

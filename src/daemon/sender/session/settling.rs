@@ -5,7 +5,6 @@ use super::*;
 impl Session<'_, '_> {
     /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
     pub(super) fn settle(&mut self) -> Result<Option<u64>, Ended> {
-        self.is_all_sent = false;
         let calm = self.page.is_empty()
             && self.again.is_empty()
             && self.adopts.is_empty()
@@ -29,11 +28,8 @@ impl Session<'_, '_> {
             || !self.groups.is_calm()
             || !self.bulk.is_empty()
             || !self.digesting.is_empty()
+            || self.delayed.iter().any(|(_, object)| is_waiting(object))
         {
-            return Ok(None);
-        }
-        self.is_all_sent = self.window.offers() == 0 && self.window.inline_bytes() == 0;
-        if self.delayed.iter().any(|(_, object)| is_waiting(object)) {
             return Ok(None);
         }
         // Something failed, and nothing is in error any more: the same mark again says so. A receiver that publishes at once has kept
@@ -82,8 +78,30 @@ impl Session<'_, '_> {
             })?;
         }
         self.must_reconcile = true;
-        self.is_all_sent = false;
         Ok(None)
+    }
+
+    /// Whether a stop that was asked may be now. Where nothing is missing but answers, and second looks at what changed a moment ago,
+    /// it waits a little for these: who waits for a change to be durable and stops this then is to hear that the trees are in sync, as
+    /// they are. Nothing is begun for that: whatever else there is to do ends it.
+    pub(super) fn may_stop(&mut self) -> Result<bool, StoreError> {
+        let until = *self.stops_at.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
+        let is_over = self.in_sync || Instant::now() >= until || self.link.silence().is_now();
+        Ok(is_over || !self.awaits_only_answers()?)
+    }
+
+    fn awaits_only_answers(&self) -> Result<bool, StoreError> {
+        let is_content_under_way = self.window.offers() > 0 || self.window.inline_bytes() > 0;
+        let is_idle = !self.must_reconcile
+            && !is_content_under_way
+            && self.page.is_empty()
+            && self.adopts.is_empty()
+            && self.removes.is_empty()
+            && self.deferred.is_empty()
+            && self.groups.is_calm()
+            && self.bulk.is_empty()
+            && self.context.is_calm();
+        Ok(is_idle && !self.has_more()?)
     }
 
     /// What takes long in a large tree is done while nobody waits for it.
