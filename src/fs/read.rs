@@ -98,9 +98,11 @@ impl StableRead {
             Ok(size) if size <= max => size,
             _ => return Ok(ReadOutcome::TooLarge(*self.stat())),
         };
-        let mut content = vec![0; size];
+        let mut content = Vec::new();
+        self.read_into(&mut content, size, 0)
+            .map_err(|error| FsError::new("read", self.shown.as_str(), errno_of(&error)))?;
         // A short read means that the file shrank; the second stat would say the same.
-        if self.read_at(&mut content, 0)? < size {
+        if content.len() < size {
             return Ok(ReadOutcome::Moved);
         }
         self.forget_pages(0);

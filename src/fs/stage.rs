@@ -57,8 +57,17 @@ pub struct Displaced {
 impl Staged {
     /// A new empty file in `directory`, readable and writable by its owner only.
     pub fn create(directory: Arc<Directory>) -> Result<Staged> {
+        Staged::create_unnamed(directory, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// A new empty file that is going to have these permissions (bits beyond them come when it gets its attributes). It has them from
+    /// the beginning if it has no name, by which nobody else can open it: that saves setting them. The process's umask applies.
+    pub fn create_with_mode(directory: Arc<Directory>, mode: u16) -> Result<Staged> {
+        Staged::create_unnamed(directory, Mode::from_bits_truncate(u32::from(mode & 0o777)))
+    }
+
+    fn create_unnamed(directory: Arc<Directory>, mode: Mode) -> Result<Staged> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
         match retry_on_intr(|| rustix::fs::openat(&directory, ".", flags, mode)) {
             Ok(fd) => Ok(Staged::new(File::from(fd), directory, None)),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
@@ -163,6 +172,16 @@ impl Staged {
             at += block.len();
         }
         self.write_all_at(&bytes[from..], offset + from as u64)
+    }
+
+    /// Like [`Staged::write_sparse_at`], for all that the file will have; sets its length, too.
+    pub fn write_whole_sparse(&self, bytes: &[u8]) -> Result<()> {
+        if !bytes.chunks_exact(HOLE_BYTES).any(is_zero) {
+            return self.write_all_at(bytes, 0);
+        }
+        // The length first: file systems reserve blocks behind the end of a file that grows, which would fill its holes.
+        self.set_len(bytes.len() as u64)?;
+        self.write_sparse_at(bytes, 0)
     }
 
     /// Fills `buffer` from `offset` on; fewer bytes only at the end of the file. Answers how many.

@@ -1,8 +1,8 @@
 //! One connection of a sender to one module path: ops in, outcomes out.
 //!
 //! The session thread owns the replica; staging threads write contents aside. A lone change is committed at once;
-//! while a commit runs, others gather and form the next batch. A batch is: flush the staged files, publish them,
-//! write the catalog, tell *applied*. When nothing is left to do, directories and catalog are flushed and *durable* is
+//! while a commit runs, others gather and form the next batch. A batch is: flush the staged files (a large one on a thread
+//! of its own, while the next is staged), publish them, write the catalog, tell *applied*. When nothing is left to do, directories and catalog are flushed and *durable* is
 //! told.
 
 mod arriving;
@@ -20,12 +20,13 @@ use super::replica::{ApplyError, Replica};
 use super::rights;
 use super::staging::{Done, Job, Staging, Wanted};
 use super::subject::{check, check_xattrs, object_of, place_of, subject_of};
+use crate::daemon::crew::Crew;
 use crate::daemon::memory::Spent;
 use crate::daemon::status::SessionStatus;
 use crate::daemon::waiting;
 use crate::engine::delta::Engine;
 use crate::engine::order::OpOrder;
-use crate::fs::descriptors_for;
+use crate::fs::{FsError, descriptors_for};
 use crate::net::{Range, ReceiverLink};
 use crate::store::{CatalogRead, StoreError, Tables};
 use crossbeam_channel::{Receiver, Select, TryRecvError, unbounded};
@@ -48,7 +49,12 @@ const BATCH_FILES_MAX: usize = 1_024;
 /// Content bytes in one batch at most.
 const BATCH_BYTES_MAX: u64 = 64 << 20;
 /// Up to this many files are flushed one by one; more by one flush of the file system.
-const FSYNC_FILES_MAX: usize = 64;
+const FSYNC_FILES_MAX: usize = if cfg!(test) {
+    // Simulated trees are small, and both ways are to be taken.
+    3
+} else {
+    64
+};
 /// Files asked for at a time.
 const WANTED_MAX: usize = if WANTED_FILES_MAX < 32 {
     WANTED_FILES_MAX
@@ -110,6 +116,16 @@ struct Pending {
     offer: Option<(u64, Option<Digest>)>,
 }
 
+/// A batch whose file system is being flushed.
+#[derive(Debug)]
+struct Flushing {
+    began: Instant,
+    /// How many files it has.
+    files: usize,
+    /// All ops up to this one had ended before.
+    covers: u64,
+}
+
 /// One connection at work.
 pub struct Session<'a> {
     link: &'a ReceiverLink,
@@ -133,6 +149,9 @@ pub struct Session<'a> {
     done: Receiver<Done>,
     batch: Vec<(u64, StagedFile)>,
     batch_bytes: u64,
+    /// Flushes the file system of large batches, one at a time.
+    flusher: Crew<Vec<(u64, StagedFile)>>,
+    flushing: Option<Flushing>,
     batches: Pace,
     flushes: Pace,
     /// Content inside ops that have arrived and are not staged yet, by op.
@@ -140,7 +159,7 @@ pub struct Session<'a> {
     inline_bytes: usize,
     /// Jobs on contents inside ops that have not reported.
     outstanding: usize,
-    /// As many as may be published at once; twice as many may be staged.
+    /// As many make a full batch; three times as many may be staged: those that are flushed, those that wait, and those to come.
     batch_files_max: usize,
     wanted_max: usize,
     small_wanted_max: usize,
@@ -186,6 +205,7 @@ impl<'a> Session<'a> {
             terms: replica.terms.clone(),
             engine,
             spans: replica.spans.clone(),
+            is_near: link.is_local(),
             takes_whole: link.is_local() || replica.whole_files,
             preallocates: replica.preallocates,
         };
@@ -212,6 +232,12 @@ impl<'a> Session<'a> {
                 let (staging, ranges): (Staging, Receiver<Range>) = (staging.clone(), link.bulk().clone());
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
+            let (root, flushed) = (replica.root.clone(), staging.done.clone());
+            let flusher = Crew::new("flush", 1, move |files| {
+                let outcome = root.sync_filesystem();
+                // Nobody takes it when the session has ended.
+                let _ = flushed.send(Done::Flushed(files, outcome));
+            });
             let order = match replica.publishing.is_used() {
                 true => OpOrder::divided(),
                 false => OpOrder::default(),
@@ -234,6 +260,8 @@ impl<'a> Session<'a> {
                 done: done_queue,
                 batch: Vec::new(),
                 batch_bytes: 0,
+                flusher,
+                flushing: None,
                 batches: Pace::of_batches(),
                 flushes: Pace::of_flushes(),
                 inline: HashMap::new(),
@@ -330,9 +358,9 @@ impl<'a> Session<'a> {
             let hurries = ended || self.flush_wanted > self.durable;
             let now = Instant::now();
             let rest = self.batches.due(now).filter(|_| !hurries);
-            if full || (gathered && !self.batch.is_empty() && rest.is_none()) {
+            let is_due = full || (gathered && !self.batch.is_empty() && rest.is_none());
+            if is_due && self.flushing.is_none() {
                 self.commit_batch()?;
-                self.batches.note(now, Instant::now());
                 continue;
             }
             self.tell_progress();
@@ -341,12 +369,16 @@ impl<'a> Session<'a> {
             }
             self.confirm_received();
             self.flush_if_wanted()?;
+            if ended && self.flushing.is_some() {
+                self.settle_flush()?;
+                continue;
+            }
             if ended {
                 return Ok(());
             }
-            let mut due = rest.filter(|_| gathered && !self.batch.is_empty());
+            let mut due = rest.filter(|_| gathered && !self.batch.is_empty() && self.flushing.is_none());
             let is_behind = self.flushed < self.order.ended() || self.order.is_mark_due();
-            if gathered && self.batch.is_empty() && is_behind {
+            if gathered && self.batch.is_empty() && self.flushing.is_none() && is_behind {
                 due = self.flushes.due(now);
                 if due.is_none() {
                     self.reach_durable()?;

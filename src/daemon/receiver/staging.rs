@@ -11,7 +11,7 @@ use super::spans;
 use crate::daemon::simulation::Work;
 use crate::engine::delta::{BasisSigner, Engine};
 use crate::engine::span_sums::SpanSums;
-use crate::fs::{Directory, Metadata, Staged};
+use crate::fs::{Directory, FsError, Metadata, Staged};
 use crate::net::{Origin, Outlet, Range};
 use crate::store::Signatures;
 use crossbeam_channel::{Receiver, Sender};
@@ -119,6 +119,8 @@ pub enum Done {
     Compared(u64, bool),
     /// The op failed.
     Failed(u64, ApplyError),
+    /// The file system of these was flushed.
+    Flushed(Vec<(u64, StagedFile)>, Result<(), FsError>),
 }
 
 /// What every staging thread of a session shares.
@@ -143,6 +145,8 @@ pub struct Staging {
     /// Nobody asks what has changed in a file: the sender does not want to know, or it is in this process, and to find out
     /// would take longer than to copy it.
     pub takes_whole: bool,
+    /// The sender is in this process: contents inside ops are in the memory in which it digested them.
+    pub is_near: bool,
     /// The space of files that come whole is reserved.
     pub preallocates: bool,
 }
@@ -200,8 +204,12 @@ impl Staging {
                 xattrs,
             } => {
                 let wanted = self.terms.metadata(&attributes, Some(&xattrs));
-                let outcome = wanted
-                    .and_then(|wanted| stage_inline(directory, digest, &bytes, &wanted, self.preallocates));
+                let outcome = wanted.and_then(|wanted| {
+                    if !self.is_near {
+                        check_digest(digest, &bytes)?;
+                    }
+                    stage_inline(directory, digest, &bytes, &wanted, self.preallocates)
+                });
                 Some(report(number, outcome))
             }
             Job::CompareBasis {
@@ -379,6 +387,16 @@ fn report(number: u64, outcome: Result<StagedFile, ApplyError>) -> Done {
     }
 }
 
+fn check_digest(digest: Digest, bytes: &[u8]) -> Result<(), ApplyError> {
+    match Digest::of(bytes) == digest {
+        true => Ok(()),
+        false => Err(ApplyError {
+            kind: FailureKind::WrongDigest,
+            text: "the content does not have the promised digest".to_owned(),
+        }),
+    }
+}
+
 fn stage_inline(
     directory: Arc<Directory>,
     digest: Digest,
@@ -386,22 +404,13 @@ fn stage_inline(
     wanted: &Metadata<'_>,
     preallocates: bool,
 ) -> Result<StagedFile, ApplyError> {
-    if Digest::of(bytes) != digest {
-        let text = "the content does not have the promised digest".to_owned();
-        return Err(ApplyError {
-            kind: FailureKind::WrongDigest,
-            text,
-        });
-    }
-    let staged = Staged::create(directory)?;
-    // The length first: file systems reserve blocks behind the end of a file that grows, which would fill its holes.
-    staged.set_len(bytes.len() as u64)?;
+    let staged = Staged::create_with_mode(directory, wanted.attributes.mode)?;
     match preallocates {
         true => {
             staged.preallocate(bytes.len() as u64)?;
             staged.write_all_at(bytes, 0)?;
         }
-        false => staged.write_sparse_at(bytes, 0)?,
+        false => staged.write_whole_sparse(bytes)?,
     }
     let applied = staged.set_metadata(wanted)?;
     let (attributes, refused) = settled(*wanted.attributes, applied);

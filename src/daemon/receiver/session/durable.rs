@@ -4,44 +4,83 @@ use super::*;
 use crate::daemon::receiver::publish::Replaced;
 
 impl<'a> Session<'a> {
-    /// Makes a batch of staged files visible.
+    /// Flushes a batch of staged files and makes them visible: few of them at once, many when a flush of the whole file system has ended,
+    /// beside which this thread goes on.
     pub(super) fn commit_batch(&mut self) -> Result<(), SessionError> {
+        let began = Instant::now();
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        let mut failed = Vec::new();
-        let mut whole = true;
-        let mut flushed = Vec::with_capacity(batch.len());
         if batch.len() > FSYNC_FILES_MAX {
-            if let Err(error) = self.replica.root.sync_filesystem() {
-                whole = false;
-                failed.extend(
-                    batch
-                        .into_iter()
-                        .map(|(number, _)| (number, ApplyError::from(error.clone()))),
-                );
+            self.flushing = Some(Flushing {
+                began,
+                files: batch.len(),
+                covers: self.order.prefix(),
+            });
+            self.flusher.submit(batch);
+            return Ok(());
+        }
+        let mut failed = Vec::new();
+        let mut flushed = Vec::with_capacity(batch.len());
+        for (number, file) in batch {
+            // A file whose flush failed is given up, never flushed again: the kernel may have dropped its pages.
+            match if file.is_flushed {
+                Ok(())
             } else {
-                flushed = batch;
+                file.staged.sync()
+            } {
+                Ok(()) => flushed.push((number, file)),
+                Err(error) => failed.push((number, ApplyError::from(error))),
             }
-        } else {
-            for (number, file) in batch {
-                // A file whose flush failed is given up, never flushed again: the kernel may have dropped its pages.
-                match if file.is_flushed {
-                    Ok(())
-                } else {
-                    file.staged.sync()
-                } {
-                    Ok(()) => flushed.push((number, file)),
-                    Err(error) => failed.push((number, ApplyError::from(error))),
+        }
+        self.publish_batch(flushed)?;
+        for (number, error) in failed {
+            self.end_failed(number, Err(error))?;
+        }
+        self.batches.note(began, Instant::now());
+        Ok(())
+    }
+
+    /// A flush of the whole file system has ended.
+    pub(super) fn handle_flushed(
+        &mut self,
+        files: Vec<(u64, StagedFile)>,
+        outcome: Result<(), FsError>,
+    ) -> Result<(), SessionError> {
+        let Some(flushing) = self.flushing.take() else {
+            return Ok(());
+        };
+        match outcome {
+            Ok(()) => {
+                let kept = self.replica.keeper.refuse_condemned();
+                kept.map_err(|error| SessionError::Unable(error.to_string()))?;
+                // It also covered everything published before it.
+                self.durable = self.durable.max(flushing.covers);
+                self.publish_batch(files)?;
+            }
+            Err(error) => {
+                for (number, _) in files {
+                    self.end_failed(number, Err(ApplyError::from(error.clone())))?;
                 }
             }
-            whole = false;
         }
-        if whole {
-            let kept = self.replica.keeper.refuse_condemned();
-            kept.map_err(|error| SessionError::Unable(error.to_string()))?;
-            // The flush of the file system also covered everything published before.
-            self.durable = self.durable.max(self.order.prefix());
+        self.batches.note(flushing.began, Instant::now());
+        Ok(())
+    }
+
+    /// Waits until no flush is under way. Two at a time would not both hear of a failure: the kernel tells it once.
+    pub(super) fn settle_flush(&mut self) -> Result<(), SessionError> {
+        let done = self.done.clone();
+        while self.flushing.is_some() {
+            let Some(done) = waiting::receive(&done, None) else {
+                break;
+            };
+            self.handle_done(done)?;
         }
+        Ok(())
+    }
+
+    /// Makes files visible that are on stable storage.
+    fn publish_batch(&mut self, flushed: Vec<(u64, StagedFile)>) -> Result<(), SessionError> {
         let intents: Vec<_> = flushed
             .iter()
             .filter_map(|(number, file)| Some((self.pending.get(number)?.object, file.digest)))
@@ -69,9 +108,6 @@ impl<'a> Session<'a> {
             }
             Ok(())
         })?;
-        for (number, error) in failed {
-            self.end_failed(number, Err(error))?;
-        }
         Ok(())
     }
 
@@ -86,6 +122,7 @@ impl<'a> Session<'a> {
 
     /// Brings everything that is visible to stable storage.
     pub(super) fn reach_durable(&mut self) -> Result<(), SessionError> {
+        self.settle_flush()?;
         let began = Instant::now();
         let outcome = self.flush_all();
         self.flushes.note(began, Instant::now());

@@ -19,6 +19,7 @@ impl<'a> Session<'a> {
                 self.finish_job(number);
                 self.end_failed(number, Err(error))
             }
+            Done::Flushed(files, outcome) => self.handle_flushed(files, outcome),
             Done::Compared(number, same) => {
                 self.comparing -= 1;
                 let Some(pending) = self.pending.get_mut(&number) else {

@@ -21,8 +21,9 @@ impl<'a> Session<'a> {
 
     /// The next op that may start, while there are descriptors for what it may stage.
     fn next_op(&mut self) -> Option<Op> {
-        let staged = self.outstanding + self.batch.len();
-        (staged < 2 * self.batch_files_max).then(|| self.order.poll())?
+        let flushing = self.flushing.as_ref().map_or(0, |flushing| flushing.files);
+        let staged = self.outstanding + self.batch.len() + flushing;
+        (staged < 3 * self.batch_files_max).then(|| self.order.poll())?
     }
 
     fn start(&mut self, tables: &mut Tables<'_>, op: Op) -> Result<(), StoreError> {
