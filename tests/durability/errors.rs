@@ -124,9 +124,9 @@ fn c_18_calls_that_fail_at_random_cause_no_harm() {
     assert!(outcomes.len() > 1, "{outcomes:?}");
 }
 
-/// The file that a flush is for: inode numbers are used again, so with its birth.
+/// The file that is flushed or linked: inode numbers are used again, so with its birth.
 fn inode(call: &Call) -> Option<(u64, SystemTime)> {
-    let metadata = fs::metadata(call.descriptor()).ok()?;
+    let metadata = fs::metadata(call.first_descriptor()).ok()?;
     let born = metadata.created().ok()?;
     metadata.is_file().then(|| (metadata.ino(), born))
 }
@@ -169,6 +169,59 @@ fn c_19_a_file_whose_flush_failed_is_never_flushed_again_nor_published() {
     assert!(
         condemned.len() >= 4 && faults.is_empty(),
         "{condemned:?} {faults:?}"
+    );
+}
+
+/// C-19: a flush of the whole file system that failed tells it once, and of more than the files that it was for: from then
+/// on each file is flushed by itself before it is visible.
+#[test]
+fn c_19_after_a_failed_flush_of_everything_each_file_is_flushed_by_itself() {
+    // More than two batches.
+    const FILES: usize = 2_600;
+    let mut rig = Rig::new();
+    for number in 0..FILES {
+        fs::write(rig.src().join(format!("many-{number}")), number.to_string()).unwrap();
+    }
+    #[derive(Default)]
+    struct Seen {
+        failures: usize,
+        flushed: HashSet<(u64, SystemTime)>,
+        published: usize,
+        faults: usize,
+        is_over: bool,
+    }
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (noted, module) = (seen.clone(), rig.module.clone());
+    let _receiver = rig.receive_under(move |call| {
+        let seen = &mut *noted.lock().unwrap();
+        if !call.is_in(&module) || seen.is_over {
+            return Verdict::Pass;
+        }
+        match call.name {
+            "syncfs" if seen.failures == 0 => {
+                seen.failures += 1;
+                return Verdict::Fail(Errno::IO);
+            }
+            // Of the next session, which begins with what came after the failure.
+            "syncfs" => seen.is_over = true,
+            "fsync" => seen.flushed.extend(inode(call)),
+            "linkat" if seen.failures > 0 => {
+                let Some(inode) = inode(call) else {
+                    return Verdict::Pass;
+                };
+                seen.published += 1;
+                seen.faults += usize::from(!seen.flushed.contains(&inode));
+            }
+            _ => {}
+        }
+        Verdict::Pass
+    });
+    rig.converge();
+    let seen = &*seen.lock().unwrap();
+    let (failures, published, faults) = (seen.failures, seen.published, seen.faults);
+    assert!(
+        failures == 1 && published >= 1_000 && faults == 0,
+        "{failures} failed, {published} were published then, {faults} of them unflushed"
     );
 }
 

@@ -166,6 +166,37 @@ fn a_release_is_whole_whatever_fails() {
     assert!(outcomes.len() > 1, "{outcomes:?}");
 }
 
+/// Where a directory does not get its time back after an old tree in it was taken apart, nobody hears that the trees are equal before it
+/// has it after all.
+#[test]
+fn a_time_that_was_not_restored_is_set_before_an_end_in_sync() {
+    let version = Cell::new(0);
+    let mut rig = rig();
+    deploy(&rig, &version);
+    let receiver = rig.receive();
+    rig.converge();
+    drop(receiver);
+    // Where it stands.
+    version.set(2);
+    deploy(&rig, &version);
+    let releases = rig.module.join("releases");
+    let failures = Arc::new(AtomicUsize::new(0));
+    let (failed, mut has_removed) = (failures.clone(), false);
+    let _receiver = rig.receive_under(move |call| {
+        if call.path().as_ref() != Some(&releases) {
+            return Verdict::Pass;
+        }
+        has_removed |= call.name == "unlinkat";
+        if call.name == "utimensat" && has_removed && failed.load(Ordering::Relaxed) == 0 {
+            failed.fetch_add(1, Ordering::Relaxed);
+            return Verdict::Fail(Errno::PERM);
+        }
+        Verdict::Pass
+    });
+    rig.converge();
+    assert_eq!(failures.load(Ordering::Relaxed), 1);
+}
+
 /// Exchanges that fail end the session, with the reason, and the sender never believes that it is done.
 #[test]
 fn an_exchange_that_fails_is_never_told_as_done() {

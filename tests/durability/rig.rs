@@ -221,6 +221,7 @@ impl Rig {
             true => &[".driftless-trash", ".driftless-kept"],
             false => &[],
         };
+        let _note = Note(self.log());
         assert_no_leftovers_but(&self.module, shelves);
     }
 

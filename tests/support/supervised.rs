@@ -99,6 +99,11 @@ impl Call {
         format!("/proc/{}/fd/{descriptor}", self.thread).into()
     }
 
+    /// Its first descriptor, as a link to what it is for: of `linkat` by handle the file, not the directory.
+    pub fn first_descriptor(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", self.thread, self.arguments[0] as i32).into()
+    }
+
     /// Whether it works on something in `directory`.
     pub fn is_in(&self, directory: &Path) -> bool {
         self.path().is_some_and(|path| path.starts_with(directory))

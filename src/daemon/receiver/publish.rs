@@ -61,6 +61,8 @@ pub struct Publishing {
     unsynced: HashSet<ObjectId>,
     /// Old trees that could not be taken apart.
     undisposed: Vec<Undisposed>,
+    /// A directory did not get its time back after one was.
+    has_other_times: bool,
     /// The file systems that can exchange names.
     able: HashSet<u64>,
     /// Something else is to be told of it than was told last.

@@ -152,6 +152,8 @@ pub struct Session<'a> {
     /// Flushes the file system of large batches, one at a time.
     flusher: Crew<Vec<(u64, StagedFile)>>,
     flushing: Option<Flushing>,
+    /// No flush of the whole file system has failed.
+    may_flush_all: bool,
     batches: Pace,
     flushes: Pace,
     /// Content inside ops that have arrived and are not staged yet, by op.
@@ -262,6 +264,7 @@ impl<'a> Session<'a> {
                 batch_bytes: 0,
                 flusher,
                 flushing: None,
+                may_flush_all: true,
                 batches: Pace::of_batches(),
                 flushes: Pace::of_flushes(),
                 inline: HashMap::new(),
@@ -287,6 +290,8 @@ impl<'a> Session<'a> {
             };
             session.replica.root.clear_litter();
             session.replica.publishing.begin_session();
+            // Why they failed may be over.
+            session.replica.hurry_disposals();
             let outcome = session.dispose_of(Vec::new()).and_then(|()| session.serve());
             if let Err(error) = &outcome {
                 // Before the threads are joined: the range threads end with the link.

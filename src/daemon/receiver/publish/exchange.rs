@@ -4,6 +4,7 @@ use super::carry::{OldTree, is_but_for_ctime};
 use super::*;
 use crate::fs::{FsErrorKind, RenameMode};
 use crate::store::Replacement;
+use driftless_protocol::Timestamp;
 use std::sync::Arc;
 
 /// What stood at a name until something else took its place.
@@ -222,8 +223,9 @@ impl Replica {
     }
 
     /// Removes what stood at names, but for what somebody else made in it that the new trees do not have. What cannot be is tried
-    /// again when this is called the next time.
-    pub(in super::super) fn dispose_of(&mut self, replaced: Vec<Replaced>) -> Result<(), StoreError> {
+    /// again when this is called after a while. True if a directory is not as it was because of that, which the catalog
+    /// has by now and the sender does not know.
+    pub(in super::super) fn dispose_of(&mut self, replaced: Vec<Replaced>) -> Result<bool, StoreError> {
         let now = Instant::now();
         let undisposed = &mut self.publishing.undisposed;
         let again: Vec<_> = undisposed.extract_if(.., |old| old.due <= now).collect();
@@ -254,7 +256,7 @@ impl Replica {
                 self.publishing.undisposed.push(Undisposed { old, due, wait });
             }
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.publishing.has_other_times))
     }
 
     /// Whether an old tree that could not be taken apart is to be tried again.
@@ -264,7 +266,6 @@ impl Replica {
     }
 
     /// Has all of them tried again now. How long each of them would have waited, and more if it fails once more.
-    #[cfg(test)]
     pub(in super::super) fn hurry_disposals(&mut self) -> Vec<Duration> {
         let undisposed = self.publishing.undisposed.iter_mut();
         let waits = undisposed.map(|old| {
@@ -287,11 +288,33 @@ impl Replica {
             known: &replaced.known,
         };
         let outcome = self.end_old(t, &parent, old);
+        // Whatever came of it: the next try would take the time that this one left for the right one.
+        self.restore_time(t, &parent, replaced.key.0, before)?;
         // What is set aside has no other name than that on the shelf.
         self.keeper.sync()?;
         outcome?;
         self.replacements.forget(&replaced.aside);
-        Ok(parent.set_self_mtime(before)?)
+        Ok(())
+    }
+
+    /// Gives a directory the time back that it had. If that cannot be, the catalog gets the other one, so that a comparison finds it.
+    fn restore_time(
+        &mut self,
+        t: &mut Tables<'_>,
+        directory: &Directory,
+        object: ObjectId,
+        mtime: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Err(error) = directory.set_self_mtime(mtime) else {
+            return Ok(());
+        };
+        tracing::warn!("{error}");
+        if let (Some(mut entry), Ok(now)) = (t.get(object)?, directory.stat_self()) {
+            entry.attributes.mtime = now.attributes.mtime;
+            self.put(t, &entry)?;
+            self.publishing.has_other_times = true;
+        }
+        Ok(())
     }
 
     /// The end of what stood at a name: a tree is taken apart, anything else goes, if nobody else wrote it or put it there.

@@ -10,7 +10,7 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        if batch.len() > FSYNC_FILES_MAX {
+        if batch.len() > FSYNC_FILES_MAX && self.may_flush_all {
             self.flushing = Some(Flushing {
                 began,
                 files: batch.len(),
@@ -58,6 +58,9 @@ impl<'a> Session<'a> {
                 self.publish_batch(files)?;
             }
             Err(error) => {
+                // The kernel tells it once. What was staged meanwhile, and directories, may be hit, too: they are asked one by one, which
+                // each of them answers for itself.
+                self.may_flush_all = false;
                 for (number, _) in files {
                     self.end_failed(number, Err(ApplyError::from(error.clone())))?;
                 }
@@ -207,7 +210,7 @@ impl<'a> Session<'a> {
     fn sync_names(&mut self, busy: &HashSet<ObjectId>) -> Result<(), SessionError> {
         let unable = |error: &dyn std::fmt::Display| SessionError::Unable(error.to_string());
         let unsynced = std::mem::take(&mut self.replica.unsynced);
-        if unsynced.len() > FSYNC_FILES_MAX {
+        if unsynced.len() > FSYNC_FILES_MAX && self.may_flush_all {
             self.replica
                 .root
                 .sync_filesystem()
@@ -241,7 +244,10 @@ impl<'a> Session<'a> {
         if replaced.is_empty() && !self.replica.is_disposal_due() {
             return Ok(());
         }
-        self.replica.dispose_of(replaced)?;
+        if self.replica.dispose_of(replaced)? {
+            // Before the sender hears of a sum that was right until now.
+            let _ = self.link.control().send(ToSender::Changed);
+        }
         Ok(self.replica.commit_durably(self.cursor, false)?)
     }
 
