@@ -1,8 +1,8 @@
 //! Files written aside and published in one step.
 //!
-//! A staged file has no name (`O_TMPFILE` in the directory of its target, mode 0600), so a crash leaves nothing. Where
-//! the file system has no unnamed files it gets a private name, which [`Directory::sweep`] knows. It inherits what the
-//! directory hands down: label, default ACL, group, project quota.
+//! A staged file has no name (`O_TMPFILE` in the directory of its target), so a crash leaves nothing, and nobody else
+//! can open it. Where the file system has no unnamed files it gets a private name, which [`Directory::sweep`] knows, and
+//! mode 0600. It inherits what the directory hands down: label, default ACL, group, project quota.
 
 use super::calls;
 use super::directory::Directory;
