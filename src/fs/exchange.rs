@@ -17,10 +17,13 @@ impl Directory {
         // Both in any case: what cannot be removed is noted.
         let removed = [&one, &other].map(|name| self.remove_private(name));
         self.set_self_mtime(before)?;
-        let unremoved = removed.into_iter().filter_map(Result::err);
-        let unremoved = unremoved.filter(|error| error.kind() != FsErrorKind::NotFound);
-        if let Some(error) = unremoved.last() {
-            return Err(error);
+        for removed in removed {
+            if removed
+                .as_ref()
+                .is_err_and(|error| error.kind() != FsErrorKind::NotFound)
+            {
+                return removed.map(|()| false);
+            }
         }
         match tried {
             Ok(()) => Ok(true),

@@ -66,6 +66,7 @@ impl Staged {
         Staged::create_unnamed(directory, Mode::from_bits_truncate(u32::from(mode & 0o777)))
     }
 
+    /// With a private name instead, and for nobody else, where the file system has no unnamed files.
     fn create_unnamed(directory: Arc<Directory>, mode: Mode) -> Result<Staged> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match retry_on_intr(|| rustix::fs::openat(&directory, ".", flags, mode)) {

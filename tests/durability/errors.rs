@@ -125,7 +125,7 @@ fn c_18_calls_that_fail_at_random_cause_no_harm() {
 }
 
 /// The file that is flushed or linked: inode numbers are used again, so with its birth.
-fn inode(call: &Call) -> Option<(u64, SystemTime)> {
+pub fn inode(call: &Call) -> Option<(u64, SystemTime)> {
     let metadata = fs::metadata(call.first_descriptor()).ok()?;
     let born = metadata.created().ok()?;
     metadata.is_file().then(|| (metadata.ino(), born))

@@ -1,15 +1,17 @@
 //! C-20, C-21: file systems that can do less than others, and several of them in one module.
 
+use crate::errors::inode;
 use crate::flips::Flips;
 use crate::rig::{Note, Rig, wait_until};
 use crate::support::image::Mounted;
 use crate::support::supervised::{Call, Verdict};
 use crate::support::{is_root, skip};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 /// What a plain file system answers: no unnamed files, no exchange and no rename that replaces nothing, no space to reserve, and
 /// no extended attributes.
@@ -105,4 +107,65 @@ fn c_21_a_file_system_that_is_mounted_in_the_module() {
     assert_ne!(device(&inner), device(&rig.module));
     drop(receiver);
     mounted.unmount();
+}
+
+/// A flush of the module's file system reaches nothing that is mounted in it: what is put there is flushed by itself before it
+/// is visible, and so are the names before anything is durable.
+#[test]
+fn c_21_what_is_put_on_a_mounted_file_system_is_flushed_there() {
+    const DIRECTORIES: usize = 80;
+    const FILES: usize = 5;
+    if !is_root() {
+        return skip("mounting needs root");
+    }
+    let mut rig = Rig::new();
+    let inner = rig.module.join("inner");
+    fs::create_dir_all(&inner).unwrap();
+    let mounted = Mounted::new(&["-t", "tmpfs", "tmpfs"], &inner).unwrap();
+    let names = || (0..DIRECTORIES).map(|number| format!("d{number}"));
+    for name in names() {
+        let directory = rig.src().join("inner").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        for file in 0..FILES {
+            fs::write(directory.join(file.to_string()), "text").unwrap();
+        }
+    }
+    #[derive(Default)]
+    struct Seen {
+        flushes_of_all: usize,
+        files: HashSet<(u64, SystemTime)>,
+        directories: HashSet<PathBuf>,
+        published: usize,
+        unflushed: usize,
+    }
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (noted, module, there) = (seen.clone(), rig.module.clone(), inner.clone());
+    let receiver = rig.receive_under(move |call| {
+        let seen = &mut *noted.lock().unwrap();
+        let path = call.path().filter(|path| path.starts_with(&module));
+        match (call.name, path) {
+            ("syncfs", Some(_)) => seen.flushes_of_all += 1,
+            ("fsync", Some(path)) => {
+                seen.files.extend(inode(call));
+                seen.directories.insert(path);
+            }
+            ("linkat", Some(path)) if path.starts_with(&there) => {
+                seen.published += 1;
+                let is_flushed = inode(call).is_some_and(|inode| seen.files.contains(&inode));
+                seen.unflushed += usize::from(!is_flushed);
+            }
+            _ => {}
+        }
+        Verdict::Pass
+    });
+    rig.converge();
+    drop(receiver);
+    mounted.unmount();
+    let seen = &*seen.lock().unwrap();
+    assert!(seen.flushes_of_all > 0, "there were too few of them");
+    assert_eq!((seen.published, seen.unflushed), (DIRECTORIES * FILES, 0));
+    let left: Vec<_> = names()
+        .filter(|name| !seen.directories.contains(&inner.join(name)))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -39,6 +39,8 @@ pub struct StagedFile {
     pub attributes: Attributes,
     /// Why it has other extended attributes than it should.
     pub refused: Option<ApplyError>,
+    /// The file system that it is on.
+    pub device: u64,
     /// Whether its content is on stable storage already.
     pub is_flushed: bool,
 }

@@ -369,6 +369,7 @@ impl Incoming {
             ..seal.attributes
         };
         let applied = staged.set_metadata(&terms.metadata(&wanted, Some(&self.xattrs))?)?;
+        let device = applied.stat.stamp.device;
         let (attributes, refused) = settled(wanted, applied);
         // Here, and not where batches are committed: small changes must not wait for a large file's flush.
         let is_flushed = seal.size > FLUSH_HERE_BYTES_MIN;
@@ -381,6 +382,7 @@ impl Incoming {
             digest: seal.digest,
             attributes,
             refused,
+            device,
             is_flushed,
         })
     }

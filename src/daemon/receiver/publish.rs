@@ -302,6 +302,14 @@ impl Publishing {
         if self.unsynced.remove(&old) {
             self.unsynced.insert(new);
         }
+        for again in self.undisposed.iter_mut().filter(|again| again.old.key.0 == old) {
+            again.old.key.0 = new;
+        }
+    }
+
+    /// Whether something was made that only a flush of its whole file system brings to stable storage.
+    pub(super) fn must_flush(&self) -> bool {
+        self.stages.values().any(|stage| stage.known.must_flush)
     }
 
     /// An op about an object ended well.

@@ -152,8 +152,12 @@ pub struct Session<'a> {
     /// Flushes the file system of large batches, one at a time.
     flusher: Crew<Vec<(u64, StagedFile)>>,
     flushing: Option<Flushing>,
-    /// No flush of the whole file system has failed.
+    /// No flush of the whole file system has failed in this session.
     may_flush_all: bool,
+    /// The root's file system.
+    device: u64,
+    /// Files were put on others, which are mounted below.
+    has_mounts: bool,
     batches: Pace,
     flushes: Pace,
     /// Content inside ops that have arrived and are not staged yet, by op.
@@ -161,7 +165,8 @@ pub struct Session<'a> {
     inline_bytes: usize,
     /// Jobs on contents inside ops that have not reported.
     outstanding: usize,
-    /// As many make a full batch; three times as many may be staged: those that are flushed, those that wait, and those to come.
+    /// As many make a full batch; three times as many that came inside ops may be staged: those that are flushed, those that wait, and
+    /// those to come.
     batch_files_max: usize,
     wanted_max: usize,
     small_wanted_max: usize,
@@ -235,8 +240,15 @@ impl<'a> Session<'a> {
                 scope.spawn(move || staging.take_ranges(&ranges));
             }
             let (root, flushed) = (replica.root.clone(), staging.done.clone());
-            let flusher = Crew::new("flush", 1, move |files| {
-                let outcome = root.sync_filesystem();
+            // If that cannot be told, every file is flushed by itself.
+            let device = root.stat_self().map_or(0, |stat| stat.stamp.device);
+            let flusher = Crew::new("flush", 1, move |files: Vec<(u64, StagedFile)>| {
+                let outcome = root.sync_filesystem().and_then(|()| {
+                    // It reaches nothing that is mounted below.
+                    let elsewhere = |file: &StagedFile| file.device != device && !file.is_flushed;
+                    let mut left = files.iter().filter(|(_, file)| elsewhere(file));
+                    left.try_for_each(|(_, file)| file.staged.sync())
+                });
                 // Nobody takes it when the session has ended.
                 let _ = flushed.send(Done::Flushed(files, outcome));
             });
@@ -265,6 +277,8 @@ impl<'a> Session<'a> {
                 flusher,
                 flushing: None,
                 may_flush_all: true,
+                device,
+                has_mounts: false,
                 batches: Pace::of_batches(),
                 flushes: Pace::of_flushes(),
                 inline: HashMap::new(),

@@ -119,7 +119,7 @@ pub enum Done {
     Compared(u64, bool),
     /// The op failed.
     Failed(u64, ApplyError),
-    /// The file system of these was flushed.
+    /// A flush of the file system for these has ended, well or not.
     Flushed(Vec<(u64, StagedFile)>, Result<(), FsError>),
 }
 
@@ -413,6 +413,7 @@ fn stage_inline(
         false => staged.write_whole_sparse(bytes)?,
     }
     let applied = staged.set_metadata(wanted)?;
+    let device = applied.stat.stamp.device;
     let (attributes, refused) = settled(*wanted.attributes, applied);
     Ok(StagedFile {
         staged,
@@ -420,6 +421,7 @@ fn stage_inline(
         digest,
         attributes,
         refused,
+        device,
         is_flushed: false,
     })
 }

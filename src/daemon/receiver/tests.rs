@@ -138,6 +138,7 @@ impl Bench {
                 ..attributes()
             },
             refused: None,
+            device: 0,
             is_flushed: false,
         };
         self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))

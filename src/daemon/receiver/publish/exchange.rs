@@ -235,12 +235,12 @@ impl Replica {
             let Err(error) = catalog.update(false, |t| Ok(self.dispose(t, &old)))? else {
                 continue;
             };
-            let parent = match catalog.read(|view| Ok(self.directory(view, old.key.0)))? {
-                Ok(parent) => parent,
-                // It went with the directory that it was in.
-                Err(_) => continue,
-            };
-            let path = parent.shown_name(&old.key.1);
+            // It went with the directory that it was in.
+            if catalog.read(|view| self.is_gone(view, old.key.0))? {
+                continue;
+            }
+            let path = catalog.read(|view| Ok(view.path_of(old.key.0)?.unwrap_or_default()))?;
+            let path = shown(&[path, vec![old.key.1.clone()]].concat());
             // If this process ends before, the next one goes on with it.
             match waited {
                 None => tracing::warn!(
@@ -297,7 +297,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Gives a directory the time back that it had. If that cannot be, the catalog gets the other one, so that a comparison finds it.
+    /// Gives a directory the time back that it had. If that cannot be, the catalog gets the other one, so that a comparison finds it,
+    /// which the sender has to be told of.
     fn restore_time(
         &mut self,
         t: &mut Tables<'_>,

@@ -101,6 +101,26 @@ impl Replica {
         Ok(())
     }
 
+    /// Those of these directories that are on another file system than this one: mounted below the root, where a flush of its file system
+    /// does not reach.
+    pub fn directories_off(
+        &self,
+        device: u64,
+        objects: impl IntoIterator<Item = ObjectId>,
+    ) -> Result<Vec<ObjectId>, StoreError> {
+        self.catalog.read(|view| {
+            let mut elsewhere = Vec::new();
+            for object in objects {
+                let stamp = view.get(object)?.and_then(|entry| entry.stamp);
+                let stamp = stamp.and_then(|known| Stamp::from_bytes(&known));
+                if stamp.is_some_and(|stamp| stamp.device != device) {
+                    elsewhere.push(object);
+                }
+            }
+            Ok(elsewhere)
+        })
+    }
+
     /// What a process published that was killed before it flushed is visible, and nobody else will flush it: without this
     /// it would count as durable as soon as the sums are equal.
     pub(super) fn flush_leftovers(&mut self, report: &WalkReport) -> Result<(), ReplicaError> {
@@ -109,10 +129,31 @@ impl Replica {
             .read(|view| Ok(view.meta(META_FLUSHED)?.is_none_or(|value| value == [1])))?;
         if !is_flushed || report.unlike > 0 || report.swept > 0 {
             self.root.sync_filesystem()?;
+            // Elsewhere files are flushed before they have a name; the names are not.
+            let device = self.root.stat_self()?.stamp.device;
+            let catalog = self.catalog.clone();
+            let directories = catalog.read(|view| directories(view))?;
+            for object in self.directories_off(device, directories)? {
+                if let Ok(handle) = catalog.read(|view| Ok(self.directory(view, object)))? {
+                    handle.sync()?;
+                }
+            }
             self.catalog.update(true, |tables| note_flushed(tables, true))?;
         }
         Ok(())
     }
+}
+
+/// All directories that a catalog has.
+fn directories(view: &impl CatalogRead) -> Result<Vec<ObjectId>, StoreError> {
+    let mut directories = Vec::new();
+    view.for_each(&mut |entry: Entry| {
+        if entry.kind == Kind::Directory {
+            directories.push(entry.object);
+        }
+        Ok(())
+    })?;
+    Ok(directories)
 }
 
 /// The classes of extended attributes that the digests in a catalog are of.

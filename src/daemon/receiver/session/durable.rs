@@ -53,14 +53,21 @@ impl<'a> Session<'a> {
             Ok(()) => {
                 let kept = self.replica.keeper.refuse_condemned();
                 kept.map_err(|error| SessionError::Unable(error.to_string()))?;
-                // It also covered everything published before it.
-                self.durable = self.durable.max(flushing.covers);
+                // It also covered everything published before it, if that is on this file system, and visible.
+                if !self.has_mounts && !self.replica.publishing.is_used() {
+                    self.durable = self.durable.max(flushing.covers);
+                }
                 self.publish_batch(files)?;
             }
             Err(error) => {
                 // The kernel tells it once. What was staged meanwhile, and directories, may be hit, too: they are asked one by one, which
                 // each of them answers for itself.
                 self.may_flush_all = false;
+                tracing::warn!("{error}; from now on each file is flushed by itself in this session");
+                // What was copied into a working tree is flushed in no other way: it is made anew.
+                if self.replica.publishing.must_flush() {
+                    return Err(SessionError::Unable(error.to_string()));
+                }
                 for (number, _) in files {
                     self.end_failed(number, Err(ApplyError::from(error.clone())))?;
                 }
@@ -217,18 +224,27 @@ impl<'a> Session<'a> {
                 .map_err(|error| unable(&error))?;
             let kept = self.replica.keeper.refuse_condemned();
             kept.map_err(|error| unable(&error))?;
+            let elsewhere = self.replica.directories_off(self.device, unsynced)?;
+            self.sync_directories(elsewhere)?;
         } else {
-            let catalog = self.replica.catalog.clone();
-            for object in unsynced {
-                let handle = catalog.read(|view| Ok(self.replica.directory(view, object)))?;
-                // A directory that was removed meanwhile needs no flush: its parent is in the list.
-                if let Ok(handle) = handle {
-                    handle.sync().map_err(|error| unable(&error))?;
-                }
-            }
+            self.sync_directories(unsynced)?;
             // Where there are more of them than handles, some were opened up once more for that.
             self.replica.finish_directories(busy)?;
             self.replica.keeper.sync().map_err(|error| unable(&error))?;
+        }
+        Ok(())
+    }
+
+    fn sync_directories(&mut self, objects: impl IntoIterator<Item = ObjectId>) -> Result<(), SessionError> {
+        let catalog = self.replica.catalog.clone();
+        for object in objects {
+            let handle = catalog.read(|view| Ok(self.replica.directory(view, object)))?;
+            // A directory that was removed meanwhile needs no flush: its parent is in the list.
+            if let Ok(handle) = handle {
+                handle
+                    .sync()
+                    .map_err(|error| SessionError::Unable(error.to_string()))?;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ impl<'a> Session<'a> {
                 self.release(number);
                 self.finish_job(number);
                 self.confirms.note_complete(number);
+                self.has_mounts |= file.device != self.device;
                 if self.pending.contains_key(&number) {
                     self.batch_bytes += file.size;
                     self.batch.push((number, file));

@@ -65,6 +65,7 @@ impl Bench {
             digest: Digest::of(text.as_bytes()),
             attributes,
             refused: None,
+            device: 0,
             is_flushed: false,
         };
         self.apply(|replica, t| replica.put_file(t, at, ObjectId(object), file))
