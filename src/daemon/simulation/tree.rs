@@ -157,6 +157,8 @@ struct Disk {
     since_in_sync: Vec<Arc<Tree>>,
     /// What must not be, and was.
     violations: Vec<String>,
+    /// A loss of power brought a file back as another object, since it had no name any more: what is kept because of that is no failure.
+    made_anew: bool,
 }
 
 impl TreeDisk {
@@ -189,6 +191,11 @@ impl TreeDisk {
         }
     }
 
+    /// Whether a file was brought back as another object, which a real disk does not do.
+    pub fn has_made_anew(&self) -> bool {
+        self.lock().made_anew
+    }
+
     /// What was wrong so far.
     pub fn violations(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().violations)
@@ -213,7 +220,7 @@ impl TreeDisk {
                 node.what = What::File(whole[..*length].into());
             }
         }
-        put(&self.root, &self.scratch, &left)?;
+        disk.made_anew |= put(&self.root, &self.scratch, &left)?;
         let now = Arc::new(look(&self.root)?);
         let mut violations = self.judge(&now);
         if let Some(in_sync) = disk.since_in_sync.first() {
@@ -292,8 +299,9 @@ impl Listener for TreeDisk {
 }
 
 /// Makes a tree what it was. What is there is the same object as before, at whatever name it has been since: only what had no name
-/// any more is made anew. `limbo` is an empty directory on the same file system.
-fn put(root: &Path, limbo: &Path, wanted: &Tree) -> io::Result<()> {
+/// any more is made anew; whether a file was. `limbo` is an empty directory on the same file system.
+fn put(root: &Path, limbo: &Path, wanted: &Tree) -> io::Result<bool> {
+    let mut made_anew = false;
     let present = look(root)?;
     let is_same = |path: &Path, node: &Node| {
         let wanted = wanted.get(path);
@@ -330,7 +338,10 @@ fn put(root: &Path, limbo: &Path, wanted: &Tree) -> io::Result<()> {
             (What::Directory, Some(place)) => fs::rename(place, &full)?,
             (_, Some(place)) => fs::hard_link(place, &full)?,
             (What::Directory, None) => fs::create_dir(&full)?,
-            (What::File(_), None) => fs::write(&full, b"")?,
+            (What::File(_), None) => {
+                made_anew = true;
+                fs::write(&full, b"")?;
+            }
             (What::Link(text), None) => symlink(text, &full)?,
             (What::Other, None) => {}
         }
@@ -355,7 +366,7 @@ fn put(root: &Path, limbo: &Path, wanted: &Tree) -> io::Result<()> {
             set_mtime(&full, node.mtime)?;
         }
     }
-    Ok(())
+    Ok(made_anew)
 }
 
 /// Sets the time of change of a file or directory.
@@ -380,7 +391,7 @@ fn what_is_put_back_is_the_same_object() {
     }
     fs::remove_file(path("root/a/more")).unwrap();
     fs::write(path("root/b/file"), "z").unwrap();
-    put(&path("root"), &path("limbo"), &before).unwrap();
+    assert!(put(&path("root"), &path("limbo"), &before).unwrap());
     let now = look(&path("root")).unwrap();
     assert_eq!(difference(&before, &now), None);
     for name in ["a", "b", "a/file", "b/file"].map(Path::new) {

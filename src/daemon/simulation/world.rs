@@ -370,8 +370,11 @@ impl World {
         if let Some(entry) = self.told.lock().failed.first() {
             return Err(self.failure(&format!("in sync, but {} is in error", entry.path)));
         }
+        let is_kept_for_it = self.disk.has_made_anew();
         let is_left = |path: &&std::path::PathBuf| {
-            tree::is_private(path) && path.as_os_str() != ".driftless-generation"
+            tree::is_private(path)
+                && path.as_os_str() != ".driftless-generation"
+                && !(is_kept_for_it && path.starts_with(".driftless-kept"))
         };
         if let Some(left) = target.keys().find(is_left).filter(|_| self.is_strict) {
             return Err(self.failure(&format!("{} is left", left.display())));
