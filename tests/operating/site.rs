@@ -205,7 +205,7 @@ impl Daemon {
 
     /// The next line that is like this; those before it are passed by.
     #[track_caller]
-    pub fn wait(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+    pub fn wait(&mut self, mut is_it: impl FnMut(&str) -> bool) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
