@@ -2,8 +2,8 @@
 //!
 //! The session thread owns the replica; staging threads write contents aside. A lone change is committed at once;
 //! while a commit runs, others gather and form the next batch. A batch is: flush the staged files (a large one on a thread
-//! of its own, while the next is staged), publish them, write the catalog, tell *applied*. When nothing is left to do, directories and catalog are flushed and *durable* is
-//! told.
+//! of its own, while the next is staged), publish them, write the catalog, tell *applied*. When nothing is left to do,
+//! directories and catalog are flushed and *durable* is told.
 
 mod arriving;
 mod durable;
@@ -372,7 +372,7 @@ impl<'a> Session<'a> {
             self.take_looks()?;
             self.start_ready()?;
             self.want_more()?;
-            let full = self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX;
+            let full = self.is_batch_full();
             let gathered = self.outstanding == 0 && ops.is_empty();
             let hurries = ended || self.flush_wanted > self.durable;
             let now = Instant::now();
@@ -409,6 +409,10 @@ impl<'a> Session<'a> {
             }
             self.wait(&incoming, &ops, due);
         }
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX
     }
 
     /// Blocks until there is something to do, or it is time for what rests.

@@ -246,8 +246,7 @@ impl<'a> Session<'a> {
 
     /// Asks for the next offered contents, as many as may be on their way at a time.
     pub(super) fn want_more(&mut self) -> Result<(), SessionError> {
-        let is_full = self.batch.len() >= self.batch_files_max || self.batch_bytes >= BATCH_BYTES_MAX;
-        if is_full && self.flushing.is_some() {
+        if self.is_batch_full() && self.flushing.is_some() {
             return Ok(());
         }
         while let Some(&number) = self.offers.front() {
