@@ -256,14 +256,18 @@ impl Watcher for Combined {
         self.outgoing.set_patient(is_patient);
     }
 
-    /// The audit is left alone: it looks for what no event tells of, in its own time.
-    fn flush(&mut self, done: Sender<()>) {
+    fn hear(&mut self, done: Sender<()>) {
         if let Some(fanotify) = &mut self.fanotify {
-            fanotify.flush(done.clone());
+            fanotify.hear(done.clone());
         }
         if let Some(inotify) = &mut self.inotify {
-            inotify.flush(done.clone());
+            inotify.hear(done);
         }
+    }
+
+    /// The audit is left alone: it looks for what no event tells of, in its own time.
+    fn flush(&mut self, done: Sender<()>) {
+        self.hear(done.clone());
         if let Some(poll) = &mut self.poll {
             poll.flush(done);
         }

@@ -278,7 +278,7 @@ impl Watcher for Fanotify {
         self.group.shared.directories().len(self.member)
     }
 
-    fn flush(&mut self, done: Sender<()>) {
+    fn hear(&mut self, done: Sender<()>) {
         self.group.shared.flushes.add(done);
     }
 

@@ -236,7 +236,7 @@ impl Watcher for Inotify {
         self.instance.shared.watches().table.len(self.member)
     }
 
-    fn flush(&mut self, done: Sender<()>) {
+    fn hear(&mut self, done: Sender<()>) {
         self.instance.shared.flushes.add(done);
     }
 

@@ -68,10 +68,15 @@ pub trait Watcher: Send {
     /// costs less.
     fn set_patient(&mut self, _is_patient: bool) {}
 
-    /// Drops `done` when every event that the kernel held at the time of the call is in the channel, and looks at what is
-    /// not watched were asked for. A channel whose senders are all dropped so tells that nothing earlier is still to come.
-    fn flush(&mut self, done: Sender<()>) {
+    /// Drops `done` when every event that the kernel held at the time of the call is in the channel. A channel whose senders
+    /// are all dropped so tells that nothing earlier is still to come.
+    fn hear(&mut self, done: Sender<()>) {
         drop(done);
+    }
+
+    /// The same, and looks at what is not watched are asked for, too, which takes time.
+    fn flush(&mut self, done: Sender<()>) {
+        self.hear(done);
     }
 
     /// What is watched less well than it could be, and why; one line each.

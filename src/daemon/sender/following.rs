@@ -54,7 +54,7 @@ fn wait_patiently<T>(
             }
             if !is_gathering {
                 select.recv(&context.events);
-                context.barriers.register(&mut select);
+                context.register(&mut select);
             }
             waiting::ready(&mut select, Some(end));
         }
@@ -124,7 +124,7 @@ pub(super) fn wait_open(context: &mut Context<'_>) -> Result<bool, DaemonError> 
         select.recv(&context.events);
         select.recv(&stop);
         select.recv(&changed);
-        context.barriers.register(&mut select);
+        context.register(&mut select);
         waiting::ready(&mut select, context.deadline());
     }
 }
@@ -134,6 +134,7 @@ fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
     requests::take_requests(context)?;
     // Asked before events are taken: what was in the channel by then is taken below.
     let flushed = context.barriers.flushed();
+    let is_heard = context.source.touched.unheard.is_answered();
     loop {
         match context.events.try_recv() {
             Ok(event) => {
@@ -146,7 +147,11 @@ fn note_events(context: &mut Context<'_>, now: Instant) -> Result<(), DaemonErro
             }
             Err(TryRecvError::Empty) => {
                 context.barriers.handle_flushed(&flushed);
-                return Ok(());
+                let heard = match is_heard {
+                    true => context.source.handle_heard(),
+                    false => Ok(()),
+                };
+                return heard.map_err(|error| DaemonError::failed(error.to_string()));
             }
             Err(TryRecvError::Disconnected) => {
                 return Err(DaemonError::failed(format!(

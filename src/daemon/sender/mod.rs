@@ -15,6 +15,7 @@ mod session;
 mod source;
 mod spans;
 mod touched;
+mod unheard;
 mod watching;
 mod work;
 

@@ -536,7 +536,7 @@ impl<'a, 'c> Session<'a, 'c> {
         if let Some(approvals) = &self.context.options.approvals {
             select.recv(approvals);
         }
-        self.context.barriers.register(&mut select);
+        self.context.register(&mut select);
         if let Some(before) = &self.before {
             select.recv(before);
         }

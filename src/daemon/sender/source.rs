@@ -22,6 +22,7 @@ pub use rules::{Fate, Standing, TreeFiles, fate_by};
 use super::contents::Contents;
 use super::initial::{Gone, Start};
 use super::touched::Touched;
+use super::unheard::Unheard;
 use crate::daemon::home::Home;
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::{DaemonError, SenderOptions};
@@ -205,9 +206,8 @@ impl Source {
             })
         };
         let (signatures, spans) = (cache("signatures")?, cache("spans")?);
-        let acl_owners = catalog
-            .read(|view| AclOwners::load(view))
-            .map_err(|error| failed(&error))?;
+        let kept = catalog.read(|view| Ok((AclOwners::load(view)?, Unheard::load(view)?)));
+        let (acl_owners, unheard) = kept.map_err(|error| failed(&error))?;
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
             warnings.push(format!(
@@ -231,7 +231,7 @@ impl Source {
             contents: Contents::default(),
             compare: options.compare,
             warnings,
-            touched: Touched::default(),
+            touched: Touched::after(unheard),
             rules_changed: false,
             graves: HashMap::new(),
             unsent_deletions: 0,
@@ -300,6 +300,21 @@ impl Source {
         self.watcher().set_patient(is_patient);
     }
 
+    /// Asks the kernel for what it has not told yet, if that may be about files that were taken for only renamed.
+    fn hear(&mut self) {
+        if let Some(done) = self.touched.unheard.ask() {
+            self.watcher().hear(done);
+        }
+    }
+
+    /// What it told then was taken in.
+    pub fn handle_heard(&mut self) -> Result<(), StoreError> {
+        self.touched.unheard.handle_answer();
+        self.hear();
+        let catalog = self.catalog.clone();
+        catalog.update(false, |t| self.touched.unheard.store(t))
+    }
+
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -332,11 +347,10 @@ impl Source {
             look.enter.push(ObjectId::ROOT);
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
-            for object in self.touched.take_doubted() {
-                self.doubt(t, object, &mut look)?;
-            }
+            self.doubt_renamed(t, &mut look)?;
             Ok(look.found)
         });
+        self.hear();
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 
@@ -351,9 +365,7 @@ impl Source {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(false, |t| {
             let mut look = Look::default();
-            for object in self.touched.take_doubted() {
-                self.doubt(t, object, &mut look)?;
-            }
+            self.doubt_renamed(t, &mut look)?;
             // New names first: an object that moved is recognised at its new name before its old name is given to
             // another object.
             let mut known = Vec::new();
@@ -386,11 +398,13 @@ impl Source {
             }
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
+            self.touched.unheard.store(t)?;
             Ok(look.found)
         });
         for (directory, name) in names {
             self.touched.forget(*directory, name);
         }
+        self.hear();
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
 

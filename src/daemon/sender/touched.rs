@@ -5,12 +5,13 @@
 //! only renamed is known if its arrival was told, and where it came from: doubt about the old name goes along to the
 //! new one, through any chain of names, and what comes from outside of the tree, where nobody watches, is in doubt. A
 //! look sees more than was told until then: what is told afterwards, of a file that was taken for only renamed, brings
-//! it back into doubt.
+//! it back into doubt ([`Unheard`]).
 //!
 //! Kernels move a file's times before they copy what is written into it, and tell of the write after. Who reads in
 //! between gets the new times with the old content, so a write that is told of a file that looks unchanged puts its
 //! content in doubt, too.
 
+use super::unheard::Unheard;
 use crate::engine::pending::{Hint, WatchEvent};
 use driftless_protocol::message::Place;
 use driftless_protocol::{Name, ObjectId};
@@ -19,19 +20,14 @@ use std::collections::HashMap;
 /// Above so many, every name counts.
 const NAMES_MAX: usize = 100_000;
 
-/// Of how many files is remembered that they were only renamed. The events of what happened before a look are seconds
-/// behind it at most.
-const RENAMED_MAX: usize = 10_000;
-
 /// Names whose content is in doubt.
 #[derive(Debug, Default)]
 pub struct Touched {
     names: HashMap<ObjectId, HashMap<Name, Told>>,
     count: usize,
     is_everything: bool,
-    /// The names that files had before and after they were only renamed.
-    renamed: HashMap<(ObjectId, Name), ObjectId>,
-    doubted: Vec<ObjectId>,
+    /// Files that were taken for only renamed.
+    pub unheard: Unheard,
 }
 
 /// What was told of a name.
@@ -46,6 +42,14 @@ struct Told {
 }
 
 impl Touched {
+    /// Nothing was told yet, but for what an earlier run left.
+    pub fn after(unheard: Unheard) -> Touched {
+        Touched {
+            unheard,
+            ..Touched::default()
+        }
+    }
+
     /// Takes in an event. A name that is new holds no content that is known.
     pub fn note(&mut self, event: &WatchEvent) {
         match event {
@@ -67,15 +71,13 @@ impl Touched {
                     told.has_arrived = true;
                 }
             }
+            WatchEvent::Overflow => self.unheard.handle_lost(),
             _ => {}
         }
     }
 
     fn doubt(&mut self, directory: ObjectId, name: &Name, is_write: bool) {
-        if !self.renamed.is_empty() {
-            self.doubted
-                .extend(self.renamed.remove(&(directory, name.clone())));
-        }
+        self.unheard.handle_told(directory, name);
         if let Some(told) = self.told_mut(directory, name) {
             told.is_doubtful = true;
             told.is_written |= is_write;
@@ -123,9 +125,10 @@ impl Touched {
         self.told(place.directory, &place.name).has_arrived
     }
 
-    /// Whether a file that was at one place and is at another now was renamed, and nothing else.
+    /// Whether a file that was at one place and is at another now was renamed, and nothing else. It is to be noted then until all
+    /// is heard.
     pub fn tells_only_of_a_rename(&self, from: &Place, to: &Place) -> bool {
-        self.has_arrived(to) && !self.contains(from) && !self.contains(to)
+        self.has_arrived(to) && !self.contains(from) && !self.contains(to) && self.unheard.has_room()
     }
 
     /// A name was looked at.
@@ -145,21 +148,6 @@ impl Touched {
         self.names.clear();
         self.count = 0;
         self.is_everything = false;
-    }
-
-    /// A file was found at another place, and nothing but a rename was told of it.
-    pub fn only_renamed(&mut self, object: ObjectId, places: [&Place; 2]) {
-        if self.renamed.len() >= RENAMED_MAX {
-            self.renamed.clear();
-        }
-        for place in places {
-            self.renamed.insert((place.directory, place.name.clone()), object);
-        }
-    }
-
-    /// Files that more was told of after all.
-    pub fn take_doubted(&mut self) -> Vec<ObjectId> {
-        std::mem::take(&mut self.doubted)
     }
 }
 
@@ -240,16 +228,21 @@ mod tests {
     fn what_is_told_late_brings_a_renamed_file_back_into_doubt() {
         for late in [1, 2] {
             let mut touched = Touched::default();
-            touched.only_renamed(ObjectId(7), [&place(1), &place(2)]);
+            touched.unheard.note(ObjectId(7), [&place(1), &place(2)]);
             touched.note(&told(1, Hint::Vanished));
             touched.note(&renamed(1, 2));
-            touched.note(&told(3, Hint::Modified));
-            assert!(touched.take_doubted().is_empty());
+            assert!(touched.unheard.take_doubted().is_empty());
             touched.note(&told(late, Hint::Attributes));
-            touched.note(&told(late, Hint::Attributes));
-            assert_eq!(touched.take_doubted(), [ObjectId(7)]);
-            assert!(touched.take_doubted().is_empty());
+            assert_eq!(touched.unheard.take_doubted(), [ObjectId(7)]);
         }
+    }
+
+    #[test]
+    fn where_events_were_lost_a_renamed_file_is_in_doubt() {
+        let mut touched = Touched::default();
+        touched.unheard.note(ObjectId(7), [&place(1), &place(2)]);
+        touched.note(&WatchEvent::Overflow);
+        assert!(touched.unheard.take_doubted().contains(&ObjectId(7)));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Watched(Mutex<Watching>);
 struct Watching {
     numbers: BTreeMap<u64, ObjectId>,
     teller: Option<Sender<WatchEvent>>,
+    /// Who waits for all that happened so far to be told.
+    listeners: Vec<Sender<()>>,
 }
 
 impl Watched {
@@ -34,8 +36,8 @@ impl Watched {
     pub fn watcher(self: &Arc<Watched>) -> Box<dyn Watcher> {
         let (teller, events) = unbounded();
         *self.lock() = Watching {
-            numbers: BTreeMap::new(),
             teller: Some(teller),
+            ..Watching::default()
         };
         let watched = self.clone();
         Box::new(Simulated { watched, events })
@@ -51,6 +53,11 @@ impl Watched {
         if let Some(teller) = &self.lock().teller {
             let _ = teller.send(event);
         }
+    }
+
+    /// Nothing is untold. Whether somebody waits for that.
+    pub fn told_all(&self) -> bool {
+        !std::mem::take(&mut self.lock().listeners).is_empty()
     }
 
     fn number(&self, directory: &Path) -> Option<ObjectId> {
@@ -84,6 +91,10 @@ impl Watcher for Simulated {
 
     fn name(&self) -> &'static str {
         "simulated"
+    }
+
+    fn hear(&mut self, done: Sender<()>) {
+        self.watched.lock().listeners.push(done);
     }
 
     fn watched(&self) -> usize {

@@ -480,11 +480,19 @@ impl World {
         None
     }
 
+    /// Tells who asked for it that all is told, if it is.
+    fn tell_end(&mut self) {
+        if self.editor.untold.is_empty() && self.services.watched.told_all() {
+            self.baton.wake(Role::Sender);
+        }
+    }
+
     fn take(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Run(role) => {
                 self.baton.run(role, self.now);
                 self.after_turn(role)?;
+                self.tell_end();
             }
             Step::Deliver => {
                 let able = |connection: &&mut Connection| !connection.is_broken && !connection.is_empty();
@@ -504,6 +512,7 @@ impl World {
                     }
                 }
                 self.baton.wake(Role::Sender);
+                self.tell_end();
             }
             Step::Break => self.break_one_end(),
             Step::Heal => {

@@ -64,6 +64,12 @@ impl Context<'_> {
         }
     }
 
+    /// Adds what a thread has to wait for: answers of the kernel's.
+    pub fn register<'a>(&'a self, select: &mut Select<'a>) {
+        self.barriers.register(select);
+        self.source.touched.unheard.register(select);
+    }
+
     /// Whether everything that was told of has been looked at.
     pub fn is_calm(&self) -> bool {
         self.pending.is_empty() && self.source.renamed.is_empty()

@@ -24,6 +24,14 @@ impl Source {
         Ok(())
     }
 
+    /// More was told of files that had been taken for only renamed, or may have been.
+    pub(super) fn doubt_renamed(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        for object in self.touched.unheard.take_doubted() {
+            self.doubt(t, object, look)?;
+        }
+        self.touched.unheard.store(t)
+    }
+
     pub(super) fn doubt_name(
         &mut self,
         t: &mut Tables<'_>,

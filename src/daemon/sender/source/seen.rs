@@ -176,7 +176,7 @@ impl Source {
                         && !is_linked
                         && self.touched.tells_only_of_a_rename(&moved.place, &place);
                     if only_renamed && kind == Kind::File {
-                        self.touched.only_renamed(moved.object, [&moved.place, &place]);
+                        self.touched.unheard.note(moved.object, [&moved.place, &place]);
                     }
                     if kind == Kind::Directory {
                         // Handles know where they were opened.

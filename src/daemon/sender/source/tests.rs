@@ -26,6 +26,17 @@ impl Bench {
         for name in directories {
             fs::create_dir_all(root.join(name)).unwrap();
         }
+        Bench::open(directory)
+    }
+
+    /// The same source in another run.
+    fn restarted(self) -> Bench {
+        drop(self.source);
+        Bench::open(self.directory)
+    }
+
+    fn open(directory: TempDir) -> Bench {
+        let root = directory.path().join("src");
         let identity = Identity::ephemeral().unwrap();
         let options = SenderOptions {
             mirror: None,
@@ -344,6 +355,47 @@ fn what_is_told_late_of_a_renamed_file_brings_its_new_names_into_doubt_too() {
     bench.tell("one", Hint::Modified);
     bench.look(&[(ObjectId::ROOT, "one")]);
     assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
+}
+
+/// The look at a file that was renamed takes over its times, and they may be those of a write that nobody hears of any more.
+#[test]
+fn a_file_that_was_renamed_is_read_again_unless_all_was_heard_before_the_end() {
+    for (is_heard, is_killed) in [(false, true), (true, true), (false, false)] {
+        let mut bench = Bench::new(&[]);
+        bench.settled_file("one");
+        bench.source.scan().unwrap();
+        let file = bench.settle("one");
+        fs::rename(bench.path("one"), bench.path("two")).unwrap();
+        bench.source.touched.note(&WatchEvent::Renamed {
+            from: (ObjectId::ROOT, name("one")),
+            to: (ObjectId::ROOT, name("two")),
+            is_directory: false,
+        });
+        bench.rewrite("two");
+        bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
+        assert_eq!(bench.object("two"), file);
+        assert!(!bench.is_stale(file));
+        if is_heard {
+            assert!(bench.source.touched.unheard.is_answered());
+            bench.source.handle_heard().unwrap();
+        }
+        match is_killed {
+            true => bench = bench.restarted(),
+            false => {
+                bench.source.touched.note(&WatchEvent::Overflow);
+                bench.source.scan().unwrap();
+            }
+        }
+        assert_eq!(
+            bench.is_stale(file),
+            !is_heard,
+            "heard: {is_heard}, killed: {is_killed}"
+        );
+        // It is in doubt once.
+        bench.settle("two");
+        let bench = bench.restarted();
+        assert!(!bench.is_stale(file));
+    }
 }
 
 #[test]
