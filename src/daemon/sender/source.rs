@@ -28,7 +28,7 @@ use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::{DaemonError, SenderOptions};
 use crate::engine::compare::Compare;
 use crate::engine::newcomers::Newcomers;
-use crate::fs::{Directory, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
+use crate::fs::{Directory, FoundXattrs, FsError, FsErrorKind, Stamp, Stat, descriptors_for};
 use crate::store::{
     Catalog, CatalogRead, Entry, Role, SIGNATURE_CACHE_BYTES, Signatures, State, StoreError, Tables,
 };
@@ -115,6 +115,8 @@ pub struct Source {
     pub renamed: Vec<ObjectId>,
     /// The extended attributes that count.
     classes: XattrClasses,
+    /// Those of the entry that is looked at, if they were read when its directory was listed.
+    xattrs_at_hand: Option<(Stamp, Result<FoundXattrs, FsError>)>,
     /// Devices are carried.
     devices: bool,
     /// Objects that were found to have extended attributes of other classes, each time one was looked at.
@@ -238,6 +240,7 @@ impl Source {
             newcomers: Newcomers::default(),
             renamed: Vec::new(),
             classes: XattrClasses::NONE,
+            xattrs_at_hand: None,
             devices: false,
             foreign_xattrs: 0,
             acl_owners,

@@ -4,7 +4,7 @@ use super::{Source, stamp_of};
 use crate::daemon::ledger::{Ledger, flags};
 use crate::daemon::receiver::{note_xattr_classes, own_carried, with_other_xattrs, xattr_classes};
 use crate::daemon::sender::contents::Contents;
-use crate::fs::{Directory, FsErrorKind, Stat};
+use crate::fs::{Directory, FoundXattrs, FsError, FsErrorKind, Stat};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::{Attributes, Carried, Digest, Kind, ObjectId, TreeSum, XattrClasses};
 
@@ -114,7 +114,7 @@ impl Source {
 
     /// The digest of the extended attributes that an entry has now. `handle` is that of its directory, or its own if it
     /// is the root. What cannot be read is told once; a mirror then carries none of it.
-    pub(super) fn xattrs_of(&mut self, handle: &Directory, entry: &Entry) -> Option<Digest> {
+    fn xattrs_of(&mut self, handle: &Directory, entry: &Entry) -> Option<Digest> {
         if self.classes.is_empty() {
             return None;
         }
@@ -122,6 +122,10 @@ impl Source {
             ObjectId::ROOT => handle.self_xattrs(self.classes),
             _ => handle.xattrs(&entry.place.name, self.classes),
         };
+        self.take_xattrs(found)
+    }
+
+    fn take_xattrs(&mut self, found: Result<FoundXattrs, FsError>) -> Option<Digest> {
         match found {
             Ok(found) => {
                 self.foreign_xattrs += u64::from(found.others > 0);
@@ -146,9 +150,13 @@ impl Source {
         let unmoved = entry.attributes.mode == stat.attributes.mode
             && stamp_of(entry)
                 .is_some_and(|known| known.same_object(&stat.stamp) && known.ctime == stat.stamp.ctime);
-        let xattrs = match unmoved {
-            true => entry.attributes.xattrs,
-            false => self.xattrs_of(handle, entry),
+        let at_hand = self
+            .xattrs_at_hand
+            .take_if(|(stamp, _)| !unmoved && *stamp == stat.stamp);
+        let xattrs = match at_hand {
+            Some((_, found)) => self.take_xattrs(found),
+            None if unmoved => entry.attributes.xattrs,
+            None => self.xattrs_of(handle, entry),
         };
         Attributes {
             xattrs,

@@ -3,17 +3,20 @@
 use super::rules::{Admission, Standing};
 use super::{Look, Reach, Source, is_unchanged, stamp_of};
 use crate::daemon::ledger::flags;
-use crate::fs::{Directory, FsError, Listing, Stat};
+use crate::fs::{Directory, FoundXattrs, FsError, Listing, Stat};
 use crate::store::{CatalogRead, Children, Entry, StoreError, Tables};
 use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::unbounded;
-use driftless_protocol::{Kind, Name, ObjectId};
+use driftless_protocol::{Kind, Name, ObjectId, XattrClasses};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const LISTING_THREADS: usize = 2;
 /// Directories that are being listed, or wait for a thread that lists them.
 const LISTINGS_MAX: usize = 8;
+
+/// Of the extended attributes of a directory's entries that are read along with it: the rest are read one by one.
+const XATTR_BYTES_MAX: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// In a simulation one, so that they are looked at in the same order each time.
 fn listings_max() -> usize {
@@ -24,13 +27,29 @@ fn listings_max() -> usize {
     LISTINGS_MAX
 }
 
-/// What a thread found in a directory, and the directory's own `stat` from after it was watched.
-type Listed = (
-    ObjectId,
-    Arc<Directory>,
-    Result<(Stat, Listing), FsError>,
-    Option<WatchError>,
-);
+/// A directory that a thread is to watch and to list.
+struct Job {
+    directory: ObjectId,
+    handle: Arc<Directory>,
+    /// Of which classes it reads the extended attributes of the entries: where they are new, each will be asked for.
+    classes: XattrClasses,
+}
+
+/// What it found.
+pub(super) struct Listed {
+    directory: ObjectId,
+    handle: Arc<Directory>,
+    listing: Result<ListedEntries, FsError>,
+    unwatched: Option<WatchError>,
+}
+
+struct ListedEntries {
+    /// The directory's own, from after it was watched.
+    stat: Stat,
+    listing: Listing,
+    /// Of the first entries.
+    xattrs: Vec<Result<FoundXattrs, FsError>>,
+}
 
 impl Source {
     /// Watches and lists directories on several threads, and everything that turns up below them.
@@ -43,7 +62,7 @@ impl Source {
             return Ok(());
         }
         look.is_untold = true;
-        let (jobs, job_queue) = unbounded::<(ObjectId, Arc<Directory>)>();
+        let (jobs, job_queue) = unbounded::<Job>();
         let (results, result_queue) = unbounded::<Listed>();
         let watcher = self.watcher.clone();
         std::thread::scope(|scope| {
@@ -59,7 +78,15 @@ impl Source {
                     match self.reach(t, object) {
                         Ok(Reach::Open(handle)) => {
                             outstanding += 1;
-                            let _ = jobs.send((object, handle));
+                            let classes = match self.is_new(t, object)? {
+                                true => self.classes,
+                                false => XattrClasses::NONE,
+                            };
+                            let _ = jobs.send(Job {
+                                directory: object,
+                                handle,
+                                classes,
+                            });
                         }
                         Ok(Reach::Gone | Reach::Unmounted) => {}
                         Ok(Reach::Unknown(error)) => self.note_unreadable(&error, look),
@@ -91,11 +118,20 @@ impl Source {
         listed: Listed,
         look: &mut Look,
     ) -> Result<(), StoreError> {
-        let (directory, handle, listing, unwatched) = listed;
+        let Listed {
+            directory,
+            handle,
+            listing,
+            unwatched,
+        } = listed;
         if let Some(error) = unwatched {
             self.warnings.push(error.to_string());
         }
-        let (stat, listing) = match listing {
+        let ListedEntries {
+            stat,
+            listing,
+            xattrs,
+        } = match listing {
             Ok(listed) => listed,
             // Never read as empty: what is catalogued below stays as it is.
             Err(error) => {
@@ -131,7 +167,9 @@ impl Source {
         let mut catalogued = Children::of(directory);
         // Where the catalog stood when its entries were fetched.
         let mut fetched = (0, 0);
+        let mut xattrs = xattrs.into_iter();
         for (name, stat) in listing.entries {
+            let xattrs = xattrs.next();
             while let Some(entry) = catalogued.next_before(t, Some(&name))? {
                 look.orphans.extend(missing(entry));
             }
@@ -154,7 +192,9 @@ impl Source {
             self.note_mount(t, device, directory, &name, &stat)?;
             let before = look.enter.len();
             let known = known.map(|known| known.object);
+            self.xattrs_at_hand = xattrs.map(|found| (stat.stamp, found));
             self.see(t, &handle, directory, name, &stat, look)?;
+            self.xattrs_at_hand = None;
             // In a walk an unchanged directory is entered, too.
             if is_walk
                 && stat.file_type == crate::fs::FileType::Directory
@@ -175,6 +215,14 @@ impl Source {
         Ok(())
     }
 
+    /// Whether nothing that is in a directory was known before this run.
+    fn is_new(&self, t: &Tables<'_>, directory: ObjectId) -> Result<bool, StoreError> {
+        Ok(match directory {
+            ObjectId::ROOT => Children::of(directory).next_before(t, None)?.is_none(),
+            _ => directory >= self.first_of_run,
+        })
+    }
+
     /// Whether `stat` shows a catalogued entry as it is, and nothing about it asks for a closer look (see [`Source::see`]): in a
     /// walk, nearly all of a tree.
     fn is_plainly_unchanged(&self, known: &Entry, stat: &Stat) -> bool {
@@ -190,20 +238,50 @@ impl Source {
 }
 
 fn list_directories(
-    jobs: &crossbeam_channel::Receiver<(ObjectId, Arc<Directory>)>,
+    jobs: &crossbeam_channel::Receiver<Job>,
     results: &crossbeam_channel::Sender<Listed>,
     watcher: &Mutex<Box<dyn Watcher>>,
 ) {
     use std::os::fd::AsFd;
-    for (object, handle) in jobs {
+    for job in jobs {
+        let (directory, handle) = (job.directory, job.handle);
         let watched = watcher
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .watch(object, handle.as_fd());
-        // Its own times are read after it is watched: what changes them later raises an event.
-        let listing = handle.stat_self().and_then(|stat| Ok((stat, handle.list()?)));
-        if results.send((object, handle, listing, watched.err())).is_err() {
+            .watch(directory, handle.as_fd());
+        let listing = list_entries(&handle, job.classes);
+        let listed = Listed {
+            directory,
+            handle,
+            listing,
+            unwatched: watched.err(),
+        };
+        if results.send(listed).is_err() {
             return;
         }
     }
+}
+
+/// What is in a directory that is watched: what changes its own times later raises an event.
+fn list_entries(handle: &Directory, classes: XattrClasses) -> Result<ListedEntries, FsError> {
+    let stat = handle.stat_self()?;
+    let listing = handle.list()?;
+    let mut xattrs = Vec::new();
+    let mut bytes = 0;
+    if !classes.is_empty() {
+        xattrs.reserve_exact(listing.entries.len());
+        for (name, _) in &listing.entries {
+            let found = handle.xattrs(name, classes);
+            bytes += found.as_ref().map_or(0, |found| found.xattrs.bytes());
+            xattrs.push(found);
+            if bytes > XATTR_BYTES_MAX {
+                break;
+            }
+        }
+    }
+    Ok(ListedEntries {
+        stat,
+        listing,
+        xattrs,
+    })
 }

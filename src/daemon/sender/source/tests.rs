@@ -12,6 +12,8 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+mod doubted;
+
 struct Bench {
     directory: TempDir,
     source: Source,
@@ -235,80 +237,6 @@ impl Bench {
     }
 }
 
-#[test]
-fn a_write_that_is_told_of_after_the_file_was_read_has_it_read_again() {
-    let mut bench = Bench::new(&[]);
-    let file = bench.settled_file("file");
-    let before = bench.entry(file).sequence;
-    for (hint, is_doubted) in [
-        (Hint::Closed, false),
-        (Hint::Attributes, false),
-        (Hint::Modified, true),
-    ] {
-        bench.tell("file", hint);
-        bench.look(&[(ObjectId::ROOT, "file")]);
-        assert_eq!(bench.is_stale(file), is_doubted, "{hint:?}");
-    }
-    assert!(bench.entry(file).sequence > before);
-    // That was looked at.
-    bench.settle("file");
-    bench.look(&[(ObjectId::ROOT, "file")]);
-    assert!(!bench.is_stale(file));
-}
-
-#[test]
-fn what_is_written_through_another_name_is_noticed_under_a_name_that_was_renamed() {
-    for keeps_other in [true, false] {
-        let mut bench = Bench::new(&[]);
-        bench.settled_file("one");
-        fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
-        bench.source.scan().unwrap();
-        bench.settle("one");
-        bench.settle("two");
-        bench.rewrite("two");
-        fs::rename(bench.path("one"), bench.path("three")).unwrap();
-        if !keeps_other {
-            fs::remove_file(bench.path("two")).unwrap();
-        }
-        // The rename is looked at before the write is told of.
-        bench.look(&[(ObjectId::ROOT, "three"), (ObjectId::ROOT, "one")]);
-        bench.tell("two", Hint::Modified);
-        bench.look(&[(ObjectId::ROOT, "two")]);
-        let three = bench.object("three");
-        assert!(bench.is_stale(three), "with the other name: {keeps_other}");
-    }
-}
-
-/// A name that is not in doubt would stand for the others, which then become links to an older content.
-#[test]
-fn a_file_that_is_in_doubt_under_one_name_is_under_all() {
-    let mut bench = Bench::new(&[]);
-    bench.settled_file("one");
-    fs::hard_link(bench.path("one"), bench.path("two")).unwrap();
-    bench.source.scan().unwrap();
-    let names = [bench.settle("one"), bench.settle("two")];
-    bench.tell("one", Hint::Modified);
-    bench.look(&[(ObjectId::ROOT, "one")]);
-    assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
-
-    // What may be written to through a mapping is noted under the name that was read, and found out by a scan.
-    for hidden in ["one", "two"] {
-        let names = [bench.settle("one"), bench.settle("two")];
-        let catalog = bench.source.catalog.clone();
-        let hidden = bench.object(hidden);
-        let hide = |t: &mut Tables<'_>| {
-            let mut entry = t.get(hidden)?.unwrap();
-            entry.flags |= flags::HIDES;
-            bench.source.put(t, &entry)
-        };
-        catalog.update(false, hide).unwrap();
-        // As after a restart.
-        bench.source.linked.clear();
-        bench.source.scan().unwrap();
-        assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
-    }
-}
-
 /// Moved away from where another file stands by now, it would leave that place empty until the other one comes.
 #[test]
 fn of_several_names_the_one_moves_whose_place_is_free() {
@@ -336,78 +264,6 @@ fn of_several_names_the_one_moves_whose_place_is_free() {
             "{there:?} is the name that was replaced"
         );
     }
-}
-
-#[test]
-fn what_is_told_late_of_a_renamed_file_brings_its_new_names_into_doubt_too() {
-    let mut bench = Bench::new(&[]);
-    bench.settled_file("one");
-    fs::rename(bench.path("one"), bench.path("two")).unwrap();
-    bench.source.touched.note(&WatchEvent::Renamed {
-        from: (ObjectId::ROOT, name("one")),
-        to: (ObjectId::ROOT, name("two")),
-        is_directory: false,
-    });
-    bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
-    fs::hard_link(bench.path("two"), bench.path("three")).unwrap();
-    bench.source.scan().unwrap();
-    let names = [bench.settle("two"), bench.settle("three")];
-    bench.tell("one", Hint::Modified);
-    bench.look(&[(ObjectId::ROOT, "one")]);
-    assert!(names.map(|name| bench.is_stale(name)).iter().all(|&stale| stale));
-}
-
-/// The look at a file that was renamed takes over its times, and they may be those of a write that nobody hears of any more.
-#[test]
-fn a_file_that_was_renamed_is_read_again_unless_all_was_heard_before_the_end() {
-    for (is_heard, is_killed) in [(false, true), (true, true), (false, false)] {
-        let mut bench = Bench::new(&[]);
-        bench.settled_file("one");
-        bench.source.scan().unwrap();
-        let file = bench.settle("one");
-        fs::rename(bench.path("one"), bench.path("two")).unwrap();
-        bench.source.touched.note(&WatchEvent::Renamed {
-            from: (ObjectId::ROOT, name("one")),
-            to: (ObjectId::ROOT, name("two")),
-            is_directory: false,
-        });
-        bench.rewrite("two");
-        bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
-        assert_eq!(bench.object("two"), file);
-        assert!(!bench.is_stale(file));
-        if is_heard {
-            assert!(bench.source.touched.unheard.is_answered());
-            bench.source.handle_heard().unwrap();
-        }
-        match is_killed {
-            true => bench = bench.restarted(),
-            false => {
-                bench.source.touched.note(&WatchEvent::Overflow);
-                bench.source.scan().unwrap();
-            }
-        }
-        assert_eq!(
-            bench.is_stale(file),
-            !is_heard,
-            "heard: {is_heard}, killed: {is_killed}"
-        );
-        // It is in doubt once.
-        bench.settle("two");
-        let bench = bench.restarted();
-        assert!(!bench.is_stale(file));
-    }
-}
-
-#[test]
-fn what_was_written_in_a_new_directory_before_it_was_watched_is_noticed() {
-    let mut bench = Bench::new(&[]);
-    let file = bench.settled_file("file");
-    fs::create_dir(bench.path("new")).unwrap();
-    fs::rename(bench.path("file"), bench.path("new/file")).unwrap();
-    bench.rewrite("new/file");
-    bench.look(&[(ObjectId::ROOT, "new"), (ObjectId::ROOT, "file")]);
-    assert_eq!(bench.object("new/file"), file);
-    assert!(bench.is_stale(file));
 }
 
 #[test]
@@ -729,6 +585,41 @@ fn what_is_seen_in_another_way_is_no_change_of_what_is_left() {
     fs::write(bench.path("left"), b"changed").unwrap();
     bench.source.scan().unwrap();
     assert!(!bench.source.leaves(&bench.entry(objects[0]), None));
+}
+
+/// The threads that list a new directory read the attributes of what is in it, up to so many bytes; the rest is read as before.
+#[test]
+fn the_attributes_of_what_is_new_are_its_own_whoever_reads_them() {
+    let mut bench = Bench::new(&[]);
+    let carried = Carried {
+        owner: true,
+        xattrs: XattrClasses::USER,
+        ..Carried::default()
+    };
+    bench.source.set_carried(carried).unwrap();
+    let names: Vec<String> = (0..9).map(|number| format!("new/{number}")).collect();
+    fs::create_dir(bench.path("new")).unwrap();
+    for (number, name) in names.iter().enumerate() {
+        fs::write(bench.path(name), b"content").unwrap();
+        // Every third has none.
+        if number % 3 > 0 {
+            let value = vec![b'a' + number as u8; 20];
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(bench.path(name), "user.note", &value, flags).unwrap();
+        }
+    }
+    bench.source.scan().unwrap();
+    let directory = Directory::open_root(&bench.path("new")).unwrap();
+    for (number, path) in names.iter().enumerate() {
+        let found = directory.xattrs(&name(&path[4..]), XattrClasses::USER).unwrap();
+        let digest = found.xattrs.digest();
+        assert_eq!(digest.is_some(), number % 3 > 0);
+        assert_eq!(
+            bench.entry(bench.object(path)).attributes.xattrs,
+            digest,
+            "{path}"
+        );
+    }
 }
 
 /// An event can come before the walk that finds it.
