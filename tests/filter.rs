@@ -10,6 +10,7 @@ use driftless_protocol::{Attributes, Name, ObjectId};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -309,6 +310,25 @@ fn what_no_listing_shows_keeps_its_directory() {
     assert_paths(&pair.dst(), &["a", "b", "b/c", "d", "d/e", "end"]);
     drop(sockets);
     in_sync(pair.seed());
+}
+
+/// Each waited for the other: the file for the place of the directory, and the directory until nothing was left in it.
+#[test]
+fn what_takes_the_place_of_the_directory_that_it_was_in_is_moved_there() {
+    let pair = pair(&["--exclude=*.tmp"]);
+    write(&pair.src(), &["a/f", "b/c/f", "b/c/g"]);
+    in_sync(pair.seed());
+    let inode = |path: &str| fs::symlink_metadata(pair.dst().join(path)).unwrap().ino();
+    let before = [inode("a/f"), inode("b/c")];
+    for (directory, inner) in [("a", "f"), ("b", "c")] {
+        let [directory, aside] = [directory, "aside"].map(|name| pair.src().join(name));
+        fs::rename(directory.join(inner), &aside).unwrap();
+        fs::remove_dir(&directory).unwrap();
+        fs::rename(&aside, &directory).unwrap();
+    }
+    in_sync(pair.seed());
+    assert_paths(&pair.dst(), &["a", "b", "b/f", "b/g"]);
+    assert_eq!([inode("a"), inode("b")], before, "they were not sent anew");
 }
 
 /// The receiver trusts no listing: as long as a filter may protect something, directories go when they are empty.

@@ -155,9 +155,12 @@ impl Session<'_, '_> {
             return false;
         }
         match kind {
+            // Whatever it is that a comparison finds there and cannot take away, it is not asked about for ever.
             FailureKind::Mismatch => {
+                let tries = self.tries.entry(object).or_insert(0);
+                *tries += 1;
                 self.must_reconcile = true;
-                true
+                *tries < ORDER_TRIES
             }
             // Sockets and the like are in no listing.
             FailureKind::Unsupported => {

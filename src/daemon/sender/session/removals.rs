@@ -85,7 +85,8 @@ impl Session<'_, '_> {
             // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
             let catalog = &self.context.source.catalog;
             let is_another = (self.renumbered).contains(&(removal.object, removal.place.clone()));
-            let is_present = catalog.read(|view| view.get(removal.object))?.is_some();
+            let present = catalog.read(|view| view.get(removal.object))?;
+            let is_present = present.is_some();
             if is_present && !is_another && self.busy.contains(&removal.object) {
                 // How that op ends says whether it has left.
                 self.removes.push_back(removal);
@@ -101,8 +102,12 @@ impl Session<'_, '_> {
                 ..
             } = removal;
             if is_another || is_present {
-                // What could not be put or moved is in error, and would be found at its former place for ever.
-                is_renumbered |= is_another || !self.context.failed.contains_key(&object);
+                // What could not be put or moved is in error, and would be found at its former place for ever. What waits for a
+                // removal leaves it after that, with all in it.
+                let is_expected = self.context.failed.contains_key(&object)
+                    || self.held.contains(&object)
+                    || present.is_some_and(|entry| entry.place == place);
+                is_renumbered |= is_another || !is_expected;
                 if is_another && !(is_spared || is_kept) {
                     self.note_nameless(object, place, kind);
                 }
