@@ -303,7 +303,7 @@ impl Source {
         self.watcher().set_patient(is_patient);
     }
 
-    /// Asks the kernel for what it has not told yet, if that may be about files that were taken for only renamed.
+    /// Asks the kernel for what it has not told yet, if that may change what was made of what it told.
     fn hear(&mut self) {
         if let Some(done) = self.touched.unheard.ask() {
             self.watcher().hear(done);
@@ -312,10 +312,15 @@ impl Source {
 
     /// What it told then was taken in.
     pub fn handle_heard(&mut self) -> Result<(), StoreError> {
-        self.touched.unheard.handle_answer();
+        let is_news = self.touched.unheard.handle_answer();
         self.hear();
-        let catalog = self.catalog.clone();
-        catalog.update(false, |t| self.touched.unheard.store(t))
+        match is_news {
+            true => self
+                .catalog
+                .clone()
+                .update(false, |t| self.touched.unheard.store(t)),
+            false => Ok(()),
+        }
     }
 
     fn watcher(&self) -> MutexGuard<'_, Box<dyn Watcher>> {
@@ -343,6 +348,7 @@ impl Source {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(true, |t| {
             let mut look = Look::default();
+            let doubted = self.touched.unheard.take_doubted(t)?;
             if let Some(known) = t.get(ObjectId::ROOT)? {
                 self.follow_device(t, &known, &stat.stamp)?;
             }
@@ -350,9 +356,11 @@ impl Source {
             look.enter.push(ObjectId::ROOT);
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
-            self.doubt_renamed(t, &mut look)?;
+            // By now all names of each are known.
+            self.doubt_all(t, doubted, &mut look)?;
             Ok(look.found)
         });
+        self.touched.unheard.handle_walked();
         self.hear();
         outcome.map_err(|error| DaemonError::failed(error.to_string()))
     }
@@ -368,7 +376,8 @@ impl Source {
         let catalog = self.catalog.clone();
         let outcome = catalog.update(false, |t| {
             let mut look = Look::default();
-            self.doubt_renamed(t, &mut look)?;
+            let doubted = self.touched.unheard.take_doubted(t)?;
+            self.doubt_all(t, doubted, &mut look)?;
             // New names first: an object that moved is recognised at its new name before its old name is given to
             // another object.
             let mut known = Vec::new();
@@ -509,6 +518,11 @@ impl Source {
         {
             look.enter.push(top);
         }
+        if self.touched.is_doubtful(directory, name)
+            && self.is_another(t, directory, name, found.as_ref().ok().and_then(Option::as_ref))?
+        {
+            self.touched.unheard.note_passed(directory, name);
+        }
         match found {
             Ok(Some(stat)) => {
                 let standing = self.standing(t, directory)?;
@@ -538,6 +552,28 @@ impl Source {
                 Ok(())
             }
         }
+    }
+
+    /// Whether what was told of a name may have been about something else than what is found there now.
+    fn is_another(
+        &self,
+        t: &Tables<'_>,
+        directory: ObjectId,
+        name: &Name,
+        found: Option<&Stat>,
+    ) -> Result<bool, StoreError> {
+        let Some(found) = found else { return Ok(true) };
+        let known = match t.lookup(directory, name)? {
+            Some(object) => t.get(object)?.and_then(|entry| stamp_of(&entry)),
+            None => None,
+        };
+        Ok(match known {
+            Some(known) => !known.same_object(&found.stamp),
+            None => self.touched.has_arrived(&Place {
+                directory,
+                name: name.clone(),
+            }),
+        })
     }
 
     /// A file changed that has other names: they changed with it.

@@ -64,7 +64,10 @@ impl Touched {
                 to,
                 is_directory: false,
             } => {
-                let before = self.told(from.0, &from.1);
+                let mut before = self.told(from.0, &from.1);
+                let has_passed = self.unheard.has_passed(from.0, &from.1);
+                before.is_doubtful |= has_passed;
+                before.is_written |= has_passed;
                 if let Some(told) = self.told_mut(to.0, &to.1) {
                     told.is_doubtful |= before.is_doubtful;
                     told.is_written |= before.is_written;
@@ -128,7 +131,7 @@ impl Touched {
     /// Whether a file that was at one place and is at another now was renamed, and nothing else. It is to be noted then until all
     /// is heard.
     pub fn tells_only_of_a_rename(&self, from: &Place, to: &Place) -> bool {
-        self.has_arrived(to) && !self.contains(from) && !self.contains(to) && self.unheard.has_room()
+        self.has_arrived(to) && !self.contains(from) && !self.contains(to) && self.unheard.takes_renames()
     }
 
     /// A name was looked at.
@@ -143,8 +146,20 @@ impl Touched {
         }
     }
 
+    /// Whether it was told of a name that its content may have changed.
+    pub fn is_doubtful(&self, directory: ObjectId, name: &Name) -> bool {
+        self.told(directory, name).is_doubtful
+    }
+
     /// All was looked at.
     pub fn looked_at_all(&mut self) {
+        if self.is_everything {
+            self.unheard.note_passed_all();
+        }
+        for (directory, names) in &self.names {
+            let doubtful = names.iter().filter(|(_, told)| told.is_doubtful);
+            doubtful.for_each(|(name, _)| self.unheard.note_passed(*directory, name));
+        }
         self.names.clear();
         self.count = 0;
         self.is_everything = false;
@@ -228,21 +243,48 @@ mod tests {
     fn what_is_told_late_brings_a_renamed_file_back_into_doubt() {
         for late in [1, 2] {
             let mut touched = Touched::default();
-            touched.unheard.note(ObjectId(7), [&place(1), &place(2)]);
+            touched
+                .unheard
+                .note_renamed(ObjectId(7), [&place(1), &place(2)], 0);
             touched.note(&told(1, Hint::Vanished));
             touched.note(&renamed(1, 2));
-            assert!(touched.unheard.take_doubted().is_empty());
+            assert!(touched.unheard.doubted.is_empty());
             touched.note(&told(late, Hint::Attributes));
-            assert_eq!(touched.unheard.take_doubted(), [ObjectId(7)]);
+            assert_eq!(touched.unheard.doubted, [ObjectId(7)]);
         }
     }
 
     #[test]
     fn where_events_were_lost_a_renamed_file_is_in_doubt() {
         let mut touched = Touched::default();
-        touched.unheard.note(ObjectId(7), [&place(1), &place(2)]);
+        touched
+            .unheard
+            .note_renamed(ObjectId(7), [&place(1), &place(2)], 0);
+        touched.note(&renamed(3, 4));
+        assert!(touched.tells_only_of_a_rename(&place(3), &place(4)));
         touched.note(&WatchEvent::Overflow);
-        assert!(touched.unheard.take_doubted().contains(&ObjectId(7)));
+        assert!(!touched.tells_only_of_a_rename(&place(3), &place(4)));
+    }
+
+    #[test]
+    fn doubt_about_what_passed_goes_along_with_a_rename_that_is_told_later() {
+        for is_looked_at in [false, true] {
+            let mut touched = Touched::default();
+            touched.note(&renamed(1, 2));
+            touched.note(&told(2, Hint::Modified));
+            match is_looked_at {
+                true => {
+                    touched.unheard.note_passed(place(2).directory, &place(2).name);
+                    touched.forget(place(2).directory, &place(2).name);
+                }
+                false => touched.looked_at_all(),
+            }
+            touched.note(&renamed(2, 3));
+            assert!(touched.contains(&place(3)) && touched.was_written(&place(3)));
+            touched.looked_at_all();
+            touched.note(&renamed(3, 4));
+            assert!(!touched.tells_only_of_a_rename(&place(1), &place(4)));
+        }
     }
 
     #[test]

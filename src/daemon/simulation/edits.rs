@@ -23,8 +23,10 @@ pub struct Watched(Mutex<Watching>);
 struct Watching {
     numbers: BTreeMap<u64, ObjectId>,
     teller: Option<Sender<WatchEvent>>,
-    /// Who waits for all that happened so far to be told.
-    listeners: Vec<Sender<()>>,
+    /// How much is not told yet.
+    untold: usize,
+    /// Who waits for all that had happened by then to be told, and how much of that is not.
+    listeners: Vec<(usize, Sender<()>)>,
 }
 
 impl Watched {
@@ -50,14 +52,24 @@ impl Watched {
 
     /// Says something to whoever watches.
     pub fn tell(&self, event: WatchEvent) {
-        if let Some(teller) = &self.lock().teller {
+        let mut watching = self.lock();
+        if let Some(teller) = &watching.teller {
             let _ = teller.send(event);
         }
+        watching.listeners.retain_mut(|(untold, _)| {
+            *untold = untold.saturating_sub(1);
+            *untold > 0
+        });
     }
 
-    /// Nothing is untold. Whether somebody waits for that.
-    pub fn told_all(&self) -> bool {
-        !std::mem::take(&mut self.lock().listeners).is_empty()
+    /// So much is not told yet. It is less than before if something was lost.
+    pub fn note_untold(&self, untold: usize) {
+        let mut watching = self.lock();
+        watching.untold = untold;
+        watching.listeners.retain_mut(|(left, _)| {
+            *left = untold.min(*left);
+            *left > 0
+        });
     }
 
     fn number(&self, directory: &Path) -> Option<ObjectId> {
@@ -94,7 +106,11 @@ impl Watcher for Simulated {
     }
 
     fn hear(&mut self, done: Sender<()>) {
-        self.watched.lock().listeners.push(done);
+        let mut watching = self.watched.lock();
+        let untold = watching.untold;
+        if untold > 0 {
+            watching.listeners.push((untold, done));
+        }
     }
 
     fn watched(&self) -> usize {
@@ -126,7 +142,7 @@ pub struct Editor {
 }
 
 /// All kinds of edits.
-pub const KINDS: usize = 15;
+pub const KINDS: usize = 17;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
@@ -193,6 +209,8 @@ impl Editor {
             (11, _) => self.make_link(&at, random)?,
             (12, Some((old, is_directory))) => self.change_mode(&old, is_directory, random)?,
             (14, Some((old, is_directory))) => self.write_alike(&old, is_directory)?,
+            (15, Some((old, is_directory))) => self.exchange(&old, &at, is_directory)?,
+            (16, Some((old, is_directory))) => self.pass(&old, &at, is_directory)?,
             (_, Some((old, is_directory))) if self.links => self.link(&old, &at, is_directory)?,
             _ => self.replace(&at, random)?,
         };
@@ -401,6 +419,38 @@ impl Editor {
             self.untold.push_back(WatchEvent::Gone { directory });
         }
         Ok(format!("rename {} to {}", old.display(), at.display()))
+    }
+
+    /// Two change places by way of a third name.
+    fn exchange(&mut self, old: &Path, at: &Path, is_directory: bool) -> io::Result<String> {
+        let there = fs::symlink_metadata(at).map(|meta| meta.is_dir());
+        let Ok(is_other_directory) = there else {
+            return Ok("nothing".to_owned());
+        };
+        if at.starts_with(old) || old.starts_with(at) {
+            return Ok("nothing".to_owned());
+        }
+        let aside = self.root.join("aside");
+        self.rename(old, &aside, is_directory)?;
+        self.note()?;
+        self.rename(at, old, is_other_directory)?;
+        self.note()?;
+        self.rename(&aside, at, is_directory)?;
+        Ok(format!("exchange {} and {}", old.display(), at.display()))
+    }
+
+    /// A file is renamed twice, and between that written to so that its size and time stay.
+    fn pass(&mut self, old: &Path, at: &Path, is_directory: bool) -> io::Result<String> {
+        if is_directory || fs::symlink_metadata(at).is_ok() {
+            return Ok("nothing".to_owned());
+        }
+        let aside = at.with_file_name("aside");
+        self.rename(old, &aside, false)?;
+        self.note()?;
+        self.write_alike(&aside, false)?;
+        self.note()?;
+        self.rename(&aside, at, false)?;
+        Ok(format!("pass {} to {}", old.display(), at.display()))
     }
 
     fn change_mode(

@@ -480,19 +480,12 @@ impl World {
         None
     }
 
-    /// Tells who asked for it that all is told, if it is.
-    fn tell_end(&mut self) {
-        if self.editor.untold.is_empty() && self.services.watched.told_all() {
-            self.baton.wake(Role::Sender);
-        }
-    }
-
     fn take(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Run(role) => {
+                self.services.watched.note_untold(self.editor.untold.len());
                 self.baton.run(role, self.now);
                 self.after_turn(role)?;
-                self.tell_end();
             }
             Step::Deliver => {
                 let able = |connection: &&mut Connection| !connection.is_broken && !connection.is_empty();
@@ -512,7 +505,6 @@ impl World {
                     }
                 }
                 self.baton.wake(Role::Sender);
-                self.tell_end();
             }
             Step::Break => self.break_one_end(),
             Step::Heal => {

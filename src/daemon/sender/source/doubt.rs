@@ -24,9 +24,14 @@ impl Source {
         Ok(())
     }
 
-    /// More was told of files that had been taken for only renamed, or may have been.
-    pub(super) fn doubt_renamed(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
-        for object in self.touched.unheard.take_doubted() {
+    /// More was told of these than was known when they were looked at, or may have been.
+    pub(super) fn doubt_all(
+        &mut self,
+        t: &mut Tables<'_>,
+        objects: Vec<ObjectId>,
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        for object in objects {
             self.doubt(t, object, look)?;
         }
         self.touched.unheard.store(t)

@@ -176,7 +176,8 @@ impl Source {
                         && !is_linked
                         && self.touched.tells_only_of_a_rename(&moved.place, &place);
                     if only_renamed && kind == Kind::File {
-                        self.touched.unheard.note(moved.object, [&moved.place, &place]);
+                        let (places, last) = ([&moved.place, &place], t.last_sequence()?);
+                        self.touched.unheard.note_renamed(moved.object, places, last);
                     }
                     if kind == Kind::Directory {
                         // Handles know where they were opened.

@@ -136,6 +136,37 @@ fn a_file_that_was_renamed_is_read_again_unless_all_was_heard_before_the_end() {
     }
 }
 
+/// The name under which it was written to is empty again when it is looked at, or has something else.
+#[test]
+fn doubt_is_not_lost_with_a_name_that_a_file_only_passed_through() {
+    for is_taken in [false, true] {
+        let mut bench = Bench::new(&[]);
+        bench.settled_file("one");
+        bench.settled_file("other");
+        bench.source.scan().unwrap();
+        let file = bench.settle("one");
+        bench.settle("other");
+        let renamed = |from, to| WatchEvent::Renamed {
+            from: (ObjectId::ROOT, name(from)),
+            to: (ObjectId::ROOT, name(to)),
+            is_directory: false,
+        };
+        fs::rename(bench.path("one"), bench.path("passed")).unwrap();
+        bench.source.touched.note(&renamed("one", "passed"));
+        bench.rewrite("passed");
+        bench.tell("passed", Hint::Modified);
+        fs::rename(bench.path("passed"), bench.path("two")).unwrap();
+        if is_taken {
+            fs::rename(bench.path("other"), bench.path("passed")).unwrap();
+        }
+        bench.look(&[(ObjectId::ROOT, "passed")]);
+        bench.source.touched.note(&renamed("passed", "two"));
+        bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
+        assert_eq!(bench.object("two"), file);
+        assert!(bench.is_stale(file), "taken: {is_taken}");
+    }
+}
+
 #[test]
 fn what_was_written_in_a_new_directory_before_it_was_watched_is_noticed() {
     let mut bench = Bench::new(&[]);
