@@ -112,9 +112,16 @@ fn d_28_what_was_found_once_stays_mended() {
     let skips = Plan { skips: true, ..then };
     let fifteen = Plan { kinds: 15, ..PLAIN };
     let plain = [(7_009_675, then), (9_203_572, fifteen)];
+    let begun = [(
+        6_483,
+        Plan {
+            skips: true,
+            ..fifteen
+        },
+    )];
     let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
     let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));
-    for (seed, plan) in plain.into_iter().chain(linked).chain(left) {
+    for (seed, plan) in plain.into_iter().chain(begun).chain(linked).chain(left) {
         let plan = Plan {
             is_strict: true,
             ..plan
