@@ -10,7 +10,6 @@ use driftless_protocol::{Attributes, Name, ObjectId};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -314,21 +313,33 @@ fn what_no_listing_shows_keeps_its_directory() {
 
 /// Each waited for the other: the file for the place of the directory, and the directory until nothing was left in it.
 #[test]
-fn what_takes_the_place_of_the_directory_that_it_was_in_is_moved_there() {
+fn what_takes_the_place_of_the_directory_that_it_was_in_gets_there() {
     let pair = pair(&["--exclude=*.tmp"]);
-    write(&pair.src(), &["a/f", "b/c/f", "b/c/g"]);
+    write(
+        &pair.src(),
+        &["a/f", "b/c/d/f", "b/c/g", "d/e/f", "d/g", "h/i", "h/k"],
+    );
     in_sync(pair.seed());
-    let inode = |path: &str| fs::symlink_metadata(pair.dst().join(path)).unwrap().ino();
-    let before = [inode("a/f"), inode("b/c")];
-    for (directory, inner) in [("a", "f"), ("b", "c")] {
+    write(&pair.dst(), &["h/k.tmp"]);
+    for (directory, inner) in [("a", "f"), ("b", "c"), ("d", "e/f"), ("h", "i")] {
         let [directory, aside] = [directory, "aside"].map(|name| pair.src().join(name));
         fs::rename(directory.join(inner), &aside).unwrap();
-        fs::remove_dir(&directory).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         fs::rename(&aside, &directory).unwrap();
     }
+    // What is protected keeps its directory, and that its place; nothing else waits.
+    let summary = pair.seed().unwrap();
+    assert!(!summary.failed.is_empty(), "{summary:?}");
+    let rest = ["a", "b", "b/d", "b/d/f", "b/g", "d"];
+    let kept = ["h", "h/k.tmp"];
+    assert_paths(&pair.dst(), &[&rest[..], &kept[..]].concat());
+    fs::remove_file(pair.dst().join("h/k.tmp")).unwrap();
     in_sync(pair.seed());
-    assert_paths(&pair.dst(), &["a", "b", "b/f", "b/g"]);
-    assert_eq!([inode("a"), inode("b")], before, "they were not sent anew");
+    assert_paths(&pair.dst(), &[&rest[..], &["h"][..]].concat());
+    assert_eq!(
+        fs::read(pair.dst().join("h")).unwrap(),
+        fs::read(pair.src().join("h")).unwrap()
+    );
 }
 
 /// The receiver trusts no listing: as long as a filter may protect something, directories go when they are empty.

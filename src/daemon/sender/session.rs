@@ -76,6 +76,8 @@ const UNSTABLE_TRIES: u32 = 3;
 /// How often an op that met another state than believed is tried again, at growing distances, before it counts as
 /// failed.
 const ORDER_TRIES: u32 = 8;
+/// How often a directory that holds something is compared and removed again; less often than a session compares.
+const REMOVE_TRIES: u32 = 3;
 /// How often sums may disagree before that is an error instead of another comparison.
 const RECONCILES_MAX: u32 = 5;
 /// Pause of a daemon after that many comparisons in a row.

@@ -167,6 +167,9 @@ struct Look {
     is_untold: bool,
     /// Something was written through a name that was gone before anybody looked at it.
     has_missed: bool,
+    /// Names of which nothing was taken in, whatever is there: what was told of them may be about something that the catalog has
+    /// under another name.
+    passed_over: HashSet<(ObjectId, Name)>,
 }
 
 impl Source {
@@ -411,13 +414,17 @@ impl Source {
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
             self.touched.unheard.store(t)?;
-            Ok(look.found)
+            Ok(look)
         });
-        for (directory, name) in names {
-            self.touched.forget(*directory, name);
-        }
         self.hear();
-        outcome.map_err(|error| DaemonError::failed(error.to_string()))
+        let look = outcome.map_err(|error| DaemonError::failed(error.to_string()))?;
+        for (directory, name) in names {
+            // By the time that all is calm nothing is known any more under a name that it left for one of these.
+            if !look.passed_over.contains(&(*directory, name.clone())) {
+                self.touched.forget(*directory, name);
+            }
+        }
+        Ok(look.found)
     }
 
     /// Looks at what is below directories that were renamed.
@@ -502,12 +509,14 @@ impl Source {
         look: &mut Look,
     ) -> Result<(), StoreError> {
         if name.is_reserved() {
+            look.passed_over.insert((directory, name.clone()));
             return Ok(());
         }
         let handle = match self.reach(t, directory)? {
             Reach::Open(handle) => handle,
             Reach::Gone | Reach::Unmounted => return Ok(()),
             Reach::Unknown(error) => {
+                look.passed_over.insert((directory, name.clone()));
                 self.note_unreadable(&error, look);
                 return Ok(());
             }
@@ -529,11 +538,15 @@ impl Source {
                 match self.admission(&standing, name, &stat) {
                     Admission::In => self.see(t, &handle, directory, name.clone(), &stat, look),
                     Admission::Out => {
+                        look.passed_over.insert((directory, name.clone()));
                         look.found.excluded += 1;
                         look.orphans.extend(t.lookup(directory, name)?);
                         Ok(())
                     }
-                    Admission::Unknown => Ok(()),
+                    Admission::Unknown => {
+                        look.passed_over.insert((directory, name.clone()));
+                        Ok(())
+                    }
                 }
             }
             Ok(None) => {
@@ -548,6 +561,7 @@ impl Source {
                 Ok(())
             }
             Err(error) => {
+                look.passed_over.insert((directory, name.clone()));
                 self.note_unreadable(&error, look);
                 Ok(())
             }

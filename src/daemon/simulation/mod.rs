@@ -110,18 +110,17 @@ fn d_28_what_was_found_once_stays_mended() {
     };
     let links = Plan { links: true, ..then };
     let skips = Plan { skips: true, ..then };
-    let fifteen = Plan { kinds: 15, ..PLAIN };
-    let plain = [(7_009_675, then), (9_203_572, fifteen)];
-    let begun = [(
-        6_483,
-        Plan {
-            skips: true,
-            ..fifteen
-        },
-    )];
+    // Each with the kinds that there were when it was found.
+    let of = |kinds, plan| Plan { kinds, ..plan };
+    let single = [
+        (7_009_675, then),
+        (9_203_572, of(15, then)),
+        (6_483, of(15, skips)),
+        (9_403_005, of(17, links)),
+    ];
     let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
     let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));
-    for (seed, plan) in plain.into_iter().chain(begun).chain(linked).chain(left) {
+    for (seed, plan) in single.into_iter().chain(linked).chain(left) {
         let plan = Plan {
             is_strict: true,
             ..plan

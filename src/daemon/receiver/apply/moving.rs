@@ -164,26 +164,17 @@ impl Replica {
         }
     }
 
-    /// Removes a directory in which nothing is left that the mirror did not put there. What turns up in it is catalogued, for the
-    /// sender to judge.
+    /// Removes a directory in which nothing is left. What turns up in it is catalogued, for the sender to judge.
     fn remove_empty(&mut self, t: &mut Tables<'_>, parent: &Arc<Directory>, entry: &Entry) -> Outcome {
         let name = &entry.place.name;
         // Files on their way to a directory that goes do not keep it.
         self.drop_kept_in(t, entry.object);
-        let is_removed = || match parent.remove_dir(name) {
-            Err(error) if error.kind() == FsErrorKind::NotEmpty => Ok(false),
-            outcome => ignore_missing(outcome).map(|()| true),
-        };
-        if is_removed()? {
-            return Ok(self.drop_entry(t, entry.object)?);
+        match parent.remove_dir(name) {
+            Err(error) if error.kind() == FsErrorKind::NotEmpty => {}
+            Err(error) if error.kind() != FsErrorKind::NotFound => return Err(error.into()),
+            _ => return Ok(self.drop_entry(t, entry.object)?),
         }
         let inner = Arc::new(parent.open_dir(name)?);
-        if self.is_all_numbered(t, &inner, entry.object)? {
-            self.park_inside(t, &inner, parent, entry)?;
-            if is_removed()? {
-                return Ok(self.drop_entry(t, entry.object)?);
-            }
-        }
         let mut is_listed = false;
         for (name, stat) in inner.list()?.entries {
             let place = Place {
@@ -201,59 +192,6 @@ impl Replica {
         };
         let text = format!("{} holds something that is not part of the mirror", inner.shown());
         Err(ApplyError { kind, text })
-    }
-
-    /// Whether all that stands in a directory, and below, has a number of the sender's.
-    fn is_all_numbered(
-        &self,
-        t: &Tables<'_>,
-        directory: &Arc<Directory>,
-        object: ObjectId,
-    ) -> Result<bool, ApplyError> {
-        let mut open = vec![(directory.clone(), object)];
-        while let Some((directory, object)) = open.pop() {
-            let listing = directory.list()?;
-            if listing.has_reserved || !listing.problems.is_empty() {
-                return Ok(false);
-            }
-            for (name, stat) in listing.entries {
-                let Some(inner) = t.lookup(object, &name)?.filter(|inner| !inner.is_local()) else {
-                    return Ok(false);
-                };
-                if stat.file_type == FileType::Directory {
-                    open.push((Arc::new(directory.open_dir(&name)?), inner));
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Parks what the sender has not taken out of a directory that it removes. It has a place elsewhere, and can't go there before
-    /// the directory is gone if that place is the directory's own.
-    fn park_inside(
-        &mut self,
-        t: &mut Tables<'_>,
-        inner: &Arc<Directory>,
-        parent: &Arc<Directory>,
-        directory: &Entry,
-    ) -> Outcome {
-        for (name, before) in inner.list()?.entries {
-            let Some(object) = t.lookup(directory.object, &name)? else {
-                continue;
-            };
-            let mut parked = self.known(t, object)?;
-            doubt(&mut parked, &before);
-            let aside = self.aside_name(&name);
-            inner.rename(&name, parent, &aside, RenameMode::NoReplace)?;
-            parked.stamp = Some(self.fresh_stat(parent, &aside)?.stamp.to_bytes());
-            parked.place = Place {
-                directory: directory.place.directory,
-                name: aside,
-            };
-            self.parked.insert(object);
-            self.put(t, &parked)?;
-        }
-        Ok(())
     }
 
     /// Nothing can be moved to another file system. The catalog takes what is there for a stranger, and the op fails, so that

@@ -30,6 +30,11 @@ impl Former {
         *self = Former::default();
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// Whether there are some whose time is over.
     pub fn is_due(&self, marks_passed: u64) -> bool {
         self.objects

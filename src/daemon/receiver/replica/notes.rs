@@ -81,7 +81,8 @@ impl Replica {
         self.last_durable = Instant::now();
         self.catalog.update(true, |tables| {
             note_flushed(tables, true)?;
-            if are_compared {
+            // What was left at former places goes with a mark that is still to come.
+            if are_compared && self.former.is_empty() {
                 note_strangers(tables, false)?;
             }
             if let Some(cursor) = cursor {

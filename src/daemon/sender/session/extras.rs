@@ -160,7 +160,7 @@ impl Session<'_, '_> {
                 let tries = self.tries.entry(object).or_insert(0);
                 *tries += 1;
                 self.must_reconcile = true;
-                *tries < ORDER_TRIES
+                *tries < REMOVE_TRIES
             }
             // Sockets and the like are in no listing.
             FailureKind::Unsupported => {

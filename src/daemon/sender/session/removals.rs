@@ -64,13 +64,16 @@ impl Session<'_, '_> {
             return Ok(());
         }
         self.withdraw_removed()?;
+        let anew = self.send_anew()?;
         let mut is_renumbered = false;
         for removal in std::mem::take(&mut self.removes) {
             if self.window.len() >= IN_FLIGHT_MAX {
                 self.removes.push_back(removal);
                 continue;
             }
+            let goes_anew = anew.contains(&removal.object);
             match self.successor(&removal)? {
+                _ if goes_anew => {}
                 Successor::InPlace => {}
                 Successor::OnItsWay => {
                     self.removes.push_back(removal);
@@ -85,8 +88,7 @@ impl Session<'_, '_> {
             // it belongs to, and what stands there has another by now. The number says nothing any more: look again.
             let catalog = &self.context.source.catalog;
             let is_another = (self.renumbered).contains(&(removal.object, removal.place.clone()));
-            let present = catalog.read(|view| view.get(removal.object))?;
-            let is_present = present.is_some();
+            let is_present = catalog.read(|view| view.get(removal.object))?.is_some() && !goes_anew;
             if is_present && !is_another && self.busy.contains(&removal.object) {
                 // How that op ends says whether it has left.
                 self.removes.push_back(removal);
@@ -102,12 +104,8 @@ impl Session<'_, '_> {
                 ..
             } = removal;
             if is_another || is_present {
-                // What could not be put or moved is in error, and would be found at its former place for ever. What waits for a
-                // removal leaves it after that, with all in it.
-                let is_expected = self.context.failed.contains_key(&object)
-                    || self.held.contains(&object)
-                    || present.is_some_and(|entry| entry.place == place);
-                is_renumbered |= is_another || !is_expected;
+                // What could not be put or moved is in error, and would be found at its former place for ever.
+                is_renumbered |= is_another || !self.context.failed.contains_key(&object);
                 if is_another && !(is_spared || is_kept) {
                     self.note_nameless(object, place, kind);
                 }
@@ -133,6 +131,59 @@ impl Session<'_, '_> {
         }
         self.must_reconcile |= is_renumbered;
         Ok(())
+    }
+
+    /// What waits for the place of a directory that it is in itself can't leave that before it is gone, which has to be empty. So it goes
+    /// with it, as whatever is in it does, and is sent anew.
+    fn send_anew(&mut self) -> Result<HashSet<ObjectId>, StoreError> {
+        let source = &mut *self.context.source;
+        if self.held.is_empty() || source.graves.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let (held, graves, busy) = (&self.held, &source.graves, &self.busy);
+        let directories = self
+            .removes
+            .iter()
+            .filter(|removal| removal.kind == Kind::Directory);
+        let above = directories.map(|removal| (removal.object, removal.place.directory));
+        let above: HashMap<ObjectId, ObjectId> = above.collect();
+        let catalog = source.catalog.clone();
+        let anew = catalog.read(|view| {
+            let mut anew = HashSet::new();
+            for removal in self
+                .removes
+                .iter()
+                .filter(|removal| held.contains(&removal.object))
+            {
+                let entry = view.get(removal.object)?;
+                let grave = entry.and_then(|entry| graves.get(&entry.place));
+                if grave.is_some_and(|&grave| is_below(&above, removal.place.directory, grave)) {
+                    anew.insert(removal.object);
+                }
+            }
+            let tops = anew.clone();
+            for removal in self
+                .removes
+                .iter()
+                .filter(|removal| !busy.contains(&removal.object))
+            {
+                if view.get(removal.object)?.is_some() && is_in_any(view, removal.object, &tops)? {
+                    anew.insert(removal.object);
+                }
+            }
+            Ok(anew)
+        })?;
+        catalog.update(false, |t| {
+            for &object in &anew {
+                if let Some(mut entry) = t.get(object)? {
+                    entry.flags &= !(flags::ON_TARGET | flags::MOVED);
+                    entry.sequence = t.next_sequence()?;
+                    source.put(t, &entry)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(anew)
     }
 
     /// After a comparison: what could not be removed before and was not found now is asked about once more. Most often the receiver has
@@ -244,6 +295,36 @@ impl Session<'_, '_> {
             Ok(false)
         })
     }
+}
+
+/// Whether a directory is another one or below it, as far as is known which directories are in which.
+fn is_below(above: &HashMap<ObjectId, ObjectId>, directory: ObjectId, other: ObjectId) -> bool {
+    let mut at = Some(directory);
+    for _ in 0..=above.len() {
+        match at {
+            Some(directory) if directory == other => return true,
+            Some(directory) => at = above.get(&directory).copied(),
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Whether an object is in one of these, however deep.
+fn is_in_any(
+    view: &impl CatalogRead,
+    object: ObjectId,
+    tops: &HashSet<ObjectId>,
+) -> Result<bool, StoreError> {
+    let mut at = object;
+    while !tops.is_empty() && at != ObjectId::ROOT {
+        let Some(entry) = view.get(at)? else { break };
+        at = entry.place.directory;
+        if tops.contains(&at) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is in error, is gone here, and waits for no removal, so that a comparison that just ended would have found it if it were to be

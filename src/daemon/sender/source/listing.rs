@@ -15,7 +15,9 @@ const LISTING_THREADS: usize = 2;
 /// Directories that are being listed, or wait for a thread that lists them.
 const LISTINGS_MAX: usize = 8;
 
-/// Of the extended attributes of a directory's entries that are read along with it: the rest are read one by one.
+/// Of the extended attributes of a directory's entries that are read along with it: the rest are read one by one. So many entries,
+const XATTR_ENTRIES_MAX: usize = 65_536;
+/// and so many bytes.
 const XATTR_BYTES_MAX: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// In a simulation one, so that they are looked at in the same order each time.
@@ -269,8 +271,7 @@ fn list_entries(handle: &Directory, classes: XattrClasses) -> Result<ListedEntri
     let mut xattrs = Vec::new();
     let mut bytes = 0;
     if !classes.is_empty() {
-        xattrs.reserve_exact(listing.entries.len());
-        for (name, _) in &listing.entries {
+        for (name, _) in listing.entries.iter().take(XATTR_ENTRIES_MAX) {
             let found = handle.xattrs(name, classes);
             bytes += found.as_ref().map_or(0, |found| found.xattrs.bytes());
             xattrs.push(found);

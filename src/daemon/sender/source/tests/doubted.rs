@@ -167,6 +167,33 @@ fn doubt_is_not_lost_with_a_name_that_a_file_only_passed_through() {
     }
 }
 
+/// Under a name that is not mirrored a file can rest for any time, and everything that was told is heard meanwhile.
+#[test]
+fn doubt_is_not_lost_while_a_file_has_a_name_that_is_not_mirrored() {
+    let mut bench = Bench::new(&[]);
+    bench.settled_file("one");
+    bench.source.scan().unwrap();
+    let file = bench.settle("one");
+    let renamed = |from, to| WatchEvent::Renamed {
+        from: (ObjectId::ROOT, name(from)),
+        to: (ObjectId::ROOT, name(to)),
+        is_directory: false,
+    };
+    let private = ".driftless-private";
+    fs::rename(bench.path("one"), bench.path(private)).unwrap();
+    bench.rewrite(private);
+    bench.source.touched.note(&renamed("one", private));
+    bench.tell(private, Hint::Modified);
+    // The old name is looked at later.
+    bench.look(&[(ObjectId::ROOT, private)]);
+    bench.source.handle_heard().unwrap();
+    fs::rename(bench.path(private), bench.path("two")).unwrap();
+    bench.source.touched.note(&renamed(private, "two"));
+    bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
+    assert_eq!(bench.object("two"), file);
+    assert!(bench.is_stale(file));
+}
+
 #[test]
 fn what_was_written_in_a_new_directory_before_it_was_watched_is_noticed() {
     let mut bench = Bench::new(&[]);
