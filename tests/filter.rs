@@ -317,7 +317,9 @@ fn what_takes_the_place_of_the_directory_that_it_was_in_gets_there() {
     let pair = pair(&["--exclude=*.tmp"]);
     write(
         &pair.src(),
-        &["a/f", "b/c/d/f", "b/c/g", "d/e/f", "d/g", "h/i", "h/k"],
+        &[
+            "a/f", "b/c/d/f", "b/c/g", "d/e/f", "d/g", "h/i", "h/k", "m/f", "n/g",
+        ],
     );
     in_sync(pair.seed());
     write(&pair.dst(), &["h/k.tmp"]);
@@ -327,10 +329,18 @@ fn what_takes_the_place_of_the_directory_that_it_was_in_gets_there() {
         fs::remove_dir_all(&directory).unwrap();
         fs::rename(&aside, &directory).unwrap();
     }
+    // Two that take each other's place.
+    for (from, to) in [("m/f", "aside"), ("n/g", "other")] {
+        fs::rename(pair.src().join(from), pair.src().join(to)).unwrap();
+    }
+    for (from, to) in [("aside", "n"), ("other", "m")] {
+        fs::remove_dir(pair.src().join(to)).unwrap();
+        fs::rename(pair.src().join(from), pair.src().join(to)).unwrap();
+    }
     // What is protected keeps its directory, and that its place; nothing else waits.
     let summary = pair.seed().unwrap();
     assert!(!summary.failed.is_empty(), "{summary:?}");
-    let rest = ["a", "b", "b/d", "b/d/f", "b/g", "d"];
+    let rest = ["a", "b", "b/d", "b/d/f", "b/g", "d", "m", "n"];
     let kept = ["h", "h/k.tmp"];
     assert_paths(&pair.dst(), &[&rest[..], &kept[..]].concat());
     fs::remove_file(pair.dst().join("h/k.tmp")).unwrap();

@@ -104,8 +104,9 @@ impl Session<'_, '_> {
                 ..
             } = removal;
             if is_another || is_present {
-                // What could not be put or moved is in error, and would be found at its former place for ever.
-                is_renumbered |= is_another || !self.context.failed.contains_key(&object);
+                // What could not be put or moved is in error, and would be found at its former place for ever; what waits leaves it yet.
+                let is_expected = self.context.failed.contains_key(&object) || self.held.contains(&object);
+                is_renumbered |= is_another || !is_expected;
                 if is_another && !(is_spared || is_kept) {
                     self.note_nameless(object, place, kind);
                 }
@@ -133,8 +134,8 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// What waits for the place of a directory that it is in itself can't leave that before it is gone, which has to be empty. So it goes
-    /// with it, as whatever is in it does, and is sent anew.
+    /// What waits for the place of a directory that it is in itself, or of one in which something waits for that, can't leave before it
+    /// is gone, and it has to be empty for that. So it goes with it, as whatever is in it does, and is sent anew.
     fn send_anew(&mut self) -> Result<HashSet<ObjectId>, StoreError> {
         let source = &mut *self.context.source;
         if self.held.is_empty() || source.graves.is_empty() {
@@ -149,18 +150,19 @@ impl Session<'_, '_> {
         let above: HashMap<ObjectId, ObjectId> = above.collect();
         let catalog = source.catalog.clone();
         let anew = catalog.read(|view| {
-            let mut anew = HashSet::new();
+            // Of what waits: the directories that go and that it is in, and the one that it waits for.
+            let mut waiting = Vec::new();
             for removal in self
                 .removes
                 .iter()
                 .filter(|removal| held.contains(&removal.object))
             {
                 let entry = view.get(removal.object)?;
-                let grave = entry.and_then(|entry| graves.get(&entry.place));
-                if grave.is_some_and(|&grave| is_below(&above, removal.place.directory, grave)) {
-                    anew.insert(removal.object);
+                if let Some(&grave) = entry.and_then(|entry| graves.get(&entry.place)) {
+                    waiting.push((removal.object, chain(&above, removal.place.directory), grave));
                 }
             }
+            let mut anew = in_circles(&waiting);
             let tops = anew.clone();
             for removal in self
                 .removes
@@ -297,17 +299,33 @@ impl Session<'_, '_> {
     }
 }
 
-/// Whether a directory is another one or below it, as far as is known which directories are in which.
-fn is_below(above: &HashMap<ObjectId, ObjectId>, directory: ObjectId, other: ObjectId) -> bool {
-    let mut at = Some(directory);
-    for _ in 0..=above.len() {
-        match at {
-            Some(directory) if directory == other => return true,
-            Some(directory) => at = above.get(&directory).copied(),
-            None => return false,
+/// A directory and those above it, as far as is known which directories are in which.
+fn chain(above: &HashMap<ObjectId, ObjectId>, directory: ObjectId) -> Vec<ObjectId> {
+    let next = |at: &ObjectId| above.get(at).copied();
+    std::iter::successors(Some(directory), next)
+        .take(above.len() + 1)
+        .collect()
+}
+
+/// Of objects that are in some directories and wait until another is gone: those that wait, directly or by way of others, for one that
+/// they are in themselves.
+fn in_circles(waiting: &[(ObjectId, Vec<ObjectId>, ObjectId)]) -> HashSet<ObjectId> {
+    let waits_for_itself = |(_, inside, grave): &&(ObjectId, Vec<ObjectId>, ObjectId)| {
+        let (mut reached, mut open) = (HashSet::from([*grave]), vec![*grave]);
+        while let Some(at) = open.pop() {
+            let next = waiting.iter().filter(|(_, inside, _)| inside.contains(&at));
+            open.extend(
+                next.map(|(_, _, grave)| *grave)
+                    .filter(|grave| reached.insert(*grave)),
+            );
         }
-    }
-    false
+        inside.iter().any(|directory| reached.contains(directory))
+    };
+    waiting
+        .iter()
+        .filter(waits_for_itself)
+        .map(|(object, ..)| *object)
+        .collect()
 }
 
 /// Whether an object is in one of these, however deep.
@@ -417,6 +435,41 @@ mod tests {
         objects.sort_unstable();
         assert!(unfound.iter().all(|removal| removal.is_kept), "{unfound:?}");
         objects
+    }
+
+    #[test]
+    fn what_waits_for_itself_is_told_from_what_waits_for_others() {
+        let waiting = |inside: &[u64], grave: u64| {
+            let object = ObjectId(100 + inside[0]);
+            (
+                object,
+                inside.iter().copied().map(ObjectId).collect::<Vec<_>>(),
+                ObjectId(grave),
+            )
+        };
+        let circles = |waiting: &[_]| {
+            let mut found: Vec<u64> = in_circles(waiting).iter().map(|object| object.0).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(circles(&[waiting(&[2, 1], 1)]), [102], "its own");
+        assert!(
+            circles(&[waiting(&[1], 2), waiting(&[2], 3), waiting(&[3], 4)]).is_empty(),
+            "a chain"
+        );
+        let circle = [
+            waiting(&[1], 2),
+            waiting(&[2], 3),
+            waiting(&[3], 1),
+            waiting(&[4], 1),
+        ];
+        assert_eq!(
+            circles(&circle),
+            [101, 102, 103],
+            "the last waits for a circle that it is not in"
+        );
+        let above = HashMap::from([(ObjectId(3), ObjectId(2)), (ObjectId(2), ObjectId(3))]);
+        assert_eq!(chain(&above, ObjectId(3)).len(), 3, "a circle ends, too");
     }
 
     #[test]
