@@ -117,6 +117,7 @@ fn d_28_what_was_found_once_stays_mended() {
         (9_203_572, of(15, then)),
         (6_483, of(15, skips)),
         (9_403_005, of(17, links)),
+        (9_502_186, of(17, links)),
     ];
     let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
     let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));

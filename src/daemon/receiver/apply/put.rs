@@ -136,6 +136,14 @@ impl Replica {
         let anchor = self.known(t, to)?;
         let from = self.directory(t, anchor.place.directory)?;
         let stat = self.fresh_stat(&from, &anchor.place.name)?;
+        if !is_same_state(&anchor, &stat) {
+            // Left as it is in the catalog it would be believed by every comparison, and never become an anchor.
+            let mut seen = anchor.clone();
+            doubt(&mut seen, &stat);
+            seen.attributes = stat.attributes.completed(&seen.attributes);
+            seen.stamp = Some(stat.stamp.to_bytes());
+            self.put(t, &seen)?;
+        }
         if to == object
             || attributes.link_group == ObjectId(0)
             || anchor.kind == Kind::Directory
