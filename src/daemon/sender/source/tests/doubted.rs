@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn renamed(from: &str, to: &str) -> WatchEvent {
+    WatchEvent::Renamed {
+        from: (ObjectId::ROOT, name(from)),
+        to: (ObjectId::ROOT, name(to)),
+        is_directory: false,
+    }
+}
+
 #[test]
 fn a_write_that_is_told_of_after_the_file_was_read_has_it_read_again() {
     let mut bench = Bench::new(&[]);
@@ -81,11 +89,7 @@ fn what_is_told_late_of_a_renamed_file_brings_its_new_names_into_doubt_too() {
     let mut bench = Bench::new(&[]);
     bench.settled_file("one");
     fs::rename(bench.path("one"), bench.path("two")).unwrap();
-    bench.source.touched.note(&WatchEvent::Renamed {
-        from: (ObjectId::ROOT, name("one")),
-        to: (ObjectId::ROOT, name("two")),
-        is_directory: false,
-    });
+    bench.source.touched.note(&renamed("one", "two"));
     bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
     fs::hard_link(bench.path("two"), bench.path("three")).unwrap();
     bench.source.scan().unwrap();
@@ -104,11 +108,7 @@ fn a_file_that_was_renamed_is_read_again_unless_all_was_heard_before_the_end() {
         bench.source.scan().unwrap();
         let file = bench.settle("one");
         fs::rename(bench.path("one"), bench.path("two")).unwrap();
-        bench.source.touched.note(&WatchEvent::Renamed {
-            from: (ObjectId::ROOT, name("one")),
-            to: (ObjectId::ROOT, name("two")),
-            is_directory: false,
-        });
+        bench.source.touched.note(&renamed("one", "two"));
         bench.rewrite("two");
         bench.look(&[(ObjectId::ROOT, "two"), (ObjectId::ROOT, "one")]);
         assert_eq!(bench.object("two"), file);
@@ -146,11 +146,6 @@ fn doubt_is_not_lost_with_a_name_that_a_file_only_passed_through() {
         bench.source.scan().unwrap();
         let file = bench.settle("one");
         bench.settle("other");
-        let renamed = |from, to| WatchEvent::Renamed {
-            from: (ObjectId::ROOT, name(from)),
-            to: (ObjectId::ROOT, name(to)),
-            is_directory: false,
-        };
         fs::rename(bench.path("one"), bench.path("passed")).unwrap();
         bench.source.touched.note(&renamed("one", "passed"));
         bench.rewrite("passed");
@@ -174,11 +169,6 @@ fn doubt_is_not_lost_while_a_file_has_a_name_that_is_not_mirrored() {
     bench.settled_file("one");
     bench.source.scan().unwrap();
     let file = bench.settle("one");
-    let renamed = |from, to| WatchEvent::Renamed {
-        from: (ObjectId::ROOT, name(from)),
-        to: (ObjectId::ROOT, name(to)),
-        is_directory: false,
-    };
     let private = ".driftless-private";
     fs::rename(bench.path("one"), bench.path(private)).unwrap();
     bench.rewrite(private);
