@@ -170,7 +170,7 @@ impl Combined {
         match fanotify.watch(directory, handle) {
             Ok(()) => true,
             Err(error) => {
-                fanotify.unwatch(directory);
+                give_up(fanotify, directory, &self.outgoing);
                 if let WatchError::Unsupported { path, reason } = error {
                     self.refused_below.get_or_insert((path, reason));
                 }
@@ -203,6 +203,16 @@ impl Combined {
     }
 }
 
+/// Another back end watches a directory from now on. What this one has not told of it yet it tells nobody any more, and a listing does
+/// not show all of that: a file that was renamed looks the same with a write before it and without.
+fn give_up(watcher: &mut impl Watcher, directory: ObjectId, outgoing: &Outgoing) {
+    let before = watcher.watched();
+    watcher.unwatch(directory);
+    if watcher.watched() < before {
+        outgoing.turn().send(WatchEvent::Overflow);
+    }
+}
+
 impl Watcher for Combined {
     fn watch(&mut self, directory: ObjectId, handle: BorrowedFd<'_>) -> Result<(), WatchError> {
         if let Some(audit) = &mut self.audit {
@@ -211,7 +221,7 @@ impl Watcher for Combined {
         // The new back end has it before the old one gives it up.
         if self.watch_by_fanotify(directory, handle) {
             if let Some(inotify) = &mut self.inotify {
-                inotify.unwatch(directory);
+                give_up(inotify, directory, &self.outgoing);
             }
             if let Some(poll) = &mut self.poll {
                 poll.unwatch(directory);
@@ -301,5 +311,31 @@ impl Watcher for Combined {
         }
         told.extend(self.polling());
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_back_end_that_gives_up_a_directory_says_that_events_may_be_missing() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = File::open(home.path()).unwrap();
+        let options = WatchOptions {
+            choice: WatchChoice::Inotify,
+            ..WatchOptions::default()
+        };
+        let mut combined = open(&options, directory.as_fd()).unwrap();
+        combined.watch(ObjectId(5), directory.as_fd()).unwrap();
+        let inotify = combined.inotify.as_mut().unwrap();
+        // One that it never had has no events.
+        for directory in [6, 5, 5] {
+            give_up(inotify, ObjectId(directory), &combined.outgoing);
+        }
+        let told: Vec<_> = combined.events().try_iter().collect();
+        assert_eq!(told, [WatchEvent::Overflow]);
     }
 }
