@@ -313,6 +313,44 @@ fn a_removed_directory_leaves_what_only_the_target_has_in_it() {
     assert_eq!(daemon.stop(), Some(0));
 }
 
+/// What was left there has no number of the source's. One of them goes while the sender runs, and one holds something of the target's own.
+#[test]
+fn a_removed_directory_takes_along_what_was_left_in_it() {
+    let site = Site::new(&["src", "dst"]);
+    write_both(&site, "named");
+    for directory in ["now", "later", "kept"] {
+        for side in ["src", "dst"] {
+            fs::create_dir_all(site.path(&format!("{side}/{directory}/sub"))).unwrap();
+            let link = site.path(&format!("{side}/{directory}/link"));
+            fs::hard_link(site.path(&format!("{side}/named")), link).unwrap();
+        }
+        write_both(&site, &format!("{directory}/same"));
+        site.write(&format!("src/{directory}/sub/differs"), "of the source");
+        site.write(&format!("dst/{directory}/sub/differs"), "there");
+    }
+    let daemon = start(&site, "--initial skip");
+    let remove = |directory: &str| fs::remove_dir_all(site.path(&format!("src/{directory}"))).unwrap();
+    let until_gone = |directory: &str| {
+        until(&format!("{directory} is gone"), || {
+            !site.path(&format!("dst/{directory}")).exists()
+        });
+    };
+    remove("now");
+    until_gone("now");
+    assert_eq!(daemon.stop(), Some(0));
+    site.write("dst/kept/sub/own", "there");
+    remove("later");
+    remove("kept");
+    let daemon = start(&site, "");
+    until_gone("later");
+    for name in ["kept/link", "kept/same", "kept/sub/differs"] {
+        until(&format!("{name} is gone"), || there(&site, name).is_none());
+    }
+    assert_eq!(there(&site, "kept/sub/own").as_deref(), Some("there"));
+    assert!(there(&site, "named").is_some(), "its other name was not removed");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
 #[test]
 fn a_directory_of_the_targets_own_is_counted_before_a_file_takes_its_place() {
     let site = differing();

@@ -71,12 +71,7 @@ impl Source {
         }
         self.unsent_deletions += lost;
         if self.start.is_some() && entry.flags & flags::WITHHELD != 0 {
-            self.left_gone.push(Gone {
-                object,
-                place: entry.place.clone(),
-                kind: entry.kind,
-                sequence,
-            });
+            self.note_left_gone(&entry, sequence);
         }
         gone.iter().for_each(|entry| self.compare_if_withheld(entry));
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,12 +95,18 @@ impl Source {
         }
         drop(watcher);
         // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record. So does what a
-        // target that crashes may have under no number, where it could take that for its own, and keep it.
+        // target that crashes may have under no number, where it could take that for its own, and keep it, and what was left as it is
+        // there, which has no number of ours.
         let (start, acknowledged) = (self.start.is_some(), self.acknowledged);
-        let needs_its_own =
-            |entry: &Entry| entry.flags & flags::MOVED != 0 || start && entry.sequence > acknowledged;
+        let is_left = |entry: &Entry| start && entry.flags & flags::WITHHELD != 0;
+        let needs_its_own = |entry: &Entry| {
+            entry.flags & flags::MOVED != 0 || start && entry.sequence > acknowledged || is_left(entry)
+        };
         for inner in gone.into_iter().skip(1).filter(needs_its_own) {
             let sequence = t.next_sequence()?;
+            if is_left(&inner) {
+                self.note_left_gone(&inner, sequence);
+            }
             t.put(&Entry {
                 sequence: 0,
                 ..inner.clone()
@@ -116,6 +117,16 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// What was left as it is on the target is gone here: it is looked for there.
+    fn note_left_gone(&mut self, entry: &Entry, sequence: u64) {
+        self.left_gone.push(Gone {
+            object: entry.object,
+            place: entry.place.clone(),
+            kind: entry.kind,
+            sequence,
+        });
     }
 
     /// Has the journal remember the place that an object leaves; it is put where it stands now after this. A receiver that crashes
