@@ -443,7 +443,7 @@ impl<'a, 'c> Session<'a, 'c> {
                     continue;
                 }
                 self.reconcile_due = None;
-                self.reconcile(opened)?;
+                self.reconcile(opened, false)?;
                 self.tell_sending();
                 continue;
             }

@@ -46,7 +46,7 @@ impl Session<'_, '_> {
         let distrusts = self.context.options.compare.reads_all() && !self.context.was_compared;
         if source.rules_changed || distrusts {
             tracing::debug!(distrusts, "compared whatever is known");
-            self.reconcile(opened)
+            self.reconcile(opened, opened.is_empty)
         } else if equal && !first {
             tracing::debug!("sums are equal");
             source.note_met()?;
@@ -66,18 +66,25 @@ impl Session<'_, '_> {
             self.scanned = cursor.sequence;
             Ok(())
         } else {
-            self.reconcile(opened)
+            self.reconcile(opened, opened.is_empty)
         }
     }
 
-    pub(super) fn reconcile(&mut self, opened: &Opened) -> Result<(), Ended> {
+    /// Compares everything. `is_known_empty`: the receiver's tree holds nothing, as it said and as long as nothing was sent.
+    pub(super) fn reconcile(&mut self, opened: &Opened, is_known_empty: bool) -> Result<(), Ended> {
         self.context.observer.phase(&Phase::Comparing);
         self.reconciles += 1;
         self.reconciles_ever += 1;
         self.context.barriers.ask_again();
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
-        let outcome = reconcile(self.context.source, self.link, opened, &self.context.stop)?;
+        let outcome = reconcile(
+            self.context.source,
+            self.link,
+            opened,
+            is_known_empty,
+            &self.context.stop,
+        )?;
         self.unremoved.clear();
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;
