@@ -4,6 +4,7 @@ mod support;
 
 use driftless::daemon::{Deletes, Phase, Turns};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use support::settled::wait_settled;
 use support::waiting::wait_until;
 use support::{Following, Pair};
@@ -257,6 +258,60 @@ fn what_was_replaced_or_moved_is_guarded_as_what_it_was() {
     following.watching.wait_for(is_guarded);
     let kept = walk_count(&pair.dst().join("data")) + walk_count(&pair.dst().join("moved"));
     assert!(kept >= 80, "{kept}");
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+/// A rename brings another tree to a place, and not what stood there.
+#[test]
+fn a_tree_whose_place_another_one_takes_is_guarded() {
+    let (pair, approve) = guarded("20,25%");
+    fill(&pair, 10);
+    fs::rename(pair.src().join("data"), pair.src().join("other")).unwrap();
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    fs::rename(pair.src().join("data"), pair.path("outside")).unwrap();
+    fs::rename(pair.src().join("other"), pair.src().join("data")).unwrap();
+    // All but the directory itself, which is there.
+    let is_guarded = |phase: &Phase| matches!(phase, Phase::Held { deletions: 110, .. });
+    following.watching.wait_for(is_guarded);
+    assert_eq!(walk_count(&pair.dst().join("data")), 110);
+    approve.send(110).unwrap();
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+/// It waits where it is, in what is held back, and comes out of that before it goes.
+#[test]
+fn what_takes_the_place_of_the_directory_that_it_was_in_is_counted_and_not_sent_again() {
+    let (pair, approve) = guarded("20,25%");
+    fill(&pair, 10);
+    let receiver = pair.receive();
+    let options = pair.sender_options(receiver.address(), true);
+    let gate = options.gate.clone();
+    let following = Following::start(options);
+    following.watching.wait_in_sync();
+    let inode = |path: &str| fs::metadata(pair.dst().join(path)).unwrap().ino();
+    let before = inode("data/d0/f0");
+    assert!(gate.set_closed(true));
+    following
+        .watching
+        .wait_for(|phase| matches!(phase, Phase::Paused));
+    let data = pair.src().join("data");
+    fs::rename(data.join("d0"), pair.src().join("beside")).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(pair.src().join("beside"), &data).unwrap();
+    assert!(gate.set_closed(false));
+    // Of the directory itself it may be heard first that it is gone.
+    wait_until("all but the directory itself count", || {
+        wait_held(&following) == 99
+    });
+    approve.send(99).unwrap();
+    wait_settled(&pair, &following);
+    assert_eq!(inode("data/f0"), before, "it was sent again");
     following.stop().unwrap();
     receiver.stop();
 }

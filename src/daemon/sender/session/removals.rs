@@ -63,6 +63,11 @@ impl Session<'_, '_> {
         if self.is_a_move_waiting()? || !self.judge_removals()? || !self.may_delete()? {
             return Ok(());
         }
+        if !self.context.source.may_protect() && !self.held.is_empty() {
+            // They only waited until all of this was admitted. What comes out of a removed directory leaves it before that goes.
+            self.settle_graves();
+            return Ok(());
+        }
         self.withdraw_removed()?;
         let anew = self.send_anew()?;
         let mut is_renumbered = false;
