@@ -51,6 +51,19 @@ fn listen(pair: &Pair) -> quinn::Endpoint {
 }
 
 fn serve(endpoint: &quinn::Endpoint, answer: impl FnOnce(&Open) -> Opened) {
+    let (connection, _send, _receive) = answer_opening(endpoint, answer);
+    // Nothing more is said: what else the sender wanted to know it would want for ever.
+    runtime().block_on(async {
+        tokio::time::timeout(PATIENCE, connection.closed())
+            .await
+            .expect("the sender is not content with the answer to its opening");
+    });
+}
+
+fn answer_opening(
+    endpoint: &quinn::Endpoint,
+    answer: impl FnOnce(&Open) -> Opened,
+) -> (quinn::Connection, quinn::SendStream, quinn::RecvStream) {
     let wait = |what: &str| format!("the sender waits for something before {what}");
     let (connection, mut send, mut receive) = runtime().block_on(async {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
@@ -72,11 +85,8 @@ fn serve(endpoint: &quinn::Endpoint, answer: impl FnOnce(&Open) -> Opened) {
     runtime().block_on(async {
         send.write_all(&Hello::OURS.to_bytes()).await.unwrap();
         send.write_all(&packed).await.unwrap();
-        // Nothing more is said: what else the sender wanted to know it would want for ever.
-        tokio::time::timeout(PATIENCE, connection.closed())
-            .await
-            .expect("the sender is not content with the answer to its opening");
     });
+    (connection, send, receive)
 }
 
 async fn read_opening(receive: &mut quinn::RecvStream) -> Open {
@@ -131,6 +141,39 @@ fn an_unchanged_tree_takes_one_round_trip() {
     pair.assert_equal();
     let summary = pair.seed().unwrap();
     assert_eq!(summary.counters.ops_total, 0);
+}
+
+/// It has said that it holds nothing, and is not asked for a list of that.
+#[test]
+fn an_empty_target_gets_the_first_entries_right_after_its_answer() {
+    let pair = Arc::new(Pair::new());
+    fs::write(pair.src().join("file"), "content").unwrap();
+    let receiver = pair.receive();
+    let address = receiver.address();
+    let endpoint = listen(&pair);
+    let (same, listening) = (pair.clone(), endpoint.clone());
+    let served = std::thread::spawn(move || {
+        let answer = |open: &Open| {
+            let (peer, opened) = Peer::open(&same, address, open).unwrap();
+            peer.leave();
+            assert!(opened.is_empty && !opened.bound, "{opened:?}");
+            opened
+        };
+        let (connection, _send, _receive) = answer_opening(&listening, answer);
+        let entry = async { connection.accept_uni().await.unwrap().read_chunk(1, true).await };
+        let entry = runtime().block_on(async { tokio::time::timeout(PATIENCE, entry).await });
+        connection.close(0u32.into(), b"");
+        assert!(entry.expect("the sender waits for a listing").unwrap().is_some());
+    });
+    let options = pair.sender_options(endpoint.local_addr().unwrap(), false);
+    let stop = Stop::default();
+    let stopping = stop.clone();
+    let sending = std::thread::spawn(move || sender::run(&options, &runtime(), Arc::new(Silent), &stopping));
+    let outcome = served.join();
+    stop.request();
+    let _ = sending.join().unwrap();
+    receiver.stop();
+    outcome.unwrap();
 }
 
 /// Goes on to connect when somebody has shaken hands, and stops then.
