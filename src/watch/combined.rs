@@ -167,10 +167,11 @@ impl Combined {
         let Some(fanotify) = &mut self.fanotify else {
             return false;
         };
+        let before = fanotify.watched();
         match fanotify.watch(directory, handle) {
             Ok(()) => true,
             Err(error) => {
-                give_up(fanotify, directory, &self.outgoing);
+                give_up(fanotify, directory, before, &self.outgoing);
                 if let WatchError::Unsupported { path, reason } = error {
                     self.refused_below.get_or_insert((path, reason));
                 }
@@ -203,10 +204,9 @@ impl Combined {
     }
 }
 
-/// Another back end watches a directory from now on. What this one has not told of it yet it tells nobody any more, and a listing does
-/// not show all of that: a file that was renamed looks the same with a write before it and without.
-fn give_up(watcher: &mut impl Watcher, directory: ObjectId, outgoing: &Outgoing) {
-    let before = watcher.watched();
+/// Another back end watches a directory from now on. What this one, which watched so many before that, has not told of it yet it tells
+/// nobody any more, and a listing does not show all of that: a file that was renamed looks the same with a write before it and without.
+fn give_up(watcher: &mut impl Watcher, directory: ObjectId, before: usize, outgoing: &Outgoing) {
     watcher.unwatch(directory);
     if watcher.watched() < before {
         outgoing.turn().send(WatchEvent::Overflow);
@@ -221,7 +221,8 @@ impl Watcher for Combined {
         // The new back end has it before the old one gives it up.
         if self.watch_by_fanotify(directory, handle) {
             if let Some(inotify) = &mut self.inotify {
-                give_up(inotify, directory, &self.outgoing);
+                let before = inotify.watched();
+                give_up(inotify, directory, before, &self.outgoing);
             }
             if let Some(poll) = &mut self.poll {
                 poll.unwatch(directory);
@@ -333,7 +334,8 @@ mod tests {
         let inotify = combined.inotify.as_mut().unwrap();
         // One that it never had has no events.
         for directory in [6, 5, 5] {
-            give_up(inotify, ObjectId(directory), &combined.outgoing);
+            let before = inotify.watched();
+            give_up(inotify, ObjectId(directory), before, &combined.outgoing);
         }
         let told: Vec<_> = combined.events().try_iter().collect();
         assert_eq!(told, [WatchEvent::Overflow]);

@@ -33,7 +33,7 @@ pub use connecting::{Unopened, end_link, open_link, question};
 
 use self::barriers::Barriers;
 use super::ledger::flags;
-use super::{Backlog, DaemonError, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
+use super::{Backlog, DaemonError, Deletes, Observer, Phase, SendCounters, SenderOptions, Stop, Summary};
 use crate::engine::ages::Ages;
 use crate::engine::filter::Filter;
 use crate::engine::fuse::DeleteFuse;
@@ -89,6 +89,14 @@ pub fn run(
     note_rules(&mut source)?;
     source.note_initial(options.initial)?;
     note_sparing(&mut source)?;
+    source.keeps_removed = match options.deletes {
+        Deletes::Always => false,
+        Deletes::Ask => {
+            let decided = source.state.value(DELETES).map_err(|error| failed(&error))?;
+            decided.as_deref() == Some(b"never")
+        }
+        Deletes::Never | Deletes::Startup | Deletes::Running => true,
+    };
     let in_error = source
         .state
         .failed(&options.target.display)

@@ -24,6 +24,9 @@ const ASK_AT_A_TIME: usize = if LIST_DIRECTORIES_MAX < 1_024 {
     1_024
 };
 
+/// In the catalog: see [`Source::compared_through`].
+const META_COMPARED: &str = "compared";
+
 /// Something on the receiver that the source lacks.
 #[derive(Debug, Clone)]
 pub struct Extra {
@@ -78,13 +81,22 @@ pub enum ReconcileError {
     Stopped,
 }
 
-/// Compares everything, unless stopping is asked meanwhile. `is_known_empty`: the receiver said so of its tree, and nothing was sent since;
-/// then nothing is asked, which is a round trip less before the first entry leaves.
+/// What a session knows of the receiver's tree before it is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Beforehand {
+    /// It holds nothing, as the receiver said and as long as nothing was sent: nothing is asked, which is a round trip less before the
+    /// first entry leaves.
+    pub is_empty: bool,
+    /// What stands there where something of the source belongs that moved may be removed, and no move has failed in this session.
+    pub may_move: bool,
+}
+
+/// Compares everything, unless stopping is asked meanwhile.
 pub fn reconcile(
     source: &mut Source,
     link: &SenderLink,
     opened: &Opened,
-    is_known_empty: bool,
+    beforehand: Beforehand,
     stop: &Stop,
 ) -> Result<Reconciled, ReconcileError> {
     let mut outcome = Reconciled::default();
@@ -93,6 +105,7 @@ pub fn reconcile(
     let contact = Contact {
         is_bound: opened.bound,
         is_first: !opened.bound || !source.has_met()?,
+        may_move: beforehand.may_move && opened.bound && !opened.demoted,
     };
     let catalog = source.catalog.clone();
     let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;
@@ -101,13 +114,13 @@ pub fn reconcile(
     while !ask.is_empty() {
         let round: Vec<_> = ask.drain(..ask.len().min(ASK_AT_A_TIME)).collect();
         let theirs = Directories(round.iter().map(|&(_, theirs)| theirs).collect());
-        if !is_known_empty {
+        if !beforehand.is_empty {
             link.control()
                 .send(ToReceiver::List(theirs))
                 .map_err(|_| ReconcileError::Ended)?;
         }
         for (ours, _) in round {
-            let rows = match is_known_empty {
+            let rows = match beforehand.is_empty {
                 true => Vec::new(),
                 false => receive_listing(link, stop, &mut allowance)?,
             };
@@ -152,6 +165,7 @@ pub fn reconcile(
     catalog.update(true, |t| {
         // The comparison covers what these stood for, unless there are entries that no comparison touches.
         let last = if keeps_records { 0 } else { t.last_sequence()? };
+        t.set_meta(META_COMPARED, &last.to_be_bytes())?;
         t.drop_tombstones_through(last)
     })?;
     Ok(outcome)
@@ -164,6 +178,8 @@ struct Contact {
     is_bound: bool,
     /// They never compared all of what they have, as far as either knows.
     is_first: bool,
+    /// What moved here is believed to be where it was there.
+    may_move: bool,
 }
 
 #[expect(
@@ -243,6 +259,23 @@ fn note(
             Ok(())
         };
     };
+    let moved = flags::ON_TARGET | flags::MOVED;
+    if number != object
+        && !number.is_local()
+        && contact.may_move
+        && entry.kind == Kind::Directory
+        && entry.flags & moved == moved
+    {
+        // Another directory of ours, that is gone here. To fill that with what the target has elsewhere would send all of it once
+        // more, and change what perhaps somebody has to be asked about.
+        outcome.replaced.push(Extra {
+            place: entry.place.clone(),
+            object: number,
+            kind: Kind::Directory,
+            entries: row.map_or(0, |row| row.entries).saturating_add(1),
+        });
+        return Ok(());
+    }
     if number != object {
         let is_unread = assumed.is_some_and(|digest| digest.is_assumed());
         outcome.adopt.push((entry.place.clone(), object, is_unread));
@@ -283,6 +316,14 @@ fn note(
 }
 
 impl Source {
+    /// Where the journal stood at the last comparison, which dropped the records of what was gone by then. Who goes on from an earlier
+    /// number hears nothing of that.
+    pub fn compared_through(&self) -> Result<u64, StoreError> {
+        let meta = self.catalog.read(|view| view.meta(META_COMPARED))?;
+        let bytes = meta.and_then(|bytes| bytes.try_into().ok());
+        Ok(bytes.map_or(0, u64::from_be_bytes))
+    }
+
     /// Whether an entry that differs from what the receiver has at its place, if anything, is to be left as it is there.
     fn spares(&self, entry: &Entry, theirs: Option<&Row>) -> bool {
         let Some(row) = theirs else {

@@ -30,7 +30,7 @@ pub use extras::RULES;
 use super::barriers::Barriers;
 use super::owners::Named;
 use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_file};
-use super::reconcile::{Extra, ReconcileError, Reconciled, reconcile, withhold};
+use super::reconcile::{Beforehand, Extra, ReconcileError, Reconciled, reconcile, withhold};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::crew::Crew;

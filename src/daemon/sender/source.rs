@@ -96,6 +96,8 @@ pub struct Source {
     /// in them on the target, or somebody has to approve so many deletions, nothing may take their places before that is
     /// settled.
     pub graves: HashMap<Place, ObjectId>,
+    /// The target keeps some or all of what is removed here (`--delete never`, `startup`, `running`).
+    pub keeps_removed: bool,
     /// What is left as it is on the target.
     pub sparing: Sparing,
     /// When the mirror began, if what differed then is left as it is on the target.
@@ -240,6 +242,7 @@ impl Source {
             rules_changed: false,
             graves: HashMap::new(),
             unsent_deletions: 0,
+            keeps_removed: false,
             newcomers: Newcomers::default(),
             renamed: Vec::new(),
             classes: XattrClasses::NONE,

@@ -444,6 +444,11 @@ impl Editor {
         if is_directory || fs::symlink_metadata(at).is_ok() {
             return Ok("nothing".to_owned());
         }
+        // As if nobody watched, if it was one of several names: they come and go before anybody looks.
+        self.is_track_lost |= self.links;
+        if self.links {
+            self.excuse_renamed_over();
+        }
         let aside = at.with_file_name("aside");
         self.rename(old, &aside, false)?;
         self.note()?;

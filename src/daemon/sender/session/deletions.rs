@@ -96,8 +96,7 @@ impl Session<'_, '_> {
     }
 
     /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's path by now
-    /// is there in its stead, also if the directories above it are others: a tree that was copied back is there again. Of a directory
-    /// that moved there, what it had with it is not: that is another tree, and what the removed one held is gone.
+    /// is there in its stead, also if the directories above it are others: a tree that was copied back is there again.
     fn waiting_deletions(&mut self) -> Result<u64, Ended> {
         let waits = |removal: &&Removal| !(removal.is_admitted || removal.is_kept || removal.is_spared);
         let is_directory = |removal: &&Removal| removal.kind == driftless_protocol::Kind::Directory;
@@ -109,11 +108,7 @@ impl Session<'_, '_> {
             .collect();
         let mut successors = HashMap::new();
         let (mut sum, mut heirs) = (0u64, Vec::new());
-        let (source, now) = (&*self.context.source, Instant::now());
-        let is_new = |entry: &Entry| {
-            entry.flags & flags::ON_TARGET == 0 || source.newcomers.includes(now, entry.object)
-        };
-        source.catalog.read(|view| {
+        self.context.source.catalog.read(|view| {
             for removal in self.removes.iter().filter(waits) {
                 if view.get(removal.object)?.is_some() {
                     continue;
@@ -134,7 +129,7 @@ impl Session<'_, '_> {
                 let there = match successor {
                     Some(successor) => {
                         heirs.push((successor, removal));
-                        count_new(view, successor, removal.entries, is_new)?
+                        count_below(view, successor, removal.entries)?
                     }
                     None => 0,
                 };
@@ -179,75 +174,15 @@ fn stands_in(
     Ok(Some(top))
 }
 
-/// An entry, and what is new below it: what was on the target before, elsewhere, is there in nobody's stead. Of no more than `enough` is
-/// it found out; the others count as old, so that somebody is asked too often rather than too seldom.
-fn count_new(
-    view: &impl CatalogRead,
-    top: ObjectId,
-    enough: u64,
-    is_new: impl Fn(&Entry) -> bool,
-) -> Result<u64, StoreError> {
-    let (mut count, mut seen) = (1, 1);
+/// An entry and what is below it, counted no further than `enough`.
+fn count_below(view: &impl CatalogRead, top: ObjectId, enough: u64) -> Result<u64, StoreError> {
+    let mut count = 1;
     let mut directories = vec![top];
-    while let Some(directory) = directories.pop().filter(|_| seen < enough) {
+    while let Some(directory) = directories.pop().filter(|_| count < enough) {
         for (_, object) in view.children(directory)? {
-            seen += 1;
-            let Some(entry) = view.get(object)? else { continue };
-            count += u64::from(is_new(&entry));
-            if entry.kind == Kind::Directory {
-                directories.push(object);
-            }
+            count += 1;
+            directories.push(object);
         }
     }
     Ok(count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Catalog, Role};
-    use driftless_protocol::Attributes;
-
-    #[test]
-    fn what_was_on_the_target_before_is_there_in_nobodys_stead() {
-        let home = tempfile::tempdir().unwrap();
-        let opened = Catalog::open(&home.path().join("catalog"), Role::Sender).unwrap();
-        let entry = |object, directory, kind, flags| Entry {
-            object: ObjectId(object),
-            place: Place {
-                directory: ObjectId(directory),
-                name: Name::new(object.to_string().into_bytes()).unwrap(),
-            },
-            kind,
-            attributes: Attributes::default(),
-            size: 0,
-            digest: None,
-            stamp: None,
-            sequence: 0,
-            flags,
-        };
-        let (old, moved) = (flags::ON_TARGET, flags::ON_TARGET | flags::MOVED);
-        let here = [
-            entry(1, 0, Kind::Directory, old),
-            // It moved here with a file, and got two more and a directory with one since.
-            entry(2, 1, Kind::Directory, moved),
-            entry(3, 2, Kind::File, old),
-            entry(4, 2, Kind::File, 0),
-            entry(5, 2, Kind::File, 0),
-            entry(6, 2, Kind::Directory, 0),
-            entry(7, 6, Kind::File, 0),
-        ];
-        let catalog = opened.catalog;
-        catalog
-            .update(false, |t| here.iter().try_for_each(|entry| t.put(entry)))
-            .unwrap();
-        let count = |top, enough| {
-            let is_new = |entry: &Entry| entry.flags & flags::ON_TARGET == 0;
-            catalog
-                .read(|view| count_new(view, ObjectId(top), enough, is_new))
-                .unwrap()
-        };
-        assert_eq!((count(2, 100), count(6, 100), count(3, 100)), (5, 2, 1));
-        assert_eq!(count(2, 1), 1, "no further than has to be known");
-    }
 }

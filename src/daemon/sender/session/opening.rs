@@ -36,6 +36,7 @@ impl Session<'_, '_> {
         source.note_gone()?;
         let resumable = opened.bound && opened.cursor.is_some() && opened.cursor == acknowledged;
         let valid = |cursor: &Cursor| source.is_of_this_journal(cursor).unwrap_or(false);
+        let compared = source.compared_through()?;
         let is_decided = source.is_start_decided()?;
         let first = !opened.bound || opened.demoted || !is_decided;
         let kept = source
@@ -56,35 +57,35 @@ impl Session<'_, '_> {
             // A cursor is told when all before it is durable: nothing is left to ask for, and a mark would cost a round trip.
             self.kept_cursor = cursor.filter(|cursor| valid(cursor) && cursor.sum == opened.sum);
             self.marked = self.kept_cursor.map(|cursor| cursor.sequence);
-            Ok(())
+            Ok(source.recall_graves(self.scanned)?)
         } else if let Some(cursor) = opened
             .cursor
             .filter(|cursor| resumable && !first && valid(cursor) && cursor.sum == opened.sum)
+            .filter(|cursor| cursor.sequence >= compared)
         {
             tracing::debug!(cursor.sequence, "resuming at the cursor");
             source.note_met()?;
             self.scanned = cursor.sequence;
-            Ok(())
+            Ok(source.recall_graves(self.scanned)?)
         } else {
             self.reconcile(opened, opened.is_empty)
         }
     }
 
-    /// Compares everything. `is_known_empty`: the receiver's tree holds nothing, as it said and as long as nothing was sent.
-    pub(super) fn reconcile(&mut self, opened: &Opened, is_known_empty: bool) -> Result<(), Ended> {
+    /// Compares everything. `is_empty`: the receiver's tree holds nothing, as it said and as long as nothing was sent.
+    pub(super) fn reconcile(&mut self, opened: &Opened, is_empty: bool) -> Result<(), Ended> {
         self.context.observer.phase(&Phase::Comparing);
         self.reconciles += 1;
         self.reconciles_ever += 1;
         self.context.barriers.ask_again();
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
-        let outcome = reconcile(
-            self.context.source,
-            self.link,
-            opened,
-            is_known_empty,
-            &self.context.stop,
-        )?;
+        let beforehand = Beforehand {
+            is_empty,
+            may_move: self.reconciles == 1 && self.deletes_extras()? == Deletes::Always,
+        };
+        let (source, stop) = (&mut *self.context.source, &self.context.stop);
+        let outcome = reconcile(source, self.link, opened, beforehand, stop)?;
         self.unremoved.clear();
         self.decide_on_extras(opened, outcome)?;
         self.release_unfound()?;
@@ -220,7 +221,17 @@ impl Session<'_, '_> {
         let extras = extras.into_iter().filter(is_removed);
         let extras = extras.map(|extra| removal(extra, false));
         let replaced = replaced.into_iter().map(|extra| removal(extra, true));
-        self.queue_removals(extras.chain(replaced).collect::<Vec<_>>());
+        let removals: Vec<_> = extras.chain(replaced).collect();
+        // What takes the place of a directory would displace it, whoever is asked about that. So it waits if somebody may be.
+        let unspared = removals.iter().filter(|removal| !removal.is_spared);
+        let is_directory = |removal: &&Removal| removal.is_replaced && removal.kind == Kind::Directory;
+        let graves = removals.iter().filter(is_directory);
+        let source = &mut *self.context.source;
+        source.unsent_deletions = unspared.map(|removal| removal.entries).sum();
+        source
+            .graves
+            .extend(graves.map(|removal| (removal.place.clone(), removal.object)));
+        self.queue_removals(removals);
         Ok(())
     }
 

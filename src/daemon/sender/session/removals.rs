@@ -63,7 +63,9 @@ impl Session<'_, '_> {
         if self.is_a_move_waiting()? || !self.judge_removals()? || !self.may_delete()? {
             return Ok(());
         }
-        if !self.context.source.may_protect() && !self.held.is_empty() {
+        let sparing = self.context.source.sparing;
+        let spares = sparing.missing || sparing.existing || sparing.newer;
+        if !self.context.source.may_protect() && !spares && !self.held.is_empty() {
             // They only waited until all of this was admitted. What comes out of a removed directory leaves it before that goes.
             self.settle_graves();
             return Ok(());

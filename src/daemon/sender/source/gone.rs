@@ -4,10 +4,13 @@ use super::rules::Admission;
 use super::{Look, Reach, Source};
 use crate::daemon::ledger::flags;
 use crate::daemon::sender::initial::Gone;
-use crate::store::{CatalogRead, Entry, StoreError, Tables};
+use crate::store::{CatalogRead, Change, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, ObjectId};
 use std::sync::PoisonError;
 use std::time::Instant;
+
+/// Records of the journal that are taken at a time.
+const RECORDS_AT_A_TIME: usize = 4_096;
 
 impl Source {
     /// Buries what is really gone. What turned up elsewhere meanwhile is left alone.
@@ -95,10 +98,13 @@ impl Source {
         }
         drop(watcher);
         // What moved in here, and was not heard of on the target yet, stands elsewhere there: it needs its own record. So does what a
-        // target that crashes may have under no number, where it could take that for its own, and keep it, and what was left as it is
-        // there, which has no number of ours.
+        // target that crashes may have under no number, where it could take that for its own, and keep it, and a file with several
+        // names that was left as it is there: it may be equal, and has no number of ours all the same.
         let (start, acknowledged) = (self.start.is_some(), self.acknowledged);
-        let is_left = |entry: &Entry| start && entry.flags & flags::WITHHELD != 0;
+        let is_left = |entry: &Entry| {
+            let has_names = entry.attributes.link_group != ObjectId(0);
+            start && entry.flags & flags::WITHHELD != 0 && has_names
+        };
         let needs_its_own = |entry: &Entry| {
             entry.flags & flags::MOVED != 0 || start && entry.sequence > acknowledged || is_left(entry)
         };
@@ -116,6 +122,38 @@ impl Source {
                 t.weigh_tombstone(sequence, 0)?;
             }
         }
+        Ok(())
+    }
+
+    /// Finds out what is gone and the target was not told of, by the records after this number. An earlier run may have found it, which
+    /// did not come to tell, or was refused: what takes the places of directories waits in this one, too.
+    pub fn recall_graves(&mut self, mut after: u64) -> Result<(), StoreError> {
+        let mut unsent = 0u64;
+        loop {
+            let page = self.catalog.read(|view| {
+                let mut gone = Vec::new();
+                let page = view.changed_after(after, RECORDS_AT_A_TIME)?;
+                let last = page.last().map(|(sequence, _)| *sequence);
+                for (_, change) in page {
+                    if let Change::Removed { object, place, kind, entries } = change
+                        // Not the record of a place that it left.
+                        && view.get(object)?.is_none()
+                    {
+                        gone.push((object, place, kind, entries));
+                    }
+                }
+                Ok(last.map(|last| (last, gone)))
+            })?;
+            let Some((last, gone)) = page else { break };
+            after = last;
+            for (object, place, kind, entries) in gone {
+                unsent = unsent.saturating_add(entries);
+                if kind == Kind::Directory {
+                    self.graves.insert(place, object);
+                }
+            }
+        }
+        self.unsent_deletions = self.unsent_deletions.max(unsent);
         Ok(())
     }
 

@@ -348,9 +348,10 @@ impl Source {
         Ok(fate)
     }
 
-    /// Whether the filter may keep entries that only the target has, or the start does, so that none may be removed unseen.
+    /// Whether the filter may keep entries that only the target has, or the start does, or what was removed here is kept there, so that
+    /// none may be removed or displaced unseen.
     pub fn may_protect(&self) -> bool {
-        self.filter_may_protect() || self.start.is_some()
+        self.filter_may_protect() || self.start.is_some() || self.keeps_removed
     }
 
     /// Whether the filter may keep entries that only the target has.
