@@ -2,7 +2,7 @@
 
 mod support;
 
-use driftless::daemon::{DaemonError, Deletes, Summary};
+use driftless::daemon::{DaemonError, Deletes, Phase, Summary};
 use driftless::engine::compare::Compare;
 use driftless::engine::filter::{Filter, FilterBuilder, NamedPaths, NoRuleFiles};
 use driftless_protocol::message::{FailureKind, LinkTarget, OpBody, Open, Place};
@@ -166,6 +166,35 @@ fn only_what_the_change_of_a_rule_concerns_is_touched() {
     pair.filter = filter(&pair.src(), &["--delete-excluded", "--exclude=9.log"]);
     in_sync(pair.seed());
     assert!(!pair.dst().join("log/9.log").exists() && pair.dst().join("log/7.log").exists());
+}
+
+/// In the session that met the target, too, whatever makes it compare once more.
+#[test]
+fn what_waits_for_an_approval_is_not_filled_when_rules_change() {
+    let mut pair = pair(&["-F"]);
+    pair.delete_limit = Some("2".parse().unwrap());
+    let (_approve, approvals) = crossbeam_channel::unbounded();
+    pair.approvals = Some(approvals);
+    write(
+        &pair.src(),
+        &["data/a", "data/b", "data/c", "data/d", "data/e", "other/a"],
+    );
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    following.watching.wait_in_sync();
+    let data = pair.src().join("data");
+    fs::rename(&data, pair.path("outside")).unwrap();
+    fs::rename(pair.src().join("other"), &data).unwrap();
+    let is_held = |phase: &Phase| matches!(phase, Phase::Held { .. });
+    following.watching.wait_for(is_held);
+    fs::write(pair.src().join(".rsync-filter"), "- *.tmp\n").unwrap();
+    write(&pair.src(), &["later"]);
+    support::until("what comes later arrives", || pair.dst().join("later").exists());
+    following.watching.wait_for(is_held);
+    assert_eq!(fs::read(pair.dst().join("data/a")).unwrap(), b"data/a");
+    assert_eq!(fs::read(pair.dst().join("other/a")).unwrap(), b"other/a");
+    following.stop().unwrap();
+    receiver.stop();
 }
 
 #[test]

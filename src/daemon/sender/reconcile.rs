@@ -83,12 +83,14 @@ pub enum ReconcileError {
 
 /// What a session knows of the receiver's tree before it is compared.
 #[derive(Debug, Clone, Copy)]
-pub struct Beforehand {
+pub struct Beforehand<'a> {
     /// It holds nothing, as the receiver said and as long as nothing was sent: nothing is asked, which is a round trip less before the
     /// first entry leaves.
     pub is_empty: bool,
-    /// What stands there where something of the source belongs that moved may be removed, and no move has failed in this session.
+    /// The two have met, and what stands there where something of the source belongs that moved may be removed.
     pub may_move: bool,
+    /// Of these an op failed in this session; so the receiver may not have them where it was believed.
+    pub tried: &'a HashMap<ObjectId, u32>,
 }
 
 /// Compares everything, unless stopping is asked meanwhile.
@@ -96,7 +98,7 @@ pub fn reconcile(
     source: &mut Source,
     link: &SenderLink,
     opened: &Opened,
-    beforehand: Beforehand,
+    beforehand: Beforehand<'_>,
     stop: &Stop,
 ) -> Result<Reconciled, ReconcileError> {
     let mut outcome = Reconciled::default();
@@ -105,7 +107,7 @@ pub fn reconcile(
     let contact = Contact {
         is_bound: opened.bound,
         is_first: !opened.bound || !source.has_met()?,
-        may_move: beforehand.may_move && opened.bound && !opened.demoted,
+        tried: beforehand.may_move.then_some(beforehand.tried),
     };
     let catalog = source.catalog.clone();
     let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;
@@ -173,13 +175,13 @@ pub fn reconcile(
 
 /// How well the two ends know each other.
 #[derive(Debug, Clone, Copy)]
-struct Contact {
+struct Contact<'a> {
     /// The target knows this mirror.
     is_bound: bool,
     /// They never compared all of what they have, as far as either knows.
     is_first: bool,
-    /// What moved here is believed to be where it was there.
-    may_move: bool,
+    /// What moved here is believed to be where it was there, but for these.
+    tried: Option<&'a HashMap<ObjectId, u32>>,
 }
 
 #[expect(
@@ -191,7 +193,7 @@ fn note(
     t: &mut Tables<'_>,
     directory: ObjectId,
     verdict: Verdict,
-    contact: Contact,
+    contact: Contact<'_>,
     ours: &HashMap<ObjectId, Entry>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
@@ -262,7 +264,7 @@ fn note(
     let moved = flags::ON_TARGET | flags::MOVED;
     if number != object
         && !number.is_local()
-        && contact.may_move
+        && contact.tried.is_some_and(|tried| !tried.contains_key(&object))
         && entry.kind == Kind::Directory
         && entry.flags & moved == moved
     {
@@ -342,7 +344,7 @@ impl Source {
 /// that stands for what nobody read. Only what this mirror knows nothing of is taken on trust: a file that either side
 /// remembers in another state is compared by content, and so is one that this side knows nothing of where the target knows
 /// this mirror. Notes about it were lost, by one side or by both, and what changed since then may have had its time put back.
-fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, contact: Contact) -> Option<Digest> {
+fn assumed_content(compare: Compare, ours: &Entry, theirs: &Row, contact: Contact<'_>) -> Option<Digest> {
     let times = (ours.attributes.mtime, theirs.attributes.mtime);
     if ours.kind != Kind::File
         || theirs.kind != Kind::File

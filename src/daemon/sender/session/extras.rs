@@ -121,8 +121,15 @@ impl Session<'_, '_> {
     pub(super) fn is_kept_out(&mut self, entry: &Entry) -> Result<bool, Ended> {
         // Once for each comparison: a later try may find the place free, and is refused by the receiver otherwise.
         if self.blocked.remove(&entry.object) {
-            let text = "the target has a directory here that holds entries which the filter protects; move them away \
-                        there, or change the filter";
+            let text = match self.context.source.keeps_removed {
+                true => {
+                    "the target keeps a directory here that is gone at the source, as `delete` says; move it away there"
+                }
+                false => {
+                    "the target has a directory here that holds entries which the filter protects; move them away \
+                     there, or change the filter"
+                }
+            };
             self.fail(entry.object, FailureKind::Mismatch as u8, text, None)?;
             return Ok(true);
         }

@@ -80,9 +80,12 @@ impl Session<'_, '_> {
         self.context.barriers.ask_again();
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
+        // By this session, or by an earlier one that was the last to write there.
+        let is_met = self.reconciles_ever > 1 || opened.bound && !opened.demoted;
         let beforehand = Beforehand {
             is_empty,
-            may_move: self.reconciles == 1 && self.deletes_extras()? == Deletes::Always,
+            may_move: is_met && self.deletes_extras()? == Deletes::Always,
+            tried: &self.tries,
         };
         let (source, stop) = (&mut *self.context.source, &self.context.stop);
         let outcome = reconcile(source, self.link, opened, beforehand, stop)?;
@@ -146,7 +149,8 @@ impl Session<'_, '_> {
         let first = unknown || self.context.source.state.value(DELETES)?.is_none();
         let first = first && !is_initial_skipped;
         let asked = self.context.options.deletes != Deletes::Ask;
-        if (first && count > 0 && !asked && self.may_delete) || (deletes == Deletes::Never && blocked > 0) {
+        let keeps_all = deletes == Deletes::Never && blocked > 0;
+        if (first && count > 0 && !asked && self.may_delete) || (first && keeps_all) {
             let text = format!(
                 "{} holds {count} {} that {} lacks: nothing was sent and nothing deleted; run again with \
                  `--delete always` to delete{} (in a configuration: the key `delete` of the mirror)",
@@ -220,11 +224,22 @@ impl Session<'_, '_> {
         let is_removed = |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local();
         let extras = extras.into_iter().filter(is_removed);
         let extras = extras.map(|extra| removal(extra, false));
+        // A directory that the target keeps keeps its place as well, and what belongs there is in error.
+        let holds_any = |extra: &Extra| keeps_all && extra.entries > 1;
+        let (kept, replaced): (Vec<_>, Vec<_>) = replaced.into_iter().partition(holds_any);
+        let places: Vec<Place> = kept.iter().map(|extra| extra.place.clone()).collect();
+        let kept = (kept.into_iter()).filter(|extra| !extra.object.is_local());
+        let kept = kept.map(|extra| Removal {
+            is_kept: true,
+            ..removal(extra, true)
+        });
         let replaced = replaced.into_iter().map(|extra| removal(extra, true));
-        let removals: Vec<_> = extras.chain(replaced).collect();
+        let removals: Vec<_> = extras.chain(kept).chain(replaced).collect();
+        self.block(&places)?;
         // What takes the place of a directory would displace it, whoever is asked about that. So it waits if somebody may be.
-        let unspared = removals.iter().filter(|removal| !removal.is_spared);
-        let is_directory = |removal: &&Removal| removal.is_replaced && removal.kind == Kind::Directory;
+        let unspared = (removals.iter()).filter(|removal| !(removal.is_spared || removal.is_kept));
+        let is_directory =
+            |removal: &&Removal| removal.is_replaced && !removal.is_kept && removal.kind == Kind::Directory;
         let graves = removals.iter().filter(is_directory);
         let source = &mut *self.context.source;
         source.unsent_deletions = unspared.map(|removal| removal.entries).sum();
