@@ -174,6 +174,118 @@ fn a_run_with_nobody_to_ask_ends_and_deletes_nothing() {
     pair.assert_equal();
 }
 
+/// As `rsync --max-delete` does: only the deletions are left out.
+#[test]
+fn a_refused_run_sends_all_else_before_it_ends() {
+    let mut pair = Pair::new();
+    fill(&pair, 10);
+    for name in ["one", "two"] {
+        fs::create_dir(pair.src().join(name)).unwrap();
+        fs::write(pair.src().join(name).join("inside"), name).unwrap();
+    }
+    pair.seed().unwrap();
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    let (one, two) = (pair.src().join("one"), pair.src().join("two"));
+    fs::rename(&one, pair.src().join("aside")).unwrap();
+    fs::rename(&two, &one).unwrap();
+    fs::rename(pair.src().join("aside"), &two).unwrap();
+    write_news(&pair);
+    pair.delete_limit = Some("20".parse().unwrap());
+    for _ in 0..2 {
+        let error = pair.seed().unwrap_err().to_string();
+        assert!(error.contains("111 of"), "{error}");
+        assert_eq!(walk_count(&pair.dst().join("data")), 110);
+        assert_eq!(walk_count(&pair.dst().join("news")), 400);
+        for (name, content) in [("one", "two"), ("two", "one")] {
+            let inside = pair.dst().join(name).join("inside");
+            assert_eq!(fs::read_to_string(inside).unwrap(), content);
+        }
+    }
+}
+
+/// What a comparison found has no record of its own: what takes the place of a directory later waits all the same.
+#[test]
+fn what_a_comparison_found_stays_when_something_takes_its_place_later() {
+    let mut pair = Pair::new();
+    fill(&pair, 10);
+    fs::write(pair.src().join("left"), "left").unwrap();
+    pair.seed().unwrap();
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    pair.compare = Compare::Contents;
+    let (approve, approvals) = crossbeam_channel::unbounded();
+    pair.delete_limit = Some("20".parse().unwrap());
+    pair.approvals = Some(approvals);
+    let receiver = pair.receive();
+    let following = Following::start(pair.sender_options(receiver.address(), true));
+    assert_eq!(wait_held(&following), 111);
+    fs::write(pair.src().join("data"), "a file by now").unwrap();
+    fs::write(pair.src().join("more"), "more").unwrap();
+    wait_until("another one arrives", || pair.dst().join("more").exists());
+    // Both were told together, and the first of them in the tree is looked at first.
+    assert_eq!(walk_count(&pair.dst().join("data")), 110);
+    approve.send(111).unwrap();
+    wait_settled(&pair, &following);
+    following.stop().unwrap();
+    receiver.stop();
+}
+
+/// The directory that took the place of the removed one has on the target what was in that, and moves with it.
+#[test]
+fn what_is_refused_stays_in_a_directory_that_moves() {
+    let mut pair = Pair::new();
+    let old = pair.src().join("b");
+    fs::create_dir_all(old.join("x")).unwrap();
+    fs::write(pair.src().join("left"), "left").unwrap();
+    for file in 0..7 {
+        fs::write(old.join(format!("g{file}")), "beside").unwrap();
+        fs::write(old.join(format!("x/f{file}")), "inside").unwrap();
+    }
+    pair.seed().unwrap();
+    fs::remove_dir_all(&old).unwrap();
+    fs::create_dir(&old).unwrap();
+    fs::write(old.join("new"), "new").unwrap();
+    pair.delete_limit = Some("1".parse().unwrap());
+    for _ in 0..2 {
+        pair.seed().unwrap_err();
+    }
+    fs::rename(&old, pair.src().join("a")).unwrap();
+    std::os::unix::fs::symlink("nowhere", pair.src().join("a/x")).unwrap();
+    for _ in 0..3 {
+        pair.seed().unwrap_err();
+        let (a, b) = (pair.dst().join("a"), pair.dst().join("b"));
+        // Of each, wherever the directory is by now: itself, `x`, fourteen files and what is new.
+        assert!(walk_count(&a) + walk_count(&b) >= 16, "some of it was deleted");
+    }
+    pair.delete_limit = None;
+    pair.seed().unwrap();
+    pair.assert_equal();
+}
+
+#[test]
+fn a_refused_run_ends_while_a_file_is_written_to_all_the_time() {
+    let mut pair = Pair::new();
+    fill(&pair, 10);
+    let log = pair.src().join("log");
+    fs::write(&log, "begin").unwrap();
+    pair.seed().unwrap();
+    fs::remove_dir_all(pair.src().join("data")).unwrap();
+    pair.delete_limit = Some("20".parse().unwrap());
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut log = fs::OpenOptions::new().append(true).open(log).unwrap();
+        let every = std::time::Duration::from_millis(2);
+        while ended.recv_timeout(every) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            log.write_all(b"one more line of a log\n").unwrap();
+        }
+    });
+    let error = pair.seed().unwrap_err().to_string();
+    drop(end);
+    writer.join().unwrap();
+    assert!(error.contains("111 of"), "{error}");
+    assert_eq!(walk_count(&pair.dst().join("data")), 110);
+}
+
 #[test]
 fn few_deletions_and_many_small_ones_of_a_large_tree_pass() {
     let (pair, _approve) = guarded("20,25%");

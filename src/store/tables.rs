@@ -19,6 +19,7 @@
 use super::read::{CatalogRead, NameKey, children_of};
 use super::record::{decode_entry, decode_tombstone, encode_entry, encode_tombstone, inode_of};
 use super::{Entry, Role, StoreError};
+use driftless_protocol::message::Place;
 use driftless_protocol::{Kind, Name, ObjectId};
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
@@ -425,6 +426,17 @@ impl<'t> Tables<'t> {
     /// Forgets the tombstones up to `sequence`, which every target has passed.
     pub fn drop_tombstones_through(&mut self, sequence: u64) -> Result<(), StoreError> {
         Ok(self.tombstones.retain_in(..=sequence, |_, _| false)?)
+    }
+
+    /// The tombstones up to `sequence`: the number of each, and what was removed from where.
+    pub fn tombstones_through(&self, sequence: u64) -> Result<Vec<(u64, ObjectId, Place)>, StoreError> {
+        let mut found = Vec::new();
+        for tombstone in self.tombstones.range(..=sequence)? {
+            let (number, record) = tombstone?;
+            let (object, place, ..) = decode_tombstone(record.value())?;
+            found.push((number.value(), object, place));
+        }
+        Ok(found)
     }
 
     /// Removes all objects, the journal and all values. Counters stay: what was given out is not given out again.

@@ -3,6 +3,7 @@
 mod barriers;
 mod connecting;
 mod contents;
+mod extras_in;
 mod following;
 mod initial;
 mod listing;

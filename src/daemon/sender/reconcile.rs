@@ -4,6 +4,7 @@
 //! attributes. What the receiver has and the source lacks is returned, to be decided on.
 
 use super::contents::Contents;
+use super::extras_in::ExtrasIn;
 use super::listing::{Allowance, receive_listing};
 use super::source::Source;
 use crate::daemon::Stop;
@@ -14,8 +15,8 @@ use crate::net::SenderLink;
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
 use driftless_protocol::limits::LIST_DIRECTORIES_MAX;
 use driftless_protocol::message::{Directories, Opened, Place, Row, ToReceiver};
-use driftless_protocol::{Digest, Kind, ObjectId, TreeSum};
-use std::collections::{HashMap, VecDeque};
+use driftless_protocol::{Digest, Kind, Name, ObjectId, TreeSum};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Directories asked for in one message: enough to keep the line busy, few enough to start early.
 const ASK_AT_A_TIME: usize = if LIST_DIRECTORIES_MAX < 1_024 {
@@ -38,6 +39,8 @@ pub struct Extra {
     pub kind: Kind,
     /// It and everything below it.
     pub entries: u64,
+    /// The receiver's sum tells of it: it has a number of the source's, and its content is known.
+    pub is_summed: bool,
 }
 
 /// What a comparison found.
@@ -53,6 +56,8 @@ pub struct Reconciled {
     pub let_go: Vec<(Place, ObjectId)>,
     /// Entries compared.
     pub compared: u64,
+    /// What it says of the records of what is gone.
+    pub covered: Covered,
 }
 
 /// Why a comparison could not be finished.
@@ -91,6 +96,8 @@ pub struct Beforehand<'a> {
     pub may_move: bool,
     /// Of these an op failed in this session; so the receiver may not have them where it was believed.
     pub tried: &'a HashMap<ObjectId, u32>,
+    /// What only the target has may be deleted there.
+    pub may_delete: bool,
 }
 
 /// Compares everything, unless stopping is asked meanwhile.
@@ -110,9 +117,12 @@ pub fn reconcile(
         tried: beforehand.may_move.then_some(beforehand.tried),
     };
     let catalog = source.catalog.clone();
+    let mut lookouts = ExtrasIn::read(source)?;
     let sums = catalog.read(|view| below_sums(view, carried, &[ObjectId::ROOT]))?;
     // Pairs of (our directory, theirs).
     let mut ask: VecDeque<(ObjectId, ObjectId)> = VecDeque::from([(ObjectId::ROOT, opened.root)]);
+    // Those that the target has at another place.
+    let mut astray: HashSet<ObjectId> = HashSet::new();
     while !ask.is_empty() {
         let round: Vec<_> = ask.drain(..ask.len().min(ASK_AT_A_TIME)).collect();
         let theirs = Directories(round.iter().map(|&(_, theirs)| theirs).collect());
@@ -122,6 +132,7 @@ pub fn reconcile(
                 .map_err(|_| ReconcileError::Ended)?;
         }
         for (ours, _) in round {
+            lookouts.note_listed(ours);
             let rows = match beforehand.is_empty {
                 true => Vec::new(),
                 false => receive_listing(link, stop, &mut allowance)?,
@@ -143,6 +154,16 @@ pub fn reconcile(
                 let entries: HashMap<ObjectId, Entry> =
                     children.into_iter().map(|entry| (entry.object, entry)).collect();
                 let mut next = Vec::new();
+                if contact.tried.is_some() {
+                    let found = found_astray(t, &listed, &rows)?;
+                    next.extend(found.iter().map(|&directory| (directory, directory)));
+                    astray.extend(found);
+                }
+                if astray.contains(&ours) {
+                    note_astray(ours, verdicts, &by_number, &mut outcome, (&lookouts, &mut next));
+                    astray.extend(next.iter().map(|(directory, _)| *directory));
+                    return Ok(next);
+                }
                 for verdict in verdicts {
                     note(
                         source,
@@ -153,7 +174,7 @@ pub fn reconcile(
                         &entries,
                         &by_number,
                         &mut outcome,
-                        &mut next,
+                        (&lookouts, &mut next),
                     )?;
                 }
                 Ok(next)
@@ -164,13 +185,85 @@ pub fn reconcile(
     // What the target has was found out anew.
     source.contents = Contents::default();
     let keeps_records = source.start.is_some();
+    if beforehand.may_delete {
+        // Before the records go that told of it.
+        lookouts.find(&outcome);
+        lookouts.write(source)?;
+    }
     catalog.update(true, |t| {
-        // The comparison covers what these stood for, unless there are entries that no comparison touches.
-        let last = if keeps_records { 0 } else { t.last_sequence()? };
-        t.set_meta(META_COMPARED, &last.to_be_bytes())?;
-        t.drop_tombstones_through(last)
+        // The comparison covers what these stood for, unless there are entries that no comparison touches. They go when all that was
+        // found is dealt with: a session that ends before that begins with a comparison, which may find less.
+        let through = if keeps_records { 0 } else { t.last_sequence()? };
+        let but = match outcome.found_a_tree() {
+            true => unreached_records(t, through)?,
+            false => HashSet::new(),
+        };
+        outcome.covered = Covered { through, but };
+        t.set_meta(META_COMPARED, &through.to_be_bytes())
     })?;
     Ok(outcome)
+}
+
+/// Records in the journal of what is gone that say nothing new: a comparison found what there is to find.
+#[derive(Debug, Default)]
+pub struct Covered {
+    /// Up to this number.
+    pub through: u64,
+    /// But not these.
+    pub but: HashSet<u64>,
+}
+
+impl Covered {
+    /// Whether a record is one of them.
+    pub fn includes(&self, sequence: u64) -> bool {
+        sequence <= self.through && !self.but.contains(&sequence)
+    }
+}
+
+impl Reconciled {
+    /// Whether some tree of the mirror was found where it does not belong, of which no more is known than that.
+    fn found_a_tree(&self) -> bool {
+        let is_tree =
+            |extra: &Extra| extra.kind == Kind::Directory && extra.entries > 1 && !extra.object.is_local();
+        self.extras.iter().chain(&self.replaced).any(is_tree)
+    }
+}
+
+/// Of the tombstones up to `last` those of what was in a directory whose content on the target was not listed: the target may have that
+/// directory at another place, with what is gone still in it. Who is refused, or waits for an approval, would not hear of it again.
+fn unreached_records(t: &Tables<'_>, last: u64) -> Result<HashSet<u64>, StoreError> {
+    let tombstones = t.tombstones_through(last)?;
+    let above: HashMap<ObjectId, ObjectId> = tombstones
+        .iter()
+        .map(|(_, object, place)| (*object, place.directory))
+        .collect();
+    let mut known = HashMap::from([(ObjectId::ROOT, false)]);
+    let mut kept = HashSet::new();
+    for (number, _, place) in &tombstones {
+        let (mut way, mut at) = (Vec::new(), place.directory);
+        let is_unreached = loop {
+            if let Some(&known) = known.get(&at) {
+                break known;
+            }
+            way.push(at);
+            let next = match t.get(at)? {
+                Some(entry) if entry.flags & (flags::ON_TARGET | flags::MOVED) != flags::ON_TARGET => {
+                    break true;
+                }
+                Some(entry) => Some(entry.place.directory),
+                None => above.get(&at).copied(),
+            };
+            match next.filter(|next| !way.contains(next)) {
+                Some(next) => at = next,
+                None => break true,
+            }
+        };
+        known.extend(way.into_iter().map(|directory| (directory, is_unreached)));
+        if is_unreached {
+            kept.insert(*number);
+        }
+    }
+    Ok(kept)
 }
 
 /// How well the two ends know each other.
@@ -197,7 +290,7 @@ fn note(
     ours: &HashMap<ObjectId, Entry>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
-    next: &mut Vec<(ObjectId, ObjectId)>,
+    (lookouts, next): (&ExtrasIn, &mut Vec<(ObjectId, ObjectId)>),
 ) -> Result<(), StoreError> {
     let (object, present, replaced, content, attributes, descend) = match verdict {
         Verdict::Extra {
@@ -210,6 +303,7 @@ fn note(
                 object,
                 kind: theirs.get(&object).map_or(Kind::File, |row| row.kind),
                 entries,
+                is_summed: is_summed(theirs.get(&object)),
             });
             return Ok(());
         }
@@ -252,6 +346,7 @@ fn note(
                 object: other,
                 kind: theirs.get(&other).map_or(Kind::File, |row| row.kind),
                 entries,
+                is_summed: is_summed(theirs.get(&other)),
             });
         }
         forget(source, t, updated)?;
@@ -275,6 +370,7 @@ fn note(
             object: number,
             kind: Kind::Directory,
             entries: row.map_or(0, |row| row.entries).saturating_add(1),
+            is_summed: true,
         });
         return Ok(());
     }
@@ -309,7 +405,7 @@ fn note(
         }
     }
     write_if_changed(source, t, entry, updated)?;
-    if descend {
+    if descend || entry.kind == Kind::Directory && lookouts.leads_to_one(object) {
         next.push((object, number));
     } else if entry.kind == Kind::Directory {
         confirm_below(source, t, object)?;
@@ -317,9 +413,87 @@ fn note(
     Ok(())
 }
 
+/// Directories of the mirror that the receiver lists where they do not belong.
+fn found_astray(t: &Tables<'_>, listed: &[SourceRow], rows: &[Row]) -> Result<Vec<ObjectId>, StoreError> {
+    let here: HashMap<&Name, &SourceRow> = listed.iter().map(|row| (&row.name, row)).collect();
+    let moved = flags::ON_TARGET | flags::MOVED;
+    let mut found = Vec::new();
+    for row in rows {
+        let is_tree = row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
+        let is_taken = match here.get(&row.name) {
+            Some(ours) if ours.object == row.object => true,
+            // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
+            Some(ours) if ours.kind == Kind::Directory => {
+                let entry = t.get(ours.object)?;
+                entry.is_some_and(|entry| entry.flags & moved != moved)
+            }
+            _ => false,
+        };
+        let known = t.get(row.object)?;
+        if is_tree && !is_taken && known.is_some_and(|entry| entry.kind == Kind::Directory) {
+            found.push(row.object);
+        }
+    }
+    Ok(found)
+}
+
+/// Notes what goes of a directory that the target has at another place: it comes along when that moves. All else is sent anew.
+fn note_astray(
+    directory: ObjectId,
+    verdicts: Vec<Verdict>,
+    theirs: &HashMap<ObjectId, &Row>,
+    outcome: &mut Reconciled,
+    (lookouts, next): (&ExtrasIn, &mut Vec<(ObjectId, ObjectId)>),
+) {
+    let extra = |number: ObjectId, name: &Name, kind: Kind| Extra {
+        place: Place {
+            directory,
+            name: name.clone(),
+        },
+        object: number,
+        kind,
+        entries: theirs.get(&number).map_or(0, |row| row.entries).saturating_add(1),
+        is_summed: is_summed(theirs.get(&number)),
+    };
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Extra { object, name, .. } => {
+                let kind = theirs.get(&object).map_or(Kind::File, |row| row.kind);
+                outcome.extras.push(extra(object, &name, kind));
+            }
+            Verdict::Present {
+                object,
+                theirs: Some(number),
+                descend,
+                ..
+            } if object == number => {
+                let is_directory = theirs.get(&number).is_some_and(|row| row.kind == Kind::Directory);
+                if is_directory && (descend || lookouts.leads_to_one(object)) {
+                    next.push((object, number));
+                }
+            }
+            Verdict::Present {
+                theirs: present,
+                replaced,
+                ..
+            } => {
+                let row = present.or(replaced).and_then(|number| theirs.get(&number));
+                if let Some(row) = row.filter(|row| row.kind == Kind::Directory) {
+                    outcome.replaced.push(extra(row.object, &row.name, row.kind));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the receiver's sum tells of an entry.
+fn is_summed(row: Option<&&Row>) -> bool {
+    row.is_some_and(|row| !row.object.is_local() && (row.kind == Kind::Directory || row.digest.is_some()))
+}
+
 impl Source {
-    /// Where the journal stood at the last comparison, which dropped the records of what was gone by then. Who goes on from an earlier
-    /// number hears nothing of that.
+    /// Where the journal stood at the last comparison. What that found is in no record, and who goes on from an earlier number would
+    /// hear nothing of it.
     pub fn compared_through(&self) -> Result<u64, StoreError> {
         let meta = self.catalog.read(|view| view.meta(META_COMPARED))?;
         let bytes = meta.and_then(|bytes| bytes.try_into().ok());

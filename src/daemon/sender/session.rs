@@ -30,7 +30,7 @@ pub use extras::RULES;
 use super::barriers::Barriers;
 use super::owners::Named;
 use super::reader::{FileRef, Memory, ReadDone, ReadJob, read_file};
-use super::reconcile::{Beforehand, Extra, ReconcileError, Reconciled, reconcile, withhold};
+use super::reconcile::{Beforehand, Covered, Extra, ReconcileError, Reconciled, reconcile, withhold};
 use super::source::{Source, stamp_of};
 use super::work::{self, InFlight, Next};
 use crate::daemon::crew::Crew;
@@ -188,14 +188,18 @@ pub struct Session<'a, 'c> {
     /// Numbers to be given to what the target has, parents first, and whether its content is assumed.
     adopts: VecDeque<(Place, ObjectId, bool)>,
     removes: VecDeque<Removal>,
+    /// Records of the journal that are known to be no news.
+    covered: Covered,
     /// What the last listing showed under a number that something else was given after it.
     renumbered: HashSet<(ObjectId, Place)>,
     /// Removals of what stands where another object could not be put, by that object: better the old than nothing.
     postponed: Vec<(ObjectId, Removal)>,
     /// Objects whose places are free when removals are settled.
     held: HashSet<ObjectId>,
-    /// Objects whose places hold something protected.
-    blocked: HashSet<ObjectId>,
+    /// Directories that stood elsewhere on the target at the last comparison, and where: others wait until they have moved.
+    leaving: HashMap<ObjectId, Place>,
+    /// Objects whose places hold something protected, and these places.
+    blocked: HashMap<ObjectId, Place>,
     /// Directories of the target that hold what cannot be listed.
     stuck: HashSet<ObjectId>,
     /// Small files that are being read, and how many may be at a time.
@@ -226,6 +230,14 @@ pub struct Session<'a, 'c> {
     delayed: BTreeSet<(Instant, ObjectId)>,
     /// What could not be removed since the last comparison, to be tried again.
     unremoved: HashMap<ObjectId, Removal>,
+    /// Why this run ends without some removals, once all else is sent.
+    refused: Option<String>,
+    /// Since when it is refused.
+    refused_since: Option<Instant>,
+    /// How often each object was begun since nothing more is looked at.
+    begun_last: HashMap<ObjectId, u32>,
+    /// Some op failed since the last comparison.
+    has_failed_since: bool,
     /// Of these, when what is in error is tried again.
     retries: HashMap<ObjectId, Instant>,
     /// When everything was tried again that found no space on the target.
@@ -315,10 +327,12 @@ impl<'a, 'c> Session<'a, 'c> {
             scanned: 0,
             adopts: VecDeque::new(),
             removes: VecDeque::new(),
+            covered: Covered::default(),
             renumbered: HashSet::new(),
             postponed: Vec::new(),
             held: HashSet::new(),
-            blocked: HashSet::new(),
+            leaving: HashMap::new(),
+            blocked: HashMap::new(),
             stuck: HashSet::new(),
             reading: 0,
             reads_max: descriptors_for(16, READS_MAX),
@@ -336,6 +350,10 @@ impl<'a, 'c> Session<'a, 'c> {
             as_acknowledged: Vec::new(),
             delayed: BTreeSet::new(),
             unremoved: HashMap::new(),
+            refused: None,
+            refused_since: None,
+            begun_last: HashMap::new(),
+            has_failed_since: false,
             retries: HashMap::new(),
             space_retried: None,
             large_due: HashMap::new(),
@@ -561,7 +579,11 @@ impl<'a, 'c> Session<'a, 'c> {
 
     fn take_events(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
-        super::take_events(self.context, now)?;
+        match self.looks_away() {
+            // The next run looks at everything.
+            true => while self.context.events.try_recv().is_ok() {},
+            false => super::take_events(self.context, now)?,
+        }
         self.must_reconcile |= self.context.source.rules_changed;
         while let Some(&(due, object)) = self.delayed.first().filter(|(due, _)| *due <= now) {
             self.delayed.remove(&(due, object));

@@ -96,6 +96,8 @@ pub struct Source {
     /// in them on the target, or somebody has to approve so many deletions, nothing may take their places before that is
     /// settled.
     pub graves: HashMap<Place, ObjectId>,
+    /// Where the target has directories that have moved since they were known to be there.
+    pub left: HashMap<Place, ObjectId>,
     /// The target keeps some or all of what is removed here (`--delete never`, `startup`, `running`).
     pub keeps_removed: bool,
     /// What is left as it is on the target.
@@ -115,6 +117,9 @@ pub struct Source {
     /// Directories that got another name, and below which nothing has been looked at since. That can wait until the
     /// rename has been sent: it takes long for a large directory, and mostly finds nothing.
     pub renamed: Vec<ObjectId>,
+    /// Directories that were to be entered and did not stand where the catalog has them: what is in them has not been looked at, and may
+    /// not be watched.
+    unentered: BTreeSet<ObjectId>,
     /// The extended attributes that count.
     classes: XattrClasses,
     /// Those of the entry that is looked at, if they were read when its directory was listed.
@@ -241,10 +246,12 @@ impl Source {
             touched: Touched::after(unheard),
             rules_changed: false,
             graves: HashMap::new(),
+            left: HashMap::new(),
             unsent_deletions: 0,
             keeps_removed: false,
             newcomers: Newcomers::default(),
             renamed: Vec::new(),
+            unentered: BTreeSet::new(),
             classes: XattrClasses::NONE,
             xattrs_at_hand: None,
             devices: false,
@@ -362,6 +369,10 @@ impl Source {
             look.enter.push(ObjectId::ROOT);
             self.enter_directories(t, &mut look)?;
             self.settle(t, &mut look)?;
+            if !self.unentered.is_empty() {
+                self.enter_missed(t, &mut look)?;
+                self.settle(t, &mut look)?;
+            }
             // By now all names of each are known.
             self.doubt_all(t, doubted, &mut look)?;
             Ok(look.found)
@@ -415,6 +426,7 @@ impl Source {
                 }
             }
             self.enter_directories(t, &mut look)?;
+            self.enter_missed(t, &mut look)?;
             self.settle(t, &mut look)?;
             self.touched.unheard.store(t)?;
             Ok(look)

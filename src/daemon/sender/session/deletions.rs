@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Then each object is begun so often at most: to be made, to get its content, its attributes, and once more.
+const REFUSED_TRIES: u32 = 4;
+/// So long a run that is refused goes on to look at what changes.
+const REFUSED_LOOKS: Duration = Duration::from_secs(2);
+
 impl Session<'_, '_> {
     /// What becomes of what a comparison finds on the target only: always or never.
     pub(super) fn deletes_extras(&self) -> Result<Deletes, StoreError> {
@@ -31,12 +36,13 @@ impl Session<'_, '_> {
         })
     }
 
-    /// Whether the removals that wait may be sent. If not, it was told how many wait; without anybody to ask, that is the
-    /// end.
+    /// Whether the removals that wait may be sent. If not, it was told how many wait; without anybody to ask, that is the end once
+    /// all else is sent.
     pub(super) fn may_delete(&mut self) -> Result<bool, Ended> {
         let waiting = self.waiting_deletions()?;
         let present = self.context.source.catalog.read(|view| view.count())?;
         let was_approved = self.context.fuse.is_approved();
+        self.refused = None;
         if self.context.fuse.admit(Instant::now(), waiting, present) {
             if was_approved {
                 // It was decided beside what is there now.
@@ -45,6 +51,7 @@ impl Session<'_, '_> {
             for removal in &mut self.removes {
                 removal.is_admitted = true;
             }
+            self.refused_since = None;
             if self.context.held.take().is_some() {
                 self.context.observer.phase(&Phase::Sending);
             }
@@ -59,10 +66,12 @@ impl Session<'_, '_> {
             self.context.source.path.display(),
         );
         if !self.context.options.follow || self.context.options.approvals.is_none() {
-            return Err(Ended::Halted(DaemonError::failed(format!(
+            self.refused_since.get_or_insert_with(Instant::now);
+            self.refused = Some(format!(
                 "{text}: none of them was deleted from {}; if that is right, run once with `--max-delete none`",
                 self.target()
-            ))));
+            ));
+            return Ok(false);
         }
         self.context.held = Some(waiting);
         // Somebody's answer may take days, and nobody else waits for it.
@@ -75,6 +84,23 @@ impl Session<'_, '_> {
             ),
         });
         Ok(false)
+    }
+
+    /// Whether nothing more is looked at, since this run is refused and only ends what it has begun. What changes all the time would keep
+    /// it from ending.
+    pub(super) fn looks_away(&self) -> bool {
+        self.refused_since
+            .is_some_and(|since| since.elapsed() > REFUSED_LOOKS)
+    }
+
+    /// Whether a run that is refused leaves an object as it is on the target by now: it is written to all the time.
+    pub(super) fn is_begun_too_often(&mut self, object: ObjectId) -> bool {
+        if !self.looks_away() {
+            return false;
+        }
+        let begun = self.begun_last.entry(object).or_default();
+        *begun += 1;
+        *begun > REFUSED_TRIES
     }
 
     /// Takes in what somebody approved.

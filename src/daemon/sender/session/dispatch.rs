@@ -79,6 +79,7 @@ impl Session<'_, '_> {
             self.scanned = sequence;
             match change {
                 Change::Object(object) => self.dispatch_object(object)?,
+                Change::Removed { .. } if self.covered.includes(sequence) => {}
                 Change::Removed {
                     object,
                     place,
@@ -150,7 +151,7 @@ impl Session<'_, '_> {
 
     pub(super) fn start(&mut self, entry: Entry) -> Result<(), Ended> {
         let object = entry.object;
-        if self.is_kept_out(&entry)? || self.is_spared(&entry)? {
+        if self.is_begun_too_often(object) || self.is_kept_out(&entry)? || self.is_spared(&entry)? {
             return Ok(());
         }
         let retry = self.tries.get(&object).copied().unwrap_or(0) >= UNSTABLE_TRIES;

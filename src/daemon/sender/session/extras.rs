@@ -110,9 +110,36 @@ impl Session<'_, '_> {
         Ok(true)
     }
 
+    /// What takes the place of a directory would displace it, whoever is asked about that. So it waits until that is removed, or moved.
+    pub(super) fn add_graves(&mut self, directories: Vec<(Place, ObjectId)>) -> Result<(), StoreError> {
+        self.leaving.clear();
+        self.context.source.catalog.read(|view| {
+            for (place, object) in &directories {
+                // A number that went to something else says nothing of what stands there.
+                let is_its_own = !self.renumbered.contains(&(*object, place.clone()));
+                if is_its_own && view.get(*object)?.is_some() {
+                    self.leaving.insert(*object, place.clone());
+                }
+            }
+            Ok(())
+        })?;
+        self.context.source.graves.extend(directories);
+        Ok(())
+    }
+
+    /// A directory stands where it belongs now, and not where the last comparison found it.
+    pub(super) fn open_left_grave(&mut self, object: ObjectId) {
+        if let Some(place) = self.leaving.remove(&object) {
+            self.context.source.graves.remove(&place);
+            self.again.extend(self.held.drain());
+        }
+    }
+
     /// Nothing is known any more to stand in anybody's place.
     pub(super) fn settle_graves(&mut self) {
         self.context.source.graves.clear();
+        self.context.source.left.clear();
+        self.leaving.clear();
         self.context.source.unsent_deletions = 0;
         self.again.extend(self.held.drain());
     }
@@ -120,7 +147,7 @@ impl Session<'_, '_> {
     /// Whether an object has to wait because what stood at its place is not removed yet, or cannot be put there at all.
     pub(super) fn is_kept_out(&mut self, entry: &Entry) -> Result<bool, Ended> {
         // Once for each comparison: a later try may find the place free, and is refused by the receiver otherwise.
-        if self.blocked.remove(&entry.object) {
+        if self.blocked.remove(&entry.object).as_ref() == Some(&entry.place) {
             let text = match self.context.source.keeps_removed {
                 true => {
                     "the target keeps a directory here that is gone at the source, as `delete` says; move it away there"
@@ -133,9 +160,9 @@ impl Session<'_, '_> {
             self.fail(entry.object, FailureKind::Mismatch as u8, text, None)?;
             return Ok(true);
         }
-        let is_taken = !self.context.source.graves.is_empty()
-            && (self.context.source.graves.contains_key(&entry.place)
-                || self.held.contains(&entry.place.directory));
+        let source = &*self.context.source;
+        let is_taken = !source.graves.is_empty()
+            && (self.held.contains(&entry.place.directory) || self.is_place_taken(&entry.place)?);
         let waits = is_taken && (self.context.source.may_protect() || self.is_fuse_in_danger()?);
         if waits {
             self.held.insert(entry.object);
@@ -143,12 +170,38 @@ impl Session<'_, '_> {
         Ok(waits)
     }
 
+    /// Whether a directory stands at a place that nothing may displace. One that has a place of its own to go to may be, if nothing is
+    /// protected there: two that change places would wait for each other.
+    fn is_place_taken(&self, place: &Place) -> Result<bool, StoreError> {
+        let source = &*self.context.source;
+        let (mut place, mut passed) = (place.clone(), HashSet::new());
+        loop {
+            let (directory, may_leave) = match (source.graves.get(&place), source.left.get(&place)) {
+                (Some(&grave), _) => (grave, !source.may_protect() && self.leaving.contains_key(&grave)),
+                (None, Some(&left)) => (left, true),
+                (None, None) => return Ok(false),
+            };
+            let entry = source.catalog.read(|view| view.get(directory))?;
+            let is_left = !source.graves.contains_key(&place);
+            match entry.filter(|_| may_leave) {
+                // It has moved by now, or what it left has another record.
+                Some(entry) if is_left && entry.flags & flags::MOVED == 0 => return Ok(false),
+                None if is_left => return Ok(false),
+                Some(entry) if self.held.contains(&entry.place.directory) => return Ok(true),
+                Some(entry) if passed.insert(directory) => place = entry.place,
+                Some(_) => return Ok(false),
+                None => return Ok(true),
+            }
+        }
+    }
+
     /// Notes the objects whose places are taken for good.
     pub(super) fn block(&mut self, places: &[Place]) -> Result<(), Ended> {
         self.blocked.clear();
         self.context.source.catalog.read(|view| {
             for place in places {
-                self.blocked.extend(view.lookup(place.directory, &place.name)?);
+                let object = view.lookup(place.directory, &place.name)?;
+                self.blocked.extend(object.map(|object| (object, place.clone())));
             }
             Ok(())
         })?;

@@ -1,6 +1,7 @@
 //! How a connection begins: what does the target lack, and what does it have that the source has not?
 
 use super::*;
+use crate::daemon::sender::extras_in::ExtrasIn;
 use driftless_protocol::{Carried, Kind, XattrClasses};
 
 impl Session<'_, '_> {
@@ -45,19 +46,21 @@ impl Session<'_, '_> {
             .and_then(|bytes| bytes.try_into().ok());
         self.context.counters.extras_kept = kept.map_or(0, u64::from_be_bytes);
         let distrusts = self.context.options.compare.reads_all() && !self.context.was_compared;
-        if source.rules_changed || distrusts {
+        if source.rules_changed || distrusts || ExtrasIn::is_any(source)? {
             tracing::debug!(distrusts, "compared whatever is known");
             self.reconcile(opened, opened.is_empty)
         } else if equal && !first {
             tracing::debug!("sums are equal");
             source.note_met()?;
+            // Nothing that these tell of is there.
+            self.covered.through = compared;
             // What is flagged is on the target all the same; a later change finds out.
             let cursor = opened.cursor.filter(|_| resumable);
             self.scanned = cursor.map_or(0, |cursor| cursor.sequence);
             // A cursor is told when all before it is durable: nothing is left to ask for, and a mark would cost a round trip.
             self.kept_cursor = cursor.filter(|cursor| valid(cursor) && cursor.sum == opened.sum);
             self.marked = self.kept_cursor.map(|cursor| cursor.sequence);
-            Ok(source.recall_graves(self.scanned)?)
+            Ok(source.recall_graves(self.scanned, &self.covered)?)
         } else if let Some(cursor) = opened
             .cursor
             .filter(|cursor| resumable && !first && valid(cursor) && cursor.sum == opened.sum)
@@ -66,7 +69,13 @@ impl Session<'_, '_> {
             tracing::debug!(cursor.sequence, "resuming at the cursor");
             source.note_met()?;
             self.scanned = cursor.sequence;
-            Ok(source.recall_graves(self.scanned)?)
+            source.recall_graves(self.scanned, &self.covered)?;
+            let is_limited = self.context.fuse.has_limit() && !source.graves.is_empty();
+            match is_limited && source.has_lost_one(self.scanned)? {
+                // What takes the place that it has there would displace it, and it may have to wait itself.
+                true => self.reconcile(opened, opened.is_empty),
+                false => Ok(()),
+            }
         } else {
             self.reconcile(opened, opened.is_empty)
         }
@@ -77,6 +86,7 @@ impl Session<'_, '_> {
         self.context.observer.phase(&Phase::Comparing);
         self.reconciles += 1;
         self.reconciles_ever += 1;
+        self.has_failed_since = false;
         self.context.barriers.ask_again();
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
@@ -86,11 +96,20 @@ impl Session<'_, '_> {
             is_empty,
             may_move: is_met && self.deletes_extras()? == Deletes::Always,
             tried: &self.tries,
+            may_delete: self.deletes_extras()? == Deletes::Always,
         };
         let (source, stop) = (&mut *self.context.source, &self.context.stop);
-        let outcome = reconcile(source, self.link, opened, beforehand, stop)?;
+        let mut outcome = reconcile(source, self.link, opened, beforehand, stop)?;
         self.unremoved.clear();
+        self.covered = std::mem::take(&mut outcome.covered);
         self.decide_on_extras(opened, outcome)?;
+        if !self.covered.but.is_empty() {
+            // What they tell of is none of what was found.
+            let source = &mut *self.context.source;
+            let found = std::mem::take(&mut source.unsent_deletions);
+            source.recall_graves(0, &self.covered)?;
+            source.unsent_deletions = source.unsent_deletions.saturating_add(found);
+        }
         self.release_unfound()?;
         self.context.source.note_met()?;
         self.context.source.conclude_initial()?;
@@ -198,14 +217,14 @@ impl Session<'_, '_> {
             // Without a filter that protects, what is no directory stays until they can take its place.
             let all_make_room = self.context.source.filter_may_protect();
             let in_the_way = |removal: &&Removal| {
-                let makes_room = all_make_room || removal.kind == Kind::Directory;
-                removal.is_replaced && !removal.is_kept && makes_room
+                let makes_room = all_make_room && removal.is_replaced || removal.kind == Kind::Directory;
+                !removal.is_kept && makes_room
             };
             let graves = judged.removals.iter().filter(in_the_way);
-            self.context
-                .source
-                .graves
-                .extend(graves.map(|removal| (removal.place.clone(), removal.object)));
+            let graves = graves
+                .map(|removal| (removal.place.clone(), removal.object))
+                .collect();
+            self.add_graves(graves)?;
             self.queue_removals(judged.removals);
             return self.block(&judged.blocked);
         }
@@ -236,16 +255,16 @@ impl Session<'_, '_> {
         let replaced = replaced.into_iter().map(|extra| removal(extra, true));
         let removals: Vec<_> = extras.chain(kept).chain(replaced).collect();
         self.block(&places)?;
-        // What takes the place of a directory would displace it, whoever is asked about that. So it waits if somebody may be.
         let unspared = (removals.iter()).filter(|removal| !(removal.is_spared || removal.is_kept));
+        // Something may take the place of any of these only later.
         let is_directory =
-            |removal: &&Removal| removal.is_replaced && !removal.is_kept && removal.kind == Kind::Directory;
+            |removal: &&Removal| !(removal.is_spared || removal.is_kept) && removal.kind == Kind::Directory;
         let graves = removals.iter().filter(is_directory);
-        let source = &mut *self.context.source;
-        source.unsent_deletions = unspared.map(|removal| removal.entries).sum();
-        source
-            .graves
-            .extend(graves.map(|removal| (removal.place.clone(), removal.object)));
+        let graves = graves
+            .map(|removal| (removal.place.clone(), removal.object))
+            .collect();
+        self.context.source.unsent_deletions = unspared.map(|removal| removal.entries).sum();
+        self.add_graves(graves)?;
         self.queue_removals(removals);
         Ok(())
     }

@@ -215,6 +215,9 @@ impl Session<'_, '_> {
             }
             let Some(object) = flight.object() else { continue };
             self.free(object);
+            if settled.contains(&object) {
+                self.open_left_grave(object);
+            }
             if !settled.contains(&object) {
                 self.again.push_back(object);
             }
@@ -349,6 +352,7 @@ impl Session<'_, '_> {
         self.spans_held.remove(&number);
         self.context.counters.ops_done += 1;
         self.has_failed |= kind != FailureKind::Withheld;
+        self.has_failed_since |= kind != FailureKind::Withheld;
         if let InFlight::Remove { object, place, .. } = &flight {
             let (object, place) = (*object, place.clone());
             if self.handle_not_removed(object, place.clone(), kind) {

@@ -1,6 +1,7 @@
 //! Removals: what waits for them, and what they wait for.
 
 use super::*;
+use crate::daemon::sender::extras_in::ExtrasIn;
 use crate::daemon::sender::initial::Gone;
 
 /// Something that the target has and the source has not.
@@ -101,6 +102,11 @@ impl Session<'_, '_> {
                 self.removes.push_back(removal);
                 continue;
             }
+            if let Some(successor) = self.merged(&removal)? {
+                ExtrasIn::add(self.context.source, successor)?;
+                self.must_reconcile = true;
+                continue;
+            }
             let is_left = self.is_left_to_its_successor(&removal)?;
             let Removal {
                 object,
@@ -139,6 +145,24 @@ impl Session<'_, '_> {
         }
         self.must_reconcile |= is_renumbered;
         Ok(())
+    }
+
+    /// The directory that takes the place of one that has a number of the target's own: there it becomes that one, with whatever is in it.
+    /// What of that goes, a comparison says.
+    fn merged(&self, removal: &Removal) -> Result<Option<ObjectId>, StoreError> {
+        let keeps = removal.is_spared || removal.is_kept;
+        if keeps || removal.kind != Kind::Directory || !removal.object.is_local() {
+            return Ok(None);
+        }
+        let Place { directory, name } = &removal.place;
+        self.context.source.catalog.read(|view| {
+            let Some(successor) = view.lookup(*directory, name)? else {
+                return Ok(None);
+            };
+            let entry = view.get(successor)?;
+            let is_directory = entry.is_some_and(|entry| entry.kind == Kind::Directory);
+            Ok(is_directory.then_some(successor))
+        })
     }
 
     /// What waits for the place of a directory that it is in itself, or of one in which something waits for that, can't leave before it

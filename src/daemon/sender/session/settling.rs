@@ -1,6 +1,7 @@
 //! When a session is in sync.
 
 use super::*;
+use crate::daemon::sender::extras_in::ExtrasIn;
 
 impl Session<'_, '_> {
     /// Once everything known is sent: removals, a mark, and the comparison of sums. `Some` when in sync.
@@ -10,7 +11,7 @@ impl Session<'_, '_> {
             && self.adopts.is_empty()
             && self.reading == 0
             && !self.must_reconcile
-            && self.context.is_calm();
+            && (self.context.is_calm() || self.looks_away());
         let last = self.context.source.catalog.read(|view| view.last_sequence())?;
         if !calm || self.scanned < last && self.has_more()? {
             return Ok(None);
@@ -22,14 +23,21 @@ impl Session<'_, '_> {
         self.send_removals()?;
         let is_waiting = |object: &ObjectId| !self.context.failed.contains_key(object);
         // What waited for removals has been put into `again` by them.
-        if !self.removes.is_empty()
-            || !self.again.is_empty()
-            || !self.deferred.is_empty()
-            || !self.groups.is_calm()
-            || !self.bulk.is_empty()
-            || !self.digesting.is_empty()
-            || self.delayed.iter().any(|(_, object)| is_waiting(object))
-        {
+        let is_all_sent = self.again.is_empty()
+            && self.deferred.is_empty()
+            && self.groups.is_calm()
+            && self.bulk.is_empty()
+            && self.digesting.is_empty()
+            && !self.delayed.iter().any(|(_, object)| is_waiting(object));
+        if let Some(text) = self.refused.take_if(|_| is_all_sent && self.window.is_empty()) {
+            // What failed may be mended by a comparison, as it is in a session that goes on.
+            if self.has_failed_since && self.reconciles <= 1 {
+                self.must_reconcile = true;
+                return Ok(None);
+            }
+            return Err(Ended::Halted(DaemonError::failed(text)));
+        }
+        if !is_all_sent || !self.removes.is_empty() {
             return Ok(None);
         }
         // Something failed, and nothing is in error any more: the same mark again says so. A receiver that publishes at once has kept
@@ -53,6 +61,9 @@ impl Session<'_, '_> {
             return Ok(None);
         }
         self.tried.clear();
+        if !self.in_sync && self.context.failed.is_empty() {
+            ExtrasIn::forget(self.context.source)?;
+        }
         // With entries in error the two sums differ by design; every one of them is reported.
         if !self.context.source.differs_from(cursor.sum)? {
             self.forget_failures()?;

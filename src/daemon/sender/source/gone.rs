@@ -4,8 +4,10 @@ use super::rules::Admission;
 use super::{Look, Reach, Source};
 use crate::daemon::ledger::flags;
 use crate::daemon::sender::initial::Gone;
+use crate::daemon::sender::reconcile::Covered;
 use crate::store::{CatalogRead, Change, Entry, StoreError, Tables};
 use driftless_protocol::{Kind, ObjectId};
+use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -37,6 +39,9 @@ impl Source {
                     Reach::Gone => false,
                     Reach::Unknown(_) | Reach::Unmounted => true,
                 };
+            if there && look.is_untold && entry.kind == Kind::Directory {
+                self.unentered.insert(object);
+            }
             if !there {
                 look.found.changed += 1;
                 tracing::trace!(object = object.0, "gone");
@@ -127,15 +132,16 @@ impl Source {
 
     /// Finds out what is gone and the target was not told of, by the records after this number. An earlier run may have found it, which
     /// did not come to tell, or was refused: what takes the places of directories waits in this one, too.
-    pub fn recall_graves(&mut self, mut after: u64) -> Result<(), StoreError> {
+    pub fn recall_graves(&mut self, mut after: u64, covered: &Covered) -> Result<(), StoreError> {
         let mut unsent = 0u64;
         loop {
             let page = self.catalog.read(|view| {
                 let mut gone = Vec::new();
                 let page = view.changed_after(after, RECORDS_AT_A_TIME)?;
                 let last = page.last().map(|(sequence, _)| *sequence);
-                for (_, change) in page {
+                for (sequence, change) in page {
                     if let Change::Removed { object, place, kind, entries } = change
+                        && !covered.includes(sequence)
                         // Not the record of a place that it left.
                         && view.get(object)?.is_none()
                     {
@@ -155,6 +161,39 @@ impl Source {
         }
         self.unsent_deletions = self.unsent_deletions.max(unsent);
         Ok(())
+    }
+
+    /// A directory leaves its place. Of several in a row the target has the first.
+    pub(super) fn note_leaving(&mut self, entry: &Entry) {
+        let stands = entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET;
+        if entry.kind == Kind::Directory && stands {
+            self.left.insert(entry.place.clone(), entry.object);
+        }
+    }
+
+    /// Whether a directory has moved, by the records after this number, of which is not known where the target has it.
+    pub fn has_lost_one(&self, mut after: u64) -> Result<bool, StoreError> {
+        let known: HashSet<ObjectId> = self.left.values().copied().collect();
+        loop {
+            let page = self.catalog.read(|view| {
+                let page = view.changed_after(after, RECORDS_AT_A_TIME)?;
+                let last = page.last().map(|(sequence, _)| *sequence);
+                for (_, change) in page {
+                    let Change::Object(object) = change else { continue };
+                    let entry = view.get(object)?.filter(|entry| entry.kind == Kind::Directory);
+                    let moved = flags::ON_TARGET | flags::MOVED;
+                    if entry.is_some_and(|entry| entry.flags & moved == moved) && !known.contains(&object) {
+                        return Ok((last, true));
+                    }
+                }
+                Ok((last, false))
+            })?;
+            match page {
+                (_, true) => return Ok(true),
+                (Some(last), _) => after = last,
+                (None, _) => return Ok(false),
+            }
+        }
     }
 
     /// What was left as it is on the target is gone here: it is looked for there.

@@ -90,7 +90,10 @@ impl Source {
                                 classes,
                             });
                         }
-                        Ok(Reach::Gone | Reach::Unmounted) => {}
+                        Ok(Reach::Gone) => {
+                            self.unentered.insert(object);
+                        }
+                        Ok(Reach::Unmounted) => {}
                         Ok(Reach::Unknown(error)) => self.note_unreadable(&error, look),
                         Err(error) => {
                             drop(jobs);
@@ -112,6 +115,17 @@ impl Source {
             drop(jobs);
             outcome
         })
+    }
+
+    /// Enters what a walk did not find where it was, and may be there again: a directory that is renamed, and back, is the same to those
+    /// who only look at its name, and what was done in it before that is told by nobody.
+    pub(super) fn enter_missed(&mut self, t: &mut Tables<'_>, look: &mut Look) -> Result<(), StoreError> {
+        for object in std::mem::take(&mut self.unentered) {
+            if t.get(object)?.is_some_and(|entry| entry.kind == Kind::Directory) {
+                look.enter.push(object);
+            }
+        }
+        self.enter_directories(t, look)
     }
 
     pub(super) fn take_listing(
@@ -147,6 +161,7 @@ impl Source {
             && let Some(entry) = t.get(directory)?
             && stamp_of(&entry).is_some_and(|known| !known.same_object(&stat.stamp))
         {
+            self.unentered.insert(directory);
             return Ok(());
         }
         self.note_directory(directory, &stat);

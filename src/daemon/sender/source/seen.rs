@@ -190,6 +190,7 @@ impl Source {
                     if self.start.is_some() {
                         self.record_leaving(t, &moved)?;
                     }
+                    self.note_leaving(&moved);
                     moved.place = place.clone();
                     moved.flags |= flags::MOVED;
                     is_moved = true;

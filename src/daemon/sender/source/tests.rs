@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+mod away;
 mod doubted;
 
 struct Bench {
