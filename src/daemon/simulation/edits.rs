@@ -7,6 +7,7 @@ use crate::watch::{WatchError, Watcher};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use driftless_protocol::{Name, ObjectId};
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -133,6 +134,12 @@ pub struct Editor {
     is_track_lost: bool,
     /// Names, since then, that were given to another file while the one that they led to had other names.
     renamed_over: Vec<PathBuf>,
+    /// Objects that were removed, and not replaced: in which directory, and under which name.
+    pub removed: BTreeMap<u64, (u64, OsString)>,
+    /// What stood at any time since both sides were at rest, by directory and name and by path: objects, and how many each was with
+    /// all below it.
+    stood: BTreeMap<(u64, OsString), BTreeMap<u64, usize>>,
+    stood_at: BTreeMap<PathBuf, BTreeMap<u64, usize>>,
     /// How many versions there were.
     version: u64,
     /// Whether files get several names.
@@ -163,6 +170,9 @@ impl Editor {
             untold: VecDeque::new(),
             is_track_lost: false,
             renamed_over: Vec::new(),
+            removed: BTreeMap::new(),
+            stood: BTreeMap::new(),
+            stood_at: BTreeMap::new(),
             version: 0,
             links,
             kinds,
@@ -233,8 +243,49 @@ impl Editor {
         }
     }
 
+    /// So many entries stood, at some time, where this removed object did.
+    pub fn successors(&self, inode: u64, path: &Path) -> usize {
+        let in_place = self.removed.get(&inode).and_then(|place| self.stood.get(place));
+        let others = [in_place, self.stood_at.get(path)]
+            .into_iter()
+            .flatten()
+            .flatten();
+        others
+            .filter(|(other, _)| **other != inode)
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether anything stood at a path since both sides were at rest.
+    pub fn has_stood(&self, path: &Path) -> bool {
+        self.stood_at.contains_key(path)
+    }
+
+    fn note_standing(&mut self, tree: &Tree) -> io::Result<()> {
+        let root = fs::symlink_metadata(&self.root)?.ino();
+        for (path, node) in tree {
+            let count = tree.keys().filter(|below| below.starts_with(path)).count();
+            let above = path.parent().and_then(|above| tree.get(above));
+            let place = (
+                above.map_or(root, |above| above.inode),
+                path.file_name().unwrap_or_default().to_owned(),
+            );
+            for stood in [
+                self.stood.entry(place).or_default(),
+                self.stood_at.entry(path.clone()).or_default(),
+            ] {
+                let most = stood.entry(node.inode).or_default();
+                *most = count.max(*most);
+            }
+        }
+        Ok(())
+    }
+
     /// Both sides are at rest.
     pub fn rest(&mut self) {
+        self.stood.clear();
+        self.stood_at.clear();
         self.is_track_lost = false;
         self.renamed_over.clear();
     }
@@ -242,6 +293,7 @@ impl Editor {
     /// What the tree is now is part of its past.
     fn note(&mut self) -> io::Result<()> {
         let tree = self.look()?;
+        self.note_standing(&tree)?;
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.lasting.retain(|path| tree.contains_key(path));
         past.versions.extend(tree.into_values().map(|node| node.what));
@@ -368,6 +420,11 @@ impl Editor {
     }
 
     fn take_away(&mut self, path: &Path, is_directory: bool) -> io::Result<()> {
+        if let (Some(above), Some(name)) = (path.parent(), path.file_name()) {
+            let inode = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.ino());
+            self.removed
+                .insert(inode(path)?, (inode(above)?, name.to_owned()));
+        }
         if is_directory {
             if let Some(directory) = self.watched.number(path) {
                 self.untold.push_back(WatchEvent::Gone { directory });

@@ -15,6 +15,9 @@
 //!
 //! Real are the file systems' calls: both trees are on a tmpfs, so that one process can look at every state of them.
 //!
+//! Where deletions are held, refused or not wanted ([`Deleting`]), some rounds end with what was gone approved, and of the others nothing
+//! may be lost by then.
+//!
 //! A schedule is a few rounds of edits and faults. After each round all faults end, and both sides have to come to rest with equal
 //! trees. `DRIFTLESS_SEED=n` runs the schedule of that number alone and tells what happens (with `DRIFTLESS_TEST_LOG=driftless=trace`
 //! also what the daemons log); `DRIFTLESS_SOAK=n` tries n times as many, from `DRIFTLESS_FIRST_SEED` on.
@@ -33,7 +36,7 @@ use edits::KINDS;
 use process::{Role, services};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use world::{Counts, Plan, Services, World};
+use world::{Counts, Deleting, Plan, Services, World};
 
 /// What watches the source, in a simulation.
 pub fn watcher() -> Option<Box<dyn Watcher>> {
@@ -75,6 +78,7 @@ const PLAIN: Plan = Plan {
     is_strict: false,
     skips: false,
     kinds: KINDS,
+    deleting: Deleting::All,
 };
 /// Kinds of edits that there were when the first of the schedules were found that are tried again.
 const KINDS_THEN: usize = 14;
@@ -101,6 +105,33 @@ fn d_28_what_is_left_stays_so_under_every_schedule() {
     });
 }
 
+/// Nothing that went at the source is deleted before somebody approved it, and all of it afterwards.
+#[test]
+fn d_28_what_is_held_is_kept_under_every_schedule() {
+    try_all(Plan {
+        deleting: Deleting::Approved,
+        ..PLAIN
+    });
+}
+
+/// The same where nobody can be asked, and a run without a limit deletes it.
+#[test]
+fn d_28_what_is_refused_is_kept_under_every_schedule() {
+    try_all(Plan {
+        deleting: Deleting::Allowed,
+        ..PLAIN
+    });
+}
+
+/// Nothing that went at the source is ever deleted, whatever takes its place.
+#[test]
+fn d_28_nothing_is_deleted_that_is_never_to_be() {
+    try_all(Plan {
+        deleting: Deleting::Never,
+        ..PLAIN
+    });
+}
+
 /// Schedules that found something, which more of them find seldom.
 #[test]
 fn d_28_what_was_found_once_stays_mended() {
@@ -119,9 +150,22 @@ fn d_28_what_was_found_once_stays_mended() {
         (9_403_005, of(17, links)),
         (9_502_186, of(17, links)),
     ];
+    let deleting = |deleting| Plan {
+        deleting,
+        ..of(17, PLAIN)
+    };
+    let (approved, allowed) = (deleting(Deleting::Approved), deleting(Deleting::Allowed));
+    let held = [1_030, 3_005, 5_005, 10_589, 20_428, 100_621].map(|seed| (seed, approved));
+    let refused = [2, 1_002, 2_001, 3_001, 100_372].map(|seed| (seed, allowed));
     let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
     let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));
-    for (seed, plan) in single.into_iter().chain(linked).chain(left) {
+    for (seed, plan) in single
+        .into_iter()
+        .chain(linked)
+        .chain(left)
+        .chain(held)
+        .chain(refused)
+    {
         let plan = Plan {
             is_strict: true,
             ..plan
@@ -179,7 +223,7 @@ fn try_all(plan: Plan) {
         began.elapsed().as_secs_f64()
     );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    counts.check();
+    counts.check(plan.deleting);
 }
 
 #[test]

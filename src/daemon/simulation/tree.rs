@@ -115,6 +115,13 @@ fn first_name<'a>(tree: &'a Tree, node: &Node) -> Option<&'a PathBuf> {
     tree.iter().find(|(_, other)| same(other)).map(|(path, _)| path)
 }
 
+impl What {
+    /// What it is, cut short.
+    pub fn told(&self) -> String {
+        short(self)
+    }
+}
+
 fn short(what: &What) -> String {
     match what {
         What::File(bytes) => {

@@ -3,11 +3,13 @@
 mod connections;
 mod counts;
 mod faults;
+mod keeping;
 pub(super) mod left;
 mod roles;
 
 pub use connections::Services;
 pub use counts::Counts;
+pub use keeping::Deleting;
 
 use super::edits::{Editor, LASTING, Watched};
 use super::process::{Baton, Life, Listener, Role, Start, services, spawn, wait};
@@ -28,6 +30,7 @@ use crossbeam_channel::Sender;
 use driftless_certs::Identity;
 use driftless_protocol::message::{OpFrame, OpMessage, ToReceiver, ToSender};
 use driftless_protocol::{CloseCode, RelPath, XattrClasses};
+use keeping::Keeping;
 use roles::{identities, receive, receiver_options, runtime, sender_options};
 use std::collections::VecDeque;
 use std::fs;
@@ -51,6 +54,8 @@ struct Told {
 struct Saying {
     phase: String,
     is_in_sync: bool,
+    /// So many deletions wait for somebody's approval.
+    held: Option<u64>,
     failed: Vec<FailedEntry>,
 }
 
@@ -65,6 +70,10 @@ impl Observer for Told {
         let mut saying = self.lock();
         saying.phase = format!("{phase:?}");
         saying.is_in_sync = matches!(phase, Phase::InSync { .. });
+        saying.held = match phase {
+            Phase::Held { deletions, .. } => Some(*deletions),
+            _ => None,
+        };
         if saying.is_in_sync {
             self.disk.note_in_sync();
         }
@@ -120,11 +129,14 @@ pub struct Plan {
     pub skips: bool,
     /// How many kinds of edits there are.
     pub kinds: usize,
+    /// What may be deleted on the target.
+    pub deleting: Deleting,
 }
 
 /// One schedule.
 pub struct World {
     seed: u64,
+    keeping: Keeping,
     is_told: bool,
     is_strict: bool,
     skips: bool,
@@ -185,6 +197,7 @@ impl World {
             is_strict,
             skips,
             kinds,
+            deleting,
         } = plan;
         let directory = tempfile::Builder::new()
             .prefix("driftless-simulation-")
@@ -195,6 +208,9 @@ impl World {
         }
         if skips {
             left::fill(&path("source"), &path("target"))?;
+        }
+        if deleting != Deleting::All {
+            keeping::fill(&path("source"))?;
         }
         let past = Arc::new(Mutex::new(Past::default()));
         let disk = Arc::new(TreeDisk::new(path("target"), path("scratch"), past.clone())?);
@@ -210,6 +226,7 @@ impl World {
         };
         Ok(World {
             seed,
+            keeping: Keeping::new(deleting),
             is_told,
             is_strict,
             skips,
@@ -264,50 +281,57 @@ impl World {
 
     /// Some rounds of edits and faults, each until both sides are at rest.
     pub fn run(&mut self) -> Result<Counts, String> {
-        let failed = |error: io::Error| error.to_string();
+        if self.keeping.deleting != Deleting::All {
+            return self.run_keeping();
+        }
         let first = usize::from(self.skips);
         for round in 0..1 + first + self.random.below(2) {
-            let (mut edits, mut faults) = (2 + self.random.below(14), self.random.below(5));
-            if round < first {
+            let (edits, faults) = (2 + self.random.below(14), self.random.below(5));
+            match round < first {
                 // What differs by then is left, and nothing else.
-                (edits, faults) = (0, 0);
-            }
-            let mut steps = 0;
-            while !self.is_at_rest(edits + faults) {
-                steps += 1;
-                if steps > STEPS_MAX || self.errors > ERRORS_MAX {
-                    return Err(self.failure("does not come to rest"));
-                }
-                match self.choose(edits, faults) {
-                    Some(Step::Edit) => {
-                        edits -= 1;
-                        self.counts.edits += 1;
-                        let random = &mut self.random;
-                        let told = self
-                            .editor
-                            .edit(&mut |bound| random.below(bound))
-                            .map_err(failed)?;
-                        self.say(|| told);
-                    }
-                    Some(Step::Fault) => {
-                        faults -= 1;
-                        self.fault()?;
-                    }
-                    Some(step) => self.take(step)?,
-                    None if faults + edits > 0 => (edits, faults) = (0, 0),
-                    None => return Err(self.failure("nothing happens any more")),
-                }
-                let violations = self.disk.violations();
-                if let Some(first) = violations.first() {
-                    return Err(self.failure(first));
-                }
-                if let Some(text) = self.offence.take() {
-                    return Err(self.failure(&format!("an offence against the protocol: {text}")));
-                }
+                true => self.come_to_rest(0, 0)?,
+                false => self.come_to_rest(edits, faults)?,
             }
             self.compare()?;
         }
         Ok(self.counts.clone())
+    }
+
+    /// So many edits and faults, and all that follows, until both sides are at rest.
+    fn come_to_rest(&mut self, mut edits: usize, mut faults: usize) -> Result<(), String> {
+        let mut steps = 0;
+        while !self.is_at_rest(edits + faults) {
+            steps += 1;
+            if steps > STEPS_MAX || self.errors > ERRORS_MAX {
+                return Err(self.failure("does not come to rest"));
+            }
+            match self.choose(edits, faults) {
+                Some(Step::Edit) => {
+                    edits -= 1;
+                    self.counts.edits += 1;
+                    let random = &mut self.random;
+                    let told = self.editor.edit(&mut |bound| random.below(bound));
+                    let told = told.map_err(|error| error.to_string())?;
+                    self.say(|| told);
+                    self.keeping.note_edit();
+                }
+                Some(Step::Fault) => {
+                    faults -= 1;
+                    self.fault()?;
+                }
+                Some(step) => self.take(step)?,
+                None if faults + edits > 0 => (edits, faults) = (0, 0),
+                None => return Err(self.failure("nothing happens any more")),
+            }
+            let violations = self.disk.violations();
+            if let Some(first) = violations.first() {
+                return Err(self.failure(first));
+            }
+            if let Some(text) = self.offence.take() {
+                return Err(self.failure(&format!("an offence against the protocol: {text}")));
+            }
+        }
+        Ok(())
     }
 
     fn failure(&self, what: &str) -> String {
@@ -337,12 +361,13 @@ impl World {
     /// Whether the sender says that all is in sync, and nobody has anything left to do.
     fn is_at_rest(&mut self, to_come: usize) -> bool {
         self.collect();
+        let tries_for_ever = self.tries_for_ever();
         let is_done = |role: Role| {
             let part = self.baton.part(role);
-            part.is_there && !part.may_go_on && part.due.is_none()
+            part.is_there && !part.may_go_on && (part.due.is_none() || tries_for_ever)
         };
         to_come == 0
-            && is_done(Role::Sender)
+            && (is_done(Role::Sender) || self.keeping.is_refused())
             && is_done(Role::Receiver)
             && self.editor.untold.is_empty()
             && self.services.exchange().is_open
@@ -350,7 +375,7 @@ impl World {
                 .connections
                 .iter()
                 .all(|connection| connection.is_empty() && !connection.is_broken)
-            && self.told.lock().is_in_sync
+            && (self.told.lock().is_in_sync || self.is_held())
     }
 
     /// Both trees are equal, and nothing is left over.
@@ -436,6 +461,10 @@ impl World {
         let mut steps: Vec<(Step, usize)> = Vec::new();
         for role in [Role::Sender, Role::Receiver] {
             let part = self.baton.part(role);
+            let is_over = role == Role::Sender && self.keeping.is_refused() && edits + faults == 0;
+            if is_over {
+                continue;
+            }
             if !part.is_there {
                 steps.push((Step::Restart(role), 1));
             } else if part.may_go_on {
@@ -548,6 +577,11 @@ impl World {
         }
     }
 
+    /// Whether everything below the target's root changes at once.
+    fn publishes(&self) -> bool {
+        self.seed % 4 == 3
+    }
+
     fn start(&mut self, role: Role) {
         self.say(|| format!("{role:?} starts"));
         let life = Arc::new(Life::default());
@@ -572,10 +606,10 @@ impl World {
         let home = Home::at(self.directory.path().join(format!("{role:?}")));
         let thread = match role {
             Role::Sender => {
-                let options = SenderOptions {
+                let options = self.keeping.start(SenderOptions {
                     initial: self.skips.then_some(Initial::Skip),
                     ..sender_options(home, self.directory.path().join("source"))
-                };
+                });
                 let told = self.told.clone();
                 spawn(start, move || {
                     let ended = sender::run(&options, runtime().handle(), told, &Stop::default());
@@ -584,8 +618,7 @@ impl World {
             }
             Role::Receiver => {
                 self.services.exchange().is_open = true;
-                // In some worlds everything below the root changes at once.
-                let publish = match self.seed % 4 == 3 {
+                let publish = match self.publishes() {
                     true => vec!["*".parse().expect("a pattern of one level")],
                     false => Vec::new(),
                 };

@@ -90,11 +90,16 @@ impl World {
             if outcome.starts_with("panicked") {
                 return Err(self.failure(&format!("the {role:?} {outcome}")));
             }
-            self.errors += 1;
+            let is_refused = self.keeping.note_end(&outcome);
+            self.errors += u32::from(!is_refused);
             self.say(|| format!("{role:?} ended: {outcome}"));
             self.last_error = outcome;
         }
-        self.told.lock().is_in_sync &= role != Role::Sender;
+        if role == Role::Sender {
+            let mut saying = self.told.lock();
+            saying.is_in_sync = false;
+            saying.held = None;
+        }
         for connection in &mut self.connections {
             connection.is_broken = true;
             match role {
