@@ -10,9 +10,9 @@ use crate::store::{CatalogRead, StoreError};
 use driftless_protocol::ObjectId;
 use std::collections::HashSet;
 
-/// In the state: the numbers, eight bytes each, or that of the root for all.
+/// In the state: the numbers, eight bytes each. More than [`DIRECTORIES_MAX`] of them stand for all.
 const EXTRAS_IN: &str = "extras-in";
-/// More directories than these are all of them.
+/// More than this are not told apart: everything is compared.
 const DIRECTORIES_MAX: usize = 10_000;
 
 /// Directories of the source.
