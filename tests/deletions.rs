@@ -261,6 +261,32 @@ fn what_is_refused_stays_in_a_directory_that_moves() {
     pair.assert_equal();
 }
 
+/// It is gone under another name than that which it has on the target, where something else is to stand by now.
+#[test]
+fn what_moved_before_it_was_removed_stays_where_the_target_has_it() {
+    let mut pair = Pair::new();
+    fill(&pair, 10);
+    fs::write(pair.src().join("left"), "left").unwrap();
+    pair.seed().unwrap();
+    let (data, other) = (pair.src().join("data"), pair.src().join("other"));
+    fs::rename(&data, &other).unwrap();
+    let stop = Stop::default();
+    let nobody = pair.sender_options("127.0.0.1:9".parse().unwrap(), false);
+    let mute = Arc::new(Mute(stop.clone()));
+    let _ = sender::run(&nobody, &runtime(), mute, &stop);
+    fs::remove_dir_all(&other).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("new"), "new").unwrap();
+    pair.delete_limit = Some("20".parse().unwrap());
+    for _ in 0..3 {
+        pair.seed().unwrap_err();
+        assert!(walk_count(&pair.dst().join("data")) >= 110, "it was deleted");
+    }
+    pair.delete_limit = None;
+    pair.seed().unwrap();
+    pair.assert_equal();
+}
+
 #[test]
 fn a_refused_run_ends_while_a_file_is_written_to_all_the_time() {
     let mut pair = Pair::new();

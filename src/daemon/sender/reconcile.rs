@@ -122,7 +122,7 @@ pub fn reconcile(
     // Pairs of (our directory, theirs).
     let mut ask: VecDeque<(ObjectId, ObjectId)> = VecDeque::from([(ObjectId::ROOT, opened.root)]);
     // Those that the target has at another place.
-    let mut astray: HashSet<ObjectId> = HashSet::new();
+    let mut astray = Astray::default();
     while !ask.is_empty() {
         let round: Vec<_> = ask.drain(..ask.len().min(ASK_AT_A_TIME)).collect();
         let theirs = Directories(round.iter().map(|&(_, theirs)| theirs).collect());
@@ -157,11 +157,18 @@ pub fn reconcile(
                 if contact.tried.is_some() {
                     let found = found_astray(t, &listed, &rows)?;
                     next.extend(found.iter().map(|&directory| (directory, directory)));
-                    astray.extend(found);
+                    astray.listed.extend(found);
                 }
-                if astray.contains(&ours) {
-                    note_astray(ours, verdicts, &by_number, &mut outcome, (&lookouts, &mut next));
-                    astray.extend(next.iter().map(|(directory, _)| *directory));
+                if astray.listed.contains(&ours) {
+                    let equal = &mut astray.equal;
+                    note_astray(
+                        ours,
+                        verdicts,
+                        &by_number,
+                        &mut outcome,
+                        (&lookouts, &mut next, equal),
+                    );
+                    astray.listed.extend(next.iter().map(|(directory, _)| *directory));
                     return Ok(next);
                 }
                 for verdict in verdicts {
@@ -195,7 +202,7 @@ pub fn reconcile(
         // found is dealt with: a session that ends before that begins with a comparison, which may find less.
         let through = if keeps_records { 0 } else { t.last_sequence()? };
         let but = match outcome.found_a_tree() {
-            true => unreached_records(t, through)?,
+            true => unreached_records(t, through, &astray)?,
             false => HashSet::new(),
         };
         outcome.covered = Covered { through, but };
@@ -231,39 +238,55 @@ impl Reconciled {
 
 /// Of the tombstones up to `last` those of what was in a directory whose content on the target was not listed: the target may have that
 /// directory at another place, with what is gone still in it. Who is refused, or waits for an approval, would not hear of it again.
-fn unreached_records(t: &Tables<'_>, last: u64) -> Result<HashSet<u64>, StoreError> {
+fn unreached_records(t: &Tables<'_>, last: u64, astray: &Astray) -> Result<HashSet<u64>, StoreError> {
     let tombstones = t.tombstones_through(last)?;
     let above: HashMap<ObjectId, ObjectId> = tombstones
         .iter()
         .map(|(_, object, place)| (*object, place.directory))
         .collect();
-    let mut known = HashMap::from([(ObjectId::ROOT, false)]);
+    // Of each directory whether all below it is equal, and whether it was not reached.
+    let mut known = HashMap::from([(ObjectId::ROOT, (false, false))]);
     let mut kept = HashSet::new();
     for (number, _, place) in &tombstones {
+        if astray.listed.contains(&place.directory) {
+            continue;
+        }
         let (mut way, mut at) = (Vec::new(), place.directory);
-        let is_unreached = loop {
+        let mut state = loop {
             if let Some(&known) = known.get(&at) {
                 break known;
             }
-            way.push(at);
-            let next = match t.get(at)? {
-                Some(entry) if entry.flags & (flags::ON_TARGET | flags::MOVED) != flags::ON_TARGET => {
-                    break true;
-                }
-                Some(entry) => Some(entry.place.directory),
-                None => above.get(&at).copied(),
-            };
-            match next.filter(|next| !way.contains(next)) {
+            let entry = t.get(at)?;
+            let is_there = entry
+                .as_ref()
+                .is_none_or(|entry| entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET);
+            let next = entry.map(|entry| entry.place.directory);
+            let next = next.or_else(|| above.get(&at).copied());
+            way.push((at, is_there));
+            match next.filter(|next| way.iter().all(|(passed, _)| passed != next)) {
                 Some(next) => at = next,
-                None => break true,
+                None => break (false, true),
             }
         };
-        known.extend(way.into_iter().map(|directory| (directory, is_unreached)));
-        if is_unreached {
+        for (directory, is_there) in way.into_iter().rev() {
+            state.0 |= astray.equal.contains(&directory);
+            state.1 |= !is_there;
+            known.insert(directory, state);
+        }
+        if state.1 && !state.0 {
             kept.insert(*number);
         }
     }
     Ok(kept)
+}
+
+/// Directories that the target has at another place than the source.
+#[derive(Debug, Default)]
+struct Astray {
+    /// What is in them there was listed.
+    listed: HashSet<ObjectId>,
+    /// All below them is equal.
+    equal: HashSet<ObjectId>,
 }
 
 /// How well the two ends know each other.
@@ -443,7 +466,7 @@ fn note_astray(
     verdicts: Vec<Verdict>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
-    (lookouts, next): (&ExtrasIn, &mut Vec<(ObjectId, ObjectId)>),
+    (lookouts, next, equal): (&ExtrasIn, &mut Vec<(ObjectId, ObjectId)>, &mut HashSet<ObjectId>),
 ) {
     let extra = |number: ObjectId, name: &Name, kind: Kind| Extra {
         place: Place {
@@ -468,8 +491,10 @@ fn note_astray(
                 ..
             } if object == number => {
                 let is_directory = theirs.get(&number).is_some_and(|row| row.kind == Kind::Directory);
-                if is_directory && (descend || lookouts.leads_to_one(object)) {
-                    next.push((object, number));
+                match is_directory && (descend || lookouts.leads_to_one(object)) {
+                    true => next.push((object, number)),
+                    false if is_directory => drop(equal.insert(object)),
+                    false => {}
                 }
             }
             Verdict::Present {

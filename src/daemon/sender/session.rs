@@ -556,7 +556,10 @@ impl<'a, 'c> Session<'a, 'c> {
         if let Some(approvals) = &self.context.options.approvals {
             select.recv(approvals);
         }
-        self.context.register(&mut select);
+        let looks_away = self.looks_away();
+        if !looks_away {
+            self.context.register(&mut select);
+        }
         if let Some(before) = &self.before {
             select.recv(before);
         }
@@ -564,7 +567,7 @@ impl<'a, 'c> Session<'a, 'c> {
         // While bytes are under way the pump may make room without a message to us.
         let is_pump_full = self.pump_bytes.load(Ordering::Acquire) >= PUMP_BYTES_MAX;
         let deadlines = [
-            self.context.deadline(),
+            self.context.deadline().filter(|_| !looks_away),
             self.rest.deadline().filter(|_| self.in_sync),
             self.reconcile_due,
             self.is_report_due.then(|| self.last_report + REPORT_EVERY),
@@ -584,7 +587,9 @@ impl<'a, 'c> Session<'a, 'c> {
             true => while self.context.events.try_recv().is_ok() {},
             false => super::take_events(self.context, now)?,
         }
+        let is_limited = self.context.fuse.has_limit();
         self.must_reconcile |= self.context.source.rules_changed;
+        self.must_reconcile |= self.context.source.has_lost_place && is_limited;
         while let Some(&(due, object)) = self.delayed.first().filter(|(due, _)| *due <= now) {
             self.delayed.remove(&(due, object));
             self.again.push_back(object);

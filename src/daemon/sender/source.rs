@@ -98,6 +98,10 @@ pub struct Source {
     pub graves: HashMap<Place, ObjectId>,
     /// Where the target has directories that have moved since they were known to be there.
     pub left: HashMap<Place, ObjectId>,
+    /// A directory is gone that had moved, and where the target has it is not known.
+    pub has_lost_place: bool,
+    /// Where the journal stood when this run began, before its first walk.
+    opened_at: u64,
     /// The target keeps some or all of what is removed here (`--delete never`, `startup`, `running`).
     pub keeps_removed: bool,
     /// What is left as it is on the target.
@@ -218,8 +222,11 @@ impl Source {
             })
         };
         let (signatures, spans) = (cache("signatures")?, cache("spans")?);
-        let kept = catalog.read(|view| Ok((AclOwners::load(view)?, Unheard::load(view)?)));
-        let (acl_owners, unheard) = kept.map_err(|error| failed(&error))?;
+        let kept = catalog.read(|view| {
+            let (owners, unheard) = (AclOwners::load(view)?, Unheard::load(view)?);
+            Ok((owners, unheard, view.last_sequence()?))
+        });
+        let (acl_owners, unheard, opened_at) = kept.map_err(|error| failed(&error))?;
         let mut warnings = Vec::new();
         if let Some(reason) = opened.rebuilt {
             warnings.push(format!(
@@ -247,6 +254,8 @@ impl Source {
             rules_changed: false,
             graves: HashMap::new(),
             left: HashMap::new(),
+            has_lost_place: false,
+            opened_at,
             unsent_deletions: 0,
             keeps_removed: false,
             newcomers: Newcomers::default(),

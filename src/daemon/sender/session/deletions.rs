@@ -39,6 +39,9 @@ impl Session<'_, '_> {
     /// Whether the removals that wait may be sent. If not, it was told how many wait; without anybody to ask, that is the end once
     /// all else is sent.
     pub(super) fn may_delete(&mut self) -> Result<bool, Ended> {
+        if self.refused.is_some() && self.looks_away() {
+            return Ok(false);
+        }
         let waiting = self.waiting_deletions()?;
         let present = self.context.source.catalog.read(|view| view.count())?;
         let was_approved = self.context.fuse.is_approved();

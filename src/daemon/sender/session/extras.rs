@@ -133,6 +133,10 @@ impl Session<'_, '_> {
             self.context.source.graves.remove(&place);
             self.again.extend(self.held.drain());
         }
+        let left = &mut self.context.source.left;
+        if !left.is_empty() {
+            left.retain(|_, directory| *directory != object);
+        }
     }
 
     /// Nothing is known any more to stand in anybody's place.

@@ -87,6 +87,7 @@ impl Session<'_, '_> {
         self.reconciles += 1;
         self.reconciles_ever += 1;
         self.has_failed_since = false;
+        self.context.source.has_lost_place = false;
         self.context.barriers.ask_again();
         // What took whose place on the target is found out without a record of what went.
         self.context.source.newcomers.forget();
@@ -102,6 +103,11 @@ impl Session<'_, '_> {
         let mut outcome = reconcile(source, self.link, opened, beforehand, stop)?;
         self.unremoved.clear();
         self.covered = std::mem::take(&mut outcome.covered);
+        if self.covered.through > 0 {
+            // They are found again, or told by the journal once more.
+            let is_decided = |removal: &Removal| removal.is_admitted || removal.is_kept || removal.is_spared;
+            self.removes.retain(is_decided);
+        }
         self.decide_on_extras(opened, outcome)?;
         if !self.covered.but.is_empty() {
             // What they tell of is none of what was found.

@@ -215,7 +215,8 @@ impl Session<'_, '_> {
             }
             let Some(object) = flight.object() else { continue };
             self.free(object);
-            if settled.contains(&object) {
+            let is_put = matches!(flight, InFlight::Move { .. } | InFlight::Make { .. });
+            if is_put && settled.contains(&object) {
                 self.open_left_grave(object);
             }
             if !settled.contains(&object) {

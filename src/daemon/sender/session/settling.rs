@@ -29,7 +29,10 @@ impl Session<'_, '_> {
             && self.bulk.is_empty()
             && self.digesting.is_empty()
             && !self.delayed.iter().any(|(_, object)| is_waiting(object));
-        if let Some(text) = self.refused.take_if(|_| is_all_sent && self.window.is_empty()) {
+        if is_all_sent
+            && self.window.is_empty()
+            && let Some(text) = self.refused.clone()
+        {
             // What failed may be mended by a comparison, as it is in a session that goes on.
             if self.has_failed_since && self.reconciles <= 1 {
                 self.must_reconcile = true;

@@ -70,6 +70,7 @@ impl Source {
             t.remove_below(object, |entry| gone.push(entry.clone()))?;
             self.graves.insert(entry.place.clone(), object);
         }
+        self.note_left_graves(&gone);
         // As a deletion counts what had not just come.
         let now = Instant::now();
         let is_new = |entry: &Entry| self.newcomers.includes(now, entry.object);
@@ -163,6 +164,18 @@ impl Source {
         Ok(())
     }
 
+    /// Of what is gone, the target has these directories where they were before they moved.
+    fn note_left_graves(&mut self, gone: &[Entry]) {
+        let is_moved = |entry: &&Entry| entry.kind == Kind::Directory && entry.flags & flags::MOVED != 0;
+        let moved: HashSet<ObjectId> = gone.iter().filter(is_moved).map(|entry| entry.object).collect();
+        if !moved.is_empty() {
+            let known = self.left.values().filter(|object| moved.contains(object)).count();
+            self.has_lost_place |= known < moved.len();
+            let graves = self.left.extract_if(|_, object| moved.contains(object));
+            self.graves.extend(graves);
+        }
+    }
+
     /// A directory leaves its place. Of several in a row the target has the first.
     pub(super) fn note_leaving(&mut self, entry: &Entry) {
         let stands = entry.flags & (flags::ON_TARGET | flags::MOVED) == flags::ON_TARGET;
@@ -171,15 +184,27 @@ impl Source {
         }
     }
 
-    /// Whether a directory has moved, by the records after this number, of which is not known where the target has it.
+    /// Whether a directory has moved, by the records after this number, of which is not known where the target has it. Those of
+    /// another run do not tell of what is gone.
     pub fn has_lost_one(&self, mut after: u64) -> Result<bool, StoreError> {
         let known: HashSet<ObjectId> = self.left.values().copied().collect();
+        if self.has_lost_place {
+            return Ok(true);
+        }
         loop {
             let page = self.catalog.read(|view| {
                 let page = view.changed_after(after, RECORDS_AT_A_TIME)?;
                 let last = page.last().map(|(sequence, _)| *sequence);
-                for (_, change) in page {
-                    let Change::Object(object) = change else { continue };
+                for (sequence, change) in page {
+                    let object = match change {
+                        Change::Object(object) => object,
+                        Change::Removed { kind, .. }
+                            if kind == Kind::Directory && sequence <= self.opened_at =>
+                        {
+                            return Ok((last, true));
+                        }
+                        Change::Removed { .. } => continue,
+                    };
                     let entry = view.get(object)?.filter(|entry| entry.kind == Kind::Directory);
                     let moved = flags::ON_TARGET | flags::MOVED;
                     if entry.is_some_and(|entry| entry.flags & moved == moved) && !known.contains(&object) {
