@@ -129,13 +129,18 @@ impl Session<'_, '_> {
 
     /// A directory stands where it belongs now, and not where the last comparison found it.
     pub(super) fn open_left_grave(&mut self, object: ObjectId) {
-        if let Some(place) = self.leaving.remove(&object) {
-            self.context.source.graves.remove(&place);
-            self.again.extend(self.held.drain());
+        let source = &mut *self.context.source;
+        let before = source.left.len();
+        if before > 0 {
+            source.left.retain(|_, directory| *directory != object);
         }
-        let left = &mut self.context.source.left;
-        if !left.is_empty() {
-            left.retain(|_, directory| *directory != object);
+        let left = self.leaving.remove(&object);
+        if let Some(place) = &left {
+            source.graves.remove(place);
+        }
+        if left.is_some() || source.left.len() < before {
+            // Some of them may have waited for this.
+            self.again.extend(self.held.drain());
         }
     }
 

@@ -216,7 +216,7 @@ impl Session<'_, '_> {
             let Some(object) = flight.object() else { continue };
             self.free(object);
             let is_put = matches!(flight, InFlight::Move { .. } | InFlight::Make { .. });
-            if is_put && settled.contains(&object) {
+            if is_put {
                 self.open_left_grave(object);
             }
             if !settled.contains(&object) {
