@@ -453,7 +453,7 @@ fn what_is_refused_by_one_run_after_the_other_stays_where_it_is() {
     assert_eq!(inode("data/d0/f0"), new, "it was sent again");
 }
 
-/// A comparison needs no records of what went, and drops them; who was refused after it is known by the next run all the same.
+/// What a comparison found is known by the next run, whichever way it begins.
 #[test]
 fn what_is_refused_after_a_comparison_stays_where_it_is() {
     let mut pair = Pair::new();

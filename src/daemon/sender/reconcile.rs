@@ -193,7 +193,7 @@ pub fn reconcile(
     source.contents = Contents::default();
     let keeps_records = source.start.is_some();
     if beforehand.may_delete {
-        // Before the records go that told of it.
+        // Before the records count as covered that told of it.
         lookouts.find(&outcome);
         lookouts.write(source)?;
     }
@@ -441,8 +441,8 @@ fn found_astray(t: &Tables<'_>, listed: &[SourceRow], rows: &[Row]) -> Result<Ve
     let here: HashMap<&Name, &SourceRow> = listed.iter().map(|row| (&row.name, row)).collect();
     let moved = flags::ON_TARGET | flags::MOVED;
     let mut found = Vec::new();
-    for row in rows {
-        let is_tree = row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
+    let is_tree = |row: &&Row| row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
+    for row in rows.iter().filter(is_tree) {
         let is_taken = match here.get(&row.name) {
             Some(ours) if ours.object == row.object => true,
             // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
@@ -452,8 +452,11 @@ fn found_astray(t: &Tables<'_>, listed: &[SourceRow], rows: &[Row]) -> Result<Ve
             }
             _ => false,
         };
+        if is_taken {
+            continue;
+        }
         let known = t.get(row.object)?;
-        if is_tree && !is_taken && known.is_some_and(|entry| entry.kind == Kind::Directory) {
+        if known.is_some_and(|entry| entry.kind == Kind::Directory) {
             found.push(row.object);
         }
     }

@@ -151,7 +151,8 @@ pub struct Editor {
 /// All kinds of edits.
 pub const KINDS: usize = 17;
 
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// Names that entries get.
+pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Stays where it is, so that the tree is never empty: that would be for the user to confirm.
 pub const LASTING: &str = "lasting";
 

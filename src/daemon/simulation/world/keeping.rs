@@ -1,5 +1,6 @@
 //! Mirrors that may not delete as they like: with a limit of deletions, and with `--delete never`.
 
+use super::super::edits::NAMES;
 use super::super::tree::{Node, Tree, What, is_private};
 use super::*;
 use crate::engine::fuse::{DeleteLimit, WINDOW};
@@ -35,8 +36,6 @@ pub(super) struct Keeping {
     refusals: u32,
 }
 
-/// Names in the directories of the tree at first; those that the edits choose from.
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// How often somebody approves until it has to be enough.
 const APPROVALS_MAX: u32 = 20;
 
