@@ -2,7 +2,8 @@
 //!
 //! Every deed changes the disk first and the catalog after it. A path that is replaced is, at every moment, its old
 //! or its new self: files by rename, everything else by exchange. What stood in the way and has a number of its own
-//! is *parked* under a private name, because its own op (a move or a removal) is still to come.
+//! is *parked* under a private name, because its own op (a move or a removal) is still to come. A directory that moves never
+//! has such a name, where two names can be exchanged: it trades places with what is in its way, and that is parked then.
 
 mod moving;
 mod numbers;

@@ -219,12 +219,8 @@ impl Replica {
         };
         let mut entry = known.clone();
         if !is_as_catalogued(known, stat, &self.terms) {
-            let mut walk = Walk {
-                terms: &self.terms,
-                knowledge: &WalkKnowledge::default(),
-                keeper: Some(&mut self.keeper),
-                report: &mut WalkReport::default(),
-            };
+            let (knowledge, mut report) = (WalkKnowledge::default(), WalkReport::default());
+            let mut walk = Walk::new(&self.terms, &knowledge, Some(&mut self.keeper), &mut report);
             let found = walk.entry(t, parent, place.clone(), Some(known.clone()), known.kind, stat);
             entry = found.map_err(|error| ApplyError {
                 kind: FailureKind::Io,

@@ -8,6 +8,7 @@ mod ahead;
 mod error;
 mod former;
 mod generation;
+mod identities;
 mod notes;
 mod seen;
 mod walk;

@@ -295,6 +295,54 @@ fn adoption_and_release_keep_the_disk_and_the_sum() {
     assert_eq!(bench.read("theirs/file"), "x");
 }
 
+/// After a crash the disk can be ahead of the catalog. Neither tree is taken for the other, whether what stood there is gone before that is
+/// found, and whatever took its place.
+#[test]
+fn directories_that_changed_places_unseen_are_not_mistaken() {
+    let after = |edit: &dyn Fn(&Bench)| {
+        let mut bench = Bench::new();
+        for (object, name) in [(10, "a"), (11, "b")] {
+            bench.make(object, place(1, name));
+            bench.put(object + 10, place(object, "inside"), name);
+        }
+        bench.replica.commit_durably(None, true).unwrap();
+        edit(&bench);
+        let bench = bench.reopen(&Keeping::default());
+        let number = |name| {
+            let name = place(1, name).name;
+            let found = bench
+                .replica
+                .catalog
+                .read(|view| view.lookup(ObjectId::ROOT, &name));
+            found.unwrap().filter(|object| !object.is_local())
+        };
+        (number("a"), number("b"))
+    };
+    let shift = |bench: &Bench, from: &str, to: &str| fs::rename(bench.path(from), bench.path(to)).unwrap();
+    let exchanged = after(&|bench| {
+        shift(bench, "a", "aside");
+        shift(bench, "b", "a");
+        shift(bench, "aside", "b");
+    });
+    assert_eq!(exchanged, (None, None));
+    let moved_over = |bench: &Bench| {
+        fs::remove_dir_all(bench.path("b")).unwrap();
+        shift(bench, "a", "b");
+    };
+    assert_eq!(after(&moved_over), (None, None));
+    let replaced = after(&|bench| {
+        moved_over(bench);
+        fs::write(bench.path("a"), "a file").unwrap();
+    });
+    assert_eq!(replaced, (None, None));
+    // A backup that was put back, say.
+    let copied = after(&|bench| {
+        shift(bench, "a", "away");
+        fs::create_dir(bench.path("a")).unwrap();
+    });
+    assert_eq!(copied, (Some(ObjectId(10)), Some(ObjectId(11))));
+}
+
 /// A process that was killed between a deed and its note leaves what no sum counts; so does a number that went elsewhere. Equal
 /// sums say nothing then, whatever happens before the next comparison.
 #[test]

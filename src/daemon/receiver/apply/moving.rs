@@ -50,13 +50,15 @@ impl Replica {
                 from_dir.rename(&entry.place.name, &to_dir, &to.name, RenameMode::Replace)?;
                 self.drop_entry(t, other.object)?;
             }
-            Some(other)
-                if self.must_stay(&to_dir, &to.name)?
-                    || (!other.object.is_local() && comes(&entry.place) == Some(other.object)) =>
-            {
-                return self.trade_places(t, entry, &other, &from_dir, &to_dir, to);
-            }
             Some(other) => {
+                let stays = self.must_stay(&to_dir, &to.name)?
+                    || (!other.object.is_local() && comes(&entry.place) == Some(other.object));
+                let is_tree = entry.kind == Kind::Directory && !self.keeper.is_needed();
+                if (stays || is_tree)
+                    && self.trade_places(t, &entry, &other, (&from_dir, &to_dir), &to, stays)?
+                {
+                    return Ok(());
+                }
                 let aside = self.aside_name(&to.name);
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
                 let aside_place = Place {
@@ -82,40 +84,93 @@ impl Replica {
         Ok(self.put(t, &entry)?)
     }
 
-    /// Moves an object to the place of a directory, and that to where the object stood: under a private name it could be
-    /// swept together with what is protected in it.
+    /// Moves an object to the place of another, and that to where the object stood, in one step: under a private name a directory could
+    /// be swept after a crash, together with what is protected in it. If the other one does not stay there, it is parked, or
+    /// removed if nothing will come for it. Answers false where that can't be done in one step, and may be done in several.
     fn trade_places(
         &mut self,
         t: &mut Tables<'_>,
-        mut entry: Entry,
+        entry: &Entry,
         other: &Entry,
-        from_dir: &Directory,
-        to_dir: &Directory,
-        to: Place,
-    ) -> Outcome {
-        if other.object.is_local() {
+        (from_dir, to_dir): (&Arc<Directory>, &Arc<Directory>),
+        to: &Place,
+        stays: bool,
+    ) -> Result<bool, ApplyError> {
+        if stays && other.object.is_local() {
             return Err(ApplyError::mismatch(format!(
                 "{}/{} is a directory that holds something, and may not be replaced",
                 to_dir.shown(),
                 to.name
             )));
         }
-        let before = self.fresh_stat(to_dir, &to.name)?;
-        from_dir.rename(&entry.place.name, to_dir, &to.name, RenameMode::Exchange)?;
-        let from = std::mem::replace(&mut entry.place, to);
+        let from = &entry.place;
+        let Some(before) = to_dir.stat(&to.name)? else {
+            return Ok(false);
+        };
+        if other.kind == Kind::Directory && from.directory != to.directory && !self.terms.carried.owner {
+            // As for the one that moves.
+            self.writable_directory(t, other.object)?;
+        }
+        match from_dir.rename(&from.name, to_dir, &to.name, RenameMode::Exchange) {
+            Err(error) if error.kind() == FsErrorKind::Unsupported && !stays => return Ok(false),
+            outcome => outcome?,
+        }
         // One name can't be two objects', not even for a moment.
-        let mut other = other.clone();
-        doubt(&mut other, &before);
+        let (mut entry, mut other) = (entry.clone(), other.clone());
         other.place = Place {
             directory: from.directory,
             name: private_name(),
         };
         self.put(t, &other)?;
-        entry.stamp = Some(self.fresh_stat(to_dir, &entry.place.name)?.stamp.to_bytes());
+        let from = std::mem::replace(&mut entry.place, to.clone());
+        entry.stamp = Some(self.fresh_stat(to_dir, &to.name)?.stamp.to_bytes());
         self.put(t, &entry)?;
-        other.stamp = Some(self.fresh_stat(from_dir, &from.name)?.stamp.to_bytes());
+        let Some(left) = from_dir.stat(&from.name)? else {
+            self.drop_entry(t, other.object)?;
+            return Ok(true);
+        };
+        doubt(
+            &mut other,
+            if is_unmoved(&before, &left) {
+                &before
+            } else {
+                &left
+            },
+        );
+        other.stamp = Some(left.stamp.to_bytes());
         other.place = from;
-        Ok(self.put(t, &other)?)
+        self.put(t, &other)?;
+        if !stays {
+            self.clear_traded(t, &other, &left, (from_dir, to_dir), to)?;
+        }
+        Ok(true)
+    }
+
+    /// What was exchanged with a directory that moved to its place is not to be seen where that came from. If it cannot be helped, its
+    /// own op finds it there, or a comparison.
+    fn clear_traded(
+        &mut self,
+        t: &mut Tables<'_>,
+        other: &Entry,
+        stat: &Stat,
+        (from_dir, to_dir): (&Arc<Directory>, &Arc<Directory>),
+        to: &Place,
+    ) -> Outcome {
+        if other.object.is_local() {
+            let removed = self.remove(t, other.object);
+            return removed.map_err(|error| ApplyError::mismatch(error.text));
+        }
+        // Not in a directory that may go before its own op comes.
+        let aside = private_name();
+        if from_dir
+            .rename(&other.place.name, to_dir, &aside, RenameMode::NoReplace)
+            .is_err()
+        {
+            return Ok(());
+        }
+        let mut parked = other.clone();
+        parked.place.directory = to.directory;
+        self.note_parked(t, to_dir, &aside, &parked, Some(*stat))
     }
 
     /// Removes an object with everything below it, wherever it stands: numbers are never used again, so an object that

@@ -254,16 +254,7 @@ impl Replica {
         match parent.swap(aside, &place.name) {
             Ok(()) => match occupant {
                 Some(entry) if !entry.object.is_local() => {
-                    let mut parked = entry.clone();
-                    parked.place.name = aside.clone();
-                    if let Some(stat) = parent.stat(aside)? {
-                        // Its ctime has moved with its name.
-                        let unmoved = before.filter(|before| is_unmoved(before, &stat));
-                        doubt(&mut parked, &unmoved.unwrap_or(stat));
-                        parked.stamp = Some(stat.stamp.to_bytes());
-                    }
-                    self.parked.insert(parked.object);
-                    self.put(t, &parked)?;
+                    self.note_parked(t, parent, aside, entry, before)?;
                 }
                 _ => {
                     parent.remove_private(aside)?;
@@ -282,6 +273,27 @@ impl Replica {
             Err(error) => return Err(error.into()),
         }
         self.fresh_stat(parent, &place.name)
+    }
+
+    /// The catalog's entry for something that was just renamed to the private name `aside`; `before` says what it was.
+    pub(super) fn note_parked(
+        &mut self,
+        t: &mut Tables<'_>,
+        parent: &Directory,
+        aside: &Name,
+        entry: &Entry,
+        before: Option<Stat>,
+    ) -> Outcome {
+        let mut parked = entry.clone();
+        parked.place.name = aside.clone();
+        if let Some(stat) = parent.stat(aside)? {
+            // Its ctime has moved with its name.
+            let unmoved = before.filter(|before| is_unmoved(before, &stat));
+            doubt(&mut parked, &unmoved.unwrap_or(stat));
+            parked.stamp = Some(stat.stamp.to_bytes());
+        }
+        self.parked.insert(parked.object);
+        Ok(self.put(t, &parked)?)
     }
 
     /// As [`Replica::install`], for what was just made: if that fails it is removed again.

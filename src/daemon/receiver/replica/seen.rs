@@ -32,7 +32,7 @@ fn is_catalogued_as(entry: &Entry, stat: &Stat, seen: &Attributes) -> bool {
         }
 }
 
-fn stamp_of(entry: &Entry) -> Option<Stamp> {
+pub(super) fn stamp_of(entry: &Entry) -> Option<Stamp> {
     entry.stamp.and_then(|bytes| Stamp::from_bytes(&bytes))
 }
 

@@ -1,6 +1,7 @@
 //! The walk that brings a catalog in step with the disk.
 
 use super::ahead::{self, Visit, Visited};
+use super::identities::Identities;
 use super::*;
 
 /// What the walk at start found.
@@ -38,12 +39,7 @@ impl Replica {
         };
         let (terms, keeper) = (&self.terms, &mut self.keeper);
         self.catalog.update(true, |tables| {
-            let mut walk = Walk {
-                terms,
-                knowledge: &known,
-                keeper: Some(keeper),
-                report: &mut report,
-            };
+            let mut walk = Walk::new(terms, &known, Some(keeper), &mut report);
             let outcome = walk.tree(tables, &root);
             if report.strangers > 0 {
                 note_strangers(tables, true)?;
@@ -81,14 +77,31 @@ pub(in super::super) struct WalkKnowledge {
 /// Brings a catalog in step with the disk.
 pub(in super::super) struct Walk<'a> {
     /// What counts, and whose things are here.
-    pub(in super::super) terms: &'a Terms,
-    pub(in super::super) knowledge: &'a WalkKnowledge,
+    terms: &'a Terms,
+    knowledge: &'a WalkKnowledge,
     /// The policy of the tree; only a walk of all of it has one.
-    pub(in super::super) keeper: Option<&'a mut Keeper>,
-    pub(in super::super) report: &'a mut WalkReport,
+    keeper: Option<&'a mut Keeper>,
+    report: &'a mut WalkReport,
+    identities: Identities,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(in super::super) fn new(
+        terms: &'a Terms,
+        knowledge: &'a WalkKnowledge,
+        keeper: Option<&'a mut Keeper>,
+        report: &'a mut WalkReport,
+    ) -> Walk<'a> {
+        let identities = Identities::default();
+        Walk {
+            terms,
+            knowledge,
+            keeper,
+            report,
+            identities,
+        }
+    }
+
     pub(super) fn tree(
         &mut self,
         tables: &mut Tables<'_>,
@@ -170,7 +183,12 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            let known = known.filter(|entry| entry.kind == kind);
+            let mut known = known.filter(|entry| entry.kind == kind);
+            if let (Some(entry), Some(_)) = (&known, &self.keeper)
+                && self.identities.is_another(tables, entry, &stat)?
+            {
+                known = None;
+            }
             let entry = match known {
                 // Nothing is written for what is as it was: that would be the whole catalog at each start.
                 Some(known) if is_as_catalogued(&known, &stat, self.terms) => known,
@@ -218,8 +236,15 @@ impl Walk<'_> {
     pub(super) fn forget(&mut self, tables: &mut Tables<'_>, gone: &Entry) -> Result<(), StoreError> {
         self.report.changed += 1;
         self.report.unlike += 1;
-        tables.remove_below(gone.object, |_| ())?;
-        tables.remove(gone.object, None)?;
+        self.remove(tables, gone.object)
+    }
+
+    /// Takes an object out of the catalog, with all below it.
+    fn remove(&mut self, tables: &mut Tables<'_>, object: ObjectId) -> Result<(), StoreError> {
+        tables.remove_below(object, |gone| self.identities.note_gone(gone))?;
+        if let Some(gone) = tables.remove(object, None)? {
+            self.identities.note_gone(&gone);
+        }
         Ok(())
     }
 
@@ -262,8 +287,7 @@ impl Walk<'_> {
             Some(entry) => entry.object,
             None => {
                 if let Some(other) = tables.lookup(place.directory, &place.name)? {
-                    tables.remove_below(other, |_| ())?;
-                    tables.remove(other, None)?;
+                    self.remove(tables, other)?;
                 }
                 self.report.strangers += 1;
                 tables.next_local()?
@@ -317,12 +341,8 @@ pub fn catalogue(
     tables.put(&entry)?;
     if kind == Kind::Directory {
         let inner = Arc::new(parent.open_dir(&place.name)?);
-        let mut walk = Walk {
-            terms,
-            knowledge: &WalkKnowledge::default(),
-            keeper: None,
-            report: &mut WalkReport::default(),
-        };
+        let (knowledge, mut report) = (WalkKnowledge::default(), WalkReport::default());
+        let mut walk = Walk::new(terms, &knowledge, None, &mut report);
         walk.below(tables, entry.object, &inner)
             .map_err(|error| ApplyError {
                 kind: FailureKind::Io,

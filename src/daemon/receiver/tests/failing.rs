@@ -57,3 +57,58 @@ fn one_that_cannot_be_removed_keeps_no_other_from_it() {
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(text.contains(&left[0]), "{text} is about {left:?}");
 }
+
+/// A tree that takes another's place never has a private name: what is in it and not the mirror's would be swept with that.
+#[test]
+fn a_tree_that_moves_over_something_is_whole_wherever_the_disk_ends() {
+    for other in ["a file", "a file of the target's own", "an empty directory"] {
+        let mut ends_at = 1;
+        loop {
+            let mut bench = Bench::new();
+            bench.replica.protects = true;
+            bench.make(10, place(1, "away"));
+            bench.make(11, place(10, "tree"));
+            bench.put(12, place(11, "inside"), "the mirror's");
+            fs::write(bench.path("away/tree/kept"), "the target's").unwrap();
+            match other {
+                "an empty directory" => bench.make(13, place(1, "to")),
+                _ => bench.put(13, place(1, "to"), "in the way"),
+            }
+            if other == "a file of the target's own" {
+                bench
+                    .apply(|replica, t| replica.release(t, ObjectId(13)))
+                    .unwrap();
+            }
+            bench.replica.commit_durably(None, true).unwrap();
+            let (mut calls, ended) = (0, Rc::new(std::cell::Cell::new(false)));
+            let has_ended = ended.clone();
+            judge(move |call| {
+                calls += usize::from(call == Call::Name);
+                has_ended.set(calls >= ends_at);
+                calls < ends_at
+            });
+            let outcome = bench.shift(11, place(1, "to"));
+            nothing_fails();
+            if !ended.get() {
+                outcome.unwrap();
+                assert!(ends_at > 2, "{other}: nothing was cut off");
+                assert_eq!(bench.read("to/kept"), "the target's", "{other}");
+                break;
+            }
+            let bench = bench.reopen(&Keeping::default());
+            let at = ["to", "away/tree"].into_iter().find(|at| bench.path(at).exists());
+            let is_whole = |at: &&str| {
+                ["inside", "kept"]
+                    .iter()
+                    .all(|name| bench.path(at).join(name).exists())
+            };
+            let whole = ["to", "away/tree"].iter().any(is_whole);
+            assert!(
+                whole,
+                "{other}, cut off at {ends_at}: {at:?} of {:?}",
+                bench.names()
+            );
+            ends_at += 1;
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Directories that stand elsewhere than the catalog has them.
+//!
+//! After a crash the disk can be ahead of the catalog: two directories have changed places, say. To take each for the one that stood
+//! there would mistake all that is in them: what the target keeps in one would be changed to what is in the other. A file is told
+//! by its content.
+
+use super::seen::stamp_of;
+use crate::fs::{Stamp, Stat};
+use crate::store::{CatalogRead, Entry, StoreError, Tables};
+use driftless_protocol::{Kind, Timestamp};
+use std::collections::HashSet;
+
+/// Device, inode, and when it was made.
+type Identity = (u64, u64, Option<Timestamp>);
+
+/// The directories that a catalog knows, those that a walk took out of it included.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    /// All of them, once somebody asked.
+    known: Option<HashSet<Identity>>,
+    /// Those that the walk took out of the catalog before that.
+    gone: HashSet<Identity>,
+}
+
+impl Identities {
+    /// Notes something that is no longer catalogued.
+    pub(super) fn note_gone(&mut self, entry: &Entry) {
+        if self.known.is_none() {
+            self.gone.extend(identity_of(entry));
+        }
+    }
+
+    /// Whether what stands at the place of a catalogued directory is another one of the catalog's. One that the catalog does not know is
+    /// taken for that which stood there, as is each on a device of another number, which a reboot can change.
+    ///
+    /// The first time that one is not the same costs a look at all of the catalog.
+    pub(super) fn is_another(
+        &mut self,
+        tables: &Tables<'_>,
+        entry: &Entry,
+        stat: &Stat,
+    ) -> Result<bool, StoreError> {
+        let known = stamp_of(entry).filter(|_| entry.kind == Kind::Directory);
+        let may_be = |known: Stamp| known.device == stat.stamp.device && !known.same_object(&stat.stamp);
+        if !known.is_some_and(may_be) {
+            return Ok(false);
+        }
+        if self.known.is_none() {
+            let mut known = std::mem::take(&mut self.gone);
+            tables.for_each(&mut |entry: Entry| {
+                known.extend(identity_of(&entry));
+                Ok(())
+            })?;
+            self.known = Some(known);
+        }
+        let found = identity(&stat.stamp);
+        Ok(self.known.as_ref().is_some_and(|known| known.contains(&found)))
+    }
+}
+
+fn identity(stamp: &Stamp) -> Identity {
+    (stamp.device, stamp.inode, stamp.birth)
+}
+
+fn identity_of(entry: &Entry) -> Option<Identity> {
+    let stamp = stamp_of(entry).filter(|_| entry.kind == Kind::Directory)?;
+    Some(identity(&stamp))
+}
