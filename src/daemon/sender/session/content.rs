@@ -59,9 +59,10 @@ impl Session<'_, '_> {
             }
             ReadDone::TooLarge(file, stat) => {
                 self.free(file.object);
-                match self.context.source.catalog.read(|view| view.get(file.object))? {
-                    Some(entry) => self.offer(&entry, None, Some(&stat)),
-                    None => return Ok(()),
+                if let Some(entry) = self.context.source.catalog.read(|view| view.get(file.object))?
+                    && !self.is_kept_out(&entry)?
+                {
+                    self.offer(&entry, None, Some(&stat));
                 }
                 Ok(())
             }
@@ -177,6 +178,10 @@ impl Session<'_, '_> {
         let Some(entry) = self.entry_as_read(object, &stat)? else {
             return Ok(());
         };
+        // While it was read it may have moved to where it has to wait.
+        if self.is_kept_out(&entry)? {
+            return Ok(());
+        }
         let (place, mut attributes) = (entry.place.clone(), stat.attributes.completed(&entry.attributes));
         // Read within a tick of its last change, it stays stale and is read once more.
         // And so does one of which only the end was read.

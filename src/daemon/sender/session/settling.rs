@@ -40,7 +40,7 @@ impl Session<'_, '_> {
             }
             return Err(Ended::Halted(DaemonError::failed(text)));
         }
-        if !is_all_sent || !self.removes.is_empty() {
+        if !is_all_sent || !self.removes.is_empty() || self.is_more_to_follow()? {
             return Ok(None);
         }
         // Something failed, and nothing is in error any more: the same mark again says so. A receiver that publishes at once has kept
@@ -93,6 +93,23 @@ impl Session<'_, '_> {
         }
         self.must_reconcile = true;
         Ok(None)
+    }
+
+    /// Whether something on its way to another place gets more when it is there: a mark before that would say that all of it was sent, and
+    /// a session that goes on from there would not know.
+    fn is_more_to_follow(&self) -> Result<bool, StoreError> {
+        if self.marked == Some(self.scanned) {
+            return Ok(false);
+        }
+        let more = flags::STALE | flags::OFFER | flags::ATTRIBUTES;
+        self.context.source.catalog.read(|view| {
+            for object in self.window.moves() {
+                if view.get(object)?.is_some_and(|entry| entry.flags & more != 0) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     /// Whether a stop that was asked may be now. Where nothing is missing but answers, and second looks at what changed a moment ago,

@@ -195,6 +195,14 @@ impl Window {
             .collect()
     }
 
+    /// The objects that are being moved.
+    pub fn moves(&self) -> impl Iterator<Item = ObjectId> {
+        self.ops.values().filter_map(|sent| match &sent.flight {
+            InFlight::Move { object, .. } => Some(*object),
+            _ => None,
+        })
+    }
+
     /// The objects that are being removed, and from where.
     pub fn removals(&self) -> impl Iterator<Item = (ObjectId, &Place)> {
         self.ops.values().filter_map(|sent| match &sent.flight {
