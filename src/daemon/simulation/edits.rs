@@ -258,6 +258,30 @@ impl Editor {
             .unwrap_or(0)
     }
 
+    /// Whether a directory that had something in it, and is gone, stood at a path since both sides were at rest.
+    pub fn has_lost_a_tree(&self, path: &Path) -> bool {
+        let stood = self.stood_at.get(path);
+        stood.is_some_and(|stood| {
+            stood
+                .iter()
+                .any(|(inode, most)| *most > 1 && self.removed.contains_key(inode))
+        })
+    }
+
+    /// Whether another tree, of as many entries at least, took the place of one that something was in. Where that could not be followed, it
+    /// counts as the return of that.
+    pub fn was_outgrown(&self, path: &Path, then: &Tree) -> bool {
+        path.ancestors().skip(1).any(|above| {
+            let Some((was, stood)) = then.get(above).zip(self.stood_at.get(above)) else {
+                return false;
+            };
+            let count = then.keys().filter(|below| below.starts_with(above)).count();
+            stood
+                .iter()
+                .any(|(inode, most)| *inode != was.inode && *most >= count)
+        })
+    }
+
     /// Whether anything stood at a path since both sides were at rest.
     pub fn has_stood(&self, path: &Path) -> bool {
         self.stood_at.contains_key(path)

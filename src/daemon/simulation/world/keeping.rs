@@ -195,9 +195,11 @@ impl World {
         };
         let is_there =
             |path: &Path, node: &Node| target.get(path).is_some_and(|there| there.what == node.what);
-        let missing = source
-            .iter()
-            .find(|(path, node)| !is_there(path, node) && !path.ancestors().any(is_another));
+        let missing = source.iter().find(|(path, node)| {
+            // A directory that was there for a while, and went, may have come to the target before that.
+            let waits = |path| is_another(path) || self.editor.has_lost_a_tree(path);
+            !is_there(path, node) && !path.ancestors().any(waits)
+        });
         match missing {
             Some((path, node)) => {
                 let there = target.get(path).map(|there| there.what.told());
@@ -290,6 +292,7 @@ impl World {
         }
         let (ours, theirs) = &self.keeping.equal;
         let alive: BTreeMap<u64, &PathBuf> = source.iter().map(|(path, node)| (node.inode, path)).collect();
+        let before: BTreeMap<u64, &PathBuf> = ours.iter().map(|(path, node)| (node.inode, path)).collect();
         let there: BTreeMap<u64, &PathBuf> = target.iter().map(|(path, node)| (node.inode, path)).collect();
         let is_gone = |path: &PathBuf| {
             ours.get(path)
@@ -307,21 +310,33 @@ impl World {
                 .flatten();
             let stands = places.find(|path| target.contains_key(path));
             let is_kept = there.contains_key(&node.inode)
-                || ours
-                    .get(path)
-                    .and_then(|node| self.last_place(node.inode, &alive))
-                    .is_some_and(|path| target.contains_key(&path))
+                // Where it was when it went, or where its directory was before: that it moved may not have been seen.
+                || ours.get(path).is_some_and(|node| {
+                    let mut places = [&alive, &before].into_iter();
+                    places.any(|known| {
+                        let last = self.last_place(node.inode, known);
+                        last.is_some_and(|path| target.contains_key(&path))
+                    })
+                })
                 || match self.keeping.deleting {
                     // A file is replaced; a directory is not, but for an empty one.
                     Deleting::Never => {
                         let has_any = theirs
                             .keys()
                             .any(|below| below != path && below.starts_with(path));
+                        let moved_along = self.publishes()
+                            && theirs
+                                .iter()
+                                .filter(|(below, node)| {
+                                    node.what != What::Directory && below.starts_with(path)
+                                })
+                                .any(|(_, node)| there.contains_key(&node.inode));
                         let is_directory = |path| target[path].what == What::Directory;
                         let must_be_one = node.what == What::Directory && has_any;
                         // What took its place may have gone again.
                         let was_replaced = node.what != What::Directory && self.editor.has_stood(path);
                         was_replaced
+                            || moved_along
                             || stands
                                 .as_ref()
                                 .is_some_and(|path| !must_be_one || is_directory(path))
@@ -337,7 +352,10 @@ impl World {
         }
         let allowed = match self.keeping.deleting {
             Deleting::Never => 0,
-            _ => heirs,
+            _ => {
+                lost.retain(|path| !self.editor.was_outgrown(path, ours));
+                heirs
+            }
         };
         if lost.len() > allowed {
             return Err(self.failure(&format!("lost unasked: {lost:?}, {allowed} had a successor")));
