@@ -477,6 +477,10 @@ impl<'a, 'c> Session<'a, 'c> {
                     self.context.ages.handle_all_done();
                     self.report(true);
                     self.spent.rest(self.context.counters.content_bytes);
+                    if !self.context.failed.is_empty() {
+                        // What they are in may have moved since they were told.
+                        self.context.tell_failed();
+                    }
                     self.context.observer.phase(&Phase::InSync { sequence });
                     // With entries in error the trees are not equal, though nothing is left to do.
                     if self.context.failed.is_empty() {

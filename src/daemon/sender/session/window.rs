@@ -105,7 +105,13 @@ impl Window {
         let placed = |object: ObjectId| self.placed.get(&object).copied();
         let at_place = place.and_then(|place| self.places.get(place).copied());
         let object = match body {
-            OpBody::SetAttributes { object, .. } => placed(*object),
+            OpBody::SetAttributes { object, .. }
+            // It may be put elsewhere than where it is to be adopted.
+            | OpBody::MakeDirectory { object, .. }
+            | OpBody::PutFile { object, .. }
+            | OpBody::PutSymlink { object, .. }
+            | OpBody::PutSpecial { object, .. }
+            | OpBody::Link { object, .. } => placed(*object),
             _ => None,
         };
         let directory = place.and_then(|place| placed(place.directory));
@@ -376,6 +382,25 @@ mod tests {
             waits(&put(&mut window, 12, place(1, "a"), inline(b"y"))),
             (2, false)
         );
+    }
+
+    /// Otherwise it could get its number where it is no more, after its content came elsewhere.
+    #[test]
+    fn what_is_put_elsewhere_waits_until_it_is_adopted() {
+        let mut window = Window::default();
+        make(&mut window, 20, place(1, "b"));
+        let (object, at) = (ObjectId(10), place(1, "a"));
+        let body = OpBody::Adopt {
+            place: at,
+            object,
+            assumed: false,
+        };
+        window.issue(body, Xattrs::default(), InFlight::Adopt { object });
+        let content = put(&mut window, 10, place(1, "c"), inline(b"x"));
+        assert_eq!(waits(&content), (2, false));
+        // And for its directory.
+        let inside = put(&mut window, 10, place(20, "c"), inline(b"x"));
+        assert_eq!(waits(&inside), (0, true));
     }
 
     #[test]
