@@ -282,6 +282,15 @@ impl Editor {
         })
     }
 
+    /// Where an object has stood since both sides were at rest.
+    pub fn places_of(&self, inode: u64) -> impl Iterator<Item = &PathBuf> {
+        let stood = self
+            .stood_at
+            .iter()
+            .filter(move |(_, stood)| stood.contains_key(&inode));
+        stood.map(|(path, _)| path)
+    }
+
     /// Whether anything stood at a path since both sides were at rest.
     pub fn has_stood(&self, path: &Path) -> bool {
         self.stood_at.contains_key(path)

@@ -156,7 +156,7 @@ fn d_28_what_was_found_once_stays_mended() {
     };
     let (approved, allowed) = (deleting(Deleting::Approved), deleting(Deleting::Allowed));
     let held = [
-        1_030, 3_005, 5_005, 10_589, 20_428, 100_621, 602_064, 610_852, 622_616, 653_873,
+        1_030, 3_005, 5_005, 10_589, 20_428, 100_621, 602_064, 610_852, 622_616, 653_873, 670_798,
     ]
     .map(|seed| (seed, approved));
     let refused = [2, 1_002, 2_001, 3_001, 100_372, 620_760, 651_274].map(|seed| (seed, allowed));

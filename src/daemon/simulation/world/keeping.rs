@@ -292,7 +292,6 @@ impl World {
         }
         let (ours, theirs) = &self.keeping.equal;
         let alive: BTreeMap<u64, &PathBuf> = source.iter().map(|(path, node)| (node.inode, path)).collect();
-        let before: BTreeMap<u64, &PathBuf> = ours.iter().map(|(path, node)| (node.inode, path)).collect();
         let there: BTreeMap<u64, &PathBuf> = target.iter().map(|(path, node)| (node.inode, path)).collect();
         let is_gone = |path: &PathBuf| {
             ours.get(path)
@@ -310,13 +309,11 @@ impl World {
                 .flatten();
             let stands = places.find(|path| target.contains_key(path));
             let is_kept = there.contains_key(&node.inode)
-                // Where it was when it went, or where its directory was before: that it moved may not have been seen.
+                // Where it was when it went, or at any time: that its directory moved after that may not have been seen.
                 || ours.get(path).is_some_and(|node| {
-                    let mut places = [&alive, &before].into_iter();
-                    places.any(|known| {
-                        let last = self.last_place(node.inode, known);
-                        last.is_some_and(|path| target.contains_key(&path))
-                    })
+                    let last = self.last_place(node.inode, &alive);
+                    let stood = self.editor.places_of(node.inode);
+                    last.iter().chain(stood).any(|path| target.contains_key(path))
                 })
                 || match self.keeping.deleting {
                     // A file is replaced; a directory is not, but for an empty one.
@@ -334,7 +331,7 @@ impl World {
                         let is_directory = |path| target[path].what == What::Directory;
                         let must_be_one = node.what == What::Directory && has_any;
                         // What took its place may have gone again.
-                        let was_replaced = node.what != What::Directory && self.editor.has_stood(path);
+                        let was_replaced = !must_be_one && self.editor.has_stood(path);
                         was_replaced
                             || moved_along
                             || stands
