@@ -179,6 +179,26 @@ fn s_31_directories_that_their_owner_may_not_list_are_filled_changed_and_moved()
     assert_eq!(seen(&pair.dst()), seen(&src));
 }
 
+/// What moves over a directory of somebody else trades places with it only where that may be written to. To replace it takes no more
+/// than the directory that it is in.
+#[test]
+fn s_31_a_directory_moves_to_where_an_empty_one_of_somebody_else_is() {
+    let Some(pair) = pair_for_nobody() else { return };
+    let src = pair.src();
+    fs::create_dir_all(src.join("a/tree")).unwrap();
+    fs::create_dir_all(src.join("b/to")).unwrap();
+    fs::write(src.join("a/tree/file"), "inside").unwrap();
+    let Some(receiver) = Unprivileged::start(&pair) else {
+        return;
+    };
+    receiver.seed(&pair);
+    chown(pair.dst().join("b/to"), Some(0), Some(0)).unwrap();
+    fs::remove_dir(src.join("b/to")).unwrap();
+    fs::rename(src.join("a/tree"), src.join("b/to")).unwrap();
+    receiver.seed(&pair);
+    assert_eq!(seen(&pair.dst()), seen(&src));
+}
+
 /// Runs `driftless mirror --once` and expects that it comes to its end.
 fn mirror(command: &mut Command, source: &Path, target: &Path) {
     let output = command.args(["mirror", "--once"]).arg(source).arg(target);

@@ -108,11 +108,15 @@ impl Replica {
             return Ok(false);
         };
         if other.kind == Kind::Directory && from.directory != to.directory && !self.terms.carried.owner {
-            // As for the one that moves.
-            self.writable_directory(t, other.object)?;
+            // To write its `..` takes permission, too. Without it the other one can still be parked.
+            let writable = self.writable_directory(t, other.object);
+            if stays {
+                writable?;
+            }
         }
+        let may_park = [FsErrorKind::Unsupported, FsErrorKind::Permission];
         match from_dir.rename(&from.name, to_dir, &to.name, RenameMode::Exchange) {
-            Err(error) if error.kind() == FsErrorKind::Unsupported && !stays => return Ok(false),
+            Err(error) if !stays && may_park.contains(&error.kind()) => return Ok(false),
             outcome => outcome?,
         }
         // One name can't be two objects', not even for a moment.
@@ -158,7 +162,11 @@ impl Replica {
     ) -> Outcome {
         if other.object.is_local() {
             let removed = self.remove(t, other.object);
-            return removed.map_err(|error| ApplyError::mismatch(error.text));
+            if removed.is_err() {
+                // It is in no sum, and is where it never was.
+                self.note_stranger(t)?;
+            }
+            return removed;
         }
         // Not in a directory that may go before its own op comes.
         let aside = private_name();

@@ -112,3 +112,21 @@ fn a_tree_that_moves_over_something_is_whole_wherever_the_disk_ends() {
         }
     }
 }
+
+#[test]
+fn what_was_in_the_way_of_a_tree_and_stays_is_looked_for() {
+    let mut bench = Bench::new();
+    bench.make(10, place(1, "tree"));
+    bench.put(11, place(1, "to"), "the target's own");
+    bench
+        .apply(|replica, t| replica.release(t, ObjectId(11)))
+        .unwrap();
+    bench.replica.commit_durably(None, true).unwrap();
+    // The exchange, and then the removal.
+    fail(&[2]);
+    let outcome = bench.shift(10, place(1, "to"));
+    nothing_fails();
+    assert!(outcome.unwrap_err().text.contains("cannot remove"));
+    assert_eq!(bench.names(), ["to", "tree"]);
+    assert!(bench.replica.has_strangers().unwrap() && bench.replica.has_new_strangers);
+}
