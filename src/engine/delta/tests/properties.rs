@@ -147,9 +147,10 @@ proptest! {
         prop_assert_eq!(literal_bytes(&ranges), literal_bytes(&whole));
     }
 
-    /// Segments matched apart and joined are as good as the whole.
+    /// Segments matched apart and joined are as good as the whole, but for a part of a block at a seam: with what a block was overwritten
+    /// may begin as another one does, which only who sees both sides of it copies.
     #[test]
-    fn seams_between_segments_cost_nothing(
+    fn seams_between_segments_cost_less_than_a_block(
         seed in any::<u64>(),
         texture in texture(),
         length in 50_000usize..500_000,
@@ -171,7 +172,9 @@ proptest! {
         let joined = joiner.finish();
         prop_assert_eq!(rebuild(&basis, &joined), target.clone());
         if matches!(texture, Texture::Noise) {
-            prop_assert!(literal_bytes(&joined) <= literal_bytes(&delta(&index, &target)));
+            let seams = target.len() / segment;
+            let (joined, whole) = (literal_bytes(&joined), literal_bytes(&delta(&index, &target)));
+            prop_assert!(joined <= whole + seams * (1 << 10), "{joined} of {whole}, {seams} seams");
         }
     }
 
