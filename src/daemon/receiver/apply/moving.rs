@@ -133,14 +133,9 @@ impl Replica {
             self.drop_entry(t, other.object)?;
             return Ok(true);
         };
-        doubt(
-            &mut other,
-            if is_unmoved(&before, &left) {
-                &before
-            } else {
-                &left
-            },
-        );
+        // Its ctime has moved with its name.
+        let unmoved = Some(before).filter(|before| is_unmoved(before, &left));
+        doubt(&mut other, &unmoved.unwrap_or(left));
         other.stamp = Some(left.stamp.to_bytes());
         other.place = from;
         self.put(t, &other)?;

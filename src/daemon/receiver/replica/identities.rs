@@ -40,9 +40,12 @@ impl Identities {
         entry: &Entry,
         stat: &Stat,
     ) -> Result<bool, StoreError> {
-        let known = stamp_of(entry).filter(|_| entry.kind == Kind::Directory);
+        // A start asks this for each entry: that of a file is not even read.
+        if entry.kind != Kind::Directory {
+            return Ok(false);
+        }
         let may_be = |known: Stamp| known.device == stat.stamp.device && !known.same_object(&stat.stamp);
-        if !known.is_some_and(may_be) {
+        if !stamp_of(entry).is_some_and(may_be) {
             return Ok(false);
         }
         if self.known.is_none() {
@@ -63,6 +66,8 @@ fn identity(stamp: &Stamp) -> Identity {
 }
 
 fn identity_of(entry: &Entry) -> Option<Identity> {
-    let stamp = stamp_of(entry).filter(|_| entry.kind == Kind::Directory)?;
-    Some(identity(&stamp))
+    match entry.kind {
+        Kind::Directory => stamp_of(entry).map(|stamp| identity(&stamp)),
+        _ => None,
+    }
 }

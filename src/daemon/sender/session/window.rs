@@ -104,9 +104,9 @@ impl Window {
     fn dependencies(&self, body: &OpBody, place: Option<&Place>, waits_for_all: bool) -> (u64, bool) {
         let placed = |object: ObjectId| self.placed.get(&object).copied();
         let at_place = place.and_then(|place| self.places.get(place).copied());
+        // It may be put elsewhere than where it is to be adopted.
         let object = match body {
             OpBody::SetAttributes { object, .. }
-            // It may be put elsewhere than where it is to be adopted.
             | OpBody::MakeDirectory { object, .. }
             | OpBody::PutFile { object, .. }
             | OpBody::PutSymlink { object, .. }
