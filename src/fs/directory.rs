@@ -6,7 +6,7 @@ use super::error::{FsError, FsErrorKind, Result, shown};
 use super::follow::Above;
 use super::litter::Litter;
 use super::meta::Handle;
-use super::private::{displaced_from, is_private_name, private_name};
+use super::private::{displaced_from, is_parked_name, is_private_name, parked_name};
 use super::read::read_full_at;
 use super::stat::{FileType, Stat, stat_at, stat_handle};
 use super::view::View;
@@ -56,6 +56,8 @@ pub struct Swept {
     pub removed: Vec<Name>,
     /// What was displaced and never dealt with.
     pub displaced: Vec<Name>,
+    /// Directories that make room for something, or were to take its place, and hold something: they have their names still.
+    pub parked: Vec<Name>,
 }
 
 /// How every name below a root is looked up: one step down, through no link of any kind.
@@ -337,7 +339,7 @@ impl Directory {
             Err(error) if error.kind() == FsErrorKind::Unsupported => {}
             outcome => return outcome,
         }
-        let third = private_name();
+        let third = parked_name();
         self.rename(name, self, &third, RenameMode::NoReplace)?;
         if let Err(error) = self.rename(aside, self, name, RenameMode::NoReplace) {
             let _ = self.rename(&third, self, name, RenameMode::NoReplace);
@@ -376,12 +378,12 @@ impl Directory {
     }
 
     /// Removes what crashed runs left in this directory (not below it) but for what is `kept`. What was displaced is only
-    /// found: see [`displaced_name`](super::displaced_name).
+    /// found: see [`displaced_name`](super::displaced_name), [`parked_name`](super::parked_name).
     ///
     /// Call it before anything is staged here: it cannot tell a living temporary from a dead one.
     pub fn sweep(&self, kept: impl Fn(&Name) -> bool) -> Result<Swept> {
         let mut swept = Vec::new();
-        let mut displaced = Vec::new();
+        let (mut displaced, mut parked) = (Vec::new(), Vec::new());
         let mut first_error = None;
         self.for_each_name(|bytes, _| {
             if !bytes.starts_with(RESERVED_PREFIX) {
@@ -393,8 +395,12 @@ impl Directory {
                 _ => {}
             }
         })?;
-        swept.retain(|name| match self.remove_tree(name) {
-            Ok(_) => true,
+        swept.retain(|name| match self.remove_left(name) {
+            Ok(()) => true,
+            Err(error) if error.kind() == FsErrorKind::NotEmpty && is_parked_name(name) => {
+                parked.push(name.clone());
+                false
+            }
             Err(error) => {
                 if error.kind() != FsErrorKind::NotFound {
                     first_error.get_or_insert(error);
@@ -402,8 +408,20 @@ impl Directory {
                 false
             }
         });
-        let removed = swept;
-        first_error.map_or(Ok(Swept { removed, displaced }), Err)
+        let swept = Swept {
+            removed: swept,
+            displaced,
+            parked,
+        };
+        first_error.map_or(Ok(swept), Err)
+    }
+
+    fn remove_left(&self, name: &Name) -> Result<()> {
+        let is_directory = |stat: Stat| stat.file_type == FileType::Directory;
+        match is_parked_name(name) && self.stat(name)?.is_some_and(is_directory) {
+            true => self.remove_dir(name),
+            false => self.remove_tree(name).map(drop),
+        }
     }
 
     /// The names in this directory that driftless keeps for itself, whatever for.

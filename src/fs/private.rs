@@ -22,15 +22,41 @@ pub fn private_name() -> Name {
     Name::new(bytes).expect("a private name is a legal name")
 }
 
-/// Whether `name` is one that [`private_name`] could have made, and so may be swept.
+/// What a [`parked_name`] ends in.
+const PARKED: &[u8] = b"-parked";
+
+/// A new random private name for what makes room for something else, or is to take its place. A directory that holds something is
+/// not swept under it: that may be there only ([`Swept::parked`](super::Swept::parked)).
+pub fn parked_name() -> Name {
+    Name::new([private_name().as_bytes(), PARKED].concat()).expect("a private name has room for more")
+}
+
+/// Whether `name` is one that [`parked_name`] could have made.
+pub fn is_parked_name(name: &Name) -> bool {
+    let private = name.as_bytes().strip_suffix(PARKED);
+    private.is_some_and(|private| digits_of(private).is_some())
+}
+
+/// Whether `name` is one that [`private_name`] or [`parked_name`] could have made, so that what has it is ours.
 pub fn is_private_name(name: &Name) -> bool {
     is_private(name.as_bytes())
 }
 
 pub(super) fn is_private(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|rest| {
-        rest.len() == DIGITS && rest.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    digits_of(name.strip_suffix(PARKED).unwrap_or(name)).is_some()
+}
+
+fn digits_of(private: &[u8]) -> Option<&[u8]> {
+    private
+        .strip_prefix(PREFIX)
+        .filter(|rest| rest.len() == DIGITS && rest.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// A new random name that anybody sees, for a directory that had a [`parked_name`] and has no other place.
+pub fn unparked_name() -> Name {
+    let private = private_name();
+    let digits = digits_of(private.as_bytes()).expect("a private name has digits");
+    Name::new([b"driftless-displaced-", digits].concat()).expect("the parts of names make a name")
 }
 
 /// What the name of something displaced starts with; the name that it had, a hyphen and 16 digits follow.
@@ -66,8 +92,14 @@ mod tests {
         let (a, b) = (private_name(), private_name());
         assert_ne!(a, b);
         assert!(a.is_reserved() && is_private_name(&a) && is_private_name(&b));
+        let parked = parked_name();
+        assert!(parked.is_reserved() && is_private_name(&parked));
+        assert!(is_parked_name(&parked) && !is_parked_name(&a));
+        assert!(!unparked_name().is_reserved() && unparked_name() != unparked_name());
         for other in [
             ".driftless",
+            ".driftless-parked",
+            ".driftless-0123456789abcdef-parked-parked",
             ".driftless-generation",
             ".driftless-0123456789abcdeF",
             ".driftless-0123456789abcdef0",

@@ -10,7 +10,7 @@ mod numbers;
 mod put;
 mod sources;
 
-pub(super) use moving::ignore_missing;
+pub(super) use moving::{ignore_missing, unpark_in};
 pub use sources::CopySource;
 
 use super::displaced::{discard_aside, is_unmoved};
@@ -18,7 +18,7 @@ use super::inplace::Written;
 use super::replica::{ApplyError, Replica, catalogue, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
-    private_name,
+    parked_name, unparked_name,
 };
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};

@@ -14,7 +14,7 @@ use super::replica::{ApplyError, Replica, catalogue, cheap_digest, is_same_state
 use super::staging::digest_of;
 use crate::fs::{
     Directory, FileType, FsErrorKind, RenameMode, Staged, Stamp, Stat, displaced_from, displaced_name,
-    is_private_name, private_name,
+    is_private_name, parked_name,
 };
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
@@ -40,7 +40,7 @@ impl Replica {
     pub(super) fn aside_name(&self, name: &Name) -> Name {
         match self.keeper.is_needed() {
             true => displaced_name(name),
-            false => private_name(),
+            false => parked_name(),
         }
     }
 

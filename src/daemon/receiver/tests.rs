@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 mod failing;
 mod keeping;
+mod parked;
 mod publish;
 mod serving;
 

@@ -97,6 +97,23 @@ fn a_stolen_private_name_is_noticed() {
 }
 
 #[test]
+fn a_parked_directory_is_swept_if_it_holds_nothing() {
+    let place = Place::new();
+    let [file, empty, full] = [parked_name(), parked_name(), parked_name()];
+    place.write(&file.to_string(), "made to replace a directory");
+    place.mkdir(&empty.to_string());
+    place.mkdir(&full.to_string());
+    place.write(&format!("{full}/{}", private_name()), "whatever it is");
+    let swept = place.dir.sweep(|_| false).unwrap();
+    let mut removed = swept.removed.clone();
+    removed.sort();
+    let mut expected = vec![file, empty];
+    expected.sort();
+    assert_eq!((removed, swept.parked), (expected, vec![full.clone()]));
+    assert_eq!(place.names(), [full.to_string()]);
+}
+
+#[test]
 fn an_exchange_hands_out_what_was_displaced() {
     let place = Place::new();
     let published = place.staged(b"new").publish_exchanging(&name("f")).unwrap();

@@ -123,7 +123,7 @@ impl Replica {
         let (mut entry, mut other) = (entry.clone(), other.clone());
         other.place = Place {
             directory: from.directory,
-            name: private_name(),
+            name: parked_name(),
         };
         self.put(t, &other)?;
         let from = std::mem::replace(&mut entry.place, to.clone());
@@ -164,7 +164,7 @@ impl Replica {
             return removed;
         }
         // Not in a directory that may go before its own op comes.
-        let aside = private_name();
+        let aside = parked_name();
         if from_dir
             .rename(&other.place.name, to_dir, &aside, RenameMode::NoReplace)
             .is_err()
@@ -265,16 +265,56 @@ impl Replica {
     }
 
     /// Removes what was displaced and whose own op will not come any more: each of them, whatever becomes of the others, since nobody
-    /// else is going to.
+    /// else is going to. A directory that holds something gets a name that a listing shows: what the target keeps in it is for the
+    /// sender to judge.
     pub fn remove_parked(&mut self, t: &mut Tables<'_>) -> Outcome {
         let mut outcome = Ok(());
         for object in std::mem::take(&mut self.parked) {
-            if t.get(object)?.is_some_and(|entry| entry.place.name.is_reserved()) {
-                outcome = outcome.and(self.remove(t, object));
-            }
+            let Some(entry) = t.get(object)?.filter(|entry| entry.place.name.is_reserved()) else {
+                continue;
+            };
+            outcome = outcome.and(match self.unpark(t, &entry) {
+                Ok(false) => self.remove(t, object),
+                unparked => unparked.map(drop),
+            });
         }
         outcome
     }
+
+    /// Gives a parked directory a name that anybody sees, unless nothing is in it.
+    pub(super) fn unpark(&mut self, t: &mut Tables<'_>, parked: &Entry) -> Result<bool, ApplyError> {
+        // Another object may have taken the name of one that somebody removed from the disk.
+        let is_known = t.lookup(parked.place.directory, &parked.place.name)? == Some(parked.object);
+        if parked.kind != Kind::Directory || !is_known {
+            return Ok(false);
+        }
+        let parent = self.writable_directory(t, parked.place.directory)?;
+        match parent.remove_dir(&parked.place.name) {
+            Err(error) if error.kind() == FsErrorKind::NotEmpty => {}
+            outcome => {
+                ignore_missing(outcome)?;
+                return Ok(false);
+            }
+        }
+        let mut entry = parked.clone();
+        entry.place.name = unpark_in(&parent, &parked.place.name)?;
+        if let Some(stat) = parent.stat(&entry.place.name)? {
+            entry.stamp = Some(stat.stamp.to_bytes());
+        }
+        self.put(t, &entry)?;
+        Ok(true)
+    }
+}
+
+/// Gives a parked directory a name that anybody sees, and answers it.
+pub(in super::super) fn unpark_in(parent: &Directory, parked: &Name) -> Result<Name, FsError> {
+    let name = unparked_name();
+    parent.rename(parked, parent, &name, RenameMode::NoReplace)?;
+    tracing::info!(
+        path = parent.shown_name(&name),
+        "a directory that made room for another is here until the sender has compared"
+    );
+    Ok(name)
 }
 
 pub(in super::super) fn ignore_missing(outcome: Result<(), FsError>) -> Result<(), FsError> {

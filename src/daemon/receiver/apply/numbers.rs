@@ -19,7 +19,7 @@ impl Replica {
             if (holder.kind == Kind::Directory) != (here.kind == Kind::Directory) {
                 return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
             }
-            if holder.place.name.is_reserved() {
+            if holder.place.name.is_reserved() && !self.unpark(t, &holder)? {
                 // It was displaced, and its own op is this one, which found the same at another place: no listing would show the
                 // holder, and no sum counts what has no number of the sender.
                 self.remove(t, object)?;
@@ -54,12 +54,15 @@ impl Replica {
 
     /// Leaves an object on the disk, but no longer counts it as part of the mirror.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
-        let Some(entry) = t.get(object)? else {
+        let Some(mut entry) = t.get(object)? else {
             return Ok(());
         };
         if entry.place.name.is_reserved() {
-            // Something of the source took its name: there is no place left to keep it at.
-            return self.remove(t, object);
+            if !self.unpark(t, &entry)? {
+                // Something of the source took its name: there is no place left to keep it at.
+                return self.remove(t, object);
+            }
+            entry = self.known(t, object)?;
         }
         let mut below = vec![entry];
         while let Some(entry) = below.pop() {

@@ -61,6 +61,18 @@ impl Identities {
     }
 }
 
+/// The entry of a directory, wherever the catalog has it. Costs a look at all of the catalog: a crash leaves few that are looked for.
+pub(super) fn find(tables: &Tables<'_>, stamp: &Stamp) -> Result<Option<Entry>, StoreError> {
+    let (mut found, wanted) = (None, identity(stamp));
+    tables.for_each(&mut |entry: Entry| {
+        if identity_of(&entry) == Some(wanted) {
+            found = Some(entry);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 fn identity(stamp: &Stamp) -> Identity {
     (stamp.device, stamp.inode, stamp.birth)
 }

@@ -1,8 +1,9 @@
 //! The walk that brings a catalog in step with the disk.
 
 use super::ahead::{self, Visit, Visited};
-use super::identities::Identities;
+use super::identities::{self, Identities};
 use super::*;
+use crate::daemon::receiver::apply::unpark_in;
 
 /// What the walk at start found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -215,19 +216,45 @@ impl<'a> Walk<'a> {
     /// Removes what an earlier run left in a directory, and deals with what it displaced there.
     fn sweep(
         &mut self,
-        tables: &Tables<'_>,
+        tables: &mut Tables<'_>,
         object: ObjectId,
         handle: &Directory,
     ) -> Result<(), ReplicaError> {
         let before = handle.stat_self()?.attributes.mtime;
         let swept = handle.sweep(|name| self.knowledge.kept.contains(name))?;
-        if !swept.removed.is_empty() {
+        self.report.swept += (swept.removed.len() + swept.displaced.len() + swept.parked.len()) as u64;
+        for aside in &swept.displaced {
+            self.recover(tables, object, handle, aside);
+        }
+        for parked in &swept.parked {
+            self.unpark(tables, object, handle, parked)?;
+        }
+        if !(swept.removed.is_empty() && swept.parked.is_empty()) {
             // Nobody else would notice: what the directory is was looked at before.
             handle.set_self_mtime(before)?;
         }
-        self.report.swept += (swept.removed.len() + swept.displaced.len()) as u64;
-        for aside in &swept.displaced {
-            self.recover(tables, object, handle, aside);
+        Ok(())
+    }
+
+    /// Gives a directory that made room for another a name that a listing shows, and its number, if the catalog knows it: so the
+    /// sender moves it to where it belongs, with what the target keeps in it.
+    fn unpark(
+        &mut self,
+        tables: &mut Tables<'_>,
+        object: ObjectId,
+        handle: &Directory,
+        parked: &Name,
+    ) -> Result<(), ReplicaError> {
+        let name = unpark_in(handle, parked)?;
+        let Some(stat) = handle.stat(&name)? else {
+            return Ok(());
+        };
+        if let Some(mut known) = identities::find(tables, &stat.stamp)? {
+            known.place = Place {
+                directory: object,
+                name,
+            };
+            tables.put(&known)?;
         }
         Ok(())
     }
