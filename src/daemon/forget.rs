@@ -12,7 +12,9 @@ use super::home::Home;
 use super::keeping::{KEPT, TRASH};
 use super::receiver::VERSION_BEGUN;
 use super::sender::{end_link, question};
-use crate::fs::{Directory, FsError, FsErrorKind, Shelf, TreeLock, displaced_from, is_private_name};
+use crate::fs::{
+    Directory, FsError, FsErrorKind, Shelf, TreeLock, displaced_from, is_parked_name, is_private_name,
+};
 use crate::store::State;
 use driftless_protocol::message::{Open, Purpose};
 use driftless_protocol::{Name, RelPath};
@@ -101,18 +103,22 @@ fn clear_directory(
                 continue;
             }
         } else if displaced_from(name).is_some() {
-            let shown = directory.shown_name(name);
-            cleared.left.push(format!(
-                "{shown} stays: it stood in the way of something and may be the only copy"
-            ));
+            cleared.left.push(only_copy(directory, name));
             continue;
         } else if !(is_shelf || is_generation || is_marker || is_private_name(name)) {
             // A home of ours may lie in a tree, and belongs to nobody's mirror.
             continue;
         }
-        match directory.remove_tree(name) {
-            Ok(_) => cleared.removed += 1,
+        let outcome = match is_private_name(name) {
+            true => directory.remove_left(name),
+            false => directory.remove_tree(name).map(drop),
+        };
+        match outcome {
+            Ok(()) => cleared.removed += 1,
             Err(error) if error.kind() == FsErrorKind::NotFound => {}
+            Err(error) if error.kind() == FsErrorKind::NotEmpty && is_parked_name(name) => {
+                cleared.left.push(only_copy(directory, name));
+            }
             Err(error) => cleared.left.push(error.to_string()),
         }
     }
@@ -121,6 +127,13 @@ fn clear_directory(
         directory.sync()?;
     }
     Ok(())
+}
+
+fn only_copy(directory: &Directory, name: &Name) -> String {
+    format!(
+        "{} stays: it stood in the way of something and may be the only copy",
+        directory.shown_name(name)
+    )
 }
 
 /// Entries of a shelf.
@@ -251,6 +264,7 @@ mod tests {
         let private = ".driftless-0123456789abcdef";
         for made in [
             "a/b",
+            &format!("a/{private}-parked"),
             "other/deep",
             ".driftless-trash/20260101T000000Z/a",
             ".driftless-state/x",
@@ -263,6 +277,8 @@ mod tests {
             (private, "x"),
             (&format!("a/b/{private}"), "x"),
             ("a/b/file", "x"),
+            (&format!("a/{private}-parked/inside"), "held"),
+            (&format!("a/b/{private}-parked"), "x"),
             ("a/.driftless-old-name-0123456789abcdef", "kept"),
             (".driftless-trash/20260101T000000Z/a/old", "old"),
             ("other/.driftless-generation", "1\n"),
@@ -279,13 +295,14 @@ mod tests {
         let (cleared, others) = clear_tree(&root, false).unwrap();
         assert_eq!(
             (cleared.removed, cleared.shelves, cleared.left.len()),
-            (4, 1, 2),
+            (5, 1, 3),
             "{cleared:?}"
         );
         assert_eq!(others, [RelPath::parse(b"other").unwrap()]);
         let (cleared, _) = clear_tree(&root, true).unwrap();
-        assert_eq!((cleared.removed, cleared.left.len()), (1, 1), "{cleared:?}");
+        assert_eq!((cleared.removed, cleared.left.len()), (1, 2), "{cleared:?}");
         assert!(!path(".driftless-trash").exists() && path(".driftless-state/x").exists());
+        assert!(path(&format!("a/{private}-parked/inside")).exists());
         assert!(path("a/b/file").exists() && path(&format!("other/deep/{private}")).exists());
         assert_eq!([time("."), time("a"), time("a/b"), time("other/deep")], before);
     }

@@ -416,7 +416,9 @@ impl Directory {
         first_error.map_or(Ok(swept), Err)
     }
 
-    fn remove_left(&self, name: &Name) -> Result<()> {
+    /// Removes what has a private name and is of no use any more. A directory that is parked ([`parked_name`](super::parked_name)) only
+    /// if it holds nothing: [`FsErrorKind::NotEmpty`] otherwise.
+    pub fn remove_left(&self, name: &Name) -> Result<()> {
         let is_directory = |stat: Stat| stat.file_type == FileType::Directory;
         match is_parked_name(name) && self.stat(name)?.is_some_and(is_directory) {
             true => self.remove_dir(name),

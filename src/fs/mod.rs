@@ -11,7 +11,7 @@
 //! - **Never wider than both.** While owner and mode change, nobody may do what neither the old nor the new attributes
 //!   let them do; see [`Directory::set_attributes`].
 //! - **Nothing is left behind.** What is dropped unpublished is gone, unless the caller wants it kept; after a crash only names that
-//!   [`is_private_name`] knows can be left, and [`Directory::sweep`] removes them.
+//!   [`is_private_name`] knows can be left, and [`Directory::sweep`] removes what nobody wants of them.
 //!
 //! What it refuses to promise: a name is looked up anew by every call. Between two calls somebody who may write to that
 //! directory can put another object there. Such places are marked `RACE:` with the worst that can happen; it is never

@@ -18,7 +18,7 @@ use super::inplace::Written;
 use super::replica::{ApplyError, Replica, catalogue, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
-    parked_name, unparked_name,
+    displaced_name, parked_name, private_name, unparked_name,
 };
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
@@ -101,7 +101,7 @@ impl Replica {
                 return self.admit(t, &parent, &place);
             }
             Err(error) if error.kind() == FsErrorKind::Exists => {
-                let aside = self.aside_name(&place.name);
+                let aside = self.aside_name(&place.name, occupant.as_ref());
                 let made = parent.make_dir(&aside)?;
                 self.install_new(t, &parent, &aside, &place, occupant.as_ref())?;
                 made

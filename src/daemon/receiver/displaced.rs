@@ -14,7 +14,7 @@ use super::replica::{ApplyError, Replica, catalogue, cheap_digest, is_same_state
 use super::staging::digest_of;
 use crate::fs::{
     Directory, FileType, FsErrorKind, RenameMode, Staged, Stamp, Stat, displaced_from, displaced_name,
-    is_private_name, parked_name,
+    is_private_name, parked_name, private_name,
 };
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};
@@ -36,11 +36,13 @@ pub struct Looked {
 }
 
 impl Replica {
-    /// A name for something that is to be exchanged with what stands at `name`.
-    pub(super) fn aside_name(&self, name: &Name) -> Name {
+    /// A name for something that is to be exchanged with what stands at `name`, and is known as `occupant`.
+    pub(super) fn aside_name(&self, name: &Name, occupant: Option<&Entry>) -> Name {
+        let is_numbered = occupant.is_some_and(|entry| !entry.object.is_local());
         match self.keeper.is_needed() {
             true => displaced_name(name),
-            false => parked_name(),
+            false if is_numbered => parked_name(),
+            false => private_name(),
         }
     }
 

@@ -43,6 +43,13 @@ pub struct Extra {
     pub is_summed: bool,
 }
 
+impl Extra {
+    /// Whether it is a directory that the mirror made, with something in it.
+    pub fn is_tree_of_the_mirror(&self) -> bool {
+        self.kind == Kind::Directory && self.entries > 1 && !self.object.is_local()
+    }
+}
+
 /// What a comparison found.
 #[derive(Debug, Default)]
 pub struct Reconciled {
@@ -230,9 +237,8 @@ impl Covered {
 impl Reconciled {
     /// Whether some tree of the mirror was found where it does not belong, of which no more is known than that.
     fn found_a_tree(&self) -> bool {
-        let is_tree =
-            |extra: &Extra| extra.kind == Kind::Directory && extra.entries > 1 && !extra.object.is_local();
-        self.extras.iter().chain(&self.replaced).any(is_tree)
+        let mut found = self.extras.iter().chain(&self.replaced);
+        found.any(Extra::is_tree_of_the_mirror)
     }
 }
 

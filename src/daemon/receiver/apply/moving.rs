@@ -59,7 +59,11 @@ impl Replica {
                 {
                     return Ok(());
                 }
-                let aside = self.aside_name(&to.name);
+                // Not one that is swept: what moves may be a tree.
+                let aside = match self.keeper.is_needed() {
+                    true => displaced_name(&to.name),
+                    false => parked_name(),
+                };
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
                 let aside_place = Place {
                     directory: to.directory,
@@ -68,7 +72,7 @@ impl Replica {
                 let from = std::mem::replace(&mut entry.place, aside_place);
                 self.put(t, &entry)?;
                 if let Err(error) = self.install(t, &to_dir, &aside, &to, Some(&other)) {
-                    // Back to where it was: a private name would be swept with what it leads to.
+                    // Back to where it was: nobody would look for it under that name.
                     let is_there = t.lookup(to.directory, &aside)? == Some(object);
                     let back = || to_dir.rename(&aside, &from_dir, &from.name, RenameMode::NoReplace);
                     if is_there && back().is_ok() {
@@ -84,8 +88,8 @@ impl Replica {
         Ok(self.put(t, &entry)?)
     }
 
-    /// Moves an object to the place of another, and that to where the object stood, in one step: under a private name a directory could
-    /// be swept after a crash, together with what is protected in it. If the other one does not stay there, it is parked, or
+    /// Moves an object to the place of another, and that to where the object stood, in one step: a tree that moves is never absent, nor under
+    /// a private name after a crash. If the other one does not stay there, it is parked, or
     /// removed if nothing will come for it. Answers false where that can't be done in one step, and may be done in several.
     fn trade_places(
         &mut self,
@@ -123,7 +127,7 @@ impl Replica {
         let (mut entry, mut other) = (entry.clone(), other.clone());
         other.place = Place {
             directory: from.directory,
-            name: parked_name(),
+            name: private_name(),
         };
         self.put(t, &other)?;
         let from = std::mem::replace(&mut entry.place, to.clone());
@@ -281,7 +285,7 @@ impl Replica {
         outcome
     }
 
-    /// Gives a parked directory a name that anybody sees, unless nothing is in it.
+    /// Gives a parked directory a name that anybody sees. False for what is none, and if nothing is in it: that may be removed.
     pub(super) fn unpark(&mut self, t: &mut Tables<'_>, parked: &Entry) -> Result<bool, ApplyError> {
         // Another object may have taken the name of one that somebody removed from the disk.
         let is_known = t.lookup(parked.place.directory, &parked.place.name)? == Some(parked.object);
@@ -298,10 +302,18 @@ impl Replica {
         }
         let mut entry = parked.clone();
         entry.place.name = unpark_in(&parent, &parked.place.name)?;
-        if let Some(stat) = parent.stat(&entry.place.name)? {
+        if let (Some(stat), Some(known)) = (
+            parent.stat(&entry.place.name)?,
+            parked.stamp.and_then(|known| Stamp::from_bytes(&known)),
+        ) && known.same_object(&stat.stamp)
+        {
             entry.stamp = Some(stat.stamp.to_bytes());
         }
         self.put(t, &entry)?;
+        if entry.object.is_local() {
+            // No sum tells of it.
+            self.note_stranger(t)?;
+        }
         Ok(true)
     }
 }

@@ -20,8 +20,8 @@ impl Replica {
                 return Err(ApplyError::mismatch(format!("number {} is taken", object.0)));
             }
             if holder.place.name.is_reserved() && !self.unpark(t, &holder)? {
-                // It was displaced, and its own op is this one, which found the same at another place: no listing would show the
-                // holder, and no sum counts what has no number of the sender.
+                // It was displaced, holds nothing, and its own op is this one, which found the same at another place: no listing would show
+                // the holder, and no sum counts what has no number of the sender.
                 self.remove(t, object)?;
                 return self.relabel(t, present, object);
             }
@@ -63,6 +63,7 @@ impl Replica {
                 return self.remove(t, object);
             }
             entry = self.known(t, object)?;
+            self.note_stranger(t)?;
         }
         let mut below = vec![entry];
         while let Some(entry) = below.pop() {

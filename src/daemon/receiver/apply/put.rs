@@ -55,7 +55,7 @@ impl Replica {
                 Err(error) => return Err(error.into()),
             },
             Some(_) => {
-                let aside = self.aside_name(&place.name);
+                let aside = self.aside_name(&place.name, occupant.as_ref());
                 file.staged.publish(&aside)?;
                 self.install_new(t, &parent, &aside, &place, in_the_way)?
             }
@@ -194,7 +194,7 @@ impl Replica {
                 {
                     return self.admit(t, &parent, &place);
                 }
-                let aside = self.aside_name(&place.name);
+                let aside = self.aside_name(&place.name, occupant.as_ref());
                 let applied = make(&parent, &aside, &wanted)?;
                 let new = Some((size, digest));
                 let swapped = self.swap_in(t, &parent, &aside, &place, occupant.as_ref(), new);
@@ -209,7 +209,7 @@ impl Replica {
                 outcome => outcome?,
             },
             Some(_) => {
-                let aside = self.aside_name(&place.name);
+                let aside = self.aside_name(&place.name, occupant.as_ref());
                 let applied = make(&parent, &aside, &wanted)?;
                 let stat = self.install_new(t, &parent, &aside, &place, in_the_way)?;
                 Applied { stat, ..applied }

@@ -7,11 +7,14 @@
 use super::seen::stamp_of;
 use crate::fs::{Stamp, Stat};
 use crate::store::{CatalogRead, Entry, StoreError, Tables};
-use driftless_protocol::{Kind, Timestamp};
-use std::collections::HashSet;
+use driftless_protocol::{Kind, ObjectId, Timestamp};
+use std::collections::{HashMap, HashSet};
 
 /// Device, inode, and when it was made.
 type Identity = (u64, u64, Option<Timestamp>);
+
+/// The same where the device may have another number by now, as a reboot can give it.
+type InodeAndBirth = (u64, Option<Timestamp>);
 
 /// The directories that a catalog knows, those that a walk took out of it included.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(super) struct Identities {
     known: Option<HashSet<Identity>>,
     /// Those that the walk took out of the catalog before that.
     gone: HashSet<Identity>,
+    /// Numbers, as the catalog had them when somebody first looked for one.
+    numbers: Option<HashMap<InodeAndBirth, ObjectId>>,
 }
 
 impl Identities {
@@ -59,18 +64,32 @@ impl Identities {
         let found = identity(&stat.stamp);
         Ok(self.known.as_ref().is_some_and(|known| known.contains(&found)))
     }
-}
 
-/// The entry of a directory, wherever the catalog has it. Costs a look at all of the catalog: a crash leaves few that are looked for.
-pub(super) fn find(tables: &Tables<'_>, stamp: &Stamp) -> Result<Option<Entry>, StoreError> {
-    let (mut found, wanted) = (None, identity(stamp));
-    tables.for_each(&mut |entry: Entry| {
-        if identity_of(&entry) == Some(wanted) {
-            found = Some(entry);
-        }
-        Ok(())
-    })?;
-    Ok(found)
+    /// The entry of a directory, wherever the catalog has it. The first one that is looked for costs a look at all of the catalog.
+    pub(super) fn find(&mut self, tables: &Tables<'_>, stamp: &Stamp) -> Result<Option<Entry>, StoreError> {
+        let numbers = match &mut self.numbers {
+            Some(numbers) => numbers,
+            none => {
+                let mut numbers = HashMap::new();
+                tables.for_each(&mut |entry: Entry| {
+                    let known = identity_of(&entry).map(|(_, inode, birth)| (inode, birth));
+                    numbers.extend(known.map(|known| (known, entry.object)));
+                    Ok(())
+                })?;
+                none.insert(numbers)
+            }
+        };
+        let Some(&object) = numbers.get(&(stamp.inode, stamp.birth)) else {
+            return Ok(None);
+        };
+        // The walk may have removed or changed it since.
+        let is_it = |known: Stamp| {
+            (known.inode, known.birth) == (stamp.inode, stamp.birth)
+                && (known.birth.is_some() || known.device == stamp.device)
+        };
+        let entry = tables.get(object)?;
+        Ok(entry.filter(|entry| entry.kind == Kind::Directory && stamp_of(entry).is_some_and(is_it)))
+    }
 }
 
 fn identity(stamp: &Stamp) -> Identity {

@@ -1,7 +1,7 @@
 //! The walk that brings a catalog in step with the disk.
 
 use super::ahead::{self, Visit, Visited};
-use super::identities::{self, Identities};
+use super::identities::Identities;
 use super::*;
 use crate::daemon::receiver::apply::unpark_in;
 
@@ -245,11 +245,18 @@ impl<'a> Walk<'a> {
         handle: &Directory,
         parked: &Name,
     ) -> Result<(), ReplicaError> {
-        let name = unpark_in(handle, parked)?;
-        let Some(stat) = handle.stat(&name)? else {
-            return Ok(());
+        let name = match unpark_in(handle, parked) {
+            Ok(name) => name,
+            Err(error) => {
+                // Nobody sees it, and nothing is lost: the next start tries again.
+                tracing::warn!("a directory that made room for another stays out of sight: {error}");
+                return Ok(());
+            }
         };
-        if let Some(mut known) = identities::find(tables, &stat.stamp)? {
+        // What is found between ops is not of a crash, and no walk but the first is about all of the catalog.
+        let stat = handle.stat(&name)?.filter(|_| self.keeper.is_some());
+        let known = stat.map(|stat| self.identities.find(tables, &stat.stamp));
+        if let Some(mut known) = known.transpose()?.flatten() {
             known.place = Place {
                 directory: object,
                 name,

@@ -2,7 +2,7 @@
 
 use super::failing::{judge, nothing_fails};
 use super::*;
-use crate::fs::Call;
+use crate::fs::{Call, Stamp};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -78,7 +78,7 @@ fn what_a_parked_directory_holds_is_there_wherever_the_disk_ends() {
             let at = bench.keeping_place();
             assert_eq!(bench.read(&format!("{at}/inside")), "the mirror's");
             if !ended.get() {
-                assert!(at.starts_with("driftless-displaced-"), "{taker}: {at}");
+                assert!(at.starts_with("driftless-parked-"), "{taker}: {at}");
                 assert_eq!(bench.place_of(10), Some(place(1, &at)), "{taker}");
                 assert_eq!(bench.place_of(11), Some(place(10, "inside")), "{taker}");
                 bench.shift(10, place(1, "later")).unwrap();
@@ -89,6 +89,27 @@ fn what_a_parked_directory_holds_is_there_wherever_the_disk_ends() {
         }
         assert!(ends_at > 1, "{taker}: nothing was cut off");
     }
+}
+
+/// As a reboot can leave it, and a loss of power is followed by one.
+#[test]
+fn a_parked_directory_keeps_its_number_on_a_device_of_another() {
+    let mut bench = Bench::with_a_full_directory();
+    bench.take("a new directory").unwrap();
+    bench
+        .apply(|_, t| {
+            let mut entry = t.get(ObjectId(10))?.unwrap();
+            let known = Stamp::from_bytes(&entry.stamp.unwrap()).unwrap();
+            let device = known.device + 1;
+            entry.stamp = Some(Stamp { device, ..known }.to_bytes());
+            Ok(t.put(&entry)?)
+        })
+        .unwrap();
+    bench.replica.commit_durably(None, true).unwrap();
+    let bench = bench.reopen(&Keeping::default());
+    let at = bench.keeping_place();
+    assert_eq!(bench.place_of(10), Some(place(1, &at)));
+    assert_eq!(bench.place_of(11), Some(place(10, "inside")));
 }
 
 #[test]
@@ -131,7 +152,7 @@ fn a_parked_directory_that_is_let_go_keeps_what_it_holds() {
     bench
         .apply(|replica, t| replica.adopt(t, &place(1, "stranger"), ObjectId(10)))
         .unwrap();
-    assert!(bench.keeping_place().starts_with("driftless-displaced-"));
+    assert!(bench.keeping_place().starts_with("driftless-parked-"));
     assert_eq!(bench.place_of(10), Some(place(1, "stranger")));
     assert!(bench.replica.has_strangers().unwrap());
 
@@ -140,6 +161,7 @@ fn a_parked_directory_that_is_let_go_keeps_what_it_holds() {
     bench
         .apply(|replica, t| replica.release(t, ObjectId(10)))
         .unwrap();
-    assert!(bench.keeping_place().starts_with("driftless-displaced-"));
+    assert!(bench.keeping_place().starts_with("driftless-parked-"));
     assert_eq!((bench.place_of(10), bench.place_of(11)), (None, None));
+    assert!(bench.replica.has_strangers().unwrap());
 }

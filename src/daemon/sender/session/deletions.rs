@@ -1,6 +1,7 @@
 //! How many deletions may go, and who has to be asked.
 
 use super::*;
+use driftless_protocol::Kind;
 
 /// Then each object is begun so often at most: to be made, to get its content, its attributes, and once more.
 const REFUSED_TRIES: u32 = 4;
@@ -124,51 +125,13 @@ impl Session<'_, '_> {
         Ok(self.context.held.is_some() || self.context.fuse.would_refuse(Instant::now(), unsent, present))
     }
 
-    /// Entries that would be gone from the target if all removals were sent. What stands at a removed entry's path by now
-    /// is there in its stead, also if the directories above it are others: a tree that was copied back is there again.
+    /// Entries that would be gone from the target if all removals were sent.
     fn waiting_deletions(&mut self) -> Result<u64, Ended> {
-        let waits = |removal: &&Removal| !(removal.is_admitted || removal.is_kept || removal.is_spared);
-        let is_directory = |removal: &&Removal| removal.kind == driftless_protocol::Kind::Directory;
-        let places: HashMap<ObjectId, &Place> = self
-            .removes
-            .iter()
-            .filter(is_directory)
-            .map(|removal| (removal.object, &removal.place))
-            .collect();
-        let mut successors = HashMap::new();
-        let (mut sum, mut heirs) = (0u64, Vec::new());
-        self.context.source.catalog.read(|view| {
-            for removal in self.removes.iter().filter(waits) {
-                if view.get(removal.object)?.is_some() {
-                    continue;
-                }
-                let Place { directory, name } = &removal.place;
-                let directory = match successors.get(directory) {
-                    Some(&known) => known,
-                    None => {
-                        let found = stands_in(view, *directory, &places)?;
-                        successors.insert(*directory, found);
-                        found
-                    }
-                };
-                let successor = match directory {
-                    Some(directory) => view.lookup(directory, name)?,
-                    None => None,
-                };
-                let there = match successor {
-                    Some(successor) => {
-                        heirs.push((successor, removal));
-                        count_below(view, successor, removal.entries)?
-                    }
-                    None => 0,
-                };
-                sum = sum.saturating_add(removal.entries.saturating_sub(there));
-            }
-            Ok(())
-        })?;
+        let removes = &self.removes;
+        let (sum, heirs) = (self.context.source.catalog).read(|view| entries_lost(view, removes))?;
         let newcomers = &mut self.context.source.newcomers;
         for (successor, removal) in heirs.into_iter().filter(|(_, removal)| removal.entries > 0) {
-            match is_directory(&removal) {
+            match removal.kind == Kind::Directory {
                 // What in it took which place is not told.
                 true => newcomers.forget(),
                 false => newcomers.handle_heir(successor),
@@ -176,6 +139,50 @@ impl Session<'_, '_> {
         }
         Ok(sum)
     }
+}
+
+/// How many entries removals that nobody decided on would take from the target, and what stands in the stead of which. What stands at a
+/// removed entry's path by now is there in its stead, also if the directories above it are others: a tree that was copied back is there
+/// again.
+fn entries_lost<'a>(
+    view: &impl CatalogRead,
+    removes: &'a VecDeque<Removal>,
+) -> Result<(u64, Vec<(ObjectId, &'a Removal)>), StoreError> {
+    let stood = |removal: &'a Removal| removal.stood.as_ref().unwrap_or(&removal.place);
+    let directories = removes.iter().filter(|removal| removal.kind == Kind::Directory);
+    let places: HashMap<ObjectId, &Place> = directories
+        .map(|removal| (removal.object, stood(removal)))
+        .collect();
+    let mut successors = HashMap::new();
+    let (mut sum, mut heirs) = (0u64, Vec::new());
+    for removal in removes {
+        let is_decided = removal.is_admitted || removal.is_kept || removal.is_spared;
+        if is_decided || view.get(removal.object)?.is_some() {
+            continue;
+        }
+        let Place { directory, name } = stood(removal);
+        let directory = match successors.get(directory) {
+            Some(&known) => known,
+            None => {
+                let found = stands_in(view, *directory, &places)?;
+                successors.insert(*directory, found);
+                found
+            }
+        };
+        let successor = match directory {
+            Some(directory) => view.lookup(directory, name)?,
+            None => None,
+        };
+        let there = match successor {
+            Some(successor) => {
+                heirs.push((successor, removal));
+                count_below(view, successor, removal.entries)?
+            }
+            None => 0,
+        };
+        sum = sum.saturating_add(removal.entries.saturating_sub(there));
+    }
+    Ok((sum, heirs))
 }
 
 /// The directory itself, or what stands at its path since it was removed from one of these places.
@@ -214,4 +221,44 @@ fn count_below(view: &impl CatalogRead, top: ObjectId, enough: u64) -> Result<u6
         }
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::sender::session::removals::tests::entry;
+    use crate::store::{Catalog, Role};
+
+    /// A directory of three files was removed and copied back, and the connection broke while the target had the old one under another
+    /// name.
+    #[test]
+    fn what_was_copied_back_is_not_lost_wherever_the_target_has_the_old_one() {
+        let home = tempfile::tempdir().unwrap();
+        let opened = Catalog::open(&home.path().join("catalog"), Role::Sender).unwrap();
+        let here = [
+            entry(1, 0, "root", Kind::Directory),
+            entry(41, 1, "d", Kind::Directory),
+            entry(42, 41, "one", Kind::File),
+            entry(43, 41, "two", Kind::File),
+        ];
+        let catalog = opened.catalog;
+        catalog
+            .update(false, |t| here.iter().try_for_each(|entry| t.put(entry)))
+            .unwrap();
+        let gone = entry(10, 1, "driftless-parked-0123456789abcdef", Kind::Directory);
+        let removal = |stood: Option<Place>| Removal {
+            entries: 4,
+            is_admitted: false,
+            is_kept: false,
+            stood,
+            ..Removal::to_release(gone.object, gone.place.clone(), gone.kind)
+        };
+        let lost = |stood| {
+            let removes = VecDeque::from([removal(stood)]);
+            catalog.read(|view| Ok(entries_lost(view, &removes)?.0)).unwrap()
+        };
+        assert_eq!(lost(None), 4);
+        assert_eq!(lost(Some(here[1].place.clone())), 1, "the third file");
+        assert_eq!(lost(Some(entry(10, 41, "other", Kind::Directory).place)), 4);
+    }
 }

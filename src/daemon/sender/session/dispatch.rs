@@ -98,6 +98,7 @@ impl Session<'_, '_> {
                         object,
                         was: None,
                         place,
+                        stood: None,
                         kind,
                         entries,
                         is_admitted: false,

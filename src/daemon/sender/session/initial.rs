@@ -113,6 +113,7 @@ impl Session<'_, '_> {
                             directory: *directory,
                             name: row.name,
                         },
+                        stood: None,
                         kind: row.kind,
                         // The journal's record of the removal counts for the entry itself.
                         entries: row.entries,

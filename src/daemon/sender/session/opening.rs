@@ -234,9 +234,11 @@ impl Session<'_, '_> {
             self.queue_removals(judged.removals);
             return self.block(&judged.blocked);
         }
+        let stood = self.stood_elsewhere(&extras)?;
         let removal = |extra: Extra, is_replaced| Removal {
             object: extra.object,
             was: None,
+            stood: stood.get(&extra.object).cloned(),
             place: extra.place,
             kind: extra.kind,
             entries: extra.entries,
@@ -273,6 +275,22 @@ impl Session<'_, '_> {
         self.add_graves(graves)?;
         self.queue_removals(removals);
         Ok(())
+    }
+
+    /// Where directories stood here when they were removed that the target has at other places, such as what made room for another when
+    /// the connection broke.
+    fn stood_elsewhere(&self, extras: &[Extra]) -> Result<HashMap<ObjectId, Place>, StoreError> {
+        let trees = extras.iter().filter(|extra| extra.is_tree_of_the_mirror());
+        let found: HashMap<ObjectId, &Place> = trees.map(|extra| (extra.object, &extra.place)).collect();
+        if found.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let catalog = &self.context.source.catalog;
+        let gone = catalog.update(false, |t| t.tombstones_through(t.last_sequence()?))?;
+        let elsewhere = gone
+            .into_iter()
+            .filter(|(_, object, place)| found.get(object).is_some_and(|&there| there != place));
+        Ok(elsewhere.map(|(_, object, place)| (object, place)).collect())
     }
 
     /// Queues what a comparison found. What is held back since an earlier one was found again, and counts once.

@@ -11,6 +11,8 @@ pub(super) struct Removal {
     /// The number that it had here, if the target has it under one of its own.
     pub(super) was: Option<ObjectId>,
     pub(super) place: Place,
+    /// Where it stood here when it was removed, if the target has it elsewhere.
+    pub(super) stood: Option<Place>,
     pub(super) kind: Kind,
     /// It and everything below it.
     pub(super) entries: u64,
@@ -27,12 +29,13 @@ pub(super) struct Removal {
 }
 
 impl Removal {
-    /// Something that the target is to count as its own from now on, or to clear away if it has no name that anybody sees.
+    /// Something that the target is to count as its own from now on, or to clear away if it has no name that anybody sees and holds nothing.
     pub(super) fn to_release(object: ObjectId, place: Place, kind: Kind) -> Removal {
         Removal {
             object,
             was: None,
             place,
+            stood: None,
             kind,
             entries: 1,
             is_admitted: true,
@@ -396,12 +399,12 @@ fn unfound(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::{Catalog, Role};
     use driftless_protocol::Attributes;
 
-    fn entry(object: u64, directory: u64, name: &str, kind: Kind) -> Entry {
+    pub(in super::super) fn entry(object: u64, directory: u64, name: &str, kind: Kind) -> Entry {
         let name = Name::new(name.as_bytes()).unwrap();
         let directory = ObjectId(directory);
         Entry {
