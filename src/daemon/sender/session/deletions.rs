@@ -128,33 +128,37 @@ impl Session<'_, '_> {
     /// Entries that would be gone from the target if all removals were sent.
     fn waiting_deletions(&mut self) -> Result<u64, Ended> {
         let removes = &self.removes;
-        let (sum, heirs) = (self.context.source.catalog).read(|view| entries_lost(view, removes))?;
+        let lost = (self.context.source.catalog).read(|view| entries_lost(view, removes))?;
         let newcomers = &mut self.context.source.newcomers;
-        for (successor, removal) in heirs.into_iter().filter(|(_, removal)| removal.entries > 0) {
+        for (successor, removal) in lost.heirs.into_iter().filter(|(_, removal)| removal.entries > 0) {
             match removal.kind == Kind::Directory {
                 // What in it took which place is not told.
                 true => newcomers.forget(),
                 false => newcomers.handle_heir(successor),
             }
         }
-        Ok(sum)
+        Ok(lost.entries)
     }
 }
 
-/// How many entries removals that nobody decided on would take from the target, and what stands in the stead of which. What stands at a
-/// removed entry's path by now is there in its stead, also if the directories above it are others: a tree that was copied back is there
-/// again.
-fn entries_lost<'a>(
-    view: &impl CatalogRead,
-    removes: &'a VecDeque<Removal>,
-) -> Result<(u64, Vec<(ObjectId, &'a Removal)>), StoreError> {
+/// What removals would take from the target.
+#[derive(Default)]
+struct Lost<'a> {
+    entries: u64,
+    /// What stands in the stead of which.
+    heirs: Vec<(ObjectId, &'a Removal)>,
+}
+
+/// What removals that nobody decided on would take from the target. What stands at a removed entry's path by now is there in its stead,
+/// also if the directories above it are others: a tree that was copied back is there again.
+fn entries_lost<'a>(view: &impl CatalogRead, removes: &'a VecDeque<Removal>) -> Result<Lost<'a>, StoreError> {
     let stood = |removal: &'a Removal| removal.stood.as_ref().unwrap_or(&removal.place);
     let directories = removes.iter().filter(|removal| removal.kind == Kind::Directory);
     let places: HashMap<ObjectId, &Place> = directories
         .map(|removal| (removal.object, stood(removal)))
         .collect();
     let mut successors = HashMap::new();
-    let (mut sum, mut heirs) = (0u64, Vec::new());
+    let mut lost = Lost::default();
     for removal in removes {
         let is_decided = removal.is_admitted || removal.is_kept || removal.is_spared;
         if is_decided || view.get(removal.object)?.is_some() {
@@ -175,14 +179,15 @@ fn entries_lost<'a>(
         };
         let there = match successor {
             Some(successor) => {
-                heirs.push((successor, removal));
+                lost.heirs.push((successor, removal));
                 count_below(view, successor, removal.entries)?
             }
             None => 0,
         };
-        sum = sum.saturating_add(removal.entries.saturating_sub(there));
+        let gone = removal.entries.saturating_sub(there);
+        lost.entries = lost.entries.saturating_add(gone);
     }
-    Ok((sum, heirs))
+    Ok(lost)
 }
 
 /// The directory itself, or what stands at its path since it was removed from one of these places.
@@ -255,7 +260,9 @@ mod tests {
         };
         let lost = |stood| {
             let removes = VecDeque::from([removal(stood)]);
-            catalog.read(|view| Ok(entries_lost(view, &removes)?.0)).unwrap()
+            catalog
+                .read(|view| Ok(entries_lost(view, &removes)?.entries))
+                .unwrap()
         };
         assert_eq!(lost(None), 4);
         assert_eq!(lost(Some(here[1].place.clone())), 1, "the third file");
