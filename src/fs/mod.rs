@@ -78,7 +78,8 @@ pub use memory::{give_memory_back, limit_heaps};
 pub use meta::{Applied, Metadata};
 pub use priority::{IoPriority, set_io_priority, set_niceness};
 pub use private::{
-    displaced_from, displaced_name, is_parked_name, is_private_name, parked_name, private_name, unparked_name,
+    displaced_from, displaced_name, is_parked_name, is_private_name, is_unparked_name, parked_name,
+    private_name, unparked_name,
 };
 pub use quiet::read_quietly;
 pub use read::{ReadOutcome, StableRead, read_whole, write_out};

@@ -52,11 +52,20 @@ fn digits_of(private: &[u8]) -> Option<&[u8]> {
         .filter(|rest| rest.len() == DIGITS && rest.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
+/// What an [`unparked_name`] starts with; 16 digits follow.
+const UNPARKED: &[u8] = b"driftless-parked-";
+
 /// A new random name that anybody sees, `driftless-parked-` and 16 digits, for a directory that was parked and has no other place.
 pub fn unparked_name() -> Name {
     let private = private_name();
     let digits = digits_of(private.as_bytes()).expect("a private name has digits");
-    Name::new([b"driftless-parked-", digits].concat()).expect("the parts of names make a name")
+    Name::new([UNPARKED, digits].concat()).expect("the parts of names make a name")
+}
+
+/// Whether `name` is one that [`unparked_name`] could have made.
+pub fn is_unparked_name(name: &Name) -> bool {
+    let rest = name.as_bytes().strip_prefix(UNPARKED);
+    rest.is_some_and(|rest| digits_of(&[PREFIX, rest].concat()).is_some())
 }
 
 /// What the name of something displaced starts with; the name that it had, a hyphen and 16 digits follow.
@@ -95,7 +104,9 @@ mod tests {
         let parked = parked_name();
         assert!(parked.is_reserved() && is_private_name(&parked));
         assert!(is_parked_name(&parked) && !is_parked_name(&a));
-        assert!(!unparked_name().is_reserved());
+        let unparked = unparked_name();
+        assert!(!unparked.is_reserved() && is_unparked_name(&unparked) && !is_unparked_name(&parked));
+        assert!(!is_unparked_name(&Name::new(*b"driftless-parked-").unwrap()));
         for other in [
             ".driftless",
             ".driftless-parked",

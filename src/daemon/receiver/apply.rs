@@ -18,7 +18,7 @@ use super::inplace::Written;
 use super::replica::{ApplyError, Replica, catalogue, cheap_digest, is_same_state, kind_of, local_entry};
 use crate::fs::{
     Applied, Directory, FileType, FsError, FsErrorKind, Metadata, RenameMode, Staged, Stamp, Stat,
-    displaced_name, parked_name, private_name, unparked_name,
+    is_parked_name, parked_name, private_name, unparked_name,
 };
 use crate::store::{CatalogRead, Entry, Tables};
 use driftless_protocol::message::{FailureKind, Place};

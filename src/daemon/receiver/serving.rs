@@ -260,7 +260,7 @@ fn begin(
         replica.disown().map_err(|error| unable(&error))?;
     }
     replica.former.leave();
-    // What an earlier connection displaced is compared anew, as if it were not there.
+    // What an earlier connection displaced is compared anew: as if it were not there, or under a name that is seen.
     let catalog = replica.catalog.clone();
     let parked = catalog.update(false, |tables| Ok(replica.remove_parked(tables)));
     parked

@@ -138,7 +138,7 @@ pub fn reconcile(
                 .send(ToReceiver::List(theirs))
                 .map_err(|_| ReconcileError::Ended)?;
         }
-        for (ours, _) in round {
+        for (ours, theirs) in round {
             lookouts.note_listed(ours);
             let rows = match beforehand.is_empty {
                 true => Vec::new(),
@@ -166,7 +166,8 @@ pub fn reconcile(
                     next.extend(found.iter().map(|&directory| (directory, directory)));
                     astray.listed.extend(found);
                 }
-                if astray.listed.contains(&ours) {
+                // Under another number it becomes what stands at its place.
+                if ours == theirs && astray.listed.contains(&ours) {
                     let equal = &mut astray.equal;
                     note_astray(
                         ours,
@@ -188,7 +189,7 @@ pub fn reconcile(
                         &entries,
                         &by_number,
                         &mut outcome,
-                        (&lookouts, &mut next),
+                        (&lookouts, &astray, &mut next),
                     )?;
                 }
                 Ok(next)
@@ -319,7 +320,7 @@ fn note(
     ours: &HashMap<ObjectId, Entry>,
     theirs: &HashMap<ObjectId, &Row>,
     outcome: &mut Reconciled,
-    (lookouts, next): (&ExtrasIn, &mut Vec<(ObjectId, ObjectId)>),
+    (lookouts, astray, next): (&ExtrasIn, &Astray, &mut Vec<(ObjectId, ObjectId)>),
 ) -> Result<(), StoreError> {
     let (object, present, replaced, content, attributes, descend) = match verdict {
         Verdict::Extra {
@@ -367,6 +368,12 @@ fn note(
         return withhold_all(source, t, entry, is_left && in_the_way);
     }
     updated.flags &= !flags::WITHHELD;
+    let moved = flags::ON_TARGET | flags::MOVED;
+    // It made room for another there, and did not come to where it belongs: the target has it, with all that is in it.
+    let is_found = astray.listed.contains(&object) && theirs.contains_key(&object) && present != Some(object);
+    if is_found {
+        updated.flags |= moved;
+    }
     let Some(number) = present else {
         if let Some(other) = replaced {
             let entries = theirs.get(&other).map_or(0, |row| row.entries).saturating_add(1);
@@ -378,6 +385,9 @@ fn note(
                 is_summed: is_summed(theirs.get(&other)),
             });
         }
+        if is_found {
+            return write_if_changed(source, t, entry, updated);
+        }
         forget(source, t, updated)?;
         return if entry.kind == Kind::Directory {
             forget_below(source, t, object)
@@ -385,12 +395,11 @@ fn note(
             Ok(())
         };
     };
-    let moved = flags::ON_TARGET | flags::MOVED;
     if number != object
         && !number.is_local()
         && contact.tried.is_some_and(|tried| !tried.contains_key(&object))
         && entry.kind == Kind::Directory
-        && entry.flags & moved == moved
+        && updated.flags & moved == moved
     {
         // Another directory of ours, that is gone here. To fill that with what the target has elsewhere would send all of it once
         // more, and change what perhaps somebody has to be asked about.
@@ -401,7 +410,10 @@ fn note(
             entries: row.map_or(0, |row| row.entries).saturating_add(1),
             is_summed: true,
         });
-        return Ok(());
+        return match is_found {
+            true => write_if_changed(source, t, entry, updated),
+            false => Ok(()),
+        };
     }
     if number != object {
         let is_unread = assumed.is_some_and(|digest| digest.is_assumed());
@@ -448,13 +460,19 @@ fn found_astray(t: &Tables<'_>, listed: &[SourceRow], rows: &[Row]) -> Result<Ve
     let moved = flags::ON_TARGET | flags::MOVED;
     let mut found = Vec::new();
     let is_tree = |row: &&Row| row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
+    let trees: HashMap<ObjectId, &Name> = rows
+        .iter()
+        .filter(is_tree)
+        .map(|row| (row.object, &row.name))
+        .collect();
     for row in rows.iter().filter(is_tree) {
         let is_taken = match here.get(&row.name) {
             Some(ours) if ours.object == row.object => true,
             // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
             Some(ours) if ours.kind == Kind::Directory => {
+                let is_elsewhere = trees.get(&ours.object).is_some_and(|&name| *name != ours.name);
                 let entry = t.get(ours.object)?;
-                entry.is_some_and(|entry| entry.flags & moved != moved)
+                entry.is_some_and(|entry| entry.flags & moved != moved) && !is_elsewhere
             }
             _ => false,
         };

@@ -160,12 +160,12 @@ fn d_28_what_was_found_once_stays_mended() {
     ]
     .map(|seed| (seed, approved));
     let refused = [2, 1_002, 2_001, 3_001, 100_372, 620_760, 651_274].map(|seed| (seed, allowed));
-    let never = (600_238, deleting(Deleting::Never));
+    let never = [600_238, 1_002_512].map(|seed| (seed, deleting(Deleting::Never)));
     let linked = [7_000_138, 7_004_860].map(|seed| (seed, links));
     let left = [407, 578, 716, 1_038, 1_873].map(|seed| (seed, skips));
     for (seed, plan) in single
         .into_iter()
-        .chain([never])
+        .chain(never)
         .chain(linked)
         .chain(left)
         .chain(held)

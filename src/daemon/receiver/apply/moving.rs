@@ -59,10 +59,10 @@ impl Replica {
                 {
                     return Ok(());
                 }
-                // Not one that is swept: what moves may be a tree.
-                let aside = match self.keeper.is_needed() {
-                    true => displaced_name(&to.name),
-                    false => parked_name(),
+                let aside = match entry.kind {
+                    // What moves may hold something, too.
+                    Kind::Directory if !self.keeper.is_needed() => parked_name(),
+                    _ => self.aside_name(&to.name, Some(&other)),
                 };
                 from_dir.rename(&entry.place.name, &to_dir, &aside, RenameMode::NoReplace)?;
                 let aside_place = Place {
@@ -259,12 +259,17 @@ impl Replica {
     /// Nothing can be moved to another file system. The catalog takes what is there for a stranger, and the op fails, so that
     /// the sender compares again: it puts the object where it is now, and removes the stranger.
     fn leave_behind(&mut self, t: &mut Tables<'_>, entry: &Entry, parent: &Arc<Directory>) -> Outcome {
+        let mut place = entry.place.clone();
+        if is_parked_name(&place.name) {
+            // Nobody would see it.
+            place.name = unpark_in(parent, &place.name)?;
+        }
         self.drop_entry(t, entry.object)?;
-        catalogue(t, parent, &entry.place, &self.terms)?;
+        catalogue(t, parent, &place, &self.terms)?;
         Err(ApplyError::mismatch(format!(
             "{}/{} cannot be moved to another file system: it is sent anew",
             parent.shown(),
-            entry.place.name
+            place.name
         )))
     }
 
@@ -287,9 +292,9 @@ impl Replica {
 
     /// Gives a parked directory a name that anybody sees. False for what is none, and if nothing is in it: that may be removed.
     pub(super) fn unpark(&mut self, t: &mut Tables<'_>, parked: &Entry) -> Result<bool, ApplyError> {
-        // Another object may have taken the name of one that somebody removed from the disk.
+        // Another object may have taken the name of one that somebody removed from the disk. What a policy keeps has its name in another.
         let is_known = t.lookup(parked.place.directory, &parked.place.name)? == Some(parked.object);
-        if parked.kind != Kind::Directory || !is_known {
+        if parked.kind != Kind::Directory || !is_known || !is_parked_name(&parked.place.name) {
             return Ok(false);
         }
         let parent = self.writable_directory(t, parked.place.directory)?;

@@ -27,9 +27,10 @@ impl Replica {
             }
             // Names were swapped: the holder gets its own number by an adoption that follows, or is an extra that the
             // next comparison finds. There must be one then, even if this connection breaks before it.
-            let local = t.next_local()?;
-            self.relabel(t, object, local)?;
+            // What is in it has numbers that no listing of the mirror's directories would show there.
+            self.release_tree(t, holder)?;
             self.note_stranger(t)?;
+            return self.adopt(t, place, object);
         }
         self.relabel(t, present, object)
     }
@@ -65,7 +66,12 @@ impl Replica {
             entry = self.known(t, object)?;
             self.note_stranger(t)?;
         }
-        let mut below = vec![entry];
+        self.release_tree(t, entry)
+    }
+
+    /// Gives an entry and all below it numbers of the target's own.
+    fn release_tree(&mut self, t: &mut Tables<'_>, top: Entry) -> Outcome {
+        let mut below = vec![top];
         while let Some(entry) = below.pop() {
             if !entry.object.is_local() {
                 let local = t.next_local()?;

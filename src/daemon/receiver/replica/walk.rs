@@ -256,7 +256,9 @@ impl<'a> Walk<'a> {
         // What is found between ops is not of a crash, and no walk but the first is about all of the catalog.
         let stat = handle.stat(&name)?.filter(|_| self.keeper.is_some());
         let known = stat.map(|stat| self.identities.find(tables, &stat.stamp));
-        if let Some(mut known) = known.transpose()?.flatten() {
+        // One of the target's own is a stranger here: no sum tells of it.
+        let known = known.transpose()?.flatten();
+        if let Some(mut known) = known.filter(|known| !known.object.is_local()) {
             known.place = Place {
                 directory: object,
                 name,

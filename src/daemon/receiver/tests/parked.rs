@@ -142,6 +142,27 @@ fn a_parked_directory_that_holds_nothing_goes() {
     assert_eq!((bench.names(), bench.place_of(10)), (vec!["x".to_owned()], None));
 }
 
+/// Of what stands at its old place nobody hears any more by the number of the mirror: in a sum it would be missed for ever.
+#[test]
+fn what_is_in_a_directory_whose_number_goes_elsewhere_is_the_targets_own() {
+    let mut bench = Bench::with_a_full_directory();
+    bench.make(12, place(10, "deep"));
+    bench.put(13, place(12, "inside"), "the mirror's");
+    fs::create_dir(bench.path("tree/new")).unwrap();
+    bench.replica.commit_durably(None, true).unwrap();
+    let mut bench = bench.reopen(&Keeping::default());
+    bench
+        .apply(|replica, t| replica.adopt(t, &place(20, "new"), ObjectId(10)))
+        .unwrap();
+    assert_eq!(bench.place_of(10), Some(place(20, "new")));
+    assert_eq!(
+        [11, 12, 13].map(|object| bench.place_of(object)),
+        [const { None }; 3]
+    );
+    assert_eq!(bench.keeping_place(), "x");
+    assert!(bench.replica.has_strangers().unwrap());
+}
+
 /// Both take a number from what is parked, or what it stands for from the mirror: neither is a removal of what is in it.
 #[test]
 fn a_parked_directory_that_is_let_go_keeps_what_it_holds() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::daemon::sender::extras_in::ExtrasIn;
+use crate::fs::is_unparked_name;
 use driftless_protocol::{Carried, Kind, XattrClasses};
 
 impl Session<'_, '_> {
@@ -277,20 +278,20 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Where directories stood here when they were removed that the target has at other places, such as what made room for another when
-    /// the connection broke.
+    /// Where directories stood here when they were removed that made room for others on the target when the connection broke, and so have
+    /// names there that they never had here.
     fn stood_elsewhere(&self, extras: &[Extra]) -> Result<HashMap<ObjectId, Place>, StoreError> {
-        let trees = extras.iter().filter(|extra| extra.is_tree_of_the_mirror());
-        let found: HashMap<ObjectId, &Place> = trees.map(|extra| (extra.object, &extra.place)).collect();
+        let trees = extras
+            .iter()
+            .filter(|extra| extra.is_tree_of_the_mirror() && is_unparked_name(&extra.place.name));
+        let found: HashSet<ObjectId> = trees.map(|extra| extra.object).collect();
         if found.is_empty() {
             return Ok(HashMap::new());
         }
         let catalog = &self.context.source.catalog;
         let gone = catalog.update(false, |t| t.tombstones_through(t.last_sequence()?))?;
-        let elsewhere = gone
-            .into_iter()
-            .filter(|(_, object, place)| found.get(object).is_some_and(|&there| there != place));
-        Ok(elsewhere.map(|(_, object, place)| (object, place)).collect())
+        let theirs = gone.into_iter().filter(|(_, object, _)| found.contains(object));
+        Ok(theirs.map(|(_, object, place)| (object, place)).collect())
     }
 
     /// Queues what a comparison found. What is held back since an earlier one was found again, and counts once.

@@ -11,7 +11,7 @@ pub(super) struct Removal {
     /// The number that it had here, if the target has it under one of its own.
     pub(super) was: Option<ObjectId>,
     pub(super) place: Place,
-    /// Where it stood here when it was removed, if the target has it elsewhere.
+    /// Where it stood here when it was removed, if it has a name on the target that it never had here.
     pub(super) stood: Option<Place>,
     pub(super) kind: Kind,
     /// It and everything below it.
