@@ -628,3 +628,91 @@ fn what_the_target_keeps_stays_when_something_takes_its_place() {
         }
     }
 }
+
+/// Where a receiver that is stopped leaves a directory that has to make room.
+const PARKED: &str = ".driftless-0123456789abcdef-parked";
+
+#[test]
+fn what_is_copied_back_needs_no_approval_if_the_old_one_was_making_room() {
+    let mut pair = Pair::new();
+    fill(&pair, 3);
+    pair.seed().unwrap();
+    // Ten files and their directory would be too many.
+    pair.delete_limit = Some("5".parse().unwrap());
+    let (src, dst) = (pair.src().join("data"), pair.dst().join("data"));
+    fs::rename(src.join("d0"), pair.path("old")).unwrap();
+    fs::create_dir(src.join("d0")).unwrap();
+    for file in 0..10 {
+        fs::copy(
+            pair.path(&format!("old/f{file}")),
+            src.join(format!("d0/f{file}")),
+        )
+        .unwrap();
+    }
+    fs::rename(dst.join("d0"), dst.join(PARKED)).unwrap();
+    fs::create_dir(dst.join("d0")).unwrap();
+    pair.seed().unwrap();
+    pair.assert_equal();
+    // One less comes back.
+    fs::remove_dir_all(src.join("d1")).unwrap();
+    fs::rename(dst.join("d1"), dst.join(PARKED)).unwrap();
+    let refused = pair.seed().unwrap_err().to_string();
+    assert!(refused.contains("11 of"), "{refused}");
+    let is_seen = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.starts_with("driftless-parked-") && entry.path().join("f9").exists()
+    };
+    let mut left = fs::read_dir(&dst).unwrap().map(Result::unwrap);
+    assert!(left.any(is_seen), "what is refused is there");
+    pair.delete_limit = None;
+    pair.seed().unwrap();
+    pair.assert_equal();
+}
+
+/// The target loses power when one of three directories that changed places in a circle had come to its own, and has the catalog of before.
+#[test]
+fn a_circle_that_was_cut_off_deletes_nothing() {
+    let mut pair = Pair::new();
+    fill(&pair, 3);
+    pair.delete_limit = Some("0".parse().unwrap());
+    pair.seed().unwrap();
+    let (home, before) = (pair.path("home-r"), pair.path("home-before"));
+    copy_tree(&home, &before);
+    let generation = pair.dst().join(".driftless-generation");
+    let was_generation = fs::read(&generation).unwrap();
+    let (src, dst) = (pair.src().join("data"), pair.dst().join("data"));
+    let inodes = || ["d0", "d1", "d2"].map(|name| dst.join(name).metadata().unwrap().ino());
+    let was = inodes();
+    let rename = |root: &std::path::Path, names: [(&str, &str); 4]| {
+        for (from, to) in names {
+            fs::rename(root.join(from), root.join(to)).unwrap();
+        }
+    };
+    rename(&src, [("d2", "x"), ("d1", "d2"), ("d0", "d1"), ("x", "d0")]);
+    pair.seed().unwrap();
+    assert_eq!(inodes(), [was[2], was[0], was[1]]);
+    rename(&dst, [("d2", PARKED), ("d0", "d2"), ("d1", "x"), ("x", "d1")]);
+    fs::remove_dir_all(&home).unwrap();
+    fs::rename(before, &home).unwrap();
+    fs::write(&generation, was_generation).unwrap();
+    pair.seed().unwrap();
+    pair.assert_equal();
+    assert_eq!(
+        inodes(),
+        [was[2], was[0], was[1]],
+        "they were moved, not filled anew"
+    );
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir(to).unwrap();
+    fs::set_permissions(to, from.metadata().unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy_tree(&entry.path(), &to),
+            kind if kind.is_file() => drop(fs::copy(entry.path(), to).unwrap()),
+            _ => {}
+        }
+    }
+}
