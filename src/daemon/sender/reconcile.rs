@@ -41,6 +41,8 @@ pub struct Extra {
     pub entries: u64,
     /// The receiver's sum tells of it: it has a number of the source's, and its content is known.
     pub is_summed: bool,
+    /// The receiver's sum tells of something in it.
+    pub holds_summed: bool,
 }
 
 impl Extra {
@@ -161,10 +163,11 @@ pub fn reconcile(
                 let entries: HashMap<ObjectId, Entry> =
                     children.into_iter().map(|entry| (entry.object, entry)).collect();
                 let mut next = Vec::new();
-                if contact.tried.is_some() {
-                    let found = found_astray(t, &listed, &rows)?;
-                    next.extend(found.iter().map(|&directory| (directory, directory)));
-                    astray.listed.extend(found);
+                if let Some(tried) = contact.tried {
+                    let found = found_astray(t, &listed, &rows, tried, &mut astray.equal)?;
+                    // None twice, whatever is listed.
+                    let new = found.into_iter().filter(|&found| astray.listed.insert(found));
+                    next.extend(new.map(|directory| (directory, directory)));
                 }
                 // Under another number it becomes what stands at its place.
                 if ours == theirs && astray.listed.contains(&ours) {
@@ -334,6 +337,7 @@ fn note(
                 kind: theirs.get(&object).map_or(Kind::File, |row| row.kind),
                 entries,
                 is_summed: is_summed(theirs.get(&object)),
+                holds_summed: holds_summed(theirs.get(&object)),
             });
             return Ok(());
         }
@@ -369,10 +373,17 @@ fn note(
     }
     updated.flags &= !flags::WITHHELD;
     let moved = flags::ON_TARGET | flags::MOVED;
-    // It made room for another there, and did not come to where it belongs: the target has it, with all that is in it.
-    let is_found = astray.listed.contains(&object) && theirs.contains_key(&object) && present != Some(object);
+    // It made room for another there, and did not come to where it belongs: it moves, and what is in it with it.
+    let is_found = entry.flags & moved != moved
+        && astray.listed.contains(&object)
+        && theirs.contains_key(&object)
+        && present != Some(object)
+        && contact.tried.is_some_and(|tried| !tried.contains_key(&object));
     if is_found {
         updated.flags |= moved;
+        if !astray.equal.contains(&object) {
+            forget_below(source, t, object)?;
+        }
     }
     let Some(number) = present else {
         if let Some(other) = replaced {
@@ -383,6 +394,7 @@ fn note(
                 kind: theirs.get(&other).map_or(Kind::File, |row| row.kind),
                 entries,
                 is_summed: is_summed(theirs.get(&other)),
+                holds_summed: holds_summed(theirs.get(&other)),
             });
         }
         if is_found {
@@ -409,6 +421,7 @@ fn note(
             kind: Kind::Directory,
             entries: row.map_or(0, |row| row.entries).saturating_add(1),
             is_summed: true,
+            holds_summed: holds_summed(row),
         });
         return match is_found {
             true => write_if_changed(source, t, entry, updated),
@@ -454,37 +467,53 @@ fn note(
     Ok(())
 }
 
-/// Directories of the mirror that the receiver lists where they do not belong.
-fn found_astray(t: &Tables<'_>, listed: &[SourceRow], rows: &[Row]) -> Result<Vec<ObjectId>, StoreError> {
+/// Directories of the mirror that the receiver lists where they do not belong. Notes those of them that are `equal`, of what belongs in
+/// the same directory.
+fn found_astray(
+    t: &Tables<'_>,
+    listed: &[SourceRow],
+    rows: &[Row],
+    tried: &HashMap<ObjectId, u32>,
+    equal: &mut HashSet<ObjectId>,
+) -> Result<Vec<ObjectId>, StoreError> {
     let here: HashMap<&Name, &SourceRow> = listed.iter().map(|row| (&row.name, row)).collect();
+    let belows: HashMap<ObjectId, TreeSum> = listed.iter().map(|row| (row.object, row.below)).collect();
     let moved = flags::ON_TARGET | flags::MOVED;
     let mut found = Vec::new();
+    // Those that stand where another directory of ours belongs, by that.
+    let mut waiting: HashMap<ObjectId, &Row> = HashMap::new();
     let is_tree = |row: &&Row| row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
-    let trees: HashMap<ObjectId, &Name> = rows
-        .iter()
-        .filter(is_tree)
-        .map(|row| (row.object, &row.name))
-        .collect();
     for row in rows.iter().filter(is_tree) {
-        let is_taken = match here.get(&row.name) {
-            Some(ours) if ours.object == row.object => true,
-            // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
-            Some(ours) if ours.kind == Kind::Directory => {
-                let is_elsewhere = trees.get(&ours.object).is_some_and(|&name| *name != ours.name);
-                let entry = t.get(ours.object)?;
-                entry.is_some_and(|entry| entry.flags & moved != moved) && !is_elsewhere
-            }
-            _ => false,
-        };
-        if is_taken {
+        let known = t.get(row.object)?;
+        if !known.is_some_and(|entry| entry.kind == Kind::Directory) {
             continue;
         }
-        let known = t.get(row.object)?;
-        if known.is_some_and(|entry| entry.kind == Kind::Directory) {
-            found.push(row.object);
+        match here.get(&row.name) {
+            Some(ours) if ours.object == row.object => {}
+            // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
+            Some(ours) if ours.kind == Kind::Directory => {
+                let entry = t.get(ours.object)?;
+                match entry.is_some_and(|entry| entry.flags & moved != moved) {
+                    true => _ = waiting.insert(ours.object, row),
+                    false => found.push(row),
+                }
+            }
+            _ => found.push(row),
         }
     }
-    Ok(found)
+    let mut seen = 0;
+    while let Some(row) = found.get(seen).copied() {
+        seen += 1;
+        if !tried.contains_key(&row.object) {
+            found.extend(waiting.remove(&row.object));
+        }
+    }
+    for row in &found {
+        if belows.get(&row.object) == Some(&row.below) {
+            equal.insert(row.object);
+        }
+    }
+    Ok(found.into_iter().map(|row| row.object).collect())
 }
 
 /// Notes what goes of a directory that the target has at another place: it comes along when that moves. All else is sent anew.
@@ -504,6 +533,7 @@ fn note_astray(
         kind,
         entries: theirs.get(&number).map_or(0, |row| row.entries).saturating_add(1),
         is_summed: is_summed(theirs.get(&number)),
+        holds_summed: holds_summed(theirs.get(&number)),
     };
     for verdict in verdicts {
         match verdict {
@@ -541,6 +571,10 @@ fn note_astray(
 /// Whether the receiver's sum tells of an entry.
 fn is_summed(row: Option<&&Row>) -> bool {
     row.is_some_and(|row| !row.object.is_local() && (row.kind == Kind::Directory || row.digest.is_some()))
+}
+
+fn holds_summed(row: Option<&&Row>) -> bool {
+    row.is_some_and(|row| row.below != TreeSum::default())
 }
 
 impl Source {

@@ -27,10 +27,9 @@ impl Replica {
             }
             // Names were swapped: the holder gets its own number by an adoption that follows, or is an extra that the
             // next comparison finds. There must be one then, even if this connection breaks before it.
-            // What is in it has numbers that no listing of the mirror's directories would show there.
-            self.release_tree(t, holder)?;
+            let local = t.next_local()?;
+            self.relabel(t, object, local)?;
             self.note_stranger(t)?;
-            return self.adopt(t, place, object);
         }
         self.relabel(t, present, object)
     }
@@ -53,7 +52,7 @@ impl Replica {
         Ok(self.put(t, &entry)?)
     }
 
-    /// Leaves an object on the disk, but no longer counts it as part of the mirror.
+    /// Leaves an object on the disk, but no longer counts it as part of the mirror, nor anything in it.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         let Some(mut entry) = t.get(object)? else {
             return Ok(());
@@ -73,17 +72,18 @@ impl Replica {
     fn release_tree(&mut self, t: &mut Tables<'_>, top: Entry) -> Outcome {
         let mut below = vec![top];
         while let Some(entry) = below.pop() {
+            let mut local = entry.object;
             if !entry.object.is_local() {
-                let local = t.next_local()?;
+                local = t.next_local()?;
                 self.relabel(t, entry.object, local)?;
                 if entry.digest.is_some_and(|digest| digest.is_assumed()) {
                     let mut released = self.known(t, local)?;
                     released.digest = None;
                     self.put(t, &released)?;
                 }
-                if entry.kind == Kind::Directory {
-                    below.extend(t.child_entries(local)?);
-                }
+            }
+            if entry.kind == Kind::Directory {
+                below.extend(t.child_entries(local)?);
             }
         }
         Ok(())

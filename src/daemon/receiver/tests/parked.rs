@@ -142,9 +142,9 @@ fn a_parked_directory_that_holds_nothing_goes() {
     assert_eq!((bench.names(), bench.place_of(10)), (vec!["x".to_owned()], None));
 }
 
-/// Of what stands at its old place nobody hears any more by the number of the mirror: in a sum it would be missed for ever.
+/// A directory of the target's own can hold what has numbers of the mirror: its own one went elsewhere.
 #[test]
-fn what_is_in_a_directory_whose_number_goes_elsewhere_is_the_targets_own() {
+fn what_is_released_counts_no_more_with_all_that_is_in_it() {
     let mut bench = Bench::with_a_full_directory();
     bench.make(12, place(10, "deep"));
     bench.put(13, place(12, "inside"), "the mirror's");
@@ -155,12 +155,15 @@ fn what_is_in_a_directory_whose_number_goes_elsewhere_is_the_targets_own() {
         .apply(|replica, t| replica.adopt(t, &place(20, "new"), ObjectId(10)))
         .unwrap();
     assert_eq!(bench.place_of(10), Some(place(20, "new")));
+    assert!(bench.replica.has_strangers().unwrap());
+    let left = bench.place_of(11).unwrap().directory;
+    assert!(left.is_local() && bench.place_of(13).is_some());
+    bench.apply(|replica, t| replica.release(t, left)).unwrap();
     assert_eq!(
         [11, 12, 13].map(|object| bench.place_of(object)),
         [const { None }; 3]
     );
     assert_eq!(bench.keeping_place(), "x");
-    assert!(bench.replica.has_strangers().unwrap());
 }
 
 /// Both take a number from what is parked, or what it stands for from the mirror: neither is a removal of what is in it.

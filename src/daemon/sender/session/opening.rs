@@ -249,7 +249,9 @@ impl Session<'_, '_> {
             is_judged: true,
             is_kept: false,
         };
-        let is_removed = |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local();
+        // What is kept is no part of the mirror, nor is what is in it.
+        let is_removed =
+            |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local() || extra.holds_summed;
         let extras = extras.into_iter().filter(is_removed);
         let extras = extras.map(|extra| removal(extra, false));
         // A directory that the target keeps keeps its place as well, and what belongs there is in error.
@@ -272,7 +274,8 @@ impl Session<'_, '_> {
         let graves = graves
             .map(|removal| (removal.place.clone(), removal.object))
             .collect();
-        self.context.source.unsent_deletions = unspared.map(|removal| removal.entries).sum();
+        self.context.source.unsent_deletions =
+            unspared.fold(0, |sum: u64, removal| sum.saturating_add(removal.entries));
         self.add_graves(graves)?;
         self.queue_removals(removals);
         Ok(())
