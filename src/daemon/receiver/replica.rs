@@ -97,6 +97,8 @@ pub struct Replica {
     handles_max: usize,
     /// Objects that were displaced in this run and wait for their own op under a private name.
     pub parked: HashSet<ObjectId>,
+    /// Directories of the target's own that had numbers of the mirror, which went elsewhere in this session.
+    pub stranded: HashSet<ObjectId>,
     /// What objects left that were put elsewhere.
     pub former: Former,
     /// The classes of extended attributes that the file system can hold.
@@ -197,6 +199,7 @@ impl Replica {
             handles: HashMap::new(),
             handles_max: descriptors_for(8, HANDLES_MAX),
             parked: HashSet::new(),
+            stranded: HashSet::new(),
             former: Former::default(),
             partials: Arc::new(partials),
             has_intents: false,

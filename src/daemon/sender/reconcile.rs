@@ -41,8 +41,6 @@ pub struct Extra {
     pub entries: u64,
     /// The receiver's sum tells of it: it has a number of the source's, and its content is known.
     pub is_summed: bool,
-    /// The receiver's sum tells of something in it.
-    pub holds_summed: bool,
 }
 
 impl Extra {
@@ -337,7 +335,6 @@ fn note(
                 kind: theirs.get(&object).map_or(Kind::File, |row| row.kind),
                 entries,
                 is_summed: is_summed(theirs.get(&object)),
-                holds_summed: holds_summed(theirs.get(&object)),
             });
             return Ok(());
         }
@@ -394,7 +391,6 @@ fn note(
                 kind: theirs.get(&other).map_or(Kind::File, |row| row.kind),
                 entries,
                 is_summed: is_summed(theirs.get(&other)),
-                holds_summed: holds_summed(theirs.get(&other)),
             });
         }
         if is_found {
@@ -421,7 +417,6 @@ fn note(
             kind: Kind::Directory,
             entries: row.map_or(0, |row| row.entries).saturating_add(1),
             is_summed: true,
-            holds_summed: holds_summed(row),
         });
         return match is_found {
             true => write_if_changed(source, t, entry, updated),
@@ -533,7 +528,6 @@ fn note_astray(
         kind,
         entries: theirs.get(&number).map_or(0, |row| row.entries).saturating_add(1),
         is_summed: is_summed(theirs.get(&number)),
-        holds_summed: holds_summed(theirs.get(&number)),
     };
     for verdict in verdicts {
         match verdict {
@@ -571,10 +565,6 @@ fn note_astray(
 /// Whether the receiver's sum tells of an entry.
 fn is_summed(row: Option<&&Row>) -> bool {
     row.is_some_and(|row| !row.object.is_local() && (row.kind == Kind::Directory || row.digest.is_some()))
-}
-
-fn holds_summed(row: Option<&&Row>) -> bool {
-    row.is_some_and(|row| row.below != TreeSum::default())
 }
 
 impl Source {

@@ -30,6 +30,9 @@ impl Replica {
             let local = t.next_local()?;
             self.relabel(t, object, local)?;
             self.note_stranger(t)?;
+            if holder.kind == Kind::Directory {
+                self.stranded.insert(local);
+            }
         }
         self.relabel(t, present, object)
     }
@@ -52,7 +55,7 @@ impl Replica {
         Ok(self.put(t, &entry)?)
     }
 
-    /// Leaves an object on the disk, but no longer counts it as part of the mirror, nor anything in it.
+    /// Leaves an object on the disk, but no longer counts it as part of the mirror.
     pub fn release(&mut self, t: &mut Tables<'_>, object: ObjectId) -> Outcome {
         let Some(mut entry) = t.get(object)? else {
             return Ok(());
@@ -72,18 +75,32 @@ impl Replica {
     fn release_tree(&mut self, t: &mut Tables<'_>, top: Entry) -> Outcome {
         let mut below = vec![top];
         while let Some(entry) = below.pop() {
-            let mut local = entry.object;
             if !entry.object.is_local() {
-                local = t.next_local()?;
+                let local = t.next_local()?;
                 self.relabel(t, entry.object, local)?;
                 if entry.digest.is_some_and(|digest| digest.is_assumed()) {
                     let mut released = self.known(t, local)?;
                     released.digest = None;
                     self.put(t, &released)?;
                 }
+                if entry.kind == Kind::Directory {
+                    below.extend(t.child_entries(local)?);
+                }
             }
-            if entry.kind == Kind::Directory {
-                below.extend(t.child_entries(local)?);
+        }
+        Ok(())
+    }
+
+    /// Releases what is in directories whose numbers went elsewhere, where they may stay: no comparison lists what is in a directory
+    /// that has no number of the mirror and stays, but the sum would count it for ever. Called when a comparison begins: whatever the
+    /// one before found in there is where it belongs.
+    pub fn release_stranded(&mut self, t: &mut Tables<'_>) -> Outcome {
+        for directory in std::mem::take(&mut self.stranded) {
+            if !self.protects || t.get(directory)?.is_none() {
+                continue;
+            }
+            for child in t.child_entries(directory)? {
+                self.release_tree(t, child)?;
             }
         }
         Ok(())

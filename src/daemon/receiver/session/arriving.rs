@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
                 if directories.0.contains(&ObjectId::ROOT) {
                     self.replica.wants_comparison = false;
                 }
-                self.remove_parked()?;
+                self.settle_displaced()?;
                 // Sums differ: what is only believed is no proof of it.
                 let catalog = self.replica.catalog.clone();
                 self.replica.ledger.count_again(&catalog)?;
@@ -156,10 +156,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A sender compares when nothing is under way: what is still parked then has lost its own op.
-    fn remove_parked(&mut self) -> Result<(), SessionError> {
+    /// A sender compares when nothing is under way: what is still parked then has lost its own op, and what is still in a directory whose
+    /// number went elsewhere has none.
+    fn settle_displaced(&mut self) -> Result<(), SessionError> {
         let catalog = self.replica.catalog.clone();
-        let outcome = catalog.update(false, |tables| Ok(self.replica.remove_parked(tables)))?;
+        let outcome = catalog.update(false, |tables| {
+            let removed = self.replica.remove_parked(tables);
+            Ok(removed.and_then(|()| self.replica.release_stranded(tables)))
+        })?;
         outcome.map_err(|error| SessionError::Unable(error.text))
     }
 

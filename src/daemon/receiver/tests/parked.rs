@@ -144,7 +144,7 @@ fn a_parked_directory_that_holds_nothing_goes() {
 
 /// A directory of the target's own can hold what has numbers of the mirror: its own one went elsewhere.
 #[test]
-fn what_is_released_counts_no_more_with_all_that_is_in_it() {
+fn what_is_in_a_directory_whose_number_went_elsewhere_is_released_where_it_may_stay() {
     let mut bench = Bench::with_a_full_directory();
     bench.make(12, place(10, "deep"));
     bench.put(13, place(12, "inside"), "the mirror's");
@@ -158,7 +158,12 @@ fn what_is_released_counts_no_more_with_all_that_is_in_it() {
     assert!(bench.replica.has_strangers().unwrap());
     let left = bench.place_of(11).unwrap().directory;
     assert!(left.is_local() && bench.place_of(13).is_some());
-    bench.apply(|replica, t| replica.release(t, left)).unwrap();
+    // Where nothing is protected the comparison removes it, or asks.
+    bench.apply(|replica, t| replica.release_stranded(t)).unwrap();
+    assert_eq!(bench.place_of(11).unwrap().directory, left);
+    bench.replica.protects = true;
+    bench.replica.stranded.insert(left);
+    bench.apply(|replica, t| replica.release_stranded(t)).unwrap();
     assert_eq!(
         [11, 12, 13].map(|object| bench.place_of(object)),
         [const { None }; 3]

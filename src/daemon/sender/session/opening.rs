@@ -249,9 +249,7 @@ impl Session<'_, '_> {
             is_judged: true,
             is_kept: false,
         };
-        // What is kept is no part of the mirror, nor is what is in it.
-        let is_removed =
-            |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local() || extra.holds_summed;
+        let is_removed = |extra: &Extra| deletes != Deletes::Never || !extra.object.is_local();
         let extras = extras.into_iter().filter(is_removed);
         let extras = extras.map(|extra| removal(extra, false));
         // A directory that the target keeps keeps its place as well, and what belongs there is in error.
