@@ -472,19 +472,21 @@ fn found_astray(
     equal: &mut HashSet<ObjectId>,
 ) -> Result<Vec<ObjectId>, StoreError> {
     let here: HashMap<&Name, &SourceRow> = listed.iter().map(|row| (&row.name, row)).collect();
-    let belows: HashMap<ObjectId, TreeSum> = listed.iter().map(|row| (row.object, row.below)).collect();
     let moved = flags::ON_TARGET | flags::MOVED;
     let mut found = Vec::new();
     // Those that stand where another directory of ours belongs, by that.
     let mut waiting: HashMap<ObjectId, &Row> = HashMap::new();
     let is_tree = |row: &&Row| row.kind == Kind::Directory && row.entries > 0 && !row.object.is_local();
     for row in rows.iter().filter(is_tree) {
+        let there = here.get(&row.name);
+        if there.is_some_and(|ours| ours.object == row.object) {
+            continue;
+        }
         let known = t.get(row.object)?;
         if !known.is_some_and(|entry| entry.kind == Kind::Directory) {
             continue;
         }
-        match here.get(&row.name) {
-            Some(ours) if ours.object == row.object => {}
+        match there {
             // A directory of ours there becomes that, with all that is in it, unless it comes from elsewhere itself.
             Some(ours) if ours.kind == Kind::Directory => {
                 let entry = t.get(ours.object)?;
@@ -503,6 +505,10 @@ fn found_astray(
             found.extend(waiting.remove(&row.object));
         }
     }
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let belows: HashMap<ObjectId, TreeSum> = listed.iter().map(|row| (row.object, row.below)).collect();
     for row in &found {
         if belows.get(&row.object) == Some(&row.below) {
             equal.insert(row.object);
